@@ -1,0 +1,51 @@
+# make demo       from nothing to labelled breaths: environment, runtime only (no torch), a simulated patient
+# make test       lint, types, walls and the test suite; what CI runs
+# make test-long  what is too slow for CI
+# make install    the environment with everything, for working on the project
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Every extra but `tensorrt`, which needs an NVIDIA driver and is tested on such a machine.
+EXTRAS := train,export,tensorrt-rtx,dev
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+export PYTHONUNBUFFERED := 1
+
+.PHONY: demo test test-long install lint format clean
+
+demo: $(VENV)/.runtime
+	@$(BIN)/stetho demo
+
+test: $(VENV)/.all lint
+	$(BIN)/python -m pytest -n 2
+
+test-long: $(VENV)/.all
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.all
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+install: $(VENV)/.all
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# The stamps make a second run quick; a change of dependencies renews them.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt .ci/system-packages | $(BIN)/python
+	.ci/system-packages $(PYTHON)
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
+	@touch $@ $(VENV)/.runtime
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/system-packages $(PYTHON)
+	$(PYTHON) -m venv $(VENV)

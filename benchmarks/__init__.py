@@ -1,0 +1,1 @@
+"""Benchmarks: latency, accuracy, streaming; results kept as JSON and Markdown."""

@@ -1,0 +1,81 @@
+"""Edge SDK for digital stethoscopes: sound in, labelled breaths out. Research use only; not a medical device.
+
+>>> import edge_sdk
+>>> bundle = edge_sdk.load_bundle()                       # the default bundle
+>>> stream = bundle.stream(sample_rate=4000)
+>>> events = stream.accept(block) + stream.finish()       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from edge_sdk._version import __version__
+from edge_sdk.errors import (
+    AudioError,
+    BundleError,
+    CheckpointError,
+    CorpusError,
+    EngineError,
+    ExportError,
+    MissingDependencyError,
+    RecipeError,
+    SourceError,
+    SourceLostError,
+    StethoError,
+    StreamError,
+)
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Gap, QualityEvent, StreamStats
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle import Bundle, load_bundle
+    from edge_sdk.runtime.session import Session
+    from edge_sdk.runtime.stream import Stream
+    from edge_sdk.sources import open_source
+
+# Loaded when first asked for, so that ``import edge_sdk`` stays free of ONNX Runtime and the audio libraries.
+_LAZY = {
+    "Bundle": "edge_sdk.runtime.bundle",
+    "load_bundle": "edge_sdk.runtime.bundle",
+    "Session": "edge_sdk.runtime.session",
+    "Stream": "edge_sdk.runtime.stream",
+    "open_source": "edge_sdk.sources",
+}
+
+__all__ = [
+    "AudioBlock",
+    "AudioError",
+    "BreathCycle",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "CorpusError",
+    "CycleResult",
+    "EngineError",
+    "ExportError",
+    "Gap",
+    "MissingDependencyError",
+    "QualityEvent",
+    "RecipeError",
+    "Session",
+    "SourceError",
+    "SourceLostError",
+    "StethoError",
+    "Stream",
+    "StreamError",
+    "StreamStats",
+    "__version__",
+    "load_bundle",
+    "open_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

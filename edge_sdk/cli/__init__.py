@@ -1,0 +1,1 @@
+"""The ``stetho`` command: one small file per sub-command, imported only when it is called."""

@@ -1,0 +1,93 @@
+"""A source played through a bundle into what the person or program in front of it wants to see."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_sdk.cli._common import Metadata, emit_json
+from edge_sdk.cli._screening import labels_of
+from edge_sdk.events import AudioBlock
+
+if TYPE_CHECKING:
+    from edge_sdk.protocols import Sink, Source
+    from edge_sdk.runtime.bundle import Bundle
+    from edge_sdk.sinks.truth import Truth
+
+
+class Shortened:
+    """A source that ends after ``duration_s`` seconds of its own time."""
+
+    def __init__(self, source: Source, duration_s: float) -> None:
+        self.live = bool(getattr(source, "live", False))
+        self._source = source
+        self._samples = round(duration_s * source.sample_rate)
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def sample_rate(self) -> int:
+        return self._source.sample_rate
+
+    def __iter__(self) -> Iterator[AudioBlock]:
+        for block in self._source:
+            left = self._samples - block.first_sample
+            if left > 0:
+                yield block if len(block.samples) <= left else _head(block, left)
+            if len(block.samples) >= left:
+                break
+        self.close()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _head(block: AudioBlock, n: int) -> AudioBlock:
+    return AudioBlock(block.samples[:n], block.sample_rate, block.first_sample, block.host_ns, block.lost_before)
+
+
+def play(
+    source: Source,
+    bundle: Bundle,
+    *,
+    json: bool,
+    metadata: Metadata,
+    record: Path | None = None,
+    truth: Truth | None = None,
+) -> None:
+    """Until the source ends or the person presses Ctrl-C; either way the summary comes last."""
+    from edge_sdk.runtime.session import Session
+
+    sinks = [_view(bundle, json=json, truth=truth)]
+    if record is not None:
+        from edge_sdk.sinks.recorder import RecorderSink
+
+        sinks.append(RecorderSink(record, labels_of(bundle)))
+    session = Session(source, bundle, sinks, metadata=metadata or None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a person's Ctrl-C
+    with suppress(KeyboardInterrupt):  # the session has closed its sinks by then: the summary is out
+        session.run()
+
+
+def _view(bundle: Bundle, *, json: bool, truth: Truth | None) -> Sink:
+    labels = labels_of(bundle)
+    if json:
+        from edge_sdk.sinks.jsonl import JsonlSink
+
+        return JsonlSink(emit_json, labels, truth=truth)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        from edge_sdk.sinks.live import LiveSink
+
+        title = f"{bundle.manifest.name} {bundle.manifest.version}"
+        return LiveSink(Console(), labels, title=title, truth=truth)
+    from edge_sdk.sinks.console import ConsoleSink
+
+    return ConsoleSink(sys.stdout, labels, truth=truth)

@@ -1,0 +1,91 @@
+"""Entry point of ``stetho``: names every sub-command, imports only the one that is called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edge_sdk.cli._common import guard, take_debug_flag
+
+COMMANDS = {
+    "demo": "edge_sdk.cli.demo",
+    "devices": "edge_sdk.cli.devices",
+    "listen": "edge_sdk.cli.listen",
+    "screen": "edge_sdk.cli.screen",
+    "data": "edge_sdk.cli.data",
+    "train": "edge_sdk.cli.train",
+    "evaluate": "edge_sdk.cli.evaluate",
+    "export": "edge_sdk.cli.export",
+    "verify": "edge_sdk.cli.verify",
+    "bench": "edge_sdk.cli.bench",
+    "doctor": "edge_sdk.cli.doctor",
+}
+"""Sub-command → module. The module holds a function of that name, or a ``typer.Typer`` named ``app`` for a group."""
+
+
+def _load(name: str) -> Any:
+    module = importlib.import_module(COMMANDS[name])
+    group = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(add_completion=False)
+        group.command(name=name, no_args_is_help=False)(getattr(module, name))
+    return typer.main.get_command(group)
+
+
+class _LazyGroup(TyperGroup):
+    """A group whose members are imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name, module in COMMANDS.items() if importlib.util.find_spec(module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = _load(cmd_name)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    name="stetho",
+    help="Sound in, labelled breaths out. For research use; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from edge_sdk._version import __version__
+
+        typer.echo(f"stetho {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 usage."""
+    args, debug = take_debug_flag(sys.argv[1:] if arguments is None else arguments)
+    with guard(debug=debug):
+        typer.main.get_command(app).main(args=args, prog_name="stetho")
+
+
+if __name__ == "__main__":
+    run()

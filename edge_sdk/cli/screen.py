@@ -1,0 +1,149 @@
+"""``stetho screen``: recordings in, labelled breaths out, as fast as possible."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge_sdk.cli._common import (
+    AgeOption,
+    ArtefactOption,
+    BmiOption,
+    BundleOption,
+    ChannelOption,
+    DeviceModelOption,
+    JsonOption,
+    SexOption,
+    SiteOption,
+    channel_of,
+    emit_json,
+    error_line,
+    metadata_of,
+)
+from edge_sdk.cli._screening import Options, Screened, find_recordings, screen_all
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def screen(
+    paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of wav/flac files.", metavar="FILE|DIR")],
+    bundle: BundleOption = "default",
+    artefact: ArtefactOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    channel: ChannelOption = "0",
+    cycles: Annotated[bool, typer.Option("--cycles", help="Show every breath, also of many files.")] = False,
+    site: SiteOption = None,
+    age: AgeOption = None,
+    sex: SexOption = None,
+    bmi: BmiOption = None,
+    device_model: DeviceModelOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find and label the breaths of recordings.
+
+    A faulty file is reported and passed over; the exit status is then 1.
+    """
+    from edge_sdk.runtime.bundle import load_bundle
+
+    options = Options(bundle, artefact, channel_of(channel), metadata_of(site, age, sex, bmi, device_model))
+    loaded = load_bundle(bundle, artefact=artefact)
+    recordings = find_recordings(paths)
+    one = len(recordings) == 1
+    done: list[Screened] = []
+    with _progress(len(recordings), quiet=one) as watch:
+        for item in watch(screen_all(loaded, recordings, options, jobs=jobs)):
+            done.append(Screened(item.source, item.records[-1:], item.error))
+            _report(item, json=json, cycles=cycles or one)
+    if not json and not one:
+        _show_table(done, loaded.labels)
+    if any(item.error is not None for item in done):
+        raise typer.Exit(1)
+
+
+def _report(item: Screened, *, json: bool, cycles: bool) -> None:
+    if item.error is not None:
+        if json:
+            emit_json({"type": "error", "source": item.source, "message": item.error})
+        error_line(item.error if item.source in item.error else f"{item.source}: {item.error}")
+    elif json:
+        for record in item.records:
+            emit_json(record)
+    elif cycles:
+        from edge_sdk.sinks.console import record_lines
+
+        for line in record_lines(item.records):
+            typer.echo(line)
+
+
+@contextmanager
+def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
+    """Wraps an iterable with a bar on stderr where a person watches."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda items: items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("screening"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def watch(items: Iterable[Screened]) -> Iterator[Screened]:
+            for item in items:
+                progress.advance(task)
+                yield item
+
+        yield watch
+
+
+def _show_table(done: list[Screened], labels: tuple[str, ...]) -> None:
+    from rich.console import Console
+
+    from edge_sdk.sinks.console import RESEARCH_USE
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 1000  # a file or a pipe has no edge to fold at
+    console.print(_table(done, labels))
+    console.print(RESEARCH_USE, style="dim")
+
+
+def _table(done: list[Screened], labels: tuple[str, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("recording", overflow="fold")
+    for name in ("length s", "breaths", *labels, "no label", "rate /min", "abnormal"):
+        table.add_column(name, justify="right")
+    table.add_column("quality")
+    for item in done:
+        if item.error is not None:
+            table.add_row(Text(item.source), *[""] * (len(labels) + 5), Text("failed", "red"))
+            continue
+        found = item.summary
+        share = found["abnormal_fraction"]
+        rate = found["respiratory_rate_bpm"]
+        table.add_row(
+            Text(item.source),
+            f"{found['duration_s']:.1f}",
+            str(found["cycles"]),
+            *(str(found["counts"][name] or "·") for name in labels),
+            str(sum(found["unclassified"].values()) or "·"),
+            "–" if rate is None else f"{rate:.0f}",
+            "–" if share is None else f"{share:.0%}",
+            Text(quality_text(found["quality_s"])),
+        )
+    return table
+
+
+def quality_text(seconds: dict[str, float]) -> str:
+    """``ok``, or the states that held and for how long."""
+    bad = {state: s for state, s in seconds.items() if state != "ok"}
+    return ", ".join(f"{state} {s:.1f} s" for state, s in bad.items()) or ("ok" if seconds else "–")

@@ -1,0 +1,187 @@
+"""One table behind every corpus: recordings and annotated breaths, with who, where and by which device.
+
+Columns of a recording: see :class:`Recording`; of a breath: :class:`Cycle`. Metadata that a corpus does not give is
+``None`` (UNKNOWN). The closed vocabularies are :data:`LABELS`, :data:`SITES` and :data:`SEXES`; devices are named as
+their makers name them (``Yunting II``, ``Littmann 3200``).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edge_sdk.errors import CorpusError
+
+LABELS: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
+"""The four classes."""
+
+OTHER = "other"
+"""Label of an abnormal sound without a class; only a generic CSV has such cycles, and training refuses them."""
+
+SITES: tuple[str, ...] = (
+    "trachea",
+    "left anterior",
+    "right anterior",
+    "left posterior",
+    "right posterior",
+    "left lateral",
+    "right lateral",
+)
+"""Chest regions; upper, middle and lower are not told apart, since half of the corpora do not."""
+
+SEXES: tuple[str, ...] = ("female", "male")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One audio file."""
+
+    corpus: str
+    id: str  # unique in the corpus: the file name without its suffix
+    path: Path
+    patient: str
+    sample_rate: int | None = None  # Hz; None until the header has been read
+    duration_s: float | None = None
+    split: str | None = None
+    site: str | None = None  # one of SITES
+    device: str | None = None
+    age_years: float | None = None
+    sex: str | None = None  # one of SEXES
+    bmi: float | None = None  # kg/m²
+    label: str | None = None  # of the whole recording, one of LABELS
+    raw_label: str | None = None  # as the publisher wrote it
+    quality_poor: bool = False  # the publisher calls it unusable: crying, speech, handling
+    abnormal: bool | None = None  # also known where no class fits (pleural rub); None: the publisher does not say
+    diagnosis: str | None = None
+    filter: str | None = None  # the stethoscope's filter: bell, diaphragm, extended
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One annotated breath of a recording."""
+
+    recording_id: str
+    corpus: str
+    path: Path
+    patient: str
+    index: int  # position in the recording's annotation, from 0
+    start_s: float
+    end_s: float
+    label: str  # one of LABELS, or OTHER
+    raw_label: str
+    split: str | None = None
+    site: str | None = None
+    device: str | None = None
+    age_years: float | None = None
+    sex: str | None = None
+    bmi: float | None = None
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with a corpus folder."""
+
+    message: str
+    recording_id: str | None = None
+    fatal: bool = False  # the recording (or one of its events) cannot be used
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A loaded corpus or a part of it; immutable."""
+
+    name: str
+    root: Path
+    recordings: tuple[Recording, ...]
+    cycles: tuple[Cycle, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split name → the splits it unites
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the folder, one line each."""
+        return tuple(fault.message for fault in self.faults)
+
+    @property
+    def unit(self) -> str:
+        """What carries a label: ``cycle``, or ``recording`` where the publisher marks no breaths."""
+        return "cycle" if self.cycles else "recording"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names :meth:`split` takes, ``all`` included."""
+        present = {recording.split for recording in self.recordings if recording.split is not None}
+        united = {name for name, parts in self.groups.items() if present & set(parts)}
+        return (*sorted(present | united), "all")
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        return tuple(sorted({recording.patient for recording in self.recordings}))
+
+    def split(self, name: str) -> Corpus:
+        """The recordings and cycles of one split.
+
+        Raises
+        ------
+        CorpusError
+            The corpus has no such split; the message lists those it has.
+        """
+        if name == "all":
+            return self
+        parts = {name, *self.groups.get(name, ())}
+        kept = self.where(lambda recording: recording.split in parts)
+        if not kept.recordings:
+            raise CorpusError(
+                f"{self.name} at {self.root} has no split {name!r}; it has {', '.join(self.splits)} (--split)"
+            )
+        return kept
+
+    def where(self, keep: Callable[[Recording], bool]) -> Corpus:
+        """The recordings that ``keep`` accepts, with their cycles and faults."""
+        recordings = tuple(recording for recording in self.recordings if keep(recording))
+        ids = {recording.id for recording in recordings}
+        return replace(
+            self,
+            recordings=recordings,
+            cycles=tuple(cycle for cycle in self.cycles if cycle.recording_id in ids),
+            faults=tuple(fault for fault in self.faults if fault.recording_id is None or fault.recording_id in ids),
+        )
+
+    def to_csv(self, path: Path) -> None:
+        """Write the cycles (or, without cycles, the recordings) as the generic CSV that ``csv`` loads again."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(CSV_COLUMNS if self.cycles else [c for c in CSV_COLUMNS if c not in ("start_s", "end_s")])
+            writer.writerows(_csv_rows(self))
+
+
+CSV_COLUMNS: tuple[str, ...] = (
+    "file",
+    "start_s",
+    "end_s",
+    "label",
+    "patient",
+    "split",
+    "site",
+    "device",
+    "age",
+    "sex",
+    "bmi",
+)
+"""Columns of the generic CSV; the first four are required (file and label where whole recordings are labelled)."""
+
+
+def _csv_rows(corpus: Corpus) -> Iterable[list[object]]:
+    for item in corpus.cycles or corpus.recordings:
+        times: list[object] = [item.start_s, item.end_s] if isinstance(item, Cycle) else []
+        label = item.label
+        if isinstance(item, Recording) and label is None:
+            label = OTHER if item.abnormal else None
+        who = [item.patient, item.split, item.site, item.device, item.age_years, item.sex, item.bmi]
+        yield [item.path.resolve().as_posix(), *times, label, *who]

@@ -1,0 +1,112 @@
+"""What flows through the runtime: audio blocks in, events out; all frozen, all times as sample indices of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+QualityState: TypeAlias = Literal["ok", "silence", "no-contact", "clipping", "noisy", "too-short", "gap"]
+"""Why a stretch of sound can (``ok``) or cannot be classified."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock:
+    """A run of consecutive samples from one channel of one source."""
+
+    samples: npt.NDArray[np.float32]  # [n], full scale is ±1
+    sample_rate: int  # Hz
+    first_sample: int = 0  # index of samples[0] on the source's own sample clock
+    host_ns: int = 0  # monotonic host clock at arrival; 0 where it means nothing (files)
+    lost_before: int = 0  # samples the source lost just before this block, counted exactly
+
+
+@dataclass(frozen=True, slots=True)
+class BreathCycle:
+    """One breath (inspiration + expiration) as the segmenter heard it."""
+
+    index: int  # counts from 0 in a stream; a provisional cycle and its final one share it
+    onset: int  # first sample of the inspiration, source rate
+    end: int  # one past the last sample; of a provisional cycle, what is known so far
+    sample_rate: int  # Hz, of the source
+    final: bool  # a final cycle is never revised
+    emitted_at: int  # samples of the source consumed when this event became determined
+    confidence: float  # 0..1
+    phase_change: int | None = None  # first sample of the expiration, None where unknown
+
+    @property
+    def start_s(self) -> float:
+        return self.onset / self.sample_rate
+
+    @property
+    def end_s(self) -> float:
+        return self.end / self.sample_rate
+
+    @property
+    def duration_s(self) -> float:
+        return (self.end - self.onset) / self.sample_rate
+
+    @property
+    def detection_delay_s(self) -> float:
+        """Seconds of sound from the end of the breath until it could be told."""
+        return (self.emitted_at - self.end) / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """A final cycle and what the classifier said of it."""
+
+    cycle: BreathCycle
+    label: str | None  # None where quality forbids an answer
+    probabilities: Mapping[str, float] = field(default_factory=dict)  # calibrated; empty when the classifier did not run
+    quality: QualityState = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class QualityEvent:
+    """The quality of the sound changed at a sample."""
+
+    at: int  # source sample index from which the new state holds
+    sample_rate: int
+    state: QualityState
+    level_dbfs: float  # RMS of the window that decided
+
+    @property
+    def at_s(self) -> float:
+        return self.at / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples the source lost; segmenter and classifier state restart after it."""
+
+    first_sample: int  # index of the first lost sample, source rate
+    count: int  # how many were lost
+    sample_rate: int
+
+    @property
+    def at_s(self) -> float:
+        return self.first_sample / self.sample_rate
+
+    @property
+    def duration_s(self) -> float:
+        return self.count / self.sample_rate
+
+
+Event: TypeAlias = BreathCycle | CycleResult | QualityEvent | Gap
+"""Everything a stream may emit."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """Counters of one stream; a snapshot."""
+
+    samples_in: int = 0  # samples accepted
+    samples_lost: int = 0  # sum of all gaps
+    gaps: int = 0
+    cycles: int = 0  # final cycles
+    classified: int = 0  # of these, with a label
+    inference_ns: int = 0  # time spent in the classifier engine

@@ -1,0 +1,34 @@
+"""Metrics without torch or scikit-learn, so that a device can score a bundle on its owner's data."""
+
+from edge_sdk.metrics.bootstrap import PairedDifference, paired_bootstrap
+from edge_sdk.metrics.calibration import (
+    Reliability,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    softmax,
+)
+from edge_sdk.metrics.icbhi import CLASSES, OTHER, IcbhiScores, confusion_matrix, encode, icbhi_scores
+from edge_sdk.metrics.ranking import auroc, average_precision
+from edge_sdk.metrics.report import evaluate_predictions
+
+__all__ = [
+    "CLASSES",
+    "OTHER",
+    "IcbhiScores",
+    "PairedDifference",
+    "Reliability",
+    "auroc",
+    "average_precision",
+    "confusion_matrix",
+    "encode",
+    "evaluate_predictions",
+    "expected_calibration_error",
+    "fit_temperature",
+    "icbhi_scores",
+    "negative_log_likelihood",
+    "paired_bootstrap",
+    "reliability",
+    "softmax",
+]

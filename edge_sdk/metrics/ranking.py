@@ -1,0 +1,74 @@
+"""Threshold-free metrics of a binary score: area under the ROC curve and average precision, ties handled exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def auroc(positive: npt.ArrayLike, score: npt.ArrayLike) -> float | None:
+    """Probability that a positive outranks a negative, ties counting one half.
+
+    Parameters
+    ----------
+    positive
+        ``[n]`` booleans, true for the positive (abnormal) class.
+    score
+        ``[n]`` finite numbers, higher means more positive.
+
+    Returns
+    -------
+    The area, or ``None`` when only one class is present.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ or a score is not finite.
+    """
+    truth, values = _checked(positive, score)
+    positives, negatives = _tie_groups(truth, values)
+    n_positive, n_negative = positives.sum(), negatives.sum()
+    if n_positive == 0 or n_negative == 0:
+        return None
+    below = np.cumsum(negatives) - negatives  # negatives under each tie group
+    return float((positives * (below + negatives / 2)).sum() / (n_positive * n_negative))
+
+
+def average_precision(positive: npt.ArrayLike, score: npt.ArrayLike) -> float | None:
+    """Σ (recall step × precision) from the highest score down, tied scores as one step.
+
+    Returns
+    -------
+    The average precision, or ``None`` when there is no positive.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ or a score is not finite.
+    """
+    truth, values = _checked(positive, score)
+    if not truth.any():
+        return None
+    positives, negatives = (group[::-1] for group in _tie_groups(truth, values))
+    hits = np.cumsum(positives)
+    precision = hits / np.cumsum(positives + negatives)
+    return float((precision * positives).sum() / hits[-1])
+
+
+def _checked(positive: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    truth = np.asarray(positive, dtype=np.bool_)
+    values = np.asarray(score, dtype=np.float64)
+    if truth.shape != values.shape or truth.ndim != 1:
+        raise ValueError(f"truth {truth.shape} and score {values.shape} must be vectors of one length")
+    if not np.isfinite(values).all():
+        raise ValueError("scores must be finite numbers")
+    return truth, values
+
+
+def _tie_groups(
+    truth: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Positives and negatives at each distinct score, ascending."""
+    _, group = np.unique(values, return_inverse=True)
+    positives = np.bincount(group, weights=truth.astype(np.float64)).astype(np.float64)
+    return positives, np.bincount(group).astype(np.float64) - positives

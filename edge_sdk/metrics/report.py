@@ -1,0 +1,177 @@
+"""One dictionary out of labels, probabilities and patients: the figures ``stetho evaluate --json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.metrics import bootstrap
+from edge_sdk.metrics.calibration import expected_calibration_error
+from edge_sdk.metrics.icbhi import CLASSES, OTHER, confusion_matrix, encode, icbhi_scores
+from edge_sdk.metrics.ranking import auroc, average_precision
+
+
+def evaluate_predictions(
+    truth: Sequence[str],
+    probabilities: npt.ArrayLike,
+    patients: Sequence[str],
+    *,
+    labels: Sequence[str] = CLASSES,
+    normal_label: str = "normal",
+    predictions: Sequence[str] | None = None,
+    answered: npt.ArrayLike | None = None,
+    resamples: int = bootstrap.RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score predictions against the truth, with 95 % patient-bootstrap intervals.
+
+    Parameters
+    ----------
+    truth
+        ``[n]`` true labels: names of ``labels``, or ``"other"`` for an abnormal sound without a class. With two
+        labels every abnormal name counts as the other label.
+    probabilities
+        ``[n, C]`` in the order of ``labels``.
+    patients
+        ``[n]`` who each item comes from; the unit of the bootstrap.
+    labels, normal_label
+        The classes, and which of them is normal.
+    predictions
+        ``[n]`` predicted labels; the most probable one where absent.
+    answered
+        ``[n]`` booleans; items the model gave no label for enter the AUROC by their probability only.
+    resamples, seed
+        Of the bootstrap; 0 resamples leave the intervals out (``None``).
+
+    Returns
+    -------
+    dict
+        ``n``, ``patients``, ``labels``, ``counts``, ``confusion`` (rows truth, columns prediction, in the order of
+        ``labels``), ``sensitivity``, ``specificity``, ``score``, ``sensitivity_2class``, ``score_2class``, ``auroc``
+        and ``average_precision`` (abnormal against normal), ``ece``, and ``…_ci`` ``[low, high]``. What is
+        undefined is ``None``. ``confusion``, the rates and ``ece`` leave out "other" truths and unanswered items;
+        ``n``, ``counts`` and ``auroc`` hold all.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, a label is unknown, or a probability is not a finite number in [0, 1].
+    """
+    items = _prepare(truth, probabilities, patients, list(labels), normal_label, predictions, answered)
+    keep = items.keep
+    confusion = confusion_matrix(items.true[keep], items.predicted[keep], len(items.labels))
+    report: dict[str, Any] = {
+        "n": len(items.true),
+        "patients": len(set(patients)),
+        "labels": items.labels,
+        "counts": {name: int((items.classed & (items.true == i)).sum()) for i, name in enumerate(items.labels)},
+        "confusion": confusion.tolist(),
+        **asdict(icbhi_scores(confusion, items.normal)),
+        "auroc": auroc(items.positive, items.abnormal),
+        "average_precision": average_precision(items.positive, items.abnormal),
+        "ece": expected_calibration_error(items.confidence[keep], items.correct[keep]),
+    }
+    if not items.classed.all():
+        report["counts"][OTHER] = int((~items.classed).sum())
+    if not items.answered.all():
+        report["unclassified"] = int((~items.answered).sum())
+    return report | _intervals(items, report, patients, resamples, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """Everything as arrays ``[n]``."""
+
+    labels: list[str]
+    normal: int
+    true: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    classed: npt.NDArray[np.bool_]  # truth is one of the labels
+    answered: npt.NDArray[np.bool_]
+    confidence: npt.NDArray[np.float64]  # of the predicted label
+    abnormal: npt.NDArray[np.float64]  # probability
+
+    @property
+    def keep(self) -> npt.NDArray[np.bool_]:
+        return self.classed & self.answered
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.predicted == self.true)
+
+    @property
+    def positive(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(~self.classed | (self.true != self.normal))
+
+
+def _prepare(
+    truth: Sequence[str],
+    probabilities: npt.ArrayLike,
+    patients: Sequence[str],
+    labels: list[str],
+    normal_label: str,
+    predictions: Sequence[str] | None,
+    answered: npt.ArrayLike | None,
+) -> _Items:
+    p = np.asarray(probabilities, dtype=np.float64)
+    if not len(truth) == len(patients) == len(p) or p.shape != (len(p), len(labels)):
+        raise ValueError(f"{len(truth)} truths, {len(patients)} patients and probabilities {p.shape} do not match")
+    if not ((p >= -1e-9) & (p <= 1 + 1e-6)).all():  # NaN fails too
+        raise ValueError("probabilities must be finite numbers in [0, 1]")
+    if normal_label not in labels:
+        raise ValueError(f"the normal label {normal_label!r} is not among {labels}")
+    p = np.clip(p, 0.0, 1.0)
+    normal = labels.index(normal_label)
+    names = _collapse(truth, labels, normal)
+    predicted = p.argmax(1) if predictions is None else encode(list(predictions), labels)
+    given = np.ones(len(p), np.bool_) if answered is None else np.asarray(answered, dtype=np.bool_)
+    if not len(predicted) == len(given) == len(p):
+        raise ValueError(f"{len(predicted)} predictions and {len(given)} answers for {len(p)} items")
+    return _Items(
+        labels,
+        normal,
+        true=encode([normal_label if name == OTHER else name for name in names], labels),
+        predicted=predicted.astype(np.int64),
+        classed=np.array([name != OTHER for name in names], dtype=np.bool_),
+        answered=given,
+        confidence=np.take_along_axis(p, predicted[:, None], 1)[:, 0],
+        abnormal=1.0 - p[:, normal],
+    )
+
+
+def _collapse(truth: Sequence[str], labels: list[str], normal: int) -> list[str]:
+    """A two-label model knows one abnormal label: whatever the truth calls abnormal is that one."""
+    if len(labels) != 2:
+        return list(truth)
+    known = {*CLASSES, OTHER, *labels}
+    unknown = sorted(set(truth) - known)
+    if unknown:
+        raise ValueError(f"unknown labels {unknown}; expected {sorted(known)}")
+    return [name if name == labels[normal] else labels[1 - normal] for name in truth]
+
+
+def _intervals(
+    items: _Items, report: dict[str, Any], patients: Sequence[str], resamples: int, seed: int
+) -> dict[str, Any]:
+    patient, n_patients = bootstrap.patient_indices(patients)
+    names = [*bootstrap.RATE_NAMES, "auroc", "ece"]
+    intervals: dict[str, Any] = {f"{name}_ci": None for name in names}
+    intervals["bootstrap"] = {"unit": "patient", "resamples": resamples, "seed": seed, "level": bootstrap.LEVEL}
+    if n_patients < 2 or resamples < 1:
+        return intervals
+    weights = bootstrap.patient_weights(n_patients, resamples, seed)
+    keep = items.keep
+    owner, true, predicted = patient[keep], items.true[keep], items.predicted[keep]
+    rows = bootstrap.rate_resamples(weights, owner, true, predicted, len(items.labels), items.normal)
+    drawn = dict(zip(bootstrap.RATE_NAMES, rows.T, strict=True)) | {
+        "auroc": bootstrap.auroc_resamples(weights, patient, items.positive, items.abnormal),
+        "ece": bootstrap.ece_resamples(weights, owner, items.confidence[keep], items.correct[keep]),
+    }
+    for name in names:
+        bounds = bootstrap.interval(drawn[name]) if report[name] is not None else None
+        intervals[f"{name}_ci"] = list(bounds) if bounds else None
+    return intervals

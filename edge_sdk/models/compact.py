@@ -1,0 +1,100 @@
+"""Our own compact CNN: a few plain convolutions that quantise well, for one breath at a time on an edge device.
+
+Dense 3x3 convolutions (no depthwise, no squeeze-and-excite): on CPUs and in 8-bit they run closer to peak than their
+multiply count suggests, every one folds with its batch norm, and ReLU keeps activations unsigned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_sdk.signal.spec import FrontEndSpec
+
+
+@dataclass(frozen=True)
+class CompactSize:
+    """Widths of one size of the network."""
+
+    channels: tuple[int, ...]  # one stride-2 stage each
+    residual_from: int  # stages from this index on carry a residual block
+
+
+SIZES = {
+    "tiny": CompactSize(channels=(8, 16, 16), residual_from=3),
+    "small": CompactSize(channels=(12, 24, 32, 48), residual_from=2),
+    "base": CompactSize(channels=(16, 32, 48, 64), residual_from=2),
+}
+
+
+def _convolution(inputs: int, outputs: int, stride: int, *, relu: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels, 1)
+        self.second = _convolution(channels, channels, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(self.first(x)))
+
+
+class Compact(nn.Module):
+    """Log-mel picture of one breath → logits over the classes.
+
+    Parameters
+    ----------
+    classes : int
+        Number of logits.
+    size : str
+        ``tiny`` (tests), ``small`` or ``base``.
+    front_end : FrontEndSpec, optional
+        Part of every model's signature; not needed by this one.
+    dropout : float
+        Before the last layer; training only.
+    changes : bool
+        Beside the picture, show the network what changes over time within each mel bin: a second channel that no
+        device's fixed frequency response can reach.
+    """
+
+    def __init__(
+        self,
+        classes: int = 4,
+        size: str = "base",
+        front_end: FrontEndSpec | None = None,
+        dropout: float = 0.2,
+        changes: bool = True,
+    ) -> None:
+        super().__init__()
+        del front_end  # fully convolutional and globally pooled: any picture size will do
+        plan = SIZES[size]
+        stages: list[nn.Module] = []
+        self.changes = changes
+        inputs = 2 if changes else 1
+        for index, channels in enumerate(plan.channels):
+            stages.append(_convolution(inputs, channels, 2))
+            if index >= plan.residual_from:
+                stages.append(_Residual(channels))
+            inputs = channels
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * inputs, classes)
+
+    def forward(self, features: Tensor, metadata: Any = None) -> Tensor:
+        """``[B, 1, M, T]`` features → ``[B, classes]`` logits; metadata is accepted and not used."""
+        if self.changes:
+            features = torch.cat([features, features - features.mean(dim=3, keepdim=True)], dim=1)  # [B, 2, M, T]
+        maps = self.stages(features)  # [B, C, M', T']
+        per_frame = maps.mean(dim=2)  # [B, C, T']
+        # the mean sees what lasts (wheeze), the maximum over time what is brief (crackle)
+        pooled = torch.cat([per_frame.mean(dim=2), per_frame.amax(dim=2)], dim=1)  # [B, 2C]
+        return self.head(self.dropout(pooled))

@@ -1,0 +1,98 @@
+"""Names of models → how to build them. Recipes (``edge_sdk/training/recipes/*.yaml``) refer to these names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from edge_sdk.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edge_sdk.signal.spec import FrontEndSpec
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One published system or one of ours."""
+
+    name: str
+    builder: str  # "module:callable", imported late; called with classes=, size=, front_end= and the options
+    sizes: tuple[str, ...]  # smallest first
+    title: str  # one line for lists
+    paper: str = ""  # link; empty for our own
+
+
+MODELS: dict[str, ModelEntry] = {}
+
+
+def register(entry: ModelEntry) -> ModelEntry:
+    """Add a model; a second one of the same name is a programming error."""
+    if entry.name in MODELS:
+        raise ValueError(f"model {entry.name!r} is registered twice")
+    MODELS[entry.name] = entry
+    return entry
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Look a model up; ``RecipeError`` names the known ones."""
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise RecipeError(f"model {name!r} does not exist; known models: {', '.join(sorted(MODELS))}") from None
+
+
+def build_model(
+    name: str, *, size: str, classes: int, front_end: FrontEndSpec, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Instantiate a model with fresh weights.
+
+    Parameters
+    ----------
+    name, size : str
+        Registry name and one of its sizes.
+    classes : int
+        Number of logits C.
+    front_end : FrontEndSpec
+        Fixes the ``[1, mel_bins, frames]`` that the model will see.
+    options : mapping
+        Keyword arguments of this model's own, from the recipe.
+
+    Returns
+    -------
+    nn.Module
+        ``forward(features [B, 1, M, T], metadata=None) -> logits [B, C]``.
+
+    Raises
+    ------
+    RecipeError
+        Unknown model, size or option.
+    """
+    entry = model_entry(name)
+    if size not in entry.sizes:
+        raise RecipeError(f"model {name!r} has no size {size!r}; choose one of {', '.join(entry.sizes)}")
+    module, _, attribute = entry.builder.partition(":")
+    builder: Callable[..., nn.Module] = getattr(import_module(module), attribute)
+    try:
+        return builder(classes=classes, size=size, front_end=front_end, **dict(options or {}))
+    except TypeError as error:
+        raise RecipeError(f"model {name!r} cannot be built with options {dict(options or {})}: {error}") from error
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learned scalars of the inference graph: parameters only, no running statistics, no training-only heads."""
+    inference = getattr(model, "inference_parameters", model.parameters)
+    return sum(parameter.numel() for parameter in inference())
+
+
+register(
+    ModelEntry(
+        name="compact",
+        builder="edge_sdk.models.compact:Compact",
+        sizes=("tiny", "small", "base"),
+        title="compact CNN for one breath on an edge device",
+    )
+)

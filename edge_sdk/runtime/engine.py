@@ -1,0 +1,90 @@
+"""Inference engines: load one artefact, run it, hold no state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from edge_sdk.errors import EngineError
+
+
+class OrtEngine:
+    """ONNX Runtime on the CPU.
+
+    Parameters
+    ----------
+    path
+        An ``.onnx`` file.
+    threads
+        Intra-op threads. One is fastest for small models, and leaves the other cores to capture.
+
+    Raises
+    ------
+    EngineError
+        ONNX Runtime is missing or cannot load the file.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError("onnxruntime is not installed; run 'pip install stethoscope-edge-sdk'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        # Threads that spin between breaths would eat the core that captures audio.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False  # one small activation set: an arena only keeps memory
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base class
+            raise EngineError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {_first_line(error)}; "
+                "export again or upgrade onnxruntime"
+            ) from error
+        self._outputs = [o.name for o in self._session.get_outputs()]
+        self._name = f"onnxruntime-{onnxruntime.__version__}-cpu"
+
+    @property
+    def name(self) -> str:
+        """Engine, version and device."""
+        return self._name
+
+    @property
+    def inputs(self) -> dict[str, tuple[Any, ...]]:
+        """Input name → shape, symbolic axes as strings."""
+        return {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+
+    @property
+    def outputs(self) -> dict[str, tuple[Any, ...]]:
+        """Output name → shape, symbolic axes as strings."""
+        return {o.name: tuple(o.shape) for o in self._session.get_outputs()}
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The metadata properties stored in the file."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """All outputs by name; thread-safe.
+
+        Raises
+        ------
+        EngineError
+            Names, shapes or types do not fit the graph.
+        """
+        try:
+            values = self._session.run(None, dict(inputs))
+        except Exception as error:
+            raise EngineError(f"inference failed: {_first_line(error)}") from error
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,95 @@
+"""``bundle.json``: the contract between train side and device, as typed structures that refuse unknown keys."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = 1
+"""Version this SDK writes, and the newest it reads."""
+
+MANIFEST = "bundle.json"
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the manifest."""
+
+
+class Decoder(_Part, frozen=True, kw_only=True):
+    """How logits become labels: ``p = softmax(logits / temperature + bias)``, then the most probable label."""
+
+    kind: Literal["softmax"] = "softmax"
+    temperature: float = 1.0
+    bias: list[float] = []  # one per logit; empty means zeros
+    normal_label: str = "normal"
+    threshold: float | None = None  # for decoders that need one
+
+
+class ArtefactEntry(_Part, frozen=True, kw_only=True):
+    """One file that an engine can run."""
+
+    role: Literal["classifier"] = "classifier"
+    file: str
+    format: str  # a name of the export layer's format table
+    precision: str
+    sha256: str
+    bytes: int
+    input: str = "pcm"
+    output: str = "logits"
+    front_end: dict[str, Any]
+    default: bool = False
+    verified: bool = False
+    failures: list[str] = []  # why it is not verified
+    parity: dict[str, Any] = {}  # against the torch model on the same cycles
+    accuracy: dict[str, Any] = {}  # split → figures
+
+
+class SegmenterEntry(_Part, frozen=True, kw_only=True):
+    """Which segmenter finds the breaths, and its settings."""
+
+    kind: Literal["envelope"] = "envelope"
+    rate_hz: int = 4000
+    params: dict[str, Any] = {}
+    file: str | None = None
+    sha256: str | None = None
+
+
+class Golden(_Part, frozen=True, kw_only=True):
+    """The file of known inputs and outputs, and how far an engine may be off on each format."""
+
+    file: str
+    sha256: str
+    tolerance: dict[str, float]
+
+
+class Manifest(_Part, frozen=True, kw_only=True):
+    """The whole of ``bundle.json``."""
+
+    schema: int = SCHEMA
+    name: str
+    version: str
+    created: str  # ISO date
+    sdk_version: str
+    description: str
+    research_use: str
+    untrained: bool = False
+    labels: list[str]
+    decoder: Decoder
+    metadata: dict[str, Any] = {}  # fields the classifier is conditioned on; empty: none
+    artefacts: list[ArtefactEntry]
+    segmenter: SegmenterEntry
+    quality: dict[str, Any] = {}  # settings of the quality gate
+    golden: Golden
+    model_card: str = "MODEL_CARD.md"
+    training: dict[str, Any] = {}  # provenance: corpus, split, counts, seed, recipe
+
+
+def decode_manifest(text: bytes) -> Manifest:
+    """Parse and check; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError`` naming the place."""
+    return msgspec.json.decode(text, type=Manifest)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Indented JSON, the same bytes for the same content."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,0 +1,52 @@
+"""Re-blocking: any block sizes in, blocks of one exact size out, so that what follows cannot depend on the input's."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Reblocker:
+    """Cuts a stream of samples into hops of exactly ``hop`` samples.
+
+    Parameters
+    ----------
+    hop
+        Samples of every block that comes out, at least 1.
+    """
+
+    def __init__(self, hop: int) -> None:
+        if hop < 1:
+            raise ValueError(f"hop must be at least 1 sample, got {hop}")
+        self.hop = hop
+        self._hop_buffer = np.zeros(hop, dtype=np.float32)
+        self._filled = 0
+
+    @property
+    def pending(self) -> int:
+        """Samples held back because they do not fill a hop yet; always below ``hop``."""
+        return self._filled
+
+    def accept(self, samples: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        """Take ``[n]`` samples, n >= 0, and return every hop that is complete now, in order, each a fresh array."""
+        hops: list[npt.NDArray[np.float32]] = []
+        position = 0
+        while position < samples.size:
+            take = min(self.hop - self._filled, samples.size - position)
+            self._hop_buffer[self._filled : self._filled + take] = samples[position : position + take]
+            self._filled += take
+            position += take
+            if self._filled == self.hop:
+                hops.append(self._hop_buffer.copy())
+                self._filled = 0
+        return hops
+
+    def flush(self) -> npt.NDArray[np.float32]:
+        """Return the ``[pending]`` samples that fill no hop (possibly none) and forget them."""
+        rest = self._hop_buffer[: self._filled].copy()
+        self._filled = 0
+        return rest
+
+    def reset(self) -> None:
+        """Forget the pending samples."""
+        self._filled = 0

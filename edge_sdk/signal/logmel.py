@@ -1,0 +1,164 @@
+"""Log-mel features in numpy, incremental and in one piece: Kaldi fbank with its linear part folded into one matrix.
+
+DC removal, pre-emphasis, window, zero padding and DFT are all linear within a frame, so they are one float64-built
+matrix. :func:`kaldi_matrices` is the only place that builds it; the torch front end of the models takes it from here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.signal.spec import FrontEndSpec
+
+_Float = TypeVar("_Float", bound="np.floating[Any]")
+
+_FRAMES_AT_ONCE = 2048  # bounds the memory of long recordings
+
+
+@lru_cache(maxsize=32)
+def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Build the folded analysis: ``power = re² + im²`` of ``frame @ dft``, then ``log(max(power @ mel, floor))``.
+
+    Returns
+    -------
+    dft
+        ``[frame_samples, 2 * bins]``, bins = fft_size // 2 + 1: real parts, then imaginary parts. ``spec.scale`` is
+        folded in.
+    mel
+        ``[bins, mel_bins]`` triangles on Kaldi's mel scale. Both built in float64, read-only, cached per spec.
+
+    Raises
+    ------
+    ValueError
+        If ``spec.kind`` is not ``kaldi-fbank``.
+    """
+    dft, mel = _exact_matrices(spec)
+    return _frozen(dft.astype(np.float32)), _frozen(mel.astype(np.float32))
+
+
+@lru_cache(maxsize=32)
+def _exact_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    if spec.kind != "kaldi-fbank":
+        raise ValueError(f"front end kind {spec.kind!r} is not implemented; use 'kaldi-fbank'")
+    size = spec.frame_samples
+    chain = np.eye(size)  # applied to column vectors: chain @ frame
+    if spec.remove_dc:
+        chain -= 1.0 / size
+    if spec.preemphasis:
+        emphasis = np.eye(size) - spec.preemphasis * np.eye(size, k=-1)
+        emphasis[0, 0] -= spec.preemphasis  # Kaldi repeats the first sample
+        chain = emphasis @ chain
+    chain = _window(spec)[:, None] * chain * spec.scale
+    bins = spec.fft_size // 2 + 1
+    angle = 2.0 * np.pi * np.outer(np.arange(bins), np.arange(size)) / spec.fft_size
+    dft = np.concatenate((np.cos(angle) @ chain, -np.sin(angle) @ chain)).T
+    return _frozen(np.ascontiguousarray(dft)), _frozen(_mel_bank(spec))
+
+
+def _frozen(matrix: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
+    matrix.setflags(write=False)
+    return matrix
+
+
+def _window(spec: FrontEndSpec) -> npt.NDArray[np.float64]:
+    phase = 2.0 * np.pi * np.arange(spec.frame_samples) / (spec.frame_samples - 1)
+    if spec.window_type == "hamming":
+        return np.asarray(0.54 - 0.46 * np.cos(phase))
+    hann = 0.5 - 0.5 * np.cos(phase)
+    return np.asarray(hann**0.85 if spec.window_type == "povey" else hann)
+
+
+def _mel_bank(spec: FrontEndSpec) -> npt.NDArray[np.float64]:
+    bins = spec.fft_size // 2 + 1
+    low, high = _hz_to_mel(np.array([spec.low_hz, spec.high_hz]))
+    step = (high - low) / (spec.mel_bins + 1)
+    left = low + step * np.arange(spec.mel_bins)  # left edge of each triangle
+    mel = _hz_to_mel(np.arange(bins) * spec.rate_hz / spec.fft_size)[:, None]
+    triangles = np.maximum(0.0, np.minimum((mel - left) / step, (left + 2 * step - mel) / step))
+    triangles[-1] = 0.0  # Kaldi leaves the Nyquist bin out
+    return np.asarray(triangles)
+
+
+def _hz_to_mel(hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1127.0 * np.log1p(hz / 700.0)
+
+
+class LogMel:
+    """Incremental log-mel extractor: accepts blocks of any size and returns the frames that are complete.
+
+    Computes in float64: the folded matrix meets the strong low frequencies and the faint high ones of a breath at
+    once, and float32 would leave its rounding in the faint bins.
+
+    Parameters
+    ----------
+    spec
+        Front end; its normalisation is not applied here (a stream has no whole clip), see :func:`normalise`.
+    """
+
+    def __init__(self, spec: FrontEndSpec) -> None:
+        self.spec = spec
+        self._dft, self._mel = _exact_matrices(spec)
+        self._carry: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._skip = 0  # samples between frames, where the hop is longer than the frame
+
+    def accept(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Take ``[n]`` samples, n >= 0, and return ``[k, mel_bins]`` natural-log mel energies, k >= 0."""
+        spec = self.spec
+        skipped = min(self._skip, samples.size)
+        self._skip -= skipped
+        held = np.concatenate((self._carry, samples[skipped:]), dtype=np.float32)
+        count = spec.frames_of(held.size)
+        used = count * spec.hop_samples
+        self._carry = held[used:].copy()
+        self._skip += max(0, used - held.size)
+        if count == 0:
+            return np.zeros((0, spec.mel_bins), dtype=np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(held, spec.frame_samples)[:: spec.hop_samples]  # [k, N]
+        return np.concatenate(
+            [self._analyse(frames[i : i + _FRAMES_AT_ONCE]) for i in range(0, count, _FRAMES_AT_ONCE)]
+        )
+
+    def reset(self) -> None:
+        """Forget the remainder: the next sample starts the first frame."""
+        self._carry = np.zeros(0, dtype=np.float32)
+        self._skip = 0
+
+    def _analyse(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        spectrum = frames @ self._dft  # [k, 2 * bins]
+        bins = spectrum.shape[1] // 2
+        power = np.square(spectrum[:, :bins])
+        power += np.square(spectrum[:, bins:])
+        energies = power @ self._mel  # [k, mel_bins]
+        return np.log(np.maximum(energies, self.spec.log_floor)).astype(np.float32)
+
+
+def log_mel(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
+    """Log-mel of ``[n]`` samples at ``spec.rate_hz`` in one piece: ``[mel_bins, frames_of(n)]``, not normalised."""
+    return np.ascontiguousarray(LogMel(spec).accept(samples).T)
+
+
+def normalise(logmel: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
+    """Normalise a ``[mel_bins, T]`` picture as the spec says.
+
+    ``fixed``: ``(x - mean) / std``. ``instance``: minus ``relax`` x the mean of the whole clip plus ``1 - relax`` x
+    the mean of each mel bin over time, then divided by the clip's (population) standard deviation plus ``norm_eps``.
+    ``centred``: the same, divided by the fixed ``std`` instead, so that a flat clip stays flat.
+    """
+    if spec.normalisation == "none" or logmel.size == 0:
+        return logmel
+    if spec.normalisation == "fixed":
+        return ((logmel - np.float32(spec.mean)) / np.float32(spec.std)).astype(np.float32)
+    centre = spec.relax * logmel.mean() + (1.0 - spec.relax) * logmel.mean(axis=1, keepdims=True)
+    centred = logmel - centre
+    if spec.normalisation == "centred":
+        return np.asarray(centred / spec.std, dtype=np.float32)
+    return np.asarray(centred / (centred.std() + spec.norm_eps), dtype=np.float32)
+
+
+def features(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
+    """Normalised log-mel ``[mel_bins, frames]`` of one window of samples (see ``fit_window``)."""
+    return normalise(log_mel(samples, spec), spec)

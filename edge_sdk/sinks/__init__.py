@@ -1,0 +1,1 @@
+"""Where events go: plain lines, JSON lines, a live view, a recording on disk."""

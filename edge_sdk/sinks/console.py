@@ -1,0 +1,104 @@
+"""Plain lines for people: what ``listen``, ``demo`` and ``screen`` print where there is no live view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TextIO
+
+from edge_sdk.events import AudioBlock, Event, StreamStats
+from edge_sdk.sinks.jsonl import JsonlSink
+from edge_sdk.sinks.summary import Labels
+from edge_sdk.sinks.truth import Truth
+
+RESEARCH_USE = "For research use only; not a medical device."
+
+
+def record_line(record: Mapping[str, Any]) -> str:
+    """A cycle, gap or quality object as one line.
+
+    ``   1.20 –   3.45 s  wheeze   0.93  (normal 0.04, crackle 0.02, both 0.01)  truth: wheeze ✓  180 ms``
+    """
+    when = f"{record['start_s']:7.2f}"
+    if record["type"] == "gap":
+        return f"{when} – {record['end_s']:6.2f} s  gap: {record['lost_samples']} samples lost"
+    if record["type"] == "quality":
+        level = record["level_dbfs"]  # None: digital silence
+        return f"{when} s  quality: {record['quality']} ({'-∞' if level is None else f'{level:.0f}'} dBFS)"
+    label, probabilities = record["label"], record["probabilities"]
+    parts = [f"{when} – {record['end_s']:6.2f} s"]
+    if label is None:
+        parts.append(f"{'–':<8} no label: {record['quality']}")
+    else:
+        others = ", ".join(f"{name} {p:.2f}" for name, p in probabilities.items() if name != label)
+        parts.append(f"{label:<8} {probabilities.get(label, float('nan')):.2f}  ({others})")
+    if "truth" in record:
+        truth = record["truth"] or "no breath"
+        parts.append(f"truth: {truth}{'' if label is None else ' ✓' if truth == label else ' ✗'}")
+    if record["latency_ms"] is not None:
+        parts.append(f"{record['latency_ms']:.0f} ms")
+    return "  ".join(parts)
+
+
+def record_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Every JSON object as lines for people."""
+    for record in records:
+        if record["type"] == "summary":
+            yield from summary_lines(record)
+        else:
+            yield record_line(record)
+
+
+def rate_text(bpm: float | None) -> str:
+    return "–" if bpm is None else f"{bpm:.1f}"
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The summary object in a few lines."""
+    counts = ", ".join(f"{n} {name}" for name, n in summary["counts"].items() if n) or "none classified"
+    unclassified = sum(summary["unclassified"].values())
+    if unclassified:
+        counts += f", {unclassified} without a label"
+    abnormal = summary["abnormal_fraction"]
+    lines = [
+        f"{summary['source']}: {summary['duration_s']:.1f} s, {summary['cycles']} breaths ({counts})",
+        f"respiratory rate {rate_text(summary['respiratory_rate_bpm'])} /min"
+        f", abnormal {'–' if abnormal is None else f'{100 * abnormal:.0f} %'}"
+        f", {summary['lost_samples']} samples lost",
+    ]
+    truth = summary.get("truth")
+    if truth is not None:
+        known = ", ".join(f"{n} {name}" for name, n in truth["counts"].items())
+        lines.append(
+            f"truth: {truth['cycles']} breaths ({known}); {truth['found']} found, of {truth['answered']} answers"
+            f" {truth['same_label']} named as they are, {truth['same_normal_or_abnormal']} right on normal / abnormal"
+        )
+    return lines
+
+
+class ConsoleSink:
+    """Writes a line per breath, gap and change of quality, and the summary at the end."""
+
+    def __init__(self, out: TextIO, labels: Labels, *, truth: Truth | None = None) -> None:
+        self._out = out
+        self._jsonl = JsonlSink(self._show, labels, truth=truth)
+
+    def open(self, source: str, sample_rate: int) -> None:
+        self._jsonl.open(source, sample_rate)
+        self._say(f"{source}, {sample_rate} Hz. {RESEARCH_USE}")
+
+    def audio(self, block: AudioBlock) -> None:
+        self._jsonl.audio(block)
+
+    def event(self, event: Event, latency_ms: float | None) -> None:
+        self._jsonl.event(event, latency_ms)
+
+    def close(self, stats: StreamStats) -> None:
+        self._jsonl.close(stats)
+
+    def _show(self, record: dict[str, Any]) -> None:
+        for line in record_lines([record]):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._out.write(line + "\n")
+        self._out.flush()

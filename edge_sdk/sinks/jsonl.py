@@ -1,0 +1,85 @@
+"""Events as JSON lines: one object a line, one summary per source and last of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.sinks.summary import Labels, SummaryBuilder
+from edge_sdk.sinks.truth import Truth
+
+
+def cycle_record(source: str, result: CycleResult, latency_ms: float | None) -> dict[str, Any]:
+    return {
+        "type": "cycle",
+        "source": source,
+        "start_s": round(result.cycle.start_s, 4),
+        "end_s": round(result.cycle.end_s, 4),
+        "label": result.label,
+        "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
+        "quality": result.quality,
+        "latency_ms": None if latency_ms is None else round(latency_ms, 1),
+    }
+
+
+def gap_record(source: str, gap: Gap) -> dict[str, Any]:
+    return {
+        "type": "gap",
+        "source": source,
+        "start_s": round(gap.at_s, 4),
+        "end_s": round(gap.at_s + gap.duration_s, 4),
+        "lost_samples": gap.count,
+    }
+
+
+def quality_record(source: str, event: QualityEvent) -> dict[str, Any]:
+    return {
+        "type": "quality",
+        "source": source,
+        "start_s": round(event.at_s, 4),
+        "quality": event.state,
+        "level_dbfs": round(event.level_dbfs, 2),
+    }
+
+
+class JsonlSink:
+    """Hands each line's object to ``emit``: a writer to stdout, a file, or a list's ``append``.
+
+    Parameters
+    ----------
+    emit
+        Called with one JSON-ready mapping per line, in order.
+    labels
+        Of the bundle whose events come in.
+    truth
+        Adds ``"truth"`` to every cycle line, and the score against it to the summary.
+    """
+
+    def __init__(self, emit: Callable[[dict[str, Any]], None], labels: Labels, *, truth: Truth | None = None) -> None:
+        self._emit = emit
+        self._truth = truth
+        self._source = ""
+        self._summary = SummaryBuilder(labels, truth=truth)
+
+    def open(self, source: str, sample_rate: int) -> None:
+        self._source = source
+        self._summary.open(source, sample_rate)
+
+    def audio(self, block: AudioBlock) -> None:
+        self._summary.audio(block)
+
+    def event(self, event: Event, latency_ms: float | None) -> None:
+        self._summary.event(event)
+        if isinstance(event, CycleResult):
+            record = cycle_record(self._source, event, latency_ms)
+            if self._truth is not None:
+                record["truth"] = self._truth.label_of(event.cycle)
+            self._emit(record)
+        elif isinstance(event, Gap):
+            self._emit(gap_record(self._source, event))
+        elif isinstance(event, QualityEvent):
+            self._emit(quality_record(self._source, event))
+
+    def close(self, stats: StreamStats) -> None:
+        self._emit(self._summary.record(stats))

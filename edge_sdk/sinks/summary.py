@@ -1,0 +1,143 @@
+"""Accumulates the events of one source into its summary; every sink that shows one uses this."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.sinks.truth import Truth
+
+_LONGEST_INTERVAL_S = 12.0  # onsets further apart are a pause, not a breath (5 /min)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The words of a bundle that a sink needs."""
+
+    names: tuple[str, ...]  # in the classifier's order
+    normal: str  # the one that is not abnormal
+
+
+class RateMeter:
+    """Respiratory rate as the median interval between onsets; a pause, a gap or a missed breath does not bend it."""
+
+    def __init__(self, keep: int | None = None) -> None:
+        self._intervals: deque[float] = deque(maxlen=keep)
+        self._last_onset: float | None = None
+        self._last_duration: float | None = None
+
+    def cycle(self, cycle: BreathCycle) -> None:
+        if self._last_onset is not None:
+            interval = cycle.start_s - self._last_onset
+            if 0 < interval <= _LONGEST_INTERVAL_S:
+                self._intervals.append(interval)
+        self._last_onset = cycle.start_s
+        self._last_duration = cycle.duration_s
+
+    def restart(self) -> None:
+        """The next onset has no neighbour (samples were lost)."""
+        self._last_onset = None
+
+    @property
+    def breaths_per_minute(self) -> float | None:
+        """None before the first breath; of a single breath, what its length says."""
+        if self._intervals:
+            return 60.0 / median(self._intervals)
+        return 60.0 / self._last_duration if self._last_duration else None
+
+
+class SummaryBuilder:
+    """Counts as the events come; :meth:`record` may be asked at any time."""
+
+    def __init__(self, labels: Labels, *, truth: Truth | None = None) -> None:
+        self._labels = labels
+        self._truth = truth
+        self._source = ""
+        self._rate_hz = 0
+        self._samples = 0
+        self._gaps = 0
+        self._lost = 0
+        self._counts: Counter[str] = Counter()
+        self._unclassified: Counter[str] = Counter()
+        self._abnormal: list[float] = []
+        self._quality: dict[str, float] = {}  # seconds in each state
+        self._state: tuple[str, float] | None = None  # state and since when
+        self.rate = RateMeter()
+
+    def open(self, source: str, sample_rate: int) -> None:
+        self._source, self._rate_hz = source, sample_rate
+
+    def audio(self, block: AudioBlock) -> None:
+        self._samples += len(block.samples) + block.lost_before
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, CycleResult):
+            self._result(event)
+        elif isinstance(event, QualityEvent):
+            self._close_state(event.at_s)
+            self._state = (event.state, event.at_s)
+        elif isinstance(event, Gap):
+            self._gaps += 1
+            self._lost += event.count
+            self.rate.restart()
+
+    def _result(self, result: CycleResult) -> None:
+        self.rate.cycle(result.cycle)
+        if self._truth is not None:
+            self._truth.score(result)
+        if result.label is None:
+            self._unclassified[result.quality] += 1
+            return
+        self._counts[result.label] += 1
+        if result.probabilities:
+            self._abnormal.append(1.0 - result.probabilities.get(self._labels.normal, 0.0))
+
+    def _close_state(self, now_s: float) -> None:
+        if self._state is not None:
+            state, since_s = self._state
+            self._quality[state] = self._quality.get(state, 0.0) + now_s - since_s
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the source's time line so far, lost samples included."""
+        return self._samples / self._rate_hz if self._rate_hz else 0.0
+
+    @property
+    def lost_samples(self) -> int:
+        return self._lost
+
+    @property
+    def cycles(self) -> int:
+        return self._counts.total() + self._unclassified.total()
+
+    def record(self, stats: StreamStats | None = None) -> dict[str, Any]:
+        """The summary line: what ``listen`` and ``screen`` print last of a source."""
+        classified = self._counts.total()
+        abnormal = classified - self._counts[self._labels.normal]
+        quality = dict(self._quality)
+        if self._state is not None:
+            state, since_s = self._state
+            quality[state] = quality.get(state, 0) + self.duration_s - since_s
+        rate = self.rate.breaths_per_minute
+        record = {
+            "type": "summary",
+            "source": self._source,
+            "duration_s": round(self.duration_s, 4),
+            "sample_rate": self._rate_hz,
+            "cycles": self.cycles,
+            "classified": classified,
+            "counts": {name: self._counts[name] for name in self._labels.names},
+            "unclassified": dict(sorted(self._unclassified.items())),
+            "respiratory_rate_bpm": None if rate is None else round(rate, 2),
+            "abnormal_fraction": round(abnormal / classified, 4) if classified else None,
+            "mean_p_abnormal": round(sum(self._abnormal) / len(self._abnormal), 4) if self._abnormal else None,
+            "quality_s": {state: round(seconds, 3) for state, seconds in sorted(quality.items())},
+            "lost_samples": self._lost if stats is None else stats.samples_lost,
+            "gaps": self._gaps if stats is None else stats.gaps,
+        }
+        if self._truth is not None:
+            record["truth"] = self._truth.record(self.duration_s)
+        return record

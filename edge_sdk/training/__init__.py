@@ -1,0 +1,1 @@
+"""Training: recipes, audio cache, device simulation, the fit loop, calibration and checkpoints; needs torch."""

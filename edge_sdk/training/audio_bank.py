@@ -1,0 +1,142 @@
+"""All recordings of a corpus at the model's rate in one array, cached on disk under a key of what went in.
+
+Kept in float32: rounding the resampled sound to 16 bits would drown the faint high bins that the device does see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edge_sdk.corpora.audio import read_recording
+from edge_sdk.signal.resample import resample
+from edge_sdk.signal.spec import FrontEndSpec
+
+_log = logging.getLogger(__name__)
+_FORMAT = 2  # part of the key: bump when the meaning of the stored samples changes
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+
+def default_cache_folder() -> Path:
+    """``STETHO_CACHE``, or ``stetho`` in the user's cache folder."""
+    if "STETHO_CACHE" in os.environ:
+        return Path(os.environ["STETHO_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stetho"
+
+
+@dataclass(frozen=True)
+class AudioBank:
+    """Concatenated recordings; recording ``i`` is ``samples[starts[i] : starts[i] + lengths[i]]``."""
+
+    samples: Tensor  # [total] float32 in ±1
+    starts: npt.NDArray[np.int64]  # [R]
+    lengths: npt.NDArray[np.int64]  # [R]
+
+    @classmethod
+    def load(
+        cls, paths: Sequence[Path], spec: FrontEndSpec, *, cache: Path | None = None, progress: Progress | None = None
+    ) -> AudioBank:
+        """Read, resample and keep ``paths``; a second call with unchanged files reads one array instead.
+
+        Raises
+        ------
+        AudioError
+            A recording that cannot be read.
+        """
+        folder = cache or default_cache_folder()
+        key = _key(paths, spec)
+        store, index = folder / f"audio-{key}.npy", folder / f"audio-{key}.json"
+        if store.is_file() and index.is_file():
+            lengths = np.array(json.loads(index.read_text()), dtype=np.int64)
+            samples = np.load(store, allow_pickle=False)
+        else:
+            samples, lengths = _read_all(paths, spec.rate_hz, progress)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_atomically(store, lambda path: _save_array(path, samples))
+            _write_atomically(index, lambda path: _save_text(path, json.dumps(lengths.tolist())))
+            _log.info("cached %d recordings in %s", len(paths), store)
+        starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
+        return cls(torch.from_numpy(samples), starts, lengths)
+
+    def gather(self, start: Tensor, length: Tensor, window: int, speed: Tensor, phase: Tensor) -> Tensor:
+        """Cut pieces, play them at ``speed`` and repeat them to ``window`` samples, as ``fit_window`` does.
+
+        Parameters
+        ----------
+        start, length : Tensor
+            ``[B]`` int64: first sample and number of samples of each piece; longer than the window: centre crop.
+        window : int
+            Samples N of the result.
+        speed : Tensor
+            ``[B]`` playback speed, 1 as recorded; linear interpolation between samples.
+        phase : Tensor
+            ``[B]`` in [0, 1): where in the piece the window begins.
+
+        Returns
+        -------
+        Tensor
+            ``[B, N]`` float32 in ±1.
+        """
+        margin = ((length - window * speed) / 2).clamp(min=0.0).floor()  # left out at either end of a long piece
+        position = cyclic_position(length, window, speed, phase) + margin[:, None]  # [B, N]
+        floor = position.floor()
+        share = position - floor
+        index, last = floor.long(), (length - 1)[:, None]
+        here = self.samples[start[:, None] + torch.minimum(index, last)]
+        after = self.samples[start[:, None] + torch.minimum(index + 1, last)]
+        return here + (after - here) * share
+
+
+def cyclic_position(length: Tensor, window: int, speed: Tensor, phase: Tensor) -> Tensor:
+    """Where in its piece each sample of a window lies: ``[B, N]`` float32 in samples, from 0; see ``gather``."""
+    kept = torch.minimum(length.float(), window * speed)[:, None]
+    return torch.remainder(torch.arange(window) * speed[:, None] + phase[:, None] * kept, kept)
+
+
+def _read_all(
+    paths: Sequence[Path], rate_hz: int, progress: Progress | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    pieces = []
+    for done, path in enumerate(paths):
+        if progress is not None:
+            progress("reading recordings", done, len(paths))
+        samples, rate = read_recording(path)
+        pieces.append(resample(samples, rate, rate_hz).astype(np.float32, copy=False))
+    if progress is not None:
+        progress("reading recordings", len(paths), len(paths))
+    return np.concatenate(pieces), np.array([piece.size for piece in pieces], dtype=np.int64)
+
+
+def _key(paths: Sequence[Path], spec: FrontEndSpec) -> str:
+    digest = hashlib.sha256(f"{_FORMAT} {spec.rate_hz} {spec.resampler}".encode())
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def _save_array(path: Path, samples: npt.NDArray[np.float32]) -> None:
+    with path.open("wb") as file:
+        np.save(file, samples, allow_pickle=False)
+
+
+def _save_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    write(partial)
+    partial.replace(path)

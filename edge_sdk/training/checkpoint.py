@@ -1,0 +1,149 @@
+"""Self-contained checkpoints: one ``torch.load(weights_only=True)`` dictionary that needs no other file to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_sdk.errors import CheckpointError, RecipeError
+from edge_sdk.models import build_model
+from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.signal.spec import FrontEndSpec
+
+FORMAT = "stethoscope-edge-sdk checkpoint"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and all that is needed to use, export or reproduce it."""
+
+    model: str  # registry name
+    size: str
+    recipe: dict[str, Any]
+    front_end: FrontEndSpec
+    labels: tuple[str, ...]
+    decoder: str  # how logits become labels: softmax, multilabel, binary
+    temperature: float
+    bias: tuple[float, ...]  # added to logits / temperature, one per logit
+    state: dict[str, Tensor]  # the network's state_dict
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  # corpus, split, counts, git commit, seed, versions
+
+    def build(self) -> nn.Module:
+        """The network with its weights, in evaluation mode: ``features [B, 1, M, T] -> logits [B, C]``.
+
+        Raises
+        ------
+        CheckpointError
+            The tensors do not fit the network of this name and size.
+        """
+        options = self.recipe.get("model", {}).get("options", {})
+        try:
+            model = build_model(
+                self.model, size=self.size, classes=len(self.labels), front_end=self.front_end, options=options
+            )
+            model.load_state_dict(self.state)
+        except (RuntimeError, RecipeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise CheckpointError(
+                f"checkpoint does not fit model {self.model!r} size {self.size!r} ({first}); "
+                "use the SDK version that wrote it, or train again with 'stetho train'"
+            ) from error
+        return model.eval()
+
+    def build_end_to_end(self) -> nn.Module:
+        """Front end and network in one: ``pcm [B, window_samples] -> logits [B, C]``, the graph that is exported."""
+        return nn.Sequential(FoldedFrontEnd(self.front_end), self.build()).eval()
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically; everything but the tensors is stored as plain builtins."""
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "model": checkpoint.model,
+        "size": checkpoint.size,
+        "recipe": _builtin(checkpoint.recipe),
+        "front_end": checkpoint.front_end.to_dict(),
+        "labels": list(checkpoint.labels),
+        "decoder": checkpoint.decoder,
+        "temperature": float(checkpoint.temperature),
+        "bias": [float(value) for value in checkpoint.bias],
+        "state_dict": {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.state.items()},
+        "metrics": _builtin(checkpoint.metrics),
+        "provenance": _builtin(checkpoint.provenance),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path, *, model: str | None = None) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    model : str, optional
+        Registry name that the caller needs; another one is refused.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, unreadable, of another program, newer than this SDK, incomplete, or of another model.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist; 'stetho train RECIPE --out DIR' writes one")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint; train again or copy the file anew") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by 'stetho train'; give a checkpoint of this SDK")
+    if content.get("schema", 0) > SCHEMA:
+        raise CheckpointError(
+            f"{path} was made by a newer SDK (schema {content['schema']}, this SDK reads {SCHEMA}); upgrade"
+        )
+    if model is not None and content.get("model") != model:
+        raise CheckpointError(
+            f"{path} is a checkpoint of model {content.get('model')!r}, not {model!r}; "
+            f"use --set model.name={content.get('model')} or give a checkpoint of {model!r}"
+        )
+    try:
+        return Checkpoint(
+            model=content["model"],
+            size=content["size"],
+            recipe=content["recipe"],
+            front_end=FrontEndSpec.from_dict(content["front_end"]),
+            labels=tuple(content["labels"]),
+            decoder=content["decoder"],
+            temperature=content["temperature"],
+            bias=tuple(content["bias"]),
+            state=content["state_dict"],
+            metrics=content["metrics"],
+            provenance=content["provenance"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} is incomplete ({error}); train again") from error
+
+
+def _builtin(value: Any) -> Any:
+    """Plain dicts, lists, strings and numbers: the only things that ``weights_only`` loading admits besides tensors."""
+    if isinstance(value, Mapping):
+        return {str(key): _builtin(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_builtin(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):  # their subclasses (torch's version string, numpy's float64) are not admitted
+        if isinstance(value, kind):
+            return kind(value)
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,110 @@
+"""Patient-grouped cross-validation of a recipe: honest figures, and the decision (temperature, bias) that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from edge_sdk.corpora.splits import grouped_folds
+from edge_sdk.metrics import evaluate_predictions
+from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
+from edge_sdk.training.data import TrainingData
+from edge_sdk.training.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.sampling import EventTable
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Out-of-fold results of one recipe."""
+
+    metrics: dict[str, Any]  # of all held-out cycles, decision fitted on the other folds
+    folds: list[dict[str, Any]]  # the same per fold, with the decision used
+    decision: Decision  # fitted on all held-out cycles: what the recipe should carry
+    logits: Logits  # [n, C]
+    fold: npt.NDArray[np.int64]  # [n]
+
+
+@torch.no_grad()
+def cycle_logits(model: nn.Module, recipe: Recipe, data: TrainingData, events: EventTable) -> Logits:
+    """Logits ``[n, C]`` of annotated breaths, windowed as the device does."""
+    front_end = FoldedFrontEnd(recipe.spec)
+    start = torch.from_numpy(data.bank.starts[events.recording] + events.begin)
+    length = torch.from_numpy(events.end - events.begin)
+    window = recipe.spec.window_samples
+    batches = []
+    for piece in torch.arange(len(events)).split(_BATCH):
+        ones = torch.ones(len(piece))
+        wave = data.bank.gather(start[piece], length[piece], window, ones, torch.zeros(len(piece)))
+        batches.append(model(front_end(wave)).double().numpy())
+    return np.concatenate(batches)
+
+
+def cross_validate(
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    folds: int,
+    seed: int,
+    folder: Path | None = None,
+    on_step: Callable[[int, Step], None] | None = None,
+) -> CrossValidation:
+    """Train once per fold on the other folds' patients and pool the held-out cycles.
+
+    Parameters
+    ----------
+    recipe, data, seed
+        As for one run; ``data`` holds train and val patients together.
+    folds : int
+        Number of patient-disjoint folds.
+    folder : Path, optional
+        Keeps the training state of each fold, so that an interrupted cross-validation resumes.
+    on_step : callable, optional
+        Called with (fold, step) after each optimiser step.
+    """
+    events = data.events
+    patients = [str(patient) for patient in events.patient]
+    fold = grouped_folds(events.bits.tolist(), patients, folds, seed=seed)
+    logits = np.zeros((len(events), len(recipe.labels)))
+    for number in range(folds):
+        held_out = fold == number
+        seen = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
+        trainer = Trainer(recipe, data.of_patients(seen), seed + number)
+        report = None if on_step is None else (lambda step, number=number: on_step(number, step))
+        state = None if folder is None else folder / f"fold-{number}" / STATE_FILE
+        model = trainer.run(state, report)
+        logits[held_out] = cycle_logits(model, recipe, data, events.where(held_out))
+    return summarise(recipe, logits, events, fold)
+
+
+def summarise(recipe: Recipe, logits: Logits, events: EventTable, fold: npt.NDArray[np.int64]) -> CrossValidation:
+    """Cross-fit the decision and score pooled and per fold."""
+    probabilities, decisions = cross_fitted_probabilities(logits, events.bits, fold)
+    truth = np.array(recipe.labels)[events.bits]
+    every = np.ones(len(events), dtype=bool)
+
+    def figures(rows: npt.NDArray[np.bool_], resamples: int) -> dict[str, Any]:
+        return evaluate_predictions(
+            truth[rows].tolist(),
+            probabilities[rows],
+            events.patient[rows].tolist(),
+            labels=recipe.labels,
+            resamples=resamples,
+        )
+
+    per_fold = []
+    for number, decision in enumerate(decisions):
+        entry = figures(fold == number, 0)
+        entry["temperature"], entry["bias"] = decision.temperature, list(decision.bias)
+        per_fold.append(entry)
+    return CrossValidation(figures(every, 1000), per_fold, fit_decision(logits, events.bits), logits, fold)

@@ -1,0 +1,1 @@
+"""Export layer: checkpoint → ONNX → quantised and compiled artefacts → verified bundle."""

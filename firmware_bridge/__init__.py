@@ -1,0 +1,1 @@
+"""Link between the SDK and stethoscope firmware: protocol, framing, device link, emulators."""

@@ -1,0 +1,220 @@
+"""The stream's promises: order, finality, independence, last breath, and plain answers to bad input."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from edge_sdk.errors import AudioError, StreamError
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, QualityEvent
+from edge_sdk.runtime.bundle import Bundle
+from tests.runtime.conftest import Samples, phantom
+
+RATE = 4000
+
+
+def run(bundle: Bundle, samples: Samples, rate: int = RATE, step: int = 800) -> list[Event]:
+    stream = bundle.stream(rate)
+    events = [e for i in range(0, samples.size, step) for e in stream.accept(samples[i : i + step])]
+    return events + stream.finish()
+
+
+def results(events: list[Event]) -> list[CycleResult]:
+    return [event for event in events if isinstance(event, CycleResult)]
+
+
+def test_every_final_cycle_is_followed_by_its_result_and_never_revised(bundle: Bundle) -> None:
+    events = run(bundle, phantom("copd", 30.0))
+    finals = [i for i, e in enumerate(events) if isinstance(e, BreathCycle) and e.final]
+    assert len(finals) >= 5
+    for i in finals:
+        following = events[i + 1]
+        assert isinstance(following, CycleResult) and following.cycle == events[i]
+    indices = [e.index for e in events if isinstance(e, BreathCycle) and e.final]
+    assert indices == list(range(len(finals)))
+    cycles = [r.cycle for r in results(events)]
+    assert all(a.end <= b.onset for a, b in pairwise(cycles))
+    assert all(a.emitted_at <= b.emitted_at for a, b in pairwise(cycles))
+
+
+def test_a_provisional_cycle_is_confirmed_with_the_same_onset(bundle: Bundle) -> None:
+    events = run(bundle, phantom("healthy", 30.0))
+    cycles = [e for e in events if isinstance(e, BreathCycle)]
+    finals = {c.index: c for c in cycles if c.final}
+    provisional = [c for c in cycles if not c.final]
+    assert len(provisional) >= 5
+    for early in provisional:
+        assert early.onset == finals[early.index].onset
+        assert early.emitted_at <= finals[early.index].emitted_at
+        assert early.end <= early.emitted_at
+
+
+def test_a_result_comes_soon_after_its_breath(bundle: Bundle) -> None:
+    results_ = results(run(bundle, phantom("healthy", 60.0)))
+    delays = [r.cycle.detection_delay_s for r in results_]
+    assert np.median(delays) < 0.6
+    assert max(delays) < 2.0
+
+
+def test_finish_gives_the_breath_that_the_end_cuts_off(bundle: Bundle) -> None:
+    whole = results(run(bundle, phantom()))
+    middle = whole[2].cycle
+    cut_at = middle.onset + (middle.end - middle.onset) * 3 // 4
+    last = results(run(bundle, phantom()[:cut_at]))[-1].cycle
+    assert last.onset < cut_at <= last.end + RATE // 10
+    assert last.end <= cut_at
+
+
+def test_two_streams_on_one_bundle_do_not_interact(bundle: Bundle) -> None:
+    sounds = [phantom("asthma"), phantom("pneumonia")]
+    alone = [run(bundle, sound) for sound in sounds]
+    streams = [bundle.stream(RATE) for _ in sounds]
+    mixed: list[list[Event]] = [[], []]
+    for begin in range(0, sounds[0].size, 800):
+        for stream, sound, out in zip(streams, sounds, mixed, strict=True):
+            out += stream.accept(sound[begin : begin + 800])
+    for stream, out in zip(streams, mixed, strict=True):
+        out += stream.finish()
+    assert mixed == alone
+
+
+def test_streams_in_several_threads_give_what_they_give_alone(bundle: Bundle) -> None:
+    sounds = [phantom(name) for name in ("asthma", "pneumonia", "copd", "healthy")]
+    alone = [run(bundle, sound) for sound in sounds]
+    found: dict[int, list[Event]] = {}
+    threads = [
+        Thread(target=lambda i=i, sound=sound: found.update({i: run(bundle, sound)})) for i, sound in enumerate(sounds)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [found[i] for i in range(len(sounds))] == alone
+
+
+def test_a_long_past_leaves_no_trace(bundle: Bundle) -> None:
+    past, sound = phantom("healthy", 120.0, seed=1_000_020), phantom("asthma", 30.0)
+    fresh = results(run(bundle, sound))
+    late = [r for r in results(run(bundle, np.concatenate((past, sound)))) if r.cycle.onset >= past.size + 8 * RATE]
+    tail = [r for r in fresh if r.cycle.onset >= 8 * RATE]
+    assert len(tail) >= 6
+    matched = [
+        any(abs(a.cycle.onset - past.size - b.cycle.onset) <= 80 and abs(a.cycle.end - past.size - b.cycle.end) <= 80 for a in late)
+        for b in tail
+    ]  # fmt: skip
+    assert np.mean(matched) >= 0.8
+
+
+@pytest.mark.parametrize("gain_db", [-20.0, 10.0])
+def test_level_does_not_move_the_breaths(bundle: Bundle, gain_db: float) -> None:
+    sound = phantom("healthy", 30.0)
+    louder = (sound * 10 ** (gain_db / 20)).astype(np.float32)
+    spans = [[(r.cycle.onset, r.cycle.end) for r in results(run(bundle, s))] for s in (sound, louder)]
+    assert spans[0] == spans[1]
+
+
+@pytest.mark.parametrize("offset", [0.5, -0.25])
+def test_a_constant_offset_does_not_move_the_breaths(bundle: Bundle, offset: float) -> None:
+    sound = phantom("healthy", 30.0)
+    spans = [[(r.cycle.onset, r.cycle.end, r.quality) for r in results(run(bundle, s))]
+             for s in (sound, (sound + np.float32(offset)))]  # fmt: skip
+    assert len(spans[0]) == len(spans[1])
+    for (onset, end, quality), (onset2, end2, quality2) in zip(*spans, strict=True):
+        assert abs(onset - onset2) <= RATE // 10 and abs(end - end2) <= RATE // 10
+        assert quality == quality2 == "ok"
+
+
+@pytest.mark.parametrize("rate", [2000, 4000, 8000, 11025, 44100, 48000, 96000])
+def test_every_source_rate_finds_the_same_breaths(bundle: Bundle, rate: int) -> None:
+    found = results(run(bundle, phantom("healthy", 20.0, rate), rate, rate // 3))
+    reference = results(run(bundle, phantom("healthy", 20.0, 4000)))
+    assert len(found) == len(reference) >= 3
+    for a, b in zip(found, reference, strict=True):
+        assert abs(a.cycle.start_s - b.cycle.start_s) < 0.15
+        assert a.cycle.sample_rate == rate
+
+
+def test_silence_has_no_breaths_and_says_so(bundle: Bundle) -> None:
+    events = run(bundle, np.zeros(RATE * 20, np.float32))
+    assert results(events) == []
+    assert [e.state for e in events if isinstance(e, QualityEvent)] == ["silence"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0003, 0.1, 0.3])
+def test_too_short_a_sound_is_an_answer_not_an_error(bundle: Bundle, seconds: float) -> None:
+    assert seconds < bundle.shortest_s
+    events = run(bundle, phantom()[: round(seconds * RATE)])
+    assert results(events) == []
+    assert [e.state for e in events if isinstance(e, QualityEvent)] == ["too-short"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_nan_block_is_refused_and_changes_nothing(bundle: Bundle, bad: float) -> None:
+    sound = phantom()
+    broken = sound[8000:16000].copy()
+    broken[123] = bad
+    stream = bundle.stream(RATE)
+    events = stream.accept(sound[:8000])
+    with pytest.raises(AudioError, match="sample 8123 is NaN"):
+        stream.accept(broken)
+    events += stream.accept(sound[8000:]) + stream.finish()
+    assert events == run(bundle, sound)
+
+
+@pytest.mark.parametrize("block", [np.zeros((4, 2), np.float32), np.zeros(4, np.int16)])
+def test_blocks_that_are_no_mono_floats_are_refused(bundle: Bundle, block: Samples) -> None:
+    with pytest.raises(AudioError, match="one channel"):
+        bundle.stream(RATE).accept(block)
+
+
+def test_float64_and_strided_blocks_are_accepted(bundle: Bundle) -> None:
+    sound = phantom()
+    stereo = np.stack((sound, sound), axis=1).astype(np.float64)
+    assert run(bundle, stereo[:, 0]) == run(bundle, sound)  # type: ignore[arg-type]
+
+
+def test_another_rate_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(StreamError, match="8000 Hz"):
+        bundle.stream(RATE).accept(AudioBlock(phantom()[:100], 8000))
+    with pytest.raises(StreamError, match="positive"):
+        bundle.stream(0)
+
+
+def test_nothing_after_finish(bundle: Bundle) -> None:
+    stream = bundle.stream(RATE)
+    stream.accept(phantom())
+    assert stream.finish()
+    assert stream.finish() == []
+    with pytest.raises(StreamError, match="finished"):
+        stream.accept(phantom())
+
+
+def test_unknown_metadata_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(StreamError, match="shoe_size"):
+        bundle.stream(RATE, {"shoe_size": 43})
+    assert bundle.stream(RATE, {"site": "back", "age_years": 7.0}).metadata["site"] == "back"
+
+
+def test_counters_agree_with_the_events(bundle: Bundle) -> None:
+    stream = bundle.stream(RATE)
+    found = results(stream.accept(phantom("copd", 20.0)) + stream.finish())
+    stats = stream.stats
+    assert stats.samples_in == 20 * RATE
+    assert stats.cycles == len(found)
+    assert stats.classified == sum(r.label is not None for r in found) > 0
+    assert stats.inference_ns > 0
+
+
+def test_probabilities_are_those_of_the_bundle_on_the_same_samples(bundle: Bundle) -> None:
+    from edge_sdk.signal.padding import fit_window
+
+    sound = phantom("pneumonia")
+    for result in results(run(bundle, sound)):
+        window = fit_window(sound[result.cycle.onset : result.cycle.end], bundle.front_end)
+        expected = bundle.classify(window[None])[0]
+        assert np.allclose(list(result.probabilities.values()), expected, atol=1e-6)
+        assert result.label == bundle.labels[int(expected.argmax())]
+        assert abs(sum(result.probabilities.values()) - 1) < 1e-9
