@@ -48,9 +48,11 @@ def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) ->
     if options.paced_s > 0:
         tell(f"{options.paced_s:g} s of sound in real time")
         yield paced(bundle, options)
-    if options.starts > 0 and not bundle.untrained:
+    if options.starts > 0:
         tell(f"{options.starts} cold starts")
-        yield cold_start(options)
+        yield import_time(options)
+        if not bundle.untrained:
+            yield cold_start(options)
 
 
 def throughput(bundle: Bundle, options: StreamOptions) -> Row:
@@ -198,6 +200,22 @@ def cold_start(options: StreamOptions) -> Row:
         "input": "stetho screen --json of a 10-s phantom wav, a fresh process each",
         **percentiles(walls),
         "rss_mb": max(peaks),
+    }
+
+
+def import_time(options: StreamOptions) -> Row:
+    """``import edge_sdk`` in fresh processes, measured inside them."""
+    code = "import time; t = time.perf_counter(); import edge_sdk; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    walls = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(options.starts + 1)
+    ]
+    return {
+        "benchmark": "stream",
+        "subject": {"model": None, "artefact": None, "part": "import edge_sdk", "batch": 1},
+        "input": "a fresh process each; the first fills the disk cache and does not count",
+        **percentiles(walls[1:]),
     }
 
 

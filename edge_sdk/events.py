@@ -1,4 +1,4 @@
-"""What flows through the runtime: audio blocks in, events out; all frozen, all times as sample indices of the source."""
+"""What flows through the runtime: audio blocks in, events out; all frozen, times as sample indices of the source."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-QualityState: TypeAlias = Literal["ok", "silence", "no-contact", "clipping", "noisy", "too-short", "gap"]
-"""Why a stretch of sound can (``ok``) or cannot be classified."""
+QualityState: TypeAlias = Literal["ok", "silence", "no-contact", "clipping", "noisy", "too-short", "gap", "overload"]
+"""Why a stretch of sound can (``ok``) or cannot be classified; ``overload``: this machine was too slow at the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class CycleResult:
 
     cycle: BreathCycle
     label: str | None  # None where quality forbids an answer
-    probabilities: Mapping[str, float] = field(default_factory=dict)  # calibrated; empty when the classifier did not run
+    probabilities: Mapping[str, float] = field(default_factory=dict)  # calibrated; empty: the classifier did not run
     quality: QualityState = "ok"
 
 
@@ -110,3 +110,18 @@ class StreamStats:
     cycles: int = 0  # final cycles
     classified: int = 0  # of these, with a label
     inference_ns: int = 0  # time spent in the classifier engine
+    skipped: int = 0  # final cycles left without an answer because the machine was too slow
+
+
+HealthState: TypeAlias = Literal["healthy", "stalled", "recovering", "failed"]
+"""``stalled``: no sound although the source is open; ``recovering``: lost and waited for; ``failed``: given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a session fares, by the host's clock; says nothing about the sound and is therefore no event."""
+
+    state: HealthState
+    detail: str  # one line for people
+    at_ns: int  # monotonic host clock
+    overloaded: bool = False  # the machine is too slow for the sound

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.events import AudioBlock, BreathCycle, Event, StreamStats
+from edge_sdk.events import AudioBlock, BreathCycle, Event, Health, StreamStats
 
 
 @runtime_checkable
@@ -17,6 +17,9 @@ class Source(Protocol):
 
     Samples that were lost are counted in ``AudioBlock.lost_before`` and never silently joined. Any block length is
     allowed. A source that dies raises :class:`~edge_sdk.errors.SourceLostError` from the iterator.
+
+    Optional attributes: ``live`` (true: it cannot wait for a slow consumer) and ``metadata`` (what the device itself
+    says of site and gain; may change).
     """
 
     @property
@@ -31,6 +34,25 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release the device or file; iterating ends. May be called twice and from another thread."""
+
+
+@runtime_checkable
+class Reopenable(Protocol):
+    """A source that may come back after ``SourceLostError``.
+
+    After a successful ``reopen`` it is iterated again; its count of samples goes on, and what was lost in between is in
+    the first block's ``lost_before``.
+    """
+
+    def reopen(self) -> None:
+        """Raises :class:`~edge_sdk.errors.SourceError` while the device is not back."""
+
+
+@runtime_checkable
+class HealthListener(Protocol):
+    """A sink that also wants to know when the source stalls, is lost or returns; called in the sinks' thread."""
+
+    def health(self, change: Health) -> None: ...
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -56,6 +56,20 @@ def channel_of(text: str) -> int | Literal["mix"]:
     raise typer.BadParameter(f"{text!r} is neither a channel number from 0 nor 'mix'", param_hint="--channel")
 
 
+def latency_of(text: str | None) -> float | Literal["low", "high"] | None:
+    """``--latency`` as microphones take it: seconds or a word."""
+    if text is None:
+        return None
+    if text == "low":
+        return "low"
+    if text == "high":
+        return "high"
+    with suppress(ValueError):
+        if 0 < (milliseconds := float(text)) <= 10_000:
+            return milliseconds / 1000
+    raise typer.BadParameter(f"{text!r} is neither low, high nor milliseconds", param_hint="--latency")
+
+
 def take_debug_flag(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """``--debug`` may stand anywhere before ``--``; give back the other arguments and whether it was there."""
     head = list(arguments)
@@ -72,6 +86,11 @@ def error_line(message: str) -> None:
     sys.stdout.flush()
     text = " ".join(message.split())  # a message of several lines is still one line
     print(f"stetho: error: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def note_line(message: str) -> None:
+    """A line on stderr for a person who watches a source, beside the results."""
+    print(f"stetho: {' '.join(message.split())}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def describe(error: BaseException) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edge_sdk.cli._common import Metadata, emit_json
+from edge_sdk.cli._common import Metadata, emit_json, note_line
 from edge_sdk.cli._screening import labels_of
-from edge_sdk.events import AudioBlock
+from edge_sdk.events import AudioBlock, Health
+from edge_sdk.protocols import HealthListener, Reopenable
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
@@ -24,6 +27,8 @@ class Shortened:
 
     def __init__(self, source: Source, duration_s: float) -> None:
         self.live = bool(getattr(source, "live", False))
+        if isinstance(source, Reopenable):
+            self.reopen = source.reopen
         self._source = source
         self._samples = round(duration_s * source.sample_rate)
 
@@ -34,6 +39,11 @@ class Shortened:
     @property
     def sample_rate(self) -> int:
         return self._source.sample_rate
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = getattr(self._source, "metadata", {})
+        return found
 
     def __iter__(self) -> Iterator[AudioBlock]:
         for block in self._source:
@@ -52,6 +62,35 @@ def _head(block: AudioBlock, n: int) -> AudioBlock:
     return AudioBlock(block.samples[:n], block.sample_rate, block.first_sample, block.host_ns, block.lost_before)
 
 
+@contextmanager
+def without_library_chatter() -> Iterator[None]:
+    """PortAudio and ALSA write to the process's stderr when a device goes; it is for people. ``--debug`` shows it."""
+    root = logging.getLogger()
+    if root.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    before = sys.stderr
+    before.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    ours = os.fdopen(os.dup(kept), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    handlers = [h for h in root.handlers if isinstance(h, logging.StreamHandler) and h.stream is before]
+    try:
+        os.dup2(null, 2)
+        sys.stderr = ours
+        for handler in handlers:
+            handler.setStream(ours)
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(before)
+        sys.stderr = before
+        os.dup2(kept, 2)
+        ours.close()
+        os.close(null)
+        os.close(kept)
+
+
 def play(
     source: Source,
     bundle: Bundle,
@@ -64,15 +103,40 @@ def play(
     """Until the source ends or the person presses Ctrl-C; either way the summary comes last."""
     from edge_sdk.runtime.session import Session
 
-    sinks = [_view(bundle, json=json, truth=truth)]
+    view = _view(bundle, json=json, truth=truth)
+    sinks = [view]
     if record is not None:
-        from edge_sdk.sinks.recorder import RecorderSink
+        sinks.append(_recorder(record, source, bundle, metadata))
 
-        sinks.append(RecorderSink(record, labels_of(bundle)))
-    session = Session(source, bundle, sinks, metadata=metadata or None)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a person's Ctrl-C
-    with suppress(KeyboardInterrupt):  # the session has closed its sinks by then: the summary is out
-        session.run()
+    def tell(change: Health) -> None:
+        if change.state != "failed" and not isinstance(view, HealthListener):  # a failure gets its own line
+            note_line(change.detail)
+
+    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=tell)
+    # A service manager's stop is a person's Ctrl-C; the session has closed its sinks by then: the summary is out.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            session.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: Metadata) -> Sink:
+    from edge_sdk._version import __version__
+    from edge_sdk.runtime.background import BackgroundSink
+    from edge_sdk.sinks.console import RESEARCH_USE
+    from edge_sdk.sinks.recorder import RecorderSink
+
+    manifest = bundle.manifest
+    about = {
+        "sdk_version": __version__,
+        "bundle": {"name": manifest.name, "version": manifest.version, "artefact": bundle.artefact.format},
+        "metadata": {**getattr(source, "metadata", {}), **metadata},
+        "notice": RESEARCH_USE,
+    }
+    live = bool(getattr(source, "live", False))
+    return BackgroundSink(RecorderSink(folder, labels_of(bundle), about=about), patient=not live)
 
 
 def _view(bundle: Bundle, *, json: bool, truth: Truth | None) -> Sink:

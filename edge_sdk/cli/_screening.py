@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from edge_sdk.errors import AudioError, EngineError
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle import Bundle
     from edge_sdk.sinks.summary import Labels
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES = {".wav", ".flac"}
 _BLOCK_S = 0.5  # large blocks: nobody waits for the first sample
@@ -39,7 +42,6 @@ class Screened:
     source: str
     records: tuple[dict[str, Any], ...] = ()  # cycles, gaps, quality; the summary last
     error: str | None = None
-    unexpected: BaseException | None = None  # set where the error is not the recording's fault
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -125,8 +127,9 @@ def screen_all(bundle: Bundle, paths: Sequence[Path], options: Options, *, jobs:
 def _screen(bundle: Bundle, path: Path, options: Options) -> Screened:
     try:
         return Screened(str(path), records=screen_recording(bundle, path, options))
-    except Exception as error:
-        return Screened(str(path), error=describe(error), unexpected=None if isinstance(error, AudioError) else error)
+    except Exception as error:  # whatever is wrong with one recording, the others shall be screened
+        _log.debug("%s", path, exc_info=True)
+        return Screened(str(path), error=describe(error))
 
 
 _worker: tuple[Bundle, Options] | None = None

@@ -40,7 +40,7 @@ def latency(
         rounds=20 if quick else rounds,
         warm_up=3 if quick else 20,
     )
-    columns = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "n", "ratio_to_torch", "rss_mb", "load_s")
+    columns = ("p50_ms", "p95_ms", "p99_ms", "max_ms", "n", "ratio_to_torch", "rss_mb")
     _show(run(options), "Model latency per breath (PCM in, logits out)", columns, out, json_)
 
 

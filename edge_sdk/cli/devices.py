@@ -25,9 +25,12 @@ def devices(json: JsonOption = False) -> None:
         typer.echo(f"   none{f': {why_none}' if why_none else ''}")
     typer.echo("serial ports")
     for found in ports:
-        typer.echo(f"   {found['port']}  {found['description']}")
+        mark = "*" if found["stethoscope"] else " "
+        typer.echo(f" {mark} {found['port']}  {found['description']}")
     if not ports:
         typer.echo("   none")
+    typer.echo("listen to one with 'stetho listen mic:NAME' (a number or part of the name) or 'serial:PORT';")
+    typer.echo("* is what 'stetho listen mic' and 'stetho listen serial' take")
 
 
 def find_microphones() -> tuple[list[dict[str, Any]], str | None]:
@@ -56,10 +59,21 @@ def find_microphones() -> tuple[list[dict[str, Any]], str | None]:
 
 
 def find_serial_ports() -> list[dict[str, Any]]:
-    """Serial ports that have a device behind them."""
+    """Serial ports that have a device behind them, and which of them are stethoscopes."""
     from serial.tools import list_ports
 
+    from firmware_bridge.discovery import find_devices
+
+    ports = sorted(list_ports.comports())
+    stethoscopes = {found.device: found for found in find_devices(lambda: ports)}
     return [
-        {"type": "serial", "port": port.device, "description": port.description, "hardware_id": port.hwid}
-        for port in sorted(list_ports.comports())
+        {
+            "type": "serial",
+            "port": stethoscopes[port.device].port if port.device in stethoscopes else port.device,
+            "description": port.description,
+            "hardware_id": port.hwid,
+            "stethoscope": port.device in stethoscopes,
+            "serial_number": port.serial_number,
+        }
+        for port in ports
     ]

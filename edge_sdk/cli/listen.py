@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from edge_sdk.cli._common import (
     SiteOption,
     SpeedOption,
     channel_of,
+    latency_of,
     metadata_of,
 )
 
@@ -37,6 +39,22 @@ def listen(
     ] = None,
     speed: SpeedOption = 1.0,
     channel: ChannelOption = "0",
+    device_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--device-rate", min=1000, max=192_000, help="Rate to ask a microphone or serial device for.", metavar="HZ"
+        ),
+    ] = None,
+    block_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--block-ms", min=0, max=1000, help="Block of a microphone; 0 is the audio system's choice.", metavar="MS"
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option("--latency", help="What the audio system may buffer of a microphone.", metavar="low|high|MS"),
+    ] = None,
     site: SiteOption = None,
     age: AgeOption = None,
     sex: SexOption = None,
@@ -45,17 +63,26 @@ def listen(
     json: JsonOption = False,
 ) -> None:
     """Listen to a source live, until it ends or Ctrl-C; the summary comes last."""
-    from edge_sdk.cli._playing import Shortened, play
+    from edge_sdk.cli._playing import Shortened, play, without_library_chatter
     from edge_sdk.runtime.bundle import load_bundle
     from edge_sdk.sources import open_source
 
     which = channel_of(channel)
     metadata = metadata_of(site, age, sex, bmi, device_model)
     loaded = load_bundle(bundle, artefact=artefact)
-    opened = open_source(source, paced=True, channel=which, speed=speed)
-    if duration is not None:
-        opened = Shortened(opened, duration)
-    try:
-        play(opened, loaded, json=json, metadata=metadata, record=record)
-    finally:
-        opened.close()
+    with without_library_chatter() if source.partition(":")[0] == "mic" else nullcontext():
+        opened = open_source(
+            source,
+            paced=True,
+            channel=which,
+            speed=speed,
+            device_rate=device_rate,
+            block_ms=block_ms,
+            latency=latency_of(latency),
+        )
+        if duration is not None:
+            opened = Shortened(opened, duration)
+        try:
+            play(opened, loaded, json=json, metadata=metadata, record=record)
+        finally:
+            opened.close()

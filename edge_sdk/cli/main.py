@@ -16,6 +16,7 @@ from edge_sdk.cli._common import guard, take_debug_flag
 COMMANDS = {
     "demo": "edge_sdk.cli.demo",
     "devices": "edge_sdk.cli.devices",
+    "device-sim": "edge_sdk.cli.device_sim",
     "listen": "edge_sdk.cli.listen",
     "screen": "edge_sdk.cli.screen",
     "data": "edge_sdk.cli.data",
@@ -34,7 +35,7 @@ def _load(name: str) -> Any:
     group = getattr(module, "app", None)
     if group is None:
         group = typer.Typer(add_completion=False)
-        group.command(name=name, no_args_is_help=False)(getattr(module, name))
+        group.command(name=name, no_args_is_help=False)(getattr(module, name.replace("-", "_")))
     return typer.main.get_command(group)
 
 

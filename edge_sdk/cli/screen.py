@@ -61,7 +61,7 @@ def screen(
             done.append(Screened(item.source, item.records[-1:], item.error))
             _report(item, json=json, cycles=cycles or one)
     if not json and not one:
-        _show_table(done, loaded.labels)
+        _show_table(done, loaded.labels, [path for path in paths if path.is_dir()])
     if any(item.error is not None for item in done):
         raise typer.Exit(1)
 
@@ -102,7 +102,7 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
         yield watch
 
 
-def _show_table(done: list[Screened], labels: tuple[str, ...]) -> None:
+def _show_table(done: list[Screened], labels: tuple[str, ...], folders: list[Path]) -> None:
     from rich.console import Console
 
     from edge_sdk.sinks.console import RESEARCH_USE
@@ -110,28 +110,36 @@ def _show_table(done: list[Screened], labels: tuple[str, ...]) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 1000  # a file or a pipe has no edge to fold at
-    console.print(_table(done, labels))
+    console.print(_table(done, labels, folders))
     console.print(RESEARCH_USE, style="dim")
 
 
-def _table(done: list[Screened], labels: tuple[str, ...]) -> Table:
+def _shown_name(source: str, folders: list[Path]) -> str:
+    """Within the folder that was named, where there is only one."""
+    if len(folders) == 1 and Path(source).is_relative_to(folders[0]):
+        return str(Path(source).relative_to(folders[0]))
+    return source
+
+
+def _table(done: list[Screened], labels: tuple[str, ...], folders: list[Path]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("recording", overflow="fold")
-    for name in ("length s", "breaths", *labels, "no label", "rate /min", "abnormal"):
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    table.add_column("recording", overflow="fold", min_width=20)
+    for name in ("seconds", "breaths", *labels, "none", "/min", "abnormal"):
         table.add_column(name, justify="right")
     table.add_column("quality")
     for item in done:
+        recording = Text(_shown_name(item.source, folders))
         if item.error is not None:
-            table.add_row(Text(item.source), *[""] * (len(labels) + 5), Text("failed", "red"))
+            table.add_row(recording, *[""] * (len(labels) + 5), Text("failed", "red"))
             continue
         found = item.summary
         share = found["abnormal_fraction"]
         rate = found["respiratory_rate_bpm"]
         table.add_row(
-            Text(item.source),
+            recording,
             f"{found['duration_s']:.1f}",
             str(found["cycles"]),
             *(str(found["counts"][name] or "·") for name in labels),

@@ -325,14 +325,17 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     Raises
     ------
     BundleError
-        ``folder`` exists and is not a bundle, so it is not ours to replace.
+        ``folder`` exists and is not a bundle, so it is not ours to replace; or a name leads out of it.
     """
+    if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise BundleError(f"{outside[0]!r} lies outside the bundle {folder}; give names relative to it")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
         raise BundleError(f"{folder} exists and is not a bundle; give another --out or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, content in {**files, MANIFEST: encode_manifest(manifest)}.items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).write_bytes(content)
         staging.chmod(0o755)  # mkdtemp makes it private
         old = folder.with_name(f".{folder.name}.old")

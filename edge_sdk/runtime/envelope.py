@@ -29,21 +29,22 @@ class EnvelopeParams:
     floor_fall_db_s: float = 40.0
     peak_rise_db_s: float = 150.0
     peak_fall_db_s: float = 24.0
-    range_db: float = 9.0  # smallest distance of peak and floor
+    range_db: float = 8.0  # smallest distance of peak and floor
     on: float = 0.6  # share at which a hump begins
     off: float = 0.02  # share at which it ends
     hold_s: float = 0.04  # and stays for
     back_s: float = 0.3  # a beginning is traced back to the floor by at most this
-    split: float = 0.1  # share that a valley must be deep to part two humps
+    split: float = 0.15  # share that a valley must be deep to part two humps
     split_after_s: float = 0.1  # earliest
     split_rise_s: float = 0.06  # the rise out of the valley must have lasted
     longest_s: float = 6.0  # longer humps are cut
-    shift_s: float = 0.15  # annotators begin and end a breath later than the smoothed level does
-    contrast_db: float = 5.0  # lower humps are no breaths
+    shift_s: float = 0.175  # annotators begin and end a breath later than the smoothed level does
+    contrast_db: float = 6.5  # lower humps are no breaths
     shortest_s: float = 0.35  # no breath is shorter
-    typical_share: float = 0.6  # nor shorter than this share of the median of the last breaths,
+    typical_share: float = 0.75  # nor shorter than this share of the median of the last breaths,
     shortest_cap_s: float = 0.8  # as far as that is below this, which also holds for the first breaths
-    pair_drop_db: float = 4.0  # an expiration follows its inspiration at once and is weaker by this
+    pair_drop_db: float = 5.0  # an expiration follows its inspiration at once, and is weaker by this,
+    pair_shallow: float = 0.7  # or the valley between them stays above this share
     pair_first_s: float = 0.8  # the inspiration lasts at least
     pair_second_s: float = 0.5  # the expiration lasts at least
     pair_ratio: float = 2.5  # the expiration lasts at most so many times the inspiration
@@ -86,8 +87,8 @@ class BandLevel:
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
         angle = 2 * np.pi * np.outer(np.arange(size), bins) / size
         basis = np.concatenate((np.cos(angle), np.sin(angle)), axis=1) * window[:, None] * (2.0 / size)
-        self._head = basis[: self.hop_samples].astype(np.float32)  # [hop, 2 * bins]
-        self._tail = basis[self.hop_samples :].astype(np.float32)
+        # In float64: float32 would let a large constant offset leak into the band above a faint breath.
+        self._head, self._tail = basis[: self.hop_samples], basis[self.hop_samples :]  # [hop, 2 * bins] each
         self.reset()
 
     def reset(self) -> None:
@@ -101,10 +102,10 @@ class BandLevel:
         if count < 1:
             self._carry = held
             return []
-        hops = held[: (count + 1) * self.hop_samples].reshape(count + 1, self.hop_samples)
+        hops = held[: (count + 1) * self.hop_samples].reshape(count + 1, self.hop_samples).astype(np.float64)
         spectrum = hops[:-1] @ self._head + hops[1:] @ self._tail  # [count, 2 * bins]
         self._carry = held[count * self.hop_samples :]
-        energy = np.einsum("ij,ij->i", spectrum, spectrum, dtype=np.float64)
+        energy = np.einsum("ij,ij->i", spectrum, spectrum)
         levels: list[float] = (10.0 * np.log10(energy + _FLOOR)).tolist()
         return levels
 

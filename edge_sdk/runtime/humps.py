@@ -17,6 +17,7 @@ class Hump:
     peak_db: float
     floor_db: float  # the noise floor when it ended
     split: bool  # ended in a valley above the floor: the next hump begins at ``end``
+    valley: float = 0.0  # share of the way from floor to peak at which that valley lies
 
     @property
     def contrast_db(self) -> float:
@@ -126,12 +127,13 @@ class HumpFinder:
         return None
 
     def _part(self, t: int, level_db: float, at: int) -> Hump:
-        hump = self._close(at, split=True)
+        span = max(self._roof_db - self.floor_db, self._p.range_db)
+        hump = self._close(at, split=True, valley=(self._valley_db - self.floor_db) / span)
         self.active, self.start, self._below = True, at, 0
         self.peak_db = self._top_db = self._valley_db = level_db
         self._valley = t
         return hump
 
-    def _close(self, end: int, *, split: bool) -> Hump:
+    def _close(self, end: int, *, split: bool, valley: float = 0.0) -> Hump:
         self.active, self._last_end = False, end
-        return Hump(self.start, end, self.peak_db, self.floor_db, split)
+        return Hump(self.start, end, self.peak_db, self.floor_db, split, valley)

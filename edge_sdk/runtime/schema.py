@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import msgspec
+
+from edge_sdk.runtime.envelope import EnvelopeParams
+from edge_sdk.runtime.quality import QualityParams
 
 SCHEMA = 1
 """Version this SDK writes, and the newest it reads."""
@@ -14,6 +18,15 @@ MANIFEST = "bundle.json"
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of the manifest."""
+
+
+def _segmenter_params() -> dict[str, Any]:
+    """Written out in full, so that a bundle hears the same breaths after the SDK's defaults have changed."""
+    return asdict(EnvelopeParams())
+
+
+def _quality_settings() -> dict[str, Any]:
+    return asdict(QualityParams())
 
 
 class Decoder(_Part, frozen=True, kw_only=True):
@@ -50,7 +63,7 @@ class SegmenterEntry(_Part, frozen=True, kw_only=True):
 
     kind: Literal["envelope"] = "envelope"
     rate_hz: int = 4000
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = msgspec.field(default_factory=_segmenter_params)
     file: str | None = None
     sha256: str | None = None
 
@@ -79,7 +92,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}  # fields the classifier is conditioned on; empty: none
     artefacts: list[ArtefactEntry]
     segmenter: SegmenterEntry
-    quality: dict[str, Any] = {}  # settings of the quality gate
+    quality: dict[str, Any] = msgspec.field(default_factory=_quality_settings)  # of the quality gate
     golden: Golden
     model_card: str = "MODEL_CARD.md"
     training: dict[str, Any] = {}  # provenance: corpus, split, counts, seed, recipe

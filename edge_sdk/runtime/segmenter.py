@@ -29,7 +29,6 @@ class _Pending:
     """A breath that ended, but whose expiration may follow."""
 
     hump: Hump
-    may_pair: bool
     announced: bool
 
 
@@ -109,9 +108,14 @@ class EnvelopeSegmenter:
         elif self._pending is None:
             self._check_idle(cycles)
 
-    def finish(self) -> list[BreathCycle]:
-        """End the open breath with the sound; if there was none at all, give the loudest stretch as one."""
+    def finish(self, *, cut: bool = False) -> list[BreathCycle]:
+        """End the open breath with the sound; if there was none at all, give the loudest stretch as one.
+
+        ``cut``: the sound was cut off by a loss, so that the open breath may be of any length.
+        """
         cycles: list[BreathCycle] = []
+        if cut:
+            self._shortest = 1
         hump = self._finder.finish()
         if hump is not None:
             self._ended(hump, cycles, to_the_end=hump.end == self._finder.now)
@@ -140,7 +144,7 @@ class EnvelopeSegmenter:
         may_pair = hump.split and hump.frames >= self._p.frames(self._p.pair_first_s)
         may_pair = may_pair and pause >= self._p.frames(self._p.pair_pause_s)
         if may_pair and not to_the_end:
-            self._pending = _Pending(hump, may_pair, announced)
+            self._pending = _Pending(hump, announced)
         else:
             self._emit(hump, cycles, announced=announced, to_the_end=to_the_end)
 
@@ -148,18 +152,22 @@ class EnvelopeSegmenter:
         p = self._p
         return (
             second.start == first.end
-            and first.peak_db - second.peak_db >= p.pair_drop_db
+            and self._looks_paired(first, second.peak_db)
             and second.frames >= p.frames(p.pair_second_s)
             and second.frames <= p.pair_ratio * first.frames
             and second.end - first.start <= p.frames(p.pair_longest_s)
         )
+
+    def _looks_paired(self, first: Hump, second_peak_db: float) -> bool:
+        """What follows is weaker, or the valley is shallow: between two breaths there is more of a pause."""
+        return first.peak_db - second_peak_db >= self._p.pair_drop_db or first.valley >= self._p.pair_shallow
 
     def _can_still_pair(self, first: _Pending) -> bool:
         p, finder = self._p, self._finder
         return (
             finder.active
             and finder.start == first.hump.end
-            and first.hump.peak_db - finder.peak_db >= p.pair_drop_db
+            and self._looks_paired(first.hump, finder.peak_db)
             and finder.now - finder.start <= p.pair_ratio * first.hump.frames + p.frames(p.hold_s) + 1
             and finder.now - first.hump.start <= p.frames(p.pair_longest_s) + p.frames(p.hold_s) + 1
         )

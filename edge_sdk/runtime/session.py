@@ -7,11 +7,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edge_sdk.errors import SourceLostError, StethoError
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, StreamStats
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
+from edge_sdk.protocols import HealthListener
+from edge_sdk.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
@@ -26,6 +30,12 @@ QUEUE_S = 2.0
 _POLL_S = 0.1  # so that Ctrl-C is heard on every platform
 _JOIN_S = 2.0
 
+# A live source that is ahead of its consumer: first breaths go without an answer, then blocks are joined to make
+# fewer steps, and at last (the queue is full) the oldest sound is dropped. Shares of the queue.
+_SKIP_FROM, _JOIN_FROM, _CAUGHT_UP = 0.5, 0.75, 0.1
+_JOINED_S = 0.25
+_BEHIND_NS = 100_000_000  # a burst after a stall is worked off faster
+
 
 class Inbox:
     """A queue of blocks bounded in samples, between one writer and one reader.
@@ -36,6 +46,7 @@ class Inbox:
 
     def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
         self.dropped = 0  # samples
+        self.joined = 0  # blocks handed over together with the one before
         self._capacity = max(1, capacity)
         self._drop_oldest = drop_oldest
         self._blocks: deque[AudioBlock] = deque()
@@ -59,17 +70,37 @@ class Inbox:
             self._changed.notify_all()
             return True
 
-    def get(self, timeout_s: float) -> AudioBlock | None:
-        """The next block; None after ``timeout_s`` without one, or at the end."""
+    def get(self, timeout_s: float, *, join_samples: int = 0) -> AudioBlock | None:
+        """The next block; None after ``timeout_s`` without one, or at the end.
+
+        Blocks that follow each other without a loss are joined up to ``join_samples``.
+        """
         with self._changed:
             if not self._blocks and not self._ended:
                 self._changed.wait(timeout_s)
             if not self._blocks:
                 return None
-            block = self._blocks.popleft()
-            self._held -= block.samples.size
+            taken = [self._blocks.popleft()]
+            size = taken[0].samples.size
+            while (
+                self._blocks
+                and self._blocks[0].lost_before == 0
+                and size + self._blocks[0].samples.size <= join_samples
+            ):
+                taken.append(self._blocks.popleft())
+                size += taken[-1].samples.size
+            self._held -= size
+            self.joined += len(taken) - 1
             self._changed.notify_all()
-            return block
+        if len(taken) == 1:
+            return taken[0]
+        return replace(taken[0], samples=np.concatenate([b.samples for b in taken]), host_ns=taken[-1].host_ns)
+
+    @property
+    def fill(self) -> float:
+        """Share of the capacity that waits."""
+        with self._changed:
+            return self._held / self._capacity
 
     @property
     def exhausted(self) -> bool:
@@ -100,6 +131,15 @@ class Inbox:
         return replace(incoming, lost_before=incoming.lost_before + lost)
 
 
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """What a session gave up because its consumer was too slow; a snapshot."""
+
+    skipped: int = 0  # breaths without an answer
+    joined: int = 0  # blocks handled together with the one before
+    dropped: int = 0  # samples; they became gaps
+
+
 class Session:
     """Plays a source through a stream into sinks until it ends.
 
@@ -116,6 +156,11 @@ class Session:
         What is known of patient and device.
     queue_s
         Seconds of sound that may wait.
+    give_up_s
+        Of a source that can be opened again (:class:`~edge_sdk.protocols.Reopenable`) and was lost: how long it is
+        waited for; None is for ever.
+    on_health
+        Told every change of health, like the sinks that are a :class:`~edge_sdk.protocols.HealthListener`.
     """
 
     def __init__(
@@ -126,13 +171,22 @@ class Session:
         *,
         metadata: Mapping[str, Any] | None = None,
         queue_s: float = QUEUE_S,
+        give_up_s: float | None = None,
+        on_health: Callable[[Health], None] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._source = source
         self._sinks = list(sinks)
-        self._stream: Stream = bundle.stream(source.sample_rate, metadata)
-        live = bool(getattr(source, "live", False))
-        self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=live)
+        self._metadata = dict(metadata or {})
+        self._device_metadata: Mapping[str, Any] = dict(getattr(source, "metadata", {}))
+        self._stream: Stream = bundle.stream(source.sample_rate, {**self._device_metadata, **self._metadata})
+        self._live = bool(getattr(source, "live", False))
+        self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=self._live)
+        self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns)
+        self._on_health = on_health
+        self._joining = self._dropping = False
+        self._dropped = 0  # samples, as last seen
+        self._behind_ns: int | None = None  # since when the queue is half full
         self._clock_ns = clock_ns
         self._error: BaseException | None = None
         self._last: AudioBlock | None = None
@@ -147,6 +201,21 @@ class Session:
     def dropped(self) -> int:
         """Samples dropped because the sinks were too slow; part of ``stats.samples_lost`` once they are passed over."""
         return self._inbox.dropped
+
+    @property
+    def overload(self) -> Overload:
+        """What was given up so far to keep pace with a live source."""
+        return Overload(self._stream.stats.skipped, self._inbox.joined, self._inbox.dropped)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What is known of patient and device: what the device says, under what the user said."""
+        return self._stream.metadata
+
+    @property
+    def health(self) -> HealthState:
+        """How the source is."""
+        return self._supervisor.state
 
     def run(self) -> StreamStats:
         """Play until the source ends, fails, or Ctrl-C; the sinks are closed, with the last events, in any case.
@@ -179,7 +248,7 @@ class Session:
 
     def _read(self) -> None:
         try:
-            for block in self._source:
+            for block in self._supervisor.blocks():
                 if not self._inbox.put(block):
                     break
         except BaseException as error:  # delivered to the user's thread
@@ -200,14 +269,61 @@ class Session:
 
     def _play(self) -> None:
         while not self._inbox.exhausted:
-            block = self._inbox.get(_POLL_S)
+            self._tell(self._supervisor.changes())
+            if self._live:
+                self._keep_pace()
+            join = round(_JOINED_S * self._source.sample_rate) if self._joining else 0
+            block = self._inbox.get(_POLL_S, join_samples=join)
             if block is None:
                 continue
+            self._hear_device()
             events = self._stream.accept(block)
             self._last = block
             for sink in self._sinks:
                 sink.audio(block)
             self._pass_on(events)
+
+    def _keep_pace(self) -> None:
+        """The ladder of overload: skip answers, join blocks; dropping is the queue's own."""
+        fill, now_ns = self._inbox.fill, self._clock_ns()
+        self._joining = fill >= _JOIN_FROM or (self._joining and fill > _CAUGHT_UP)
+        if fill < _SKIP_FROM:
+            self._behind_ns = None
+        elif self._behind_ns is None:
+            self._behind_ns = now_ns
+        elif not self._stream.skip_classification and now_ns - self._behind_ns > _BEHIND_NS:
+            self._stream.skip_classification = True
+            self._tell_pace(
+                "this machine is too slow for the sound: breaths go without an answer until it has caught up"
+            )
+        dropped = self._inbox.dropped
+        if dropped > self._dropped and not self._dropping:
+            self._dropping = True
+            self._tell_pace("this machine is too slow for the sound: the oldest of it was dropped")
+        self._dropped = dropped
+        if fill <= _CAUGHT_UP and (self._dropping or self._stream.skip_classification):
+            self._stream.skip_classification = self._dropping = False
+            skipped = self._stream.stats.skipped
+            self._tell_pace(f"caught up; so far {skipped} breaths without an answer and {dropped} samples dropped")
+
+    def _tell_pace(self, detail: str) -> None:
+        overloaded = self._dropping or self._stream.skip_classification
+        self._tell([Health(self._supervisor.state, detail, self._clock_ns(), overloaded)])
+
+    def _tell(self, changes: Sequence[Health]) -> None:
+        for change in changes:
+            if self._on_health is not None:
+                self._on_health(change)
+            for sink in self._opened:
+                if isinstance(sink, HealthListener):
+                    sink.health(change)
+
+    def _hear_device(self) -> None:
+        """What the device says of itself may change while it plays; what the user said stands."""
+        found = getattr(self._source, "metadata", self._device_metadata)
+        if found != self._device_metadata:
+            self._device_metadata = dict(found)
+            self._stream.metadata = {**self._device_metadata, **self._metadata}
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -227,6 +343,7 @@ class Session:
         return max(0.0, (self._clock_ns() - captured_ns) / 1e6)
 
     def _stop(self, reader: threading.Thread) -> None:
+        self._supervisor.stop()
         self._inbox.close()
         self._source.close()
         if reader.ident is not None:
@@ -238,6 +355,7 @@ class Session:
         """Last events, then close every sink that was opened; ``quietly`` when an exception is already on its way."""
         problem: BaseException | None = None
         try:
+            self._tell(self._supervisor.changes())
             self._pass_on(self._stream.finish())
         except BaseException as error:
             problem = error

@@ -76,11 +76,15 @@ class Stream:
         self._cycle_offset = 0  # cycles before the last gap
         self._finished = False
         self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
+        self._skipped = 0
+        self.skip_classification = False  # the session's way out when the machine is too slow
 
     @property
     def stats(self) -> StreamStats:
         """Counters so far."""
-        return StreamStats(self._samples_in, self._lost, self._gaps, self._cycles, self._classified, self._inference_ns)
+        return StreamStats(
+            self._samples_in, self._lost, self._gaps, self._cycles, self._classified, self._inference_ns, self._skipped
+        )
 
     @property
     def hop_samples(self) -> int:
@@ -192,7 +196,7 @@ class Stream:
         heard = model if own is None else np.concatenate((own.accept(rest), own.flush()))
         self._ring.append(model)
         quality = self._gate.accept(rest, self._done - rest.size, model)
-        found = [*self._segmenter.accept(heard), *self._segmenter.finish()]
+        found = [*self._segmenter.accept(heard), *self._segmenter.finish(cut=gap)]
         events.extend([*quality, *self._gate.finish()])
         self._waiting.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
@@ -242,7 +246,8 @@ class Stream:
         )
 
     def _judge(self, cycle: BreathCycle, begin: int, end: int, *, cut_by_gap: bool) -> CycleResult:
-        if cut_by_gap and cycle.end >= self._done:
+        if cut_by_gap and cycle.end > self._done - self.bundle.segmenter_params.smooth_s * self.sample_rate:
+            # Its end is not told from its sound: the level is smoothed over what the gap swallowed.
             return CycleResult(cycle, None, quality="gap")
         begin = max(begin, self._ring.start)
         end = min(end, self._ring.end)
@@ -252,6 +257,9 @@ class Stream:
         quality, _ = self._gate.verdict(pcm, cycle.onset, cycle.end)
         if quality != "ok":
             return CycleResult(cycle, None, quality=quality)
+        if self.skip_classification:
+            self._skipped += 1
+            return CycleResult(cycle, None, quality="overload")
         answer = classify_cycle(self.bundle, pcm)
         self._classified += 1
         self._inference_ns += answer.elapsed_ns

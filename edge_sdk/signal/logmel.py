@@ -36,12 +36,12 @@ def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float32], npt.NDA
     ValueError
         If ``spec.kind`` is not ``kaldi-fbank``.
     """
-    dft, mel = _exact_matrices(spec)
+    dft, mel = exact_matrices(spec)
     return _frozen(dft.astype(np.float32)), _frozen(mel.astype(np.float32))
 
 
 @lru_cache(maxsize=32)
-def _exact_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def exact_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     if spec.kind != "kaldi-fbank":
         raise ValueError(f"front end kind {spec.kind!r} is not implemented; use 'kaldi-fbank'")
     size = spec.frame_samples
@@ -101,7 +101,7 @@ class LogMel:
 
     def __init__(self, spec: FrontEndSpec) -> None:
         self.spec = spec
-        self._dft, self._mel = _exact_matrices(spec)
+        self._dft, self._mel = exact_matrices(spec)
         self._carry: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._skip = 0  # samples between frames, where the hop is longer than the frame
 

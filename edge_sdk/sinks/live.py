@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, Health, QualityEvent, StreamStats
 from edge_sdk.sinks.console import RESEARCH_USE, rate_text, summary_lines
 from edge_sdk.sinks.strip import Picture, Strip
 from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
@@ -26,7 +26,7 @@ _LINES_BELOW = 5  # the summary shall not push the picture off the screen
 _MAX_BREATHS = 24
 _FIXED_ROWS = 9  # borders, level, ribbon, hearing, two rules, headline, footer, spare line
 _BAR_CELLS = 20
-_TRUTH_COLUMN = 58
+_TRUTH_COLUMN = 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class LiveView:
         self._rows: deque[_Row] = deque(maxlen=_MAX_BREATHS)
         self._open: BreathCycle | None = None
         self._quality = "–"
+        self._trouble: str | None = None
         self._level_db = -120.0
         self._latency_ms: float | None = None
         self._rate = RateMeter(keep=6)  # of the last breaths: what a person at the bedside wants
@@ -87,6 +88,10 @@ class LiveView:
             self._open = None
             self._rate.restart()
 
+    def health(self, change: Health) -> None:
+        trouble = change.state != "healthy" or change.overloaded
+        self._trouble = f"{'overload' if change.overloaded else change.state}: {change.detail}" if trouble else None
+
     # -- rendering ---------------------------------------------------------------------------------------------------
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Panel]:
@@ -118,8 +123,7 @@ class LiveView:
     def _legend(self) -> Text:
         text = Text.assemble((f"{'breath':>13}       {'answer':<13} ", "dim"))
         for name in self._labels.names:
-            text.append("█ ", self._colours[name])
-            text.append(f"{name} ", "dim")
+            text.append(f"{name} ", self._colours[name])
         if self._truth is not None:
             text.pad_right(max(0, _TRUTH_COLUMN - len(text)))
             text.append(" truth", "dim")
@@ -149,6 +153,8 @@ class LiveView:
         return Text.assemble(*cells)
 
     def _hearing(self) -> Text:
+        if self._trouble is not None:
+            return Text(f"✗ {self._trouble}", "bold red")
         if self._open is None:
             now = Text("○ waiting for a breath", "bright_black")
         elif self._open.phase_change is None:
@@ -227,6 +233,10 @@ class LiveSink:
 
     def event(self, event: Event, latency_ms: float | None) -> None:
         self._view.event(event, latency_ms)
+
+    def health(self, change: Health) -> None:
+        self._view.health(change)
+        self._live.refresh()
 
     def close(self, stats: StreamStats) -> None:
         self._live.refresh()

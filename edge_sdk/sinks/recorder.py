@@ -1,22 +1,30 @@
-"""Keeps what was heard: the sound as it came, and its events beside it."""
+"""Keeps what was heard: the sound as it came, and its events beside it; whatever happens, up to the last second."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_sdk.errors import AudioError
-from edge_sdk.events import AudioBlock, Event, StreamStats
+from edge_sdk.events import AudioBlock, Event, Health, StreamStats
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
+if TYPE_CHECKING:
+    from edge_sdk.sinks.flac import GrowingFlac
+
 _SILENCE_BLOCK = 65_536
+_COMMIT_S = 0.25
+_TO_DISK_S = 1.0
 
 
 def _finite(value: Any) -> Any:
@@ -25,12 +33,20 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class RecorderSink:
-    """Writes ``NAME.wav`` and ``NAME.jsonl`` into a folder.
+def _text(record: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(dict(record)), ensure_ascii=False, allow_nan=False) + "\n"
 
-    The wav is 32-bit float at the source's rate, so that replaying it gives the very same events; samples the source
-    lost are zeros in it, so that times in the events and in the wav agree. Both files carry ``.part`` until the source
-    ends well, and the summary is the last line of the events.
+
+class RecorderSink:
+    """Writes ``NAME.flac``, ``NAME.events.jsonl`` and ``NAME.session.json`` into a folder.
+
+    The flac has 24 bits at the source's rate: replaying it gives the same events. Samples the source lost are zeros in
+    it, so that times in the events and in the flac agree. All three can be read at any moment: a process that is
+    killed loses less than a second, a power cut about a second. ``session.json`` says ``"complete": false`` until the
+    files are closed; then the summary is the last line of the events, and ``"failure"`` says why a source failed.
+
+    Writing to a disk may take long: for a live source wrap it in
+    :class:`~edge_sdk.runtime.background.BackgroundSink`.
 
     Parameters
     ----------
@@ -38,6 +54,8 @@ class RecorderSink:
         Made if it is not there.
     labels
         Of the bundle.
+    about
+        Goes into ``session.json``: bundle, patient, device.
 
     Raises
     ------
@@ -45,49 +63,113 @@ class RecorderSink:
         If the folder or the files cannot be written.
     """
 
-    def __init__(self, folder: Path, labels: Labels) -> None:
+    def __init__(self, folder: Path, labels: Labels, *, about: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
+        self._about = dict(about or {})
         self._jsonl = JsonlSink(self._write, labels)
-        self._wav: Any = None
+        self._flac: GrowingFlac | None = None
         self._events: IO[str] | None = None
-        self._parts: list[Path] = []
+        self._session: dict[str, Any] = {}
+        self._base = folder
+        self._rate = 1
+        self._due = 0
+        self._next_sync_s = 0.0
 
     def open(self, source: str, sample_rate: int) -> None:
-        import soundfile
+        from edge_sdk.sinks.flac import GrowingFlac
 
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem if Path(source).suffix else source).strip("-.")
         name = f"{stem or 'source'}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1_000_000:06d}"
+        self._rate = sample_rate
+        self._base = self._folder / name
+        self._session = {
+            "type": "session",
+            "source": source,
+            "sample_rate": sample_rate,
+            "started": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "sound": f"{name}.flac",
+            "events": f"{name}.events.jsonl",
+            **self._about,
+            "complete": False,
+        }
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._parts = [self._folder / f"{name}.wav.part", self._folder / f"{name}.jsonl.part"]
-            self._events = self._parts[1].open("w", encoding="utf-8")
-            self._wav = soundfile.SoundFile(
-                str(self._parts[0]), "w", samplerate=sample_rate, channels=1, subtype="FLOAT", format="WAV"
-            )
-        except (OSError, soundfile.LibsndfileError) as error:
+            self._write_session()
+            self._events = self._beside(".events.jsonl").open("x", encoding="utf-8")
+            self._flac = GrowingFlac(self._beside(".flac"), sample_rate)
+        except OSError as error:
             raise AudioError(f"cannot record into {self._folder}: {error}; name a folder that can be written") from None
         self._jsonl.open(source, sample_rate)
 
     def audio(self, block: AudioBlock) -> None:
-        left = block.lost_before
-        while left > 0:
-            n = min(left, _SILENCE_BLOCK)
-            self._wav.write(np.zeros(n, np.float32))
-            left -= n
-        self._wav.write(block.samples)
         self._jsonl.audio(block)
+        try:
+            self._keep(block)
+        except OSError as error:
+            raise self._broken(error) from error
 
     def event(self, event: Event, latency_ms: float | None) -> None:
         self._jsonl.event(event, latency_ms)
 
+    def health(self, change: Health) -> None:
+        """Stalls and returns of the device belong to the record."""
+        self._write({"type": "health", "state": change.state, "detail": change.detail})
+        if change.state == "failed":
+            self._session["failure"] = change.detail
+
     def close(self, stats: StreamStats) -> None:
-        self._jsonl.close(stats)
-        self._wav.close()
-        if self._events is not None:
-            self._events.close()
-        for part in self._parts:
-            part.replace(part.with_suffix(""))
+        try:
+            self._jsonl.close(stats)
+        finally:
+            flac, self._flac = self._flac, None
+            events, self._events = self._events, None
+            if events is not None:
+                events.close()
+            try:
+                if flac is not None:
+                    flac.close()
+            except OSError as error:
+                raise self._broken(error) from error
+        if flac is not None:
+            self._session |= {"complete": True, "samples": flac.samples, "lost_samples": stats.samples_lost}
+            self._write_session()
+
+    def _keep(self, block: AudioBlock) -> None:
+        if self._flac is None:
+            return
+        left = block.lost_before
+        while left > 0:
+            n = min(left, _SILENCE_BLOCK)
+            self._flac.write(np.zeros(n, np.float32))
+            left -= n
+        self._flac.write(block.samples)
+        if self._flac.samples < self._due:
+            return
+        self._due = self._flac.samples + round(_COMMIT_S * self._rate)
+        now_s = time.monotonic()
+        to_disk = now_s >= self._next_sync_s
+        self._flac.commit(to_disk=to_disk)
+        if to_disk:
+            self._next_sync_s = now_s + _TO_DISK_S
+            if self._events is not None:
+                os.fsync(self._events.fileno())
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._events is not None:
-            self._events.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
+            try:
+                self._events.write(_text(record))
+                self._events.flush()
+            except OSError as error:
+                raise self._broken(error) from error
+
+    def _write_session(self) -> None:
+        path = self._beside(".session.json")
+        draft = path.with_suffix(".new")
+        draft.write_text(_text(self._session), encoding="utf-8")
+        draft.replace(path)
+
+    def _beside(self, ending: str) -> Path:
+        return self._base.with_name(self._base.name + ending)
+
+    def _broken(self, error: OSError) -> AudioError:
+        return AudioError(f"cannot go on recording into {self._folder}: {error}; what was heard so far is there")

@@ -1,4 +1,4 @@
-"""Where sound comes from: recordings and a simulated patient, opened by one specification string."""
+"""Where sound comes from: microphones, serial stethoscopes, recordings, a simulated patient; one string opens each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def open_source(
     channel: int | Literal["mix"] = 0,
     speed: float = 1.0,
     duration_s: float | None = None,
+    device_rate: int | None = None,
+    block_ms: float | None = None,
+    latency: float | Literal["low", "high"] | None = None,
 ) -> Source:
     """Open what ``spec`` names.
 
@@ -30,27 +33,51 @@ def open_source(
     paced
         Deliver in real time instead of as fast as possible (recordings and phantom).
     channel
-        Of a recording: its number from 0, or ``"mix"``.
+        Its number from 0, or ``"mix"`` (recordings and microphones).
     speed
         Of paced delivery; 2 is twice as fast as life.
     duration_s
         Of the phantom, which is endless without it.
+    device_rate
+        Hz to ask a microphone or serial stethoscope for.
+    block_ms
+        Of a microphone: milliseconds a block; 0 leaves it to the audio system.
+    latency
+        Of a microphone: seconds that the audio system may buffer, or its own ``"low"`` (default) or ``"high"``.
 
     Raises
     ------
     SourceError
-        If the specification is empty, or names a scenario, seed or device that does not exist.
+        If the specification is empty, names a scenario, seed or device that does not exist or cannot be opened, or an
+        option is not for this kind of source.
+    MissingDependencyError
+        If a microphone needs a library that is not installed.
     AudioError
         If the recording cannot be read.
     """
     kind, _, rest = spec.partition(":")
     if not spec.strip():
         raise SourceError("no source given; name a recording or phantom[:SCENARIO[:SEED]]")
+    if device_rate is not None and kind not in ("mic", "serial"):
+        raise SourceError(f"a device rate is for mic and serial; {spec} has its own")
+    if (block_ms is not None or latency is not None) and kind != "mic":
+        raise SourceError(f"block length and latency are for microphones, not for {spec}")
     if kind == "phantom":
         return _open_phantom(rest, paced=paced, speed=speed, duration_s=duration_s)
-    if kind in ("mic", "serial"):
-        what = "microphones are" if kind == "mic" else "serial stethoscopes are"
-        raise SourceError(f"{what} not in this build yet; use a recording or phantom[:SCENARIO[:SEED]]")
+    if kind == "mic":
+        from edge_sdk.sources.microphone import BLOCK_S, MicrophoneSource
+
+        return MicrophoneSource(
+            rest or None,
+            sample_rate=device_rate,
+            block_s=BLOCK_S if block_ms is None else block_ms / 1000,
+            latency="low" if latency is None else latency,
+            channel=channel,
+        )
+    if kind == "serial":
+        from edge_sdk.sources.serial_link import SerialSource
+
+        return SerialSource(rest or None, sample_rate=device_rate, channel=channel)
     from edge_sdk.sources.file import FileSource
 
     return FileSource(spec, paced=paced, channel=channel, speed=speed)

@@ -16,6 +16,7 @@ Classes = npt.NDArray[np.int64]
 _SHIFTS = np.round(np.arange(-2.5, 2.5001, 0.05), 2)  # of one class's logit
 _SMOOTHING = 9  # neighbouring shifts averaged, so that one lucky breath does not choose the threshold
 _ROUNDS = 2  # of coordinate ascent
+_PREFERENCE = 0.002  # Score that one unit of shift must earn: on a plateau the smallest shift wins
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def fit_decision(logits: Logits, truth: Classes) -> Decision:
         for index in order:
             shift[index] = _best_shift(logits + shift * (np.arange(classes) != index), truth, index)
     temperature = fit_temperature(logits + shift, truth)
-    return Decision(round(temperature, 4), tuple(np.round(shift / temperature, 4).tolist()))
+    return Decision(round(temperature, 4), tuple((np.round(shift / temperature, 4) + 0.0).tolist()))
 
 
 def _best_shift(logits: Logits, truth: Classes, index: int) -> float:
@@ -66,7 +67,7 @@ def _best_shift(logits: Logits, truth: Classes, index: int) -> float:
         scores.append(strict_score(truth, shifted.argmax(axis=1).astype(np.int64), logits.shape[1]))
     padded = np.pad(scores, _SMOOTHING // 2, mode="edge")
     smooth = np.convolve(padded, np.ones(_SMOOTHING) / _SMOOTHING, mode="valid")
-    return float(_SHIFTS[int(smooth.argmax())])
+    return float(_SHIFTS[int((smooth - _PREFERENCE * np.abs(_SHIFTS)).argmax())])
 
 
 def cross_fitted_probabilities(logits: Logits, truth: Classes, fold: Classes) -> tuple[Logits, list[Decision]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from edge_sdk.corpora.audio import cycle_pcm
 from edge_sdk.corpora.splits import grouped_folds
+from edge_sdk.corpora.table import Cycle
 from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
 from edge_sdk.training.data import TrainingData
 from edge_sdk.training.fit import STATE_FILE, Step, Trainer
@@ -48,6 +51,14 @@ def cycle_logits(model: nn.Module, recipe: Recipe, data: TrainingData, events: E
         wave = data.bank.gather(start[piece], length[piece], window, ones, torch.zeros(len(piece)))
         batches.append(model(front_end(wave)).double().numpy())
     return np.concatenate(batches)
+
+
+@torch.no_grad()
+def annotated_logits(model: nn.Module, spec: FrontEndSpec, cycles: Sequence[Cycle]) -> Logits:
+    """Logits ``[n, C]`` of breaths read, resampled and windowed by the code that ``stetho evaluate`` uses."""
+    front_end = FoldedFrontEnd(spec)
+    rows = [model(front_end(torch.from_numpy(pcm)[None]))[0].double().numpy() for _, pcm in cycle_pcm(cycles, spec)]
+    return np.stack(rows)
 
 
 def cross_validate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import subprocess
 from collections.abc import Callable
@@ -24,12 +23,11 @@ from edge_sdk.models import MODELS, count_parameters
 from edge_sdk.training.audio_bank import Progress
 from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
-from edge_sdk.training.crossval import cross_validate, cycle_logits
+from edge_sdk.training.crossval import annotated_logits, cross_validate
 from edge_sdk.training.data import TrainingData, load_training_data
 from edge_sdk.training.fit import STATE_FILE, Step, Trainer, build_recipe_model
 from edge_sdk.training.recipe import Recipe, load_recipe, recipe_names
 
-_log = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.json"
 CV_FILE = "cv.json"
@@ -70,15 +68,13 @@ def train(
     trainer = Trainer(recipe, training, options.seed)
     model = trainer.run(options.out / STATE_FILE, on_step)
     decision = Decision(recipe.decision.temperature, recipe.decision.bias or (0.0,) * len(recipe.labels))
-    held_out = data.of_patients(sides[options.val_split])
     metrics: dict[str, Any] = {"split": options.val_split, "losses": trainer.losses}
-    if len(held_out.events):
-        logits = cycle_logits(model, recipe, held_out, held_out.events)
-        events = held_out.events
+    held_out = [cycle for cycle in corpus.cycles if cycle.split == options.val_split]
+    if held_out:
         metrics |= evaluate_predictions(
-            [recipe.labels[bits] for bits in events.bits],
-            decision.probabilities(logits),
-            events.patient.tolist(),
+            [cycle.label for cycle in held_out],
+            decision.probabilities(annotated_logits(model, recipe.spec, held_out)),
+            [cycle.patient for cycle in held_out],
             labels=recipe.labels,
         )
     checkpoint = Checkpoint(
@@ -203,10 +199,11 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source tree this runs from; None in an installed wheel or without git."""
+    """Commit of the source tree this runs from, ``-dirty`` if edited since; None without a tree or git."""
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", str(Path(__file__).parent), *describe], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -44,7 +44,7 @@ def test_stream_measures_throughput_paced_replay_and_cold_start(tmp_path: Path) 
     out = tmp_path / "results" / "stream.json"
     rows = _rows("stream", "--out", str(out))
     parts = {row["subject"]["part"]: row for row in rows[1:]}
-    assert set(parts) == {"throughput", "paced", "cold start"}
+    assert set(parts) == {"throughput", "paced", "import edge_sdk", "cold start"}
     assert parts["throughput"]["cpu_s_per_hour"] > 0
     assert parts["throughput"]["audio_s"] == pytest.approx(15.0)
     assert parts["paced"]["lost_samples"] == 0

@@ -47,9 +47,12 @@ def test_listening_to_a_bad_recording_fails_too_and_leaves_nothing_half_written(
     outcome = stetho("listen", path, "--record", tmp_path / "kept", "--json", "--speed", "50")
     assert outcome.status == 1
     assert BAD_RECORDINGS[kind] in outcome.error
-    assert not list(tmp_path.glob("kept/*.part"))
-    kept = len(list(tmp_path.glob("kept/*")))
-    assert kept == (2 if kind in ("nan", "truncated") else 0)  # these break only after a part was heard
+    endings = sorted(path.suffix for path in tmp_path.glob("kept/*"))
+    heard_in_part = kind in ("nan", "truncated")
+    assert endings == ([".flac", ".json", ".jsonl"] if heard_in_part else [])
+    for session in tmp_path.glob("kept/*.session.json"):
+        known = json.loads(session.read_text("utf-8"))
+        assert known["complete"] and BAD_RECORDINGS[kind] in known["failure"]
 
 
 def test_too_short_says_how_long_it_must_be(stetho: Stetho, tmp_path: Path, breathing: np.ndarray) -> None:
@@ -67,8 +70,8 @@ def test_a_folder_without_recordings_is_an_error(stetho: Stetho, tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (["listen", "mic"], "not in this build yet"),
-        (["listen", "serial:/dev/nowhere"], "not in this build yet"),
+        (["listen", "mic:theremin"], "no microphone"),
+        (["listen", "serial:/dev/nowhere"], "no such port"),
         (["listen", "phantom:zebra"], "no phantom scenario 'zebra'"),
         (["listen", "phantom:asthma:one"], "no whole number"),
         (["demo", "--scenario", "zebra"], "no phantom scenario 'zebra'"),

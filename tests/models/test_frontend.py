@@ -50,15 +50,17 @@ def test_folded_front_end_equals_torchaudio_on_real_recordings(
 
 
 @SPECS
-def test_folding_stays_near_what_single_precision_costs_torchaudio(spec: FrontEndSpec, data_root: Path) -> None:
-    """KAUH: rumble near full scale, and faint high bins where float32 itself is 0.5 % off, folded or not."""
+def test_folded_front_end_is_nearer_to_the_exact_result_than_the_reference_is(
+    spec: FrontEndSpec, data_root: Path
+) -> None:
+    """KAUH: rumble near full scale beside faint high bins, where torchaudio's float32 is 0.4 % off."""
     pcm = _real_clips(spec, data_root, "kauh")
     exact = KaldiFbank(spec).log_mel(pcm.double())
     folded = (FoldedFrontEnd(spec).log_mel(pcm) - exact).abs()
     reference = (KaldiFbank(spec).log_mel(pcm) - exact).abs()
-    assert folded.max() <= max(3.0 * float(reference.max()), 1e-3)
-    assert folded.mean() <= max(3.0 * float(reference.mean()), 1e-5)
-    assert folded.max() <= 2e-2
+    assert folded.max() <= 1e-3
+    assert folded.mean() <= 1e-5
+    assert folded.mean() < reference.mean()
 
 
 @pytest.mark.parametrize("kind", ["none", "fixed", "instance", "centred"])

@@ -17,7 +17,8 @@ from tests.support.tiny_bundle import write_tiny_bundle
 
 Samples = npt.NDArray[np.float32]
 RATES = (4000, 8000, 16000, 44100)
-SIZES = st.lists(st.one_of(st.integers(1, 8000), st.sampled_from([1, 2, 79, 80, 81, 160, 882, 8000])), min_size=1, max_size=40)  # fmt: skip
+_SIZE = st.one_of(st.integers(1, 8000), st.sampled_from([1, 2, 79, 80, 81, 160, 882, 8000]))
+SIZES = st.lists(_SIZE, min_size=1, max_size=40)
 
 
 def cut(samples: Samples, sizes: Sequence[int]) -> Iterator[Samples]:
@@ -39,9 +40,7 @@ def events_of(bundle: Bundle, samples: Samples, rate: int, sizes: Sequence[int])
 
 
 @pytest.fixture(scope="module")
-def whole(
-    bundle: Bundle, real_sound: Callable[[int], Samples]
-) -> dict[tuple[str, int], tuple[Samples, list[Event]]]:
+def whole(bundle: Bundle, real_sound: Callable[[int], Samples]) -> dict[tuple[str, int], tuple[Samples, list[Event]]]:
     """Every sound at every rate, pushed through in one piece."""
     sounds = {("phantom", rate): phantom("pneumonia", 9.0, rate) for rate in RATES}
     sounds |= {("real", rate): real_sound(rate) for rate in RATES}
@@ -69,6 +68,13 @@ def test_any_block_sizes_give_identical_events(
     samples, expected = whole[kind, rate]
     assert any(isinstance(event, CycleResult) and event.label for event in expected)
     assert events_of(bundle, samples, rate, sizes) == expected
+
+
+def test_sample_by_sample_from_end_to_end(bundle: Bundle) -> None:
+    samples, stream, events = phantom(), bundle.stream(4000), []
+    for i in range(samples.size):
+        events += stream.accept(samples[i : i + 1])
+    assert events + stream.finish() == events_of(bundle, samples, 4000, [samples.size])
 
 
 def test_empty_blocks_change_nothing(bundle: Bundle) -> None:

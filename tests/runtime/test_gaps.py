@@ -45,15 +45,17 @@ def test_a_gap_is_told_with_its_place_and_length(bundle: Bundle, count: int) -> 
     assert [e for e in events if isinstance(e, Gap)] == [Gap(20_011, count, RATE)]
 
 
-def test_the_breath_that_contains_a_gap_is_closed_unclassified(bundle: Bundle) -> None:
-    samples = phantom()
-    middle = results(bundle_events(bundle, samples))[2].cycle
-    at = (middle.onset + middle.end) // 2
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("scenario", ["asthma", "healthy", "pneumonia"])
+def test_the_breath_that_contains_a_gap_is_closed_unclassified(bundle: Bundle, scenario: str, share: float) -> None:
+    samples = phantom(scenario)
+    middle = results(bundle_events(bundle, samples))[1].cycle
+    at = round(middle.onset + share * (middle.end - middle.onset))
     events, _ = with_gap(bundle, samples, at, 400)
     cut = [r for r in results(events) if r.quality == "gap"]
     assert len(cut) == 1
     assert cut[0].label is None and cut[0].probabilities == {}
-    assert cut[0].cycle.end == at
+    assert at - 0.6 * RATE < cut[0].cycle.end <= at
     for result in results(events):
         assert result.cycle.end <= at or result.cycle.onset >= at + 400, "no breath spans lost samples"
 

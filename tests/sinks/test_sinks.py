@@ -186,15 +186,19 @@ def test_recording_holds_the_sound_with_losses_as_silence_and_the_events(tmp_pat
     folder = tmp_path / "new" / "visits"
     sink = RecorderSink(folder, LABELS)
     sink.open("phantom:asthma:7", RATE)
-    assert all(path.name.endswith(".part") for path in folder.iterdir())
-    first, second = np.linspace(-1, 1, 1000, dtype=np.float32), np.full(500, 0.25, np.float32)
+    (session,) = folder.glob("*.session.json")
+    assert json.loads(session.read_text("utf-8"))["complete"] is False
+    first = (np.arange(-(1 << 23), 1 << 23, 1 << 14) / (1 << 23)).astype(np.float32)
+    second = np.full(500, 0.25, np.float32)
     sink.audio(AudioBlock(first, RATE))
-    sink.audio(AudioBlock(second, RATE, 1300, lost_before=300))
+    sink.audio(AudioBlock(second, RATE, first.size + 300, lost_before=300))
     sink.event(result(0, 0.0, 0.2, "normal"), None)
     sink.close(StreamStats(samples_lost=300, gaps=1))
-    events, wav = sorted(folder.iterdir(), key=lambda path: path.suffix)
-    assert (wav.suffix, events.suffix) == (".wav", ".jsonl")
-    samples, rate = soundfile.read(wav, dtype="float32")
+    flac, _, events = sorted(folder.iterdir(), key=lambda path: path.suffix)
+    assert (flac.suffix, events.suffixes[-2:]) == (".flac", [".events", ".jsonl"])
+    known = json.loads(session.read_text("utf-8"))
+    assert (known["complete"], known["sound"], known["samples"]) == (True, flac.name, first.size + 800)
+    samples, rate = soundfile.read(flac, dtype="float32")
     assert rate == RATE
     assert np.array_equal(samples, np.concatenate([first, np.zeros(300, np.float32), second]))
     lines = [json.loads(line) for line in events.read_text("utf-8").splitlines()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,9 +62,7 @@ def test_the_default_phantom_is_healthy_and_never_trained_on() -> None:
         ("phantom:asthma:x", "whole number"),
         ("phantom:asthma:-1", "whole number"),
         ("phantom:asthma:1:2", "whole number"),
-        ("mic", "microphones are not in this build yet"),
-        ("mic:USB", "microphones are not in this build yet"),
-        ("serial:/dev/ttyACM0", "serial stethoscopes are not in this build yet"),
+        ("serial:/dev/nowhere", "no such port"),
         ("", "no source given"),
     ],
 )
@@ -87,3 +86,17 @@ def test_the_phantom_needs_no_audio_library() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("phantom", {"device_rate": 8000}, "a device rate is for mic and serial"),
+        ("serial:/dev/nowhere", {"block_ms": 5.0}, "for microphones, not for serial"),
+        ("./a.wav", {"latency": "low"}, "for microphones, not for ./a.wav"),
+        ("serial:/dev/nowhere", {"channel": "mix"}, "cannot mix its channels"),
+    ],
+)
+def test_an_option_of_another_kind_of_source_is_refused(spec: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(spec, **options)

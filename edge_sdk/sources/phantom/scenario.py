@@ -50,7 +50,8 @@ class Scenario:
             raise ValueError("talking_per_min and handling_per_min must not be negative")
 
 
-# The patients of asthma, pneumonia and healthy are of school age, like most of those the default bundle learned from.
+# The patients of asthma, pneumonia and healthy are of school age, like most of those the default bundle learned from,
+# and their signs are plain: a demonstration shows what the words mean, the figures on real recordings what a model can.
 SCENARIOS: dict[str, Scenario] = {
     "healthy": Scenario(respiratory_rate_bpm=19.0, heart_rate_bpm=84.0),
     "asthma": Scenario(
@@ -59,6 +60,7 @@ SCENARIOS: dict[str, Scenario] = {
         pause_share=0.12,
         expiration_db=-5.0,
         wheeze=0.65,
+        wheeze_db=4.0,
         heart_rate_bpm=104.0,
     ),
     "pneumonia": Scenario(
@@ -68,7 +70,7 @@ SCENARIOS: dict[str, Scenario] = {
         expiration_db=-6.0,
         crackle=0.65,
         coarse_share=0.2,
-        crackle_db=17.0,
+        crackle_db=23.0,
         wheeze=0.06,
         heart_rate_bpm=112.0,
     ),
@@ -81,7 +83,9 @@ SCENARIOS: dict[str, Scenario] = {
         snr_db=18.0,
         crackle=0.45,
         coarse_share=0.8,
+        crackle_db=19.0,
         wheeze=0.4,
+        wheeze_db=4.0,
         rhonchus_share=0.5,
         heart_rate_bpm=86.0,
     ),

@@ -23,6 +23,7 @@ DEFAULT_SEED = TRAINING_SEED_LIMIT
 """Seed of ``phantom:SCENARIO`` where none is given; never trained on."""
 
 LOWEST_RATE_HZ = 2000
+_FULL_SCALE = 1 << 23
 _STEP_S = 0.5  # the mixer's own step, whatever the block size
 
 
@@ -144,7 +145,7 @@ class PhantomSource:
         while left is None or left > 0:
             size = self._block if left is None else min(self._block, left)
             while held.size < size:
-                held = np.concatenate((held, np.clip(mixer.step(), -1.0, 1.0).astype(np.float32)))
+                held = np.concatenate((held, _converted(mixer.step())))
             yield held[:size].copy()
             held = held[size:]
             left = None if left is None else left - size
@@ -158,6 +159,12 @@ class PhantomSource:
                 end = end if self._samples is None else min(end, self._samples)
                 self._apnoeas.append(TrueEvent("apnoea", begin, end, self._rate))
             yield breath
+
+
+def _converted(sound: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """As a 24-bit converter would give it, so that a recording holds every sample exactly."""
+    steps = np.clip(np.rint(sound.astype(np.float64) * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
+    return np.asarray(steps / _FULL_SCALE, np.float32)
 
 
 def _resolve(scenario: str | Scenario) -> tuple[str, Scenario]:

@@ -1,0 +1,140 @@
+"""Keeps a source going: notices when it falls silent, waits for it when it is lost, and says so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from edge_sdk.errors import SourceError, SourceLostError
+from edge_sdk.events import AudioBlock, Health, HealthState
+from edge_sdk.protocols import Reopenable
+
+if TYPE_CHECKING:
+    from edge_sdk.protocols import Source
+
+_log = logging.getLogger(__name__)
+
+STALL_S = 0.5
+"""A live source that delivers nothing for so long is stalled."""
+
+_START_S = 2.0  # the same before the first block: devices take their time to start
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 1.0
+
+
+class Supervisor:
+    """Iterates a source across its losses.
+
+    One thread takes :meth:`blocks`, another asks for :meth:`changes`; a source with ``reopen`` that raises
+    ``SourceLostError`` is opened again with a growing pause, until it is back.
+
+    Parameters
+    ----------
+    source
+        Watched for silence only when it is ``live``.
+    give_up_s
+        After so many seconds without the device the loss is an error; None waits for ever.
+    """
+
+    def __init__(
+        self, source: Source, *, give_up_s: float | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._source = source
+        self._live = bool(getattr(source, "live", False))
+        self._give_up_s = give_up_s
+        self._clock_ns = clock_ns
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._state: HealthState = "healthy"
+        self._changes: list[Health] = []
+        self._heard_ns: int | None = None  # last block; None before the first
+        self._begin_ns = clock_ns()
+        self._ended = False
+
+    @property
+    def state(self) -> HealthState:
+        with self._lock:
+            return self._state
+
+    def stop(self) -> None:
+        """Wake whoever waits for the device; iterating ends."""
+        self._stopped.set()
+
+    def blocks(self) -> Iterator[AudioBlock]:
+        """The source's blocks, whatever happens to its device in between.
+
+        Raises
+        ------
+        SourceLostError
+            The source is lost and cannot be reopened, or was waited for in vain.
+        """
+        try:
+            while True:
+                try:
+                    for block in self._source:
+                        self._heard()
+                        yield block
+                    return
+                except SourceLostError as error:
+                    if not isinstance(self._source, Reopenable):
+                        raise
+                    if not self._wait_for_it(self._source, error):
+                        return
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._change("failed", str(error) or type(error).__name__)
+            raise
+        finally:
+            self._ended = True
+
+    def changes(self) -> list[Health]:
+        """What has changed since the last call, in order."""
+        now_ns = self._clock_ns()
+        with self._lock:
+            since_ns = self._begin_ns if self._heard_ns is None else self._heard_ns
+            limit_s = _START_S if self._heard_ns is None else STALL_S
+            silent_s = (now_ns - since_ns) / 1e9
+            watched = self._live and self._state == "healthy" and not self._ended
+        if watched and silent_s > limit_s:
+            self._change("stalled", f"{self._source.name} has delivered no sound for {silent_s:.1f} s")
+        with self._lock:
+            changes, self._changes = self._changes, []
+        return changes
+
+    def _heard(self) -> None:
+        with self._lock:
+            self._heard_ns = self._clock_ns()
+            well = self._state == "healthy"
+        if not well:
+            self._change("healthy", f"{self._source.name} is back")
+
+    def _change(self, state: HealthState, detail: str) -> None:
+        with self._lock:
+            self._state = state
+            self._changes.append(Health(state, " ".join(detail.split()), self._clock_ns()))
+        _log.info("%s: %s", state, detail)
+
+    def _wait_for_it(self, source: Reopenable, loss: SourceLostError) -> bool:
+        """Until the source is open again; False when nobody wants it any more."""
+        self._change("recovering", f"{loss}; waiting for it")
+        begin_ns = self._clock_ns()
+        wait_s, last = _FIRST_WAIT_S, ""
+        while not self._stopped.wait(wait_s):
+            try:
+                source.reopen()
+            except (SourceError, OSError) as error:
+                if str(error) != last:
+                    _log.debug("not back yet: %s", error)
+                last = str(error)
+            else:
+                with self._lock:
+                    self._heard_ns = self._clock_ns()
+                return True
+            if self._give_up_s is not None and (self._clock_ns() - begin_ns) / 1e9 > self._give_up_s:
+                raise loss
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        return False

@@ -1,0 +1,92 @@
+"""Which serial ports are stethoscopes, by USB vendor, product and serial number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firmware_bridge.errors import LinkOpenError
+
+KNOWN_DEVICES: frozenset[tuple[int, int]] = frozenset({(0x1209, 0x0001)})
+"""(vendor, product) that speak the protocol; this one is pid.codes' test id for prototypes, makers add their own."""
+
+_BY_ID = Path("/dev/serial/by-id")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDevice:
+    """A serial port with a stethoscope behind it."""
+
+    port: str  # stable name under /dev/serial/by-id where the system makes one
+    device: str  # as the system enumerates it: /dev/ttyACM0
+    vid: int
+    pid: int
+    serial_number: str | None
+    product: str | None
+
+
+def find_devices(
+    comports: Callable[[], Iterable[Any]] | None = None,
+    *,
+    known: Collection[tuple[int, int]] = KNOWN_DEVICES,
+    serial_number: str | None = None,
+    product: str = "stethoscope",
+) -> list[FoundDevice]:
+    """Ports whose (vid, pid) is known, or whose product text holds ``product``; ordered by port.
+
+    Parameters
+    ----------
+    comports
+        Lists ports as ``serial.tools.list_ports.comports`` does, which is the default.
+    known
+        (vid, pid) pairs.
+    serial_number
+        Only the device with this one.
+    product
+        Compared without regard to case; empty: by (vid, pid) only.
+    """
+    if comports is None:
+        comports = _system_ports
+    found = [
+        FoundDevice(_stable_name(port.device), port.device, port.vid, port.pid, port.serial_number, port.product)
+        for port in comports()
+        if port.vid is not None and port.pid is not None
+        if (port.vid, port.pid) in known or (product and product.lower() in (port.product or "").lower())
+    ]
+    if serial_number is not None:
+        found = [device for device in found if device.serial_number == serial_number]
+    return sorted(found, key=lambda device: device.device)
+
+
+def the_device(comports: Callable[[], Iterable[Any]] | None = None, *, serial_number: str | None = None) -> FoundDevice:
+    """The one stethoscope that is plugged in.
+
+    Raises
+    ------
+    LinkOpenError
+        If there is none, or more than one to choose from.
+    """
+    found = find_devices(comports, serial_number=serial_number)
+    wanted = f" with serial number {serial_number}" if serial_number else ""
+    if not found:
+        raise LinkOpenError(f"no serial stethoscope{wanted} found; plug it in, or name its port: serial:/dev/ttyACM0")
+    if len(found) > 1:
+        names = ", ".join(device.port for device in found)
+        raise LinkOpenError(f"{len(found)} serial stethoscopes found; name one: serial:PORT with PORT of {names}")
+    return found[0]
+
+
+def _system_ports() -> Iterable[Any]:
+    from serial.tools.list_ports import comports
+
+    return comports()
+
+
+def _stable_name(device: str) -> str:
+    if _BY_ID.is_dir():
+        for link in sorted(_BY_ID.iterdir()):
+            if link.resolve() == Path(device).resolve():
+                return str(link)
+    return device

@@ -1,0 +1,363 @@
+"""A stethoscope at the other end of a serial port or socket: its format, its samples, every loss counted."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from firmware_bridge.clock import ClockFit
+from firmware_bridge.constants import ACK_TIMEOUT_S, RETRIES
+from firmware_bridge.errors import CommandError, LinkError, LinkLost, LinkStalled, LinkVersionError
+from firmware_bridge.loss import ResumePoint
+from firmware_bridge.protocol import (
+    AckCode,
+    Command,
+    DeviceEvent,
+    Flags,
+    Format,
+    Hello,
+    HostMessage,
+    Info,
+    Log,
+    MessageType,
+    Reply,
+    SetFormat,
+    Status,
+    TimeRequest,
+    encode_message,
+)
+from firmware_bridge.receiver import LinkBlock, LinkStats, Listeners, Receiver, TimeOffset, wrong_version
+from firmware_bridge.transport import Transport, open_transport
+
+__all__ = ["DeviceLink", "LinkBlock", "LinkStats", "ResumePoint", "TimeOffset", "reconnect"]
+
+_TIME_EVERY_NS = 1_000_000_000
+_LAST_STOP_S = 0.15
+_HELLO_RETRIES = 11
+
+
+class DeviceLink:
+    """Talks to one device. A context manager: entering opens the port, says HELLO and learns the format.
+
+    Parameters
+    ----------
+    port
+        Serial port, ``socket://HOST:PORT``, ``tcp:[HOST:]PORT`` or another URL of pyserial.
+    on_status, on_event, on_log
+        Called on the reader thread; must be quick and must not call :meth:`send`. ``on_event`` gets the sample index.
+    resume
+        Where an earlier link to the same device ended: the loss between the two is counted too.
+    request
+        Format to ask for before START.
+    channel
+        Which of a device's interleaved channels is delivered.
+    max_queued_s
+        Audio held for a slow consumer; then the oldest is dropped, counted and told in ``lost_before``.
+    baud
+        Of a real UART; USB and pty do not care.
+
+    Raises
+    ------
+    LinkOpenError, LinkStalled, LinkVersionError, CommandError
+        From ``__enter__``.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        *,
+        on_status: Callable[[Status], None] | None = None,
+        on_event: Callable[[DeviceEvent, int], None] | None = None,
+        on_log: Callable[[Log], None] | None = None,
+        resume: ResumePoint | None = None,
+        request: SetFormat | None = None,
+        channel: int = 0,
+        max_queued_s: float = 10.0,
+        baud: int = 921_600,
+    ) -> None:
+        self.port = port
+        self._request = request
+        self._baud = baud
+        self._receiver = Receiver(
+            port,
+            listeners=Listeners(on_status, on_event, on_log),
+            resume=resume,
+            channel=channel,
+            max_queued_s=max_queued_s,
+        )
+        self._changed = self._receiver.changed
+        self._failure: Exception | None = None
+        self._closing = False
+        self._next_seq = 0
+        self._transport: Transport | None = None
+        self._reader: threading.Thread | None = None
+
+    # What is known of the device
+
+    @property
+    def info(self) -> Info:
+        """Who the device is."""
+        if self._receiver.info is None:
+            raise LinkError(f"{self.port}: not open")
+        return self._receiver.info
+
+    @property
+    def format(self) -> Format:
+        """``rate_hz``, ``bits``, ``channels``, ``gain_db``, ``site``; as last told by the device."""
+        if self._receiver.format is None:
+            raise LinkError(f"{self.port}: not open")
+        return self._receiver.format
+
+    @property
+    def status(self) -> Status | None:
+        """The last one that came."""
+        return self._receiver.status
+
+    @property
+    def ended(self) -> bool:
+        """Whether the device has said END."""
+        return self._receiver.ended
+
+    @property
+    def clock(self) -> ClockFit:
+        """The device's sample clock on ``time.monotonic_ns``."""
+        return self._receiver.clock
+
+    @property
+    def time_offset(self) -> TimeOffset | None:
+        """The device's nanosecond clock against the host's; None before the first exchange."""
+        return self._receiver.offset
+
+    @property
+    def resume_point(self) -> ResumePoint | None:
+        """For the next link, should this one be lost; None before the first audio."""
+        return self._receiver.resume_point
+
+    @property
+    def stats(self) -> LinkStats:
+        """Counters so far."""
+        return self._receiver.stats
+
+    # Life
+
+    def __enter__(self) -> DeviceLink:
+        if self._transport is None:
+            self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Open the port and learn who is there. Needless inside ``with``."""
+        self._transport = open_transport(self.port, self._baud)
+        self._reader = threading.Thread(target=self._read, name=f"link {self.port}", daemon=True)
+        self._reader.start()
+        try:
+            self._greet()
+            if self._request is not None:
+                self._ask_for(self._request)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the audio and release the port. May be called twice and from another thread; takes under 0.5 s."""
+        if self._receiver.streaming and not self._gone:
+            with contextlib.suppress(LinkError):
+                self.send(Command(MessageType.STOP), retries=0, timeout_s=_LAST_STOP_S)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(timeout=2.0)
+        if self._transport is not None:
+            self._transport.close()
+
+    def blocks(self, timeout_s: float = 2.0) -> Iterator[LinkBlock]:
+        """Start the audio and yield it until END, or until :meth:`close`.
+
+        If samples were lost at the very end, the last block is empty and its ``lost_before`` tells them.
+
+        Raises
+        ------
+        LinkLost
+            If the device vanished without END, or restarted.
+        LinkStalled
+            If nothing came for ``timeout_s``; ``blocks`` may then be called again.
+        """
+        receiver = self._receiver
+        if not receiver.streaming:
+            self._start()
+        while True:
+            with self._changed:
+                if not self._changed.wait_for(lambda: receiver.blocks or receiver.ended or self._gone, timeout_s):
+                    raise LinkStalled(f"{self.port}: no audio for {timeout_s:g} s")
+                if receiver.blocks and not self._closing:
+                    block = receiver.next_block()
+                elif self._failure is not None and not receiver.ended:
+                    raise self._failure
+                else:
+                    break
+            yield block
+        if not self._gone:
+            receiver.streaming = False
+            with contextlib.suppress(LinkError):
+                self.send(Command(MessageType.STOP), retries=1)
+
+    def send(self, command: HostMessage, *, retries: int = RETRIES, timeout_s: float = ACK_TIMEOUT_S) -> Reply:
+        """Send a command and wait until the device has acknowledged it; not from a callback.
+
+        Raises
+        ------
+        CommandError
+            If the device refuses, or does not answer ``retries`` + 1 times.
+        LinkLost
+            If it vanished.
+        """
+        receiver = self._receiver
+        seq = self._take_seq()
+        with self._changed:
+            receiver.awaited.add(seq)
+            receiver.count(commands=1)
+        try:
+            for attempt in range(retries + 1):
+                flags = Flags.RETRY if attempt else Flags.NONE
+                receiver.count(retries=int(attempt > 0))
+                self._write(encode_message(command, seq=seq, flags=flags))
+                with self._changed:
+                    self._changed.wait_for(lambda: seq in receiver.replies or self._gone, timeout_s)
+                    reply = receiver.replies.pop(seq, None)
+                    if reply is None and self._gone:
+                        raise self._failure or LinkLost(f"{self.port}: closed")
+                if reply is not None:
+                    return self._judge(command, reply)
+        finally:
+            with self._changed:
+                receiver.awaited.discard(seq)
+                receiver.replies.pop(seq, None)
+        raise CommandError(f"{self.port}: {command.TYPE.name} was not acknowledged after {retries + 1} attempts")
+
+    # Behind the scenes
+
+    @property
+    def _gone(self) -> bool:
+        return self._failure is not None or self._closing
+
+    def _greet(self) -> None:
+        try:
+            # A device may be starting; QEMU looks once a second whether anybody has opened its terminal.
+            self.send(Hello(), retries=_HELLO_RETRIES)
+        except CommandError as error:
+            if error.code == AckCode.VERSION:
+                raise LinkVersionError(wrong_version(self.port, "another major version")) from error
+            if error.code is None:
+                raise LinkStalled(
+                    f"{self.port}: open, but nothing answers; is this a stethoscope, switched on and with its "
+                    f"firmware running?"
+                ) from error
+            raise
+        receiver = self._receiver
+        self._insist(lambda: receiver.info is not None and receiver.format is not None, "INFO and FORMAT")
+
+    def _ask_for(self, wanted: SetFormat) -> None:
+        self.send(wanted)
+        self._insist(
+            lambda: wanted.rate_hz in (0, round(self.format.rate_hz)) and wanted.codec in (0, self.format.codec),
+            "the FORMAT it agreed to",
+        )
+
+    def _start(self) -> None:
+        self._receiver.streaming = True
+        try:
+            self.send(Command(MessageType.START))
+            self._insist(lambda: bool(self.format.clock_id), "FORMAT")
+        except BaseException:
+            self._receiver.streaming = False
+            raise
+
+    def _insist(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for messages that are not acknowledged; asks again, for they may be lost on the way."""
+        for _ in range(RETRIES + 1):
+            with self._changed:
+                self._changed.wait_for(lambda: condition() or self._gone, ACK_TIMEOUT_S)
+                if self._gone:
+                    raise self._failure or LinkLost(f"{self.port}: closed")
+                if condition():
+                    return
+            self.send(Command(MessageType.GET_INFO))
+        raise LinkStalled(f"{self.port}: the device does not send {what}; its firmware may be faulty")
+
+    def _judge(self, command: HostMessage, reply: Reply) -> Reply:
+        if reply.code == AckCode.DONE:
+            return reply
+        known = reply.code in AckCode.__members__.values()
+        why = AckCode(reply.code).name.lower().replace("_", " ") if known else f"code {reply.code}"
+        raise CommandError(f"{self.port}: the device refused {command.TYPE.name}: {why}", reply.code)
+
+    def _take_seq(self) -> int:
+        with self._changed:
+            seq = self._next_seq
+            self._next_seq = (seq + 1) & 0xFFFF
+            return seq
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None:
+            raise LinkError(f"{self.port}: not open")
+        self._transport.write(data)
+
+    def _read(self) -> None:
+        """The reader thread."""
+        assert self._transport is not None
+        next_exchange_ns = 0
+        try:
+            while not self._closing:
+                data = self._transport.read()
+                now_ns = time.monotonic_ns()
+                if data:
+                    self._receiver.take(data, now_ns)
+                if self._receiver.format is not None and now_ns >= next_exchange_ns:
+                    next_exchange_ns = now_ns + _TIME_EVERY_NS
+                    self._write(encode_message(TimeRequest(time.monotonic_ns()), seq=self._take_seq()))
+        except Exception as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+
+def reconnect(
+    make: Callable[[], DeviceLink],
+    *,
+    stop: threading.Event | None = None,
+    first_s: float = 0.05,
+    factor: float = 1.5,
+    longest_s: float = 1.0,
+    give_up_s: float | None = None,
+) -> DeviceLink | None:
+    """Try to open what ``make`` gives until it works; waits longer after each failure.
+
+    Returns None if ``stop`` was set meanwhile.
+
+    Raises
+    ------
+    LinkError
+        The last failure, after ``give_up_s``; at once if the device speaks another version.
+    """
+    stop = stop or threading.Event()
+    deadline = None if give_up_s is None else time.monotonic() + give_up_s
+    wait_s = first_s
+    while not stop.is_set():
+        link = make()
+        try:
+            link.open()
+            return link
+        except LinkVersionError:
+            raise
+        except LinkError:
+            if deadline is not None and time.monotonic() + wait_s > deadline:
+                raise
+        stop.wait(wait_s)
+        wait_s = min(wait_s * factor, longest_s)
+    return None

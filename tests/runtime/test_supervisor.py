@@ -1,0 +1,248 @@
+"""A source that stalls, vanishes and returns: the session says so, waits, and every lost sample is counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_sdk.errors import AudioError, EngineError, SourceError, SourceLostError
+from edge_sdk.events import AudioBlock, Gap, Health, StreamStats
+from edge_sdk.runtime.bundle import Bundle
+from edge_sdk.runtime.session import Session
+from tests.runtime.conftest import phantom
+from tests.runtime.test_session import Listener
+
+RATE = 4000
+STEP = 200
+
+
+@dataclass
+class Attentive(Listener):
+    """A sink that also hears of the source's health."""
+
+    changes: list[tuple[float, Health]] = field(default_factory=list)
+
+    def health(self, change: Health) -> None:
+        self.threads.add(threading.get_ident())
+        self.changes.append((time.monotonic(), change))
+
+    @property
+    def states(self) -> list[str]:
+        return [change.state for _, change in self.changes]
+
+
+class Device:
+    """Plays a sound in real time; is lost at ``lost_at`` seconds, back after ``away_s``; silent without being lost."""
+
+    live = True
+    name = "device"
+    sample_rate = RATE
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        lost_at: float | None = None,
+        away_s: float = 0.0,
+        silent: tuple[float, float] = (99.0, 0.0),
+        speed: float = 1.0,
+    ) -> None:
+        self.metadata: Mapping[str, Any] = {"site": "trachea"}
+        self._sound = phantom("healthy", seconds)
+        self._at = 0
+        self._speed = speed
+        self._lost_at = self._sound.size if lost_at is None else round(lost_at * RATE)
+        self._away_s = away_s
+        self._silent_at, self._silent_s = round(silent[0] * RATE), silent[1]
+        self._closed = threading.Event()
+        self._lost_since = 0.0
+        self._owed = 0
+        self.attempts = 0
+        self.returned = 0.0
+
+    def __iter__(self) -> Iterator[AudioBlock]:
+        lost, self._owed = self._owed, 0
+        while self._at < self._sound.size and not self._closed.is_set():
+            if self._silent_at <= self._at:
+                self._silent_at = self._sound.size
+                self._closed.wait(self._silent_s)
+            if self._at >= self._lost_at:
+                self._lost_at, self._lost_since = self._sound.size, time.monotonic()
+                raise SourceLostError("device was unplugged")
+            block = self._sound[self._at : self._at + STEP]
+            yield AudioBlock(block, RATE, self._at, time.monotonic_ns(), lost)
+            lost = 0
+            self._at += block.size
+            self._closed.wait(block.size / RATE / self._speed)
+
+    def reopen(self) -> None:
+        self.attempts += 1
+        if time.monotonic() - self._lost_since < self._away_s:
+            raise SourceError("not there")
+        self.returned = time.monotonic()
+        self._owed = 3 * STEP
+        self._at += self._owed
+        self.metadata = {"site": "left anterior"}
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def test_a_source_that_returns_goes_on_and_its_loss_is_a_gap(bundle: Bundle) -> None:
+    sink, device = Attentive(), Device(4.0, lost_at=1.0, away_s=0.6, speed=4)
+    told: list[Health] = []
+    session = Session(device, bundle, [sink], on_health=told.append)
+    stats = session.run()
+    assert sink.states == ["recovering", "healthy"] == [change.state for change in told]
+    assert "unplugged; waiting for it" in sink.changes[0][1].detail
+    assert sink.changes[1][0] - device.returned < 1.0
+    assert [e.count for e in sink.events if isinstance(e, Gap)] == [3 * STEP] == [stats.samples_lost]
+    assert stats.samples_in + stats.samples_lost == 4 * RATE
+    assert sink.threads == {threading.get_ident()}
+    assert session.health == "healthy" and device.attempts >= 2
+
+
+def test_silence_of_an_open_device_is_told_within_a_second(bundle: Bundle) -> None:
+    sink = Attentive()
+    stats = Session(Device(3.0, silent=(1.0, 1.5), speed=4), bundle, [sink]).run()
+    assert sink.states == ["stalled", "healthy"]
+    heard = sink.blocks[RATE // STEP - 1].host_ns
+    assert sink.changes[0][1].at_ns - heard < 1_000_000_000
+    assert stats.samples_lost == 0
+
+
+def test_giving_up_is_an_error_in_the_users_thread(bundle: Bundle) -> None:
+    sink = Attentive()
+    session = Session(Device(3.0, lost_at=0.5, away_s=99, speed=4), bundle, [sink], give_up_s=0.5)
+    with pytest.raises(SourceLostError, match="device was unplugged"):
+        session.run()
+    assert sink.states == ["recovering", "failed"]
+    assert session.health == "failed" and len(sink.closed) == 1
+
+
+def test_a_device_that_came_back_as_another_is_an_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(_: Device) -> None:
+        raise AudioError("came back with 8000 Hz")
+
+    monkeypatch.setattr(Device, "reopen", other)
+    with pytest.raises(AudioError, match="8000 Hz"):
+        Session(Device(3.0, lost_at=0.5, speed=4), bundle, [Attentive()]).run()
+
+
+def test_a_source_that_cannot_be_reopened_is_lost_at_once(bundle: Bundle) -> None:
+    class Simple(Device):
+        reopen = None  # type: ignore[assignment]
+
+    sink = Attentive()
+    with pytest.raises(SourceLostError):
+        Session(Simple(3.0, lost_at=0.5, speed=4), bundle, [sink]).run()
+    assert sink.states == ["failed"]
+
+
+def test_a_session_that_waits_for_its_device_stops_within_half_a_second(bundle: Bundle) -> None:
+    class Impatient(Attentive):
+        since = 0.0
+
+        def health(self, change: Health) -> None:
+            self.since = time.monotonic()
+            raise KeyboardInterrupt
+
+    sink = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        Session(Device(3.0, lost_at=0.5, away_s=99, speed=4), bundle, [sink]).run()
+    assert time.monotonic() - sink.since < 0.5
+    assert len(sink.closed) == 1
+
+
+def test_what_the_device_says_reaches_the_stream_and_the_user_has_the_last_word(bundle: Bundle) -> None:
+    session = Session(Device(2.0, lost_at=1.0, speed=8), bundle, [Attentive()], metadata={"sex": "female"})
+    assert session.metadata == {"site": "trachea", "sex": "female"}
+    session.run()
+    assert session.metadata == {"site": "left anterior", "sex": "female"}
+    stubborn = Session(Device(1.0, speed=8), bundle, [Attentive()], metadata={"site": "right anterior"})
+    stubborn.run()
+    assert stubborn.metadata == {"site": "right anterior"}
+
+
+# -- a consumer that is too slow -------------------------------------------------------------------------------------
+
+
+def test_a_classifier_that_stalls_costs_answers_then_sound_all_of_it_counted(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Speed 4 and a queue of 2 s: the classifier's 1.5 s are 6 s of sound."""
+    real = type(bundle.engine).run
+    calls = iter(range(10**6))
+
+    def stalled(self: Any, inputs: Any) -> Any:
+        if next(calls) == 0:
+            time.sleep(1.5)
+        return real(self, inputs)
+
+    monkeypatch.setattr(type(bundle.engine), "run", stalled)
+    sink, device = Attentive(), Device(32.0, speed=4)
+    session = Session(device, bundle, [sink])
+    held: list[int] = []
+    inbox = session._inbox
+    put = inbox.put
+
+    def watched(block: AudioBlock) -> bool:
+        done = put(block)
+        held.append(inbox._held)
+        return done
+
+    monkeypatch.setattr(inbox, "put", watched)
+    stats = session.run()
+    assert max(held) <= 2 * RATE, "memory is bounded"
+    assert stats.samples_lost == session.overload.dropped > RATE
+    assert stats.samples_in + stats.samples_lost == 32 * RATE
+    assert sum(e.count for e in sink.events if isinstance(e, Gap)) == stats.samples_lost
+    for block in sink.blocks:
+        begin = block.first_sample
+        assert np.array_equal(block.samples, phantom("healthy", 32.0)[begin : begin + block.samples.size])
+    assert session.overload.joined > 0
+    details = [change.detail for _, change in sink.changes]
+    assert "too slow" in details[0] and any("dropped" in detail for detail in details)
+    assert details[-1].startswith("caught up") and str(stats.samples_lost) in details[-1]
+    assert sink.changes[0][1].overloaded and not sink.changes[-1][1].overloaded
+
+
+def test_a_classifier_that_is_always_too_slow_loses_answers_before_sound(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = type(bundle.engine).run
+    slow_s = 0.75  # 3 s of sound at speed 4, for breaths of about 4 s, and everything else
+
+    def slow(self: Any, inputs: Any) -> Any:
+        time.sleep(slow_s)
+        return real(self, inputs)
+
+    monkeypatch.setattr(type(bundle.engine), "run", slow)
+    sink = Attentive()
+    session = Session(Device(40.0, speed=8), bundle, [sink], queue_s=20.0)
+    stats = session.run()
+    assert stats.skipped == session.overload.skipped > 0
+    results = [e for e in sink.events if getattr(e, "quality", None) == "overload"]
+    assert len(results) == stats.skipped
+    assert stats.samples_lost == 0 and stats.samples_in == 40 * RATE
+
+
+def test_stats_come_with_the_close(bundle: Bundle) -> None:
+    sink = Attentive()
+    stats = Session(Device(1.0, speed=8), bundle, [sink]).run()
+    assert sink.closed == [stats] and isinstance(stats, StreamStats)
+
+
+def test_an_engine_error_is_not_waited_for(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, inputs: Any) -> Any:
+        raise EngineError("gone")
+
+    monkeypatch.setattr(type(bundle.engine), "run", fail)
+    with pytest.raises(EngineError):
+        Session(Device(12.0, speed=16), bundle, [Attentive()]).run()

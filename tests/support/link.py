@@ -1,0 +1,42 @@
+"""An emulated stethoscope on a pseudo-terminal, in a thread of the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_bridge.device_port import PtyPort
+from firmware_bridge.emulator import DeviceOptions, EmulatedDevice
+from firmware_bridge.faults import Faults
+
+
+@contextmanager
+def emulated(
+    link: Path, samples: npt.NDArray[np.float32], rate: int, faults: Faults | None = None, **options: Any
+) -> Iterator[EmulatedDevice]:
+    """Plays ``samples`` once, from START to END, under the name ``link``."""
+    settings = DeviceOptions(rate_hz=rate, once=True, **options)
+    port = PtyPort(link)
+    port.plug()
+    device = EmulatedDevice(lambda: [samples], port, settings, faults)
+    stop = threading.Event()
+    thread = threading.Thread(target=device.run, args=(stop,), name="emulated device", daemon=True)
+    thread.start()
+    try:
+        yield device
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def on_grid(samples: npt.NDArray[np.float32], bits: int = 16) -> npt.NDArray[np.float32]:
+    """The same sound as a converter of so many bits gives it."""
+    full = 1 << (bits - 1)
+    steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1)
+    return np.asarray(steps / full, np.float32)
