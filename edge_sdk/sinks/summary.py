@@ -21,6 +21,10 @@ class Labels:
     normal: str  # the one that is not abnormal
 
 
+_NO_BREATH = frozenset({"silence", "no-contact", "noisy"})
+"""Qualities under which what the segmenter found says nothing about the rate of breathing."""
+
+
 class RateMeter:
     """Respiratory rate as the median interval between onsets; a pause, a gap or a missed breath does not bend it."""
 
@@ -85,7 +89,10 @@ class SummaryBuilder:
             self.rate.restart()
 
     def _result(self, result: CycleResult) -> None:
-        self.rate.cycle(result.cycle)
+        if result.quality in _NO_BREATH:
+            self.rate.restart()
+        else:
+            self.rate.cycle(result.cycle)
         if self._truth is not None:
             self._truth.score(result)
         if result.label is None:

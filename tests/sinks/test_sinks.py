@@ -20,7 +20,7 @@ from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.live import LiveSink, LiveView
 from edge_sdk.sinks.recorder import RecorderSink
 from edge_sdk.sinks.strip import Strip
-from edge_sdk.sinks.summary import Labels, RateMeter
+from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
 from edge_sdk.sinks.truth import TrueBreath, Truth
 
 RATE = 4000
@@ -210,3 +210,13 @@ def test_recording_into_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(AudioError, match="cannot record into"):
         RecorderSink(tmp_path / "taken", LABELS).open("x", RATE)
+
+
+def test_what_no_breath_can_be_told_in_gives_no_respiratory_rate() -> None:
+    builder = SummaryBuilder(LABELS)
+    builder.open("x", 4000)
+    for index in range(3):
+        cycle = BreathCycle(index, index * 8000, index * 8000 + 6000, 4000, True, index * 8000 + 7000, 0.5)
+        builder.event(CycleResult(cycle, None, quality="no-contact"))
+    assert builder.record()["respiratory_rate_bpm"] is None
+    assert builder.record()["unclassified"] == {"no-contact": 3}
