@@ -99,6 +99,8 @@ def _training(training: Mapping[str, Any]) -> str:
     if not training:
         return ""
     lines = ["## Training", ""]
+    recipe = training.get("recipe") or {}
+    lines += [f"* {key}: {recipe[key]}" for key in ("protocol", "development") if recipe.get(key)]
     lines += [f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in training.items() if key != "recipe"]
     return "\n".join(lines)
 

@@ -91,6 +91,7 @@ class DeviceLink:
         self._failure: Exception | None = None
         self._closing = False
         self._next_seq = 0
+        self._writing = threading.Lock()
         self._transport: Transport | None = None
         self._reader: threading.Thread | None = None
 
@@ -306,7 +307,8 @@ class DeviceLink:
     def _write(self, data: bytes) -> None:
         if self._transport is None:
             raise LinkError(f"{self.port}: not open")
-        self._transport.write(data)
+        with self._writing:  # two threads send: frames must not mix
+            self._transport.write(data)
 
     def _read(self) -> None:
         """The reader thread."""

@@ -56,6 +56,9 @@ def test_the_wheel_holds_the_packages_the_default_bundle_and_the_recipes(repo_ro
     assert "edge_sdk/bundles/default/bundle.json" in bundle
     assert sum(sizes[name] for name in bundle) <= 2_000_000
     assert "edge_sdk/training/recipes/compact.yaml" in names
+    firmware = {"PROTOCOL.md", "c/README.md", "c/Makefile", "c/stetho_link.c", "c/stetho_link.h", "c/golden_frames.txt"}
+    board = {f"c/mps2-an385/{name}" for name in ("main.c", "board.c", "board.h", "startup.c", "link.ld", "Makefile")}
+    assert {f"firmware_bridge/{name}" for name in firmware | board} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if re.search(r"\.(wav|flac|pt|pth)$", name)]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,35 +58,6 @@ class Shortened:
 
 def _head(block: AudioBlock, n: int) -> AudioBlock:
     return AudioBlock(block.samples[:n], block.sample_rate, block.first_sample, block.host_ns, block.lost_before)
-
-
-@contextmanager
-def without_library_chatter() -> Iterator[None]:
-    """PortAudio and ALSA write to the process's stderr when a device goes; it is for people. ``--debug`` shows it."""
-    root = logging.getLogger()
-    if root.isEnabledFor(logging.DEBUG):
-        yield
-        return
-    before = sys.stderr
-    before.flush()
-    kept = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    ours = os.fdopen(os.dup(kept), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    handlers = [h for h in root.handlers if isinstance(h, logging.StreamHandler) and h.stream is before]
-    try:
-        os.dup2(null, 2)
-        sys.stderr = ours
-        for handler in handlers:
-            handler.setStream(ours)
-        yield
-    finally:
-        for handler in handlers:
-            handler.setStream(before)
-        sys.stderr = before
-        os.dup2(kept, 2)
-        ours.close()
-        os.close(null)
-        os.close(kept)
 
 
 def play(

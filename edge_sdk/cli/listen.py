@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -63,26 +62,25 @@ def listen(
     json: JsonOption = False,
 ) -> None:
     """Listen to a source live, until it ends or Ctrl-C; the summary comes last."""
-    from edge_sdk.cli._playing import Shortened, play, without_library_chatter
+    from edge_sdk.cli._playing import Shortened, play
     from edge_sdk.runtime.bundle import load_bundle
     from edge_sdk.sources import open_source
 
     which = channel_of(channel)
     metadata = metadata_of(site, age, sex, bmi, device_model)
     loaded = load_bundle(bundle, artefact=artefact)
-    with without_library_chatter() if source.partition(":")[0] == "mic" else nullcontext():
-        opened = open_source(
-            source,
-            paced=True,
-            channel=which,
-            speed=speed,
-            device_rate=device_rate,
-            block_ms=block_ms,
-            latency=latency_of(latency),
-        )
-        if duration is not None:
-            opened = Shortened(opened, duration)
-        try:
-            play(opened, loaded, json=json, metadata=metadata, record=record)
-        finally:
-            opened.close()
+    opened = open_source(
+        source,
+        paced=True,
+        channel=which,
+        speed=speed,
+        device_rate=device_rate,
+        block_ms=block_ms,
+        latency=latency_of(latency),
+    )
+    if duration is not None:
+        opened = Shortened(opened, duration)
+    try:
+        play(opened, loaded, json=json, metadata=metadata, record=record)
+    finally:
+        opened.close()

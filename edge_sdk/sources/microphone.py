@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.errors import MissingDependencyError, SourceError, SourceLostError
+from edge_sdk.errors import SourceError, SourceLostError
 from edge_sdk.events import AudioBlock
+from edge_sdk.sources.capture import Capture, Latency, Request, Stamp, enumerate_again, open_capture
+from edge_sdk.sources.capture_process import ChildCapture
 from edge_sdk.sources.loss import LossMeter
 
 _log = logging.getLogger(__name__)
@@ -22,19 +23,10 @@ _log = logging.getLogger(__name__)
 BLOCK_S = 0.02
 """Seconds a block, where the caller does not say."""
 
-_RING_S = 4.0  # survives a reader that is away for so long
 _SILENT_S = 1.0  # without a callback: the device has gone
 _SILENT_BLOCKS = 10  # the same for very long blocks
 _POLL_S = 0.1
-_MAX_CHANNELS = 64
-
-Latency: TypeAlias = float | Literal["low", "high"]
-"""Seconds, or the device's own idea of low and high."""
-
-_NO_PORTAUDIO = (
-    "microphones need the PortAudio library; install libportaudio2 (Debian, Ubuntu: apt install libportaudio2) "
-    "or portaudio (Fedora, Homebrew)"
-)
+Opened: TypeAlias = Capture | ChildCapture
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +41,14 @@ class CaptureStats:
     reconnects: int = 0
 
 
-def portaudio() -> Any:
-    """The ``sounddevice`` module.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it or the system's PortAudio is missing; the message names the package.
-    """
-    try:
-        import sounddevice
-    except OSError as error:
-        raise MissingDependencyError(f"{_NO_PORTAUDIO} ({error})") from error
-    except ImportError as error:
-        raise MissingDependencyError("microphones need the package sounddevice; pip install sounddevice") from error
-    return sounddevice
-
-
 class MicrophoneSource:
     """Captures one channel of an input device.
 
-    PortAudio's callback only copies into a ring made beforehand and notes time, frames and flags; everything else
-    happens in the thread that iterates. When the device vanishes the iterator raises ``SourceLostError``; after a
-    successful :meth:`reopen` it can be iterated again and goes on with the same count of samples. Sound lost by the
-    audio system or while the device was away is estimated by the clock, sound lost because nobody read is exact.
+    PortAudio runs in a process of its own: when a device goes, its ALSA thread may spin for ever and let neither
+    ``abort`` nor the end of the process pass; a process can be killed. When the device vanishes the iterator raises
+    ``SourceLostError``; after a successful :meth:`reopen` it can be iterated again and goes on with the same count of
+    samples. Sound lost by the audio system or while the device was away is estimated by the clock, sound lost because
+    nobody read is exact.
 
     Parameters
     ----------
@@ -86,6 +62,9 @@ class MicrophoneSource:
         What the audio system may buffer.
     channel
         Number from 0, or ``"mix"`` for the mean of all.
+    backend
+        A module like ``sounddevice``, to be used in this process instead (``portaudio()`` in a frozen program, which
+        has no interpreter to start).
 
     Raises
     ------
@@ -110,22 +89,23 @@ class MicrophoneSource:
     ) -> None:
         if block_s < 0 or (sample_rate is not None and sample_rate < 1):
             raise SourceError("a microphone needs a positive rate and a block length of 0 s or more")
-        self._sd = portaudio() if backend is None else backend
-        self._device, self._block_s, self._latency, self._channel = device, block_s, latency, channel
+        self._request = Request(device, sample_rate, False, block_s, latency, channel)
+        self._sd = backend
         self._clock_ns = clock_ns
         self._closed = threading.Event()
         self._next = 0  # index of the next sample
         self._end_ns: int | None = None  # when the last sample before it was captured
         self._totals = dict.fromkeys(CaptureStats.__slots__, 0)
-        self._device_name: str | None = None  # of the device first opened: numbers and the default may change
-        self._rate = 0
-        self._capture: _Capture | None = None
-        self._capture = self._open(sample_rate)
+        self._capture: Opened | None = self._open()
+        self._fresh = False  # nothing has been heard since the device was opened again
+        self._rate, self._device_name = self._capture.rate, self._capture.device_name
+        if sample_rate not in (None, self._rate):
+            _log.warning("%s lacks %d Hz; it is opened at its own %d Hz", self.name, sample_rate, self._rate)
 
     @property
     def name(self) -> str:
         """``mic``, or ``mic:NAME`` as asked for."""
-        return "mic" if self._device is None else f"mic:{self._device}"
+        return self._request.name
 
     @property
     def sample_rate(self) -> int:
@@ -142,7 +122,7 @@ class MicrophoneSource:
         if capture is None:
             raise SourceError(f"{self.name} is not open; call reopen() or make a new source")
         meter = LossMeter(self._rate)
-        silent_ns = round(1e9 * max(_SILENT_S, _SILENT_BLOCKS * self._block_s))
+        silent_ns = round(1e9 * max(_SILENT_S, _SILENT_BLOCKS * self._request.block_s))
         try:
             capture.start()
         except Exception as error:
@@ -155,7 +135,7 @@ class MicrophoneSource:
             if taken is not None:
                 heard_ns = taken[1].now_ns
                 yield self._block(*taken, meter)
-            elif self._clock_ns() - heard_ns > silent_ns:
+            elif capture.dead or self._clock_ns() - heard_ns > silent_ns:
                 raise self._lost("stopped delivering sound")
 
     def reopen(self) -> None:
@@ -169,8 +149,10 @@ class MicrophoneSource:
         if self._closed.is_set():
             raise SourceError(f"{self.name} was closed; make a new source")
         self._release()
-        _enumerate_again(self._sd)
-        self._capture = self._open(self._rate, exactly=True)
+        if self._sd is not None:
+            enumerate_again(self._sd)
+        self._capture = self._open(again=True)
+        self._fresh = True
         self._totals["reconnects"] += 1
         if self._closed.is_set():
             self._release()
@@ -188,34 +170,13 @@ class MicrophoneSource:
 
     # -- the device ----------------------------------------------------------------------------------------------------
 
-    def _open(self, sample_rate: int | None, *, exactly: bool = False) -> _Capture:
-        found = find_input(self._sd, self._device_name or self._device)
-        channels = self._channels(found)
-        own = round(found["default_samplerate"])
-        rates = [own] if sample_rate is None else [sample_rate] if exactly else list(dict.fromkeys([sample_rate, own]))
-        failure: Exception | None = None
-        for rate in rates:
-            try:
-                capture = _Capture(
-                    self._sd, found["index"], rate, channels, round(self._block_s * rate), self._latency, self._clock_ns
-                )
-            except (self._sd.PortAudioError, ValueError) as error:
-                failure = failure or error
-                continue
-            if sample_rate not in (None, rate):
-                _log.warning("%s lacks %d Hz; it is opened at its own %d Hz", self.name, sample_rate, rate)
-            self._rate, self._device_name = rate, found["name"]
-            return capture
-        raise SourceError(f"cannot open {self.name}: {failure}; see 'stetho devices' for what there is") from failure
-
-    def _channels(self, found: dict[str, Any]) -> int:
-        there = min(int(found["max_input_channels"]), _MAX_CHANNELS)
-        if self._channel == "mix":
-            return there
-        if not 0 <= self._channel < there:
-            choices = "0" if there == 1 else f"0 to {there - 1}, or mix"
-            raise SourceError(f"{self.name} has no channel {self._channel}; choose {choices}")
-        return self._channel + 1
+    def _open(self, *, again: bool = False) -> Opened:
+        request = self._request
+        if again:  # numbers and the default may have changed
+            request = replace(request, device=self._device_name, sample_rate=self._rate, exactly=True)
+        if self._sd is not None:
+            return open_capture(self._sd, request, self._clock_ns)
+        return ChildCapture(request)
 
     def _lost(self, what: str) -> SourceLostError:
         self._release()
@@ -228,7 +189,7 @@ class MicrophoneSource:
 
     # -- blocks --------------------------------------------------------------------------------------------------------
 
-    def _block(self, frames: npt.NDArray[np.float32], stamp: _Stamp, meter: LossMeter) -> AudioBlock:
+    def _block(self, frames: npt.NDArray[np.float32], stamp: Stamp, meter: LossMeter) -> AudioBlock:
         came = len(frames) + stamp.overrun
         missing = meter.accept(came, stamp.now_ns, flagged=stamp.flags > 0)
         lost = stamp.overrun + missing + self._away(came, stamp.now_ns)
@@ -236,7 +197,8 @@ class MicrophoneSource:
         self._totals["flags"] += stamp.flags
         self._totals["overrun"] += stamp.overrun
         self._totals["missing"] += missing
-        samples = frames.mean(axis=1) if self._channel == "mix" else frames[:, self._channel]
+        channel = self._request.channel
+        samples = frames.mean(axis=1) if channel == "mix" else frames[:, channel]
         first = self._next + lost
         self._next = first + len(frames)
         self._end_ns = stamp.now_ns
@@ -244,148 +206,9 @@ class MicrophoneSource:
 
     def _away(self, came: int, now_ns: int) -> int:
         """Samples of the time without a device, told with the first block after it."""
-        if self._capture is None or self._capture.known or self._end_ns is None:
-            away = 0
-        else:
-            away = max(0, round((now_ns - self._end_ns) * self._rate / 1e9) - came)
-        if self._capture is not None:
-            self._capture.known = True
+        fresh, self._fresh = self._fresh, False
+        if not fresh or self._end_ns is None:
+            return 0
+        away = max(0, round((now_ns - self._end_ns) * self._rate / 1e9) - came)
         self._totals["away"] += away
         return away
-
-
-@dataclass(frozen=True, slots=True)
-class _Stamp:
-    """One callback, and those before it whose frames found no room."""
-
-    frames: int
-    now_ns: int
-    flags: int
-    callbacks: int
-    overrun: int
-
-
-class _Capture:
-    """One open PortAudio stream and its ring: written by PortAudio's thread, read by one other."""
-
-    def __init__(
-        self,
-        sd: Any,
-        device: int,
-        rate: int,
-        channels: int,
-        block_frames: int,
-        latency: Latency,
-        clock_ns: Callable[[], int],
-    ) -> None:
-        self.known = False  # the reader has seen a block of it
-        self._clock_ns = clock_ns
-        self._capacity = max(round(_RING_S * rate), 4 * block_frames)
-        self._ring = np.zeros((self._capacity, channels), np.float32)
-        self._written = self._read = 0  # frames, ever
-        self._stamps: SimpleQueue[_Stamp | None] = SimpleQueue()
-        self._overrun = self._flags = self._callbacks = 0  # not yet in a stamp
-        self._lock = threading.Lock()
-        with _opened_lock:
-            self._stream = sd.InputStream(
-                samplerate=rate,
-                blocksize=block_frames,
-                device=device,
-                channels=channels,
-                dtype="float32",
-                latency=latency,
-                callback=self._callback,
-            )
-            _opened.add(self)
-
-    def start(self) -> None:
-        self._stream.start()
-
-    def take(self, timeout_s: float) -> tuple[npt.NDArray[np.float32], _Stamp] | None:
-        """The next callback's frames, ``[n, channels]``; None after the timeout or when closed."""
-        try:
-            stamp = self._stamps.get(timeout=timeout_s)
-        except Empty:
-            return None
-        if stamp is None:
-            return None
-        begin = self._read % self._capacity
-        head = min(stamp.frames, self._capacity - begin)
-        frames = np.concatenate((self._ring[begin : begin + head], self._ring[: stamp.frames - head]))
-        self._read += stamp.frames
-        return frames, stamp
-
-    def close(self) -> None:
-        """``abort``, never ``stop``: of a device that has gone, ``stop`` never returns."""
-        with self._lock:
-            stream, self._stream = self._stream, None
-            if stream is None:
-                return
-            try:
-                stream.abort()
-            except Exception:
-                _log.debug("abort of a stream failed", exc_info=True)
-            try:
-                stream.close()
-            except Exception:
-                _log.debug("close of a stream failed", exc_info=True)
-        with _opened_lock:
-            _opened.discard(self)
-        self._stamps.put(None)
-
-    def _callback(self, indata: npt.NDArray[np.float32], frames: int, _time: Any, status: Any) -> None:
-        now_ns = self._clock_ns()
-        self._callbacks += 1
-        self._flags += bool(status.input_overflow)
-        if self._written + frames - self._read > self._capacity:
-            self._overrun += frames
-            return
-        begin = self._written % self._capacity
-        head = min(frames, self._capacity - begin)
-        self._ring[begin : begin + head] = indata[:head]
-        self._ring[: frames - head] = indata[head:]
-        self._written += frames
-        self._stamps.put(_Stamp(frames, now_ns, self._flags, self._callbacks, self._overrun))
-        self._overrun = self._flags = self._callbacks = 0
-
-
-_opened: set[_Capture] = set()
-_opened_lock = threading.Lock()
-
-
-def _enumerate_again(sd: Any) -> None:
-    """PortAudio sees new devices only after a restart, which would kill whatever else is open in this process."""
-    with _opened_lock:
-        if not _opened:
-            sd._terminate()
-            sd._initialize()
-
-
-def find_input(sd: Any, device: str | int | None) -> dict[str, Any]:
-    """The input device that is meant: PortAudio's own description.
-
-    Raises
-    ------
-    SourceError
-        None matches, or several do; the message lists them.
-    """
-    inputs = [dict(found, index=k) for k, found in enumerate(sd.query_devices()) if found["max_input_channels"] > 0]
-    if not inputs:
-        raise SourceError("this machine has no microphone; connect one and see 'stetho devices'")
-    there = ", ".join(found["name"] for found in inputs)
-    if device is None:
-        default = sd.default.device[0]
-        return next((found for found in inputs if found["index"] == default), inputs[0])
-    if isinstance(device, int) or device.isdecimal():
-        for found in inputs:
-            if found["index"] == int(device):
-                return found
-        raise SourceError(f"microphone {device} does not exist; there is: {there} ('stetho devices' has the numbers)")
-    exact = [found for found in inputs if found["name"] == device]
-    matching = exact or [found for found in inputs if device.casefold() in found["name"].casefold()]
-    if not matching:
-        raise SourceError(f"no microphone matches {device!r}; there is: {there}")
-    if len(matching) > 1 and not exact:
-        several = ", ".join(f"{found['index']} {found['name']}" for found in matching)
-        raise SourceError(f"{device!r} matches several microphones ({several}); name one by its number")
-    return matching[0]

@@ -26,7 +26,8 @@ from edge_sdk.training.synthetic import add_adventitious
 
 _log = logging.getLogger(__name__)
 STATE_FILE = "last-state.pt"
-_AFTER_TRAINING = frozenset({"title", "paper", "protocol", "decision"})  # parts of a recipe that may change later
+# Parts of a recipe that may change later.
+_AFTER_TRAINING = frozenset({"title", "paper", "protocol", "development", "decision"})
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     model: ModelSection
     front_end: dict[str, Any]
     paper: str = ""
+    development: str = ""  # what the settings were chosen on, for the model card
     protocol: str = ""  # how its published figure was measured, or ours
     labels: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
     decoder: str = "softmax"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -171,8 +172,28 @@ def test_mutated_frames_do_no_harm(build: Path) -> None:
     assert re.search(r"30000 inputs, \d{7,} bytes, no fault", told)
 
 
+def _libfuzzer(build: Path, rounds: int) -> str:
+    """Guided by coverage, from the golden frames on."""
+    require("clang")
+    corpus = build / "corpus"
+    corpus.mkdir(exist_ok=True)
+    for name, wire in _golden().items():
+        (corpus / name).write_bytes(wire)
+    options = ["fuzz-libfuzzer", f"ROUNDS={rounds}", f"CORPUS={corpus}"]
+    done = subprocess.run(
+        ["make", "-C", str(C_FOLDER), f"BUILD={build}", *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def test_libfuzzer_finds_nothing(build: Path) -> None:
+    assert "number_of_executed_units: 50000" in _libfuzzer(build, 50_000)
+
+
 @pytest.mark.long
-def test_mutated_frames_do_no_harm_for_long(build: Path) -> None:
+def test_mutated_frames_and_libfuzzer_find_nothing_for_long(build: Path) -> None:
+    assert "number_of_executed_units: 5000000" in _libfuzzer(build, 5_000_000)
     told = run("make", "-C", C_FOLDER, f"BUILD={build}", "fuzz", "ROUNDS=3000000", "SEED=2", "CC=gcc", timeout_s=1200)
     assert "3000000 inputs" in told and "no fault" in told
 

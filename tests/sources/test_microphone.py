@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from edge_sdk.errors import SourceError, SourceLostError
 from edge_sdk.events import AudioBlock
 from edge_sdk.protocols import Reopenable, Source
-from edge_sdk.sources import microphone
+from edge_sdk.sources.capture import find_input
 from edge_sdk.sources.microphone import MicrophoneSource
 
 RATE = 8000
@@ -184,6 +186,7 @@ def test_overflow_flags_are_counted_and_not_believed(listening: Start, clock: Cl
 def test_what_the_sound_server_loses_silently_is_found_by_the_clock(listening: Start, clock: Clock) -> None:
     _, stream, heard = listening()
     play(stream, clock, ramp(3.0))
+    heard.until(lambda: sum(b.samples.size for b in heard.blocks) == 3 * RATE)
     clock.now_s += 0.25
     play(stream, clock, ramp(3.0))
     heard.until(lambda: sum(b.samples.size for b in heard.blocks) == 6 * RATE)
@@ -334,7 +337,7 @@ def test_a_device_that_is_not_there_is_told_with_what_is(names: tuple[str, ...],
 
 @pytest.mark.parametrize(("device", "index"), [(None, 0), ("1", 1), (1, 1), ("USB", 1), ("usb two", 2), ("USB two", 2)])
 def test_a_device_by_number_exact_name_or_part(device: Any, index: int) -> None:
-    assert microphone.find_input(FakeSound("built-in", "USB", "USB two"), device)["index"] == index
+    assert find_input(FakeSound("built-in", "USB", "USB two"), device)["index"] == index
 
 
 def test_no_such_channel() -> None:
@@ -342,12 +345,15 @@ def test_no_such_channel() -> None:
         MicrophoneSource(channel=2, backend=FakeSound("mic", channels=2))
 
 
-def test_without_portaudio_the_message_names_the_package() -> None:
-    code = (
-        "import ctypes.util, sys; find = ctypes.util.find_library;"
-        "ctypes.util.find_library = lambda name: None if 'portaudio' in name else find(name);"
-        "from edge_sdk.cli.main import run; run(['listen', 'mic'])"
+def test_without_portaudio_the_message_names_the_package(tmp_path: Path) -> None:
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "edge_sdk.cli.main", "listen", "mic"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1 and "install libportaudio2" in result.stderr

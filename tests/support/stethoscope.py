@@ -29,6 +29,7 @@ TABLE_RATE = 16000
 _PACKAGES = {
     "gcc": "gcc",
     "make": "make",
+    "clang": "clang libclang-rt-dev",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "qemu-system-arm": "qemu-system-arm",
 }

@@ -1,8 +1,8 @@
 /* Reference firmware: a stethoscope whose converter hears an embedded sound. Boards differ in board.c only.
  *
- * The interrupt is the converter: it fills one half of a double buffer and hands it over when full, as DMA would. The
- * main loop encodes and sends it. If the other half has not been sent by then, the block is dropped and counted; the
- * sample index goes on, so the host knows exactly what is missing.
+ * The interrupt is the converter: it fills one buffer and hands it over when full, as DMA would, then goes on with the
+ * next. The main loop encodes and sends. If no buffer is free by then, the block is dropped and counted; the sample
+ * index goes on, so the host knows exactly what is missing.
  */
 #include "board.h"
 #include "stetho_link.h"
@@ -11,6 +11,10 @@
 
 #define TABLE_RATE 16000u
 #define MAX_BLOCK 160u /* 10 ms at 16 kHz */
+#ifndef BUFFERS
+/* Of 10 ms and 330 bytes each, a power of two: 2 is a double buffer, more outlast a host that looks away for longer. */
+#define BUFFERS 32u
+#endif
 #define SECOND_NS 1000000000u
 #define GAIN_STEP_CDB 602
 #define GAIN_STEPS 4
@@ -22,14 +26,14 @@ extern const int16_t lung_table[], lung_table_end[];
 typedef struct {
     int16_t samples[MAX_BLOCK];
     uint64_t first;
-    volatile uint8_t full; /* set by the interrupt, cleared by the main loop */
-} half;
+} buffer;
 
-static half halves[2];
+static buffer buffers[BUFFERS];
+static volatile uint32_t filled, sent; /* blocks ever; the interrupt writes one, the main loop the other */
 static volatile uint8_t running;
 static volatile uint32_t overruns;
 static uint64_t captured; /* the sample clock */
-static uint32_t table_at, table_step, block, fill, active;
+static uint32_t table_at, table_step, block, fill;
 
 /* The compiler moves no access of the buffers across this. */
 static void barrier(void)
@@ -44,23 +48,22 @@ void adc_samples(uint32_t count)
         return;
     }
     for (uint32_t i = 0u; i < count; i++) {
-        half *h = &halves[active];
+        buffer *b = &buffers[filled % BUFFERS];
         if (fill == 0u) {
-            h->first = captured;
+            b->first = captured;
         }
-        h->samples[fill] = lung_table[table_at];
+        b->samples[fill] = lung_table[table_at];
         table_at += table_step;
         table_at -= (table_at >= table_size) ? table_size : 0u;
         captured++;
         fill++;
         if (fill == block) {
             fill = 0u;
-            if (halves[active ^ 1u].full != 0u) {
-                overruns++; /* nobody took the other half: this one is overwritten */
+            if ((filled - sent) == (BUFFERS - 1u)) {
+                overruns++; /* nobody took the others: this one is overwritten */
             } else {
                 barrier();
-                h->full = 1u;
-                active ^= 1u;
+                filled++;
             }
         }
     }
@@ -149,9 +152,7 @@ static void start(void)
         captured = 0u;
         table_at = 0u;
         fill = 0u;
-        active = 0u;
-        halves[0].full = 0u;
-        halves[1].full = 0u;
+        sent = filled;
         overruns = 0u;
         told_overruns = 0u;
         block = format.block;
@@ -256,45 +257,44 @@ static uint8_t amplify(int16_t *samples, uint32_t count)
     return flags;
 }
 
-static void send_block(half *h)
+static void send_block(buffer *b)
 {
     static int32_t wide[MAX_BLOCK];
     const uint16_t count = (uint16_t)block;
-    uint8_t flags = amplify(h->samples, count);
+    uint8_t flags = amplify(b->samples, count);
     size_t size;
     if (format.codec == SL_CODEC_ADPCM) {
-        size = sl_put_audio_adpcm(payload, sizeof payload, h->samples, count, &adpcm);
+        size = sl_put_audio_adpcm(payload, sizeof payload, b->samples, count, &adpcm);
     } else if (format.codec == SL_CODEC_S24) {
         for (uint32_t i = 0u; i < count; i++) {
-            wide[i] = h->samples[i] * 256;
+            wide[i] = b->samples[i] * 256;
         }
         size = sl_put_audio_s24(payload, sizeof payload, wide, count);
     } else {
-        size = sl_put_audio_s16(payload, sizeof payload, h->samples, count);
+        size = sl_put_audio_s16(payload, sizeof payload, b->samples, count);
     }
     flags |= (discontinuity != 0u) ? SL_FLAG_DISCONTINUITY : 0u;
     discontinuity = 0u;
-    send(SL_AUDIO, flags, h->first, size);
+    send(SL_AUDIO, flags, b->first, size);
 }
 
+/* One block, so that commands are heard between two. */
 static void send_ready(void)
 {
     static uint32_t seen_overruns;
-    for (uint32_t i = 0u; i < 2u; i++) {
-        half *h = &halves[i];
-        if (h->full != 0u) {
-            barrier();
-            if (seen_overruns != overruns) {
-                seen_overruns = overruns;
-                discontinuity = 1u;
-            }
-            if (streaming != 0u) {
-                send_block(h);
-            }
-            barrier();
-            h->full = 0u;
-        }
+    if (sent == filled) {
+        return;
     }
+    barrier();
+    if (seen_overruns != overruns) {
+        seen_overruns = overruns;
+        discontinuity = 1u;
+    }
+    if (streaming != 0u) {
+        send_block(&buffers[sent % BUFFERS]);
+    }
+    barrier();
+    sent++;
 }
 
 int main(void)
@@ -318,6 +318,8 @@ int main(void)
             send_status();
         }
         (void)board_ns(); /* keeps count of the timer's wraps */
-        board_sleep();
+        if (sent == filled) {
+            board_sleep();
+        }
     }
 }

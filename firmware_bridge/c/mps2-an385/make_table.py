@@ -1,4 +1,4 @@
-"""Writes the firmware's sound: a synthetic breath with a wheeze, or a 16-bit mono wav at 16 kHz. Standard library only."""
+"""Writes the firmware's sound: synthetic breaths, or a 16-bit mono wav at 16 kHz. Standard library only."""
 
 from __future__ import annotations
 
