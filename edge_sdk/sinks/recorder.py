@@ -41,7 +41,8 @@ class RecorderSink:
     """Writes ``NAME.flac``, ``NAME.events.jsonl`` and ``NAME.session.json`` into a folder.
 
     The flac has 24 bits at the source's rate: replaying it gives the same events. Samples the source lost are zeros in
-    it, so that times in the events and in the flac agree. All three can be read at any moment: a process that is
+    it, so that times in the events and in the flac agree, and a ``lost`` line in the events, so that the replay has the
+    same gaps. All three can be read at any moment: a process that is
     killed loses less than a second, a power cut about a second. ``session.json`` says ``"complete": false`` until the
     files are closed; then the summary is the last line of the events, and ``"failure"`` says why a source failed.
 
@@ -138,6 +139,8 @@ class RecorderSink:
         if self._flac is None:
             return
         left = block.lost_before
+        if left:
+            self._write({"type": "lost", "file_sample": self._flac.samples, "samples": left})
         while left > 0:
             n = min(left, _SILENCE_BLOCK)
             self._flac.write(np.zeros(n, np.float32))

@@ -16,6 +16,7 @@ import soundfile
 from edge_sdk.errors import AudioError, SourceError
 from edge_sdk.events import AudioBlock
 from edge_sdk.sources.pacing import Pacer
+from edge_sdk.sources.recorded_losses import cut_out, recorded_losses
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class FileSource:
             raise SourceError(f"{self._path} was already played by this source; open it again")
         self._started = True
         try:
-            yield from self._pacer.deliver(self._blocks())
+            yield from cut_out(self._pacer.deliver(self._blocks()), recorded_losses(self._path))
         finally:
             self.close()
 

@@ -202,7 +202,8 @@ def test_recording_holds_the_sound_with_losses_as_silence_and_the_events(tmp_pat
     assert rate == RATE
     assert np.array_equal(samples, np.concatenate([first, np.zeros(300, np.float32), second]))
     lines = [json.loads(line) for line in events.read_text("utf-8").splitlines()]
-    assert [line["type"] for line in lines] == ["cycle", "summary"]
+    assert [line["type"] for line in lines] == ["lost", "cycle", "summary"]
+    assert (lines[0]["file_sample"], lines[0]["samples"]) == (first.size, 300)
     assert lines[-1]["lost_samples"] == 300
 
 
