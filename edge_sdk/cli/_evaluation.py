@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from edge_sdk.errors import CheckpointError, CorpusError
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus, Recording
     from edge_sdk.runtime.bundle import Bundle
-    from edge_sdk.runtime.engine import OrtEngine
 
 BATCH = 32  # windows per call of the engine
 _BLOCK_S = 0.5
@@ -107,7 +106,7 @@ def checkpoint_bundle(path: Path) -> Bundle:
         segmenter=schema.SegmenterEntry(),
         golden=schema.Golden(file="", sha256="", tolerance={}),
     )
-    return Bundle(path, manifest, artefact, cast("OrtEngine", TorchEngine()))
+    return Bundle(path, manifest, artefact, TorchEngine())
 
 
 def predict(bundle: Bundle, corpus: Corpus, progress: Progress | None = None) -> Predictions:

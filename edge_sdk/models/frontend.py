@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_sdk.signal.logmel import exact_matrices
+from edge_sdk.signal.logmel import kaldi_matrices
 from edge_sdk.signal.spec import FrontEndSpec
 
 
@@ -107,7 +107,7 @@ class FoldedFrontEnd(nn.Module):
         if spec.kind != "kaldi-fbank":
             raise ValueError(f"front end: only kaldi-fbank can be folded, got {spec.kind!r}")
         self.spec = spec
-        analysis, mel = exact_matrices(spec)  # [frame, 2 * bins], [bins, mel_bins]
+        analysis, mel = kaldi_matrices(spec)  # [frame, 2 * bins], [bins, mel_bins]
         if spec.remove_dc:  # frame = first sample + running sum of differences, and the first sample drops out
             analysis = np.cumsum(analysis[::-1], axis=0)[::-1][1:]
         self.register_buffer("analysis", torch.from_numpy(analysis.T.copy()).float().unsqueeze(1), persistent=False)

@@ -7,20 +7,17 @@ matrix. :func:`kaldi_matrices` is the only place that builds it; the torch front
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.signal.spec import FrontEndSpec
 
-_Float = TypeVar("_Float", bound="np.floating[Any]")
-
 _FRAMES_AT_ONCE = 2048  # bounds the memory of long recordings
 
 
 @lru_cache(maxsize=32)
-def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Build the folded analysis: ``power = re² + im²`` of ``frame @ dft``, then ``log(max(power @ mel, floor))``.
 
     Returns
@@ -29,19 +26,13 @@ def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float32], npt.NDA
         ``[frame_samples, 2 * bins]``, bins = fft_size // 2 + 1: real parts, then imaginary parts. ``spec.scale`` is
         folded in.
     mel
-        ``[bins, mel_bins]`` triangles on Kaldi's mel scale. Both built in float64, read-only, cached per spec.
+        ``[bins, mel_bins]`` triangles on Kaldi's mel scale. Both float64, read-only, cached per spec.
 
     Raises
     ------
     ValueError
         If ``spec.kind`` is not ``kaldi-fbank``.
     """
-    dft, mel = exact_matrices(spec)
-    return _frozen(dft.astype(np.float32)), _frozen(mel.astype(np.float32))
-
-
-@lru_cache(maxsize=32)
-def exact_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     if spec.kind != "kaldi-fbank":
         raise ValueError(f"front end kind {spec.kind!r} is not implemented; use 'kaldi-fbank'")
     size = spec.frame_samples
@@ -59,7 +50,7 @@ def exact_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDA
     return _frozen(np.ascontiguousarray(dft)), _frozen(_mel_bank(spec))
 
 
-def _frozen(matrix: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
+def _frozen(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     matrix.setflags(write=False)
     return matrix
 
@@ -101,7 +92,7 @@ class LogMel:
 
     def __init__(self, spec: FrontEndSpec) -> None:
         self.spec = spec
-        self._dft, self._mel = exact_matrices(spec)
+        self._dft, self._mel = kaldi_matrices(spec)
         self._carry: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._skip = 0  # samples between frames, where the hop is longer than the frame
 

@@ -38,18 +38,20 @@ def cut_out(blocks: Iterator[AudioBlock], losses: Losses) -> Iterator[AudioBlock
     if not losses:
         yield from blocks
         return
-    lost, end = 0, 0
+    lost, end, ahead = 0, 0, 0  # ``ahead``: the first loss that does not lie behind yet
     for block in blocks:
         position, end = block.first_sample, block.first_sample + block.samples.size
-        for first, count in losses:
-            if first >= end or first + count <= position:
-                continue
+        while ahead < len(losses) and losses[ahead][0] < end:
+            first, after = losses[ahead][0], sum(losses[ahead])
             if first > position:
                 yield _part(block, position, first, lost)
-                lost = 0
-            upto = min(end, first + count)
-            lost += upto - max(position, first)
-            position = upto
+                position, lost = first, 0
+            upto = min(end, after)
+            lost += max(0, upto - position)
+            position = max(position, upto)
+            if after > end:
+                break  # it goes on in the next block
+            ahead += 1
         if position < end:
             yield _part(block, position, end, lost)
             lost = 0

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_sdk.corpora import SITES as CORPUS_SITES
 from firmware_bridge import cobs
+from firmware_bridge.constants import SITES
 from firmware_bridge.errors import ProtocolError
 from firmware_bridge.messages import (
     Audio,
@@ -127,3 +129,8 @@ def test_long_names_are_cut_between_characters() -> None:
     info = parse(Frame(MessageType.INFO, payload=Info("ü" * 9 + "x", "plain").pack()))
     assert isinstance(info, Info)
     assert info.serial == "ü" * 8
+
+
+def test_the_wire_names_body_sites_as_the_corpora_do() -> None:
+    """The bridge stands alone and keeps its own list; a classifier conditioned on the site must know every name."""
+    assert (None, *CORPUS_SITES) == SITES

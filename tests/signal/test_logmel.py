@@ -66,11 +66,11 @@ def test_scale_shifts_the_log() -> None:
     np.testing.assert_allclose(shifted, 2 * np.log(32768.0), atol=1e-4)
 
 
-def test_matrices_are_float32_shared_and_read_only() -> None:
+def test_matrices_are_float64_shared_and_read_only() -> None:
     dft, mel = kaldi_matrices(SPEC)
     assert dft.shape == (128, 2 * 65)
     assert mel.shape == (65, 64)
-    assert dft.dtype == mel.dtype == np.float32
+    assert dft.dtype == mel.dtype == np.float64
     assert kaldi_matrices(replace(SPEC))[0] is dft
     assert not dft.flags.writeable
     assert not mel.flags.writeable

@@ -41,7 +41,7 @@ def tiny_spec(rate_hz: int = 4000) -> FrontEndSpec:
 
 def tiny_graph(spec: FrontEndSpec, *, seed: int = 0) -> bytes:
     """``pcm [B, window_samples]`` → ``logits [B, 4]`` with random weights."""
-    dft, mel = kaldi_matrices(spec)
+    dft, mel = (matrix.astype(np.float32) for matrix in kaldi_matrices(spec))
     bins = mel.shape[0]
     rng = np.random.default_rng(seed)
     constants = {
