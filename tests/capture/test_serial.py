@@ -26,6 +26,7 @@ from tests.support.link import emulated, on_grid
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 4000
+PATIENT_S = 60.0  # of queue, where sound plays faster than life: a pause of a busy machine must not count as loss
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_damage_on_the_line_is_lost_frames_counted_to_the_sample(
     faults = Faults(flip=1e-4, drop_every=10_000)
     sink = Heard()
     with emulated(tmp_path / "link", sound, RATE, faults, speed=8) as device, SerialSource(str(tmp_path / "link")) as s:
-        stats = Session(s, bundle, [sink]).run()
+        stats = Session(s, bundle, [sink], queue_s=PATIENT_S).run()
     report = device.report
     assert report.drops > 0 and report.flips > 0
     assert stats.samples_lost > 0
@@ -103,7 +104,7 @@ def test_a_cable_pulled_and_put_back_costs_what_the_device_counted(
     sink = Heard()
     faults = Faults(unplugs=(Unplug(1.0, away_s),))
     with emulated(tmp_path / "link", sound, RATE, faults, speed=4), SerialSource(str(tmp_path / "link")) as source:
-        stats = Session(source, bundle, [sink]).run()
+        stats = Session(source, bundle, [sink], queue_s=PATIENT_S).run()
     assert without_hiccups(sink.states) == ["recovering", "healthy"]
     assert stats.samples_in + stats.samples_lost == sound.size, "to the sample"
     gaps = [e for e in sink.events if isinstance(e, Gap)]
@@ -118,7 +119,7 @@ def test_a_device_that_restarts_is_lost_for_as_long_as_the_clock_says(
     sink = Heard()
     faults = Faults(unplugs=(Unplug(1.0, 0.8, reboot=True),))
     with emulated(tmp_path / "link", sound[: 6 * RATE], RATE, faults), SerialSource(str(tmp_path / "link")) as source:
-        stats = Session(source, bundle, [sink]).run()
+        stats = Session(source, bundle, [sink], queue_s=PATIENT_S).run()
     assert without_hiccups(sink.states) == ["recovering", "healthy"]
     assert 0.7 * RATE < stats.samples_lost < 3 * RATE
     assert [b.first_sample for b in sink.blocks] == sorted(b.first_sample for b in sink.blocks)
@@ -126,15 +127,17 @@ def test_a_device_that_restarts_is_lost_for_as_long_as_the_clock_says(
 
 def test_a_device_that_falls_silent_is_stalled_not_lost(tmp_path: Path, bundle: Bundle, sound: np.ndarray) -> None:
     sink = Heard()
-    faults = Faults(stalls=(Stall(1.5, 2.0),))
+    faults = Faults(stalls=(Stall(1.5, 1.2),))  # the burst after it fits into the session's queue, 2 s
     with (
         emulated(tmp_path / "link", sound[: 4 * RATE], RATE, faults, buffer_s=9) as device,
         SerialSource(str(tmp_path / "link")) as source,
     ):
-        stats = Session(source, bundle, [sink]).run()
+        session = Session(source, bundle, [sink])
+        stats = session.run()
     assert "stalled" in sink.states and set(without_hiccups(sink.states)) <= {"healthy"}
     assert stats.samples_in + stats.samples_lost == 4 * RATE
-    assert (stats.samples_lost > 0) == (device.report.dropped_blocks > 0)
+    lost_on_the_way = stats.samples_lost - session.overload.dropped  # a busy machine may drop, and counts what
+    assert (lost_on_the_way > 0) == (device.report.dropped_blocks > 0)
     sink.check_against(sound)
 
 
@@ -170,7 +173,7 @@ def test_what_is_no_device_is_told_in_one_line(tmp_path: Path, content: str | No
 def test_the_command_hears_the_same_breaths_as_from_a_file(tmp_path: Path, sound: np.ndarray) -> None:
     soundfile.write(tmp_path / "same.wav", sound, RATE, subtype="PCM_16")
     stetho = [sys.executable, "-m", "edge_sdk.cli.main"]
-    with emulated(tmp_path / "link", sound, RATE, Faults(unplugs=(Unplug(3.8, 0.1),)), speed=4, site_code=2):
+    with emulated(tmp_path / "link", sound, RATE, Faults(unplugs=(Unplug(7.6, 0.1),)), speed=2, site_code=2):
         line = [*stetho, "listen", f"serial:{tmp_path / 'link'}", "--json", "--record", str(tmp_path / "kept")]
         live = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert live.returncode == 0, live.stderr

@@ -97,7 +97,7 @@ class Device:
 def test_a_source_that_returns_goes_on_and_its_loss_is_a_gap(bundle: Bundle) -> None:
     sink, device = Attentive(), Device(4.0, lost_at=1.0, away_s=0.6, speed=4)
     told: list[Health] = []
-    session = Session(device, bundle, [sink], on_health=told.append)
+    session = Session(device, bundle, [sink], queue_s=50.0, on_health=told.append)
     stats = session.run()
     assert sink.states == [change.state for change in told]
     assert sink.states.count("recovering") == 1 and sink.states[-1] == "healthy"
@@ -111,7 +111,7 @@ def test_a_source_that_returns_goes_on_and_its_loss_is_a_gap(bundle: Bundle) -> 
 
 def test_silence_of_an_open_device_is_told_within_a_second(bundle: Bundle) -> None:
     sink = Attentive()
-    stats = Session(Device(3.0, silent=(1.0, 1.5), speed=4), bundle, [sink]).run()
+    stats = Session(Device(3.0, silent=(1.0, 1.5), speed=4), bundle, [sink], queue_s=50.0).run()
     assert set(sink.states) == {"stalled", "healthy"}
     heard = sink.blocks[RATE // STEP - 1].host_ns
     first = next(change for _, change in sink.changes if change.at_ns > heard)
