@@ -43,9 +43,17 @@ class CheckpointError(StethoError):
     """A checkpoint that is corrupt, of another model, or whose tensors do not match."""
 
 
+class TrainingError(StethoError):
+    """A training run that cannot go on: a loss that is not finite, memory that does not suffice."""
+
+
 class ExportError(StethoError):
     """A model that cannot be exported, quantised, compiled or verified as asked."""
 
 
 class MissingDependencyError(StethoError):
     """An optional package is absent; the message names the extra that brings it."""
+
+
+class ResultsError(StethoError):
+    """A file of results that is of another run or cannot be written."""

@@ -112,7 +112,7 @@ def screen_all(bundle: Bundle, paths: Sequence[Path], options: Options, *, jobs:
     """Every recording in the order given, whichever process was first."""
     if jobs == 1 or len(paths) == 1:
         for path in paths:
-            yield _screen(bundle, path, options)
+            yield screen_safely(bundle, path, options)
         return
     context = multiprocessing.get_context("spawn")  # threads of the engine do not survive a fork
     pool = ProcessPoolExecutor(min(jobs, len(paths)), context, initializer=_start_worker, initargs=(options,))
@@ -124,7 +124,8 @@ def screen_all(bundle: Bundle, paths: Sequence[Path], options: Options, *, jobs:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _screen(bundle: Bundle, path: Path, options: Options) -> Screened:
+def screen_safely(bundle: Bundle, path: Path, options: Options) -> Screened:
+    """As :func:`screen_recording`, with the reason of a failure instead of an exception."""
     try:
         return Screened(str(path), records=screen_recording(bundle, path, options))
     except Exception as error:  # whatever is wrong with one recording, the others shall be screened
@@ -144,4 +145,4 @@ def _start_worker(options: Options) -> None:
 
 def _screen_in_worker(path: Path) -> Screened:
     assert _worker is not None
-    return _screen(_worker[0], path, _worker[1])
+    return screen_safely(_worker[0], path, _worker[1])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -25,17 +25,31 @@ from edge_sdk.cli._common import (
     error_line,
     metadata_of,
 )
+from edge_sdk.cli._kept_results import KeptResults
 from edge_sdk.cli._screening import Options, Screened, find_recordings, screen_all
+from edge_sdk.cli._screening_ray import screen_on_ray
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from edge_sdk.runtime.bundle import Bundle
+
+ScreenEngine: TypeAlias = Literal["local", "ray"]
 
 
 def screen(
     paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of wav/flac files.", metavar="FILE|DIR")],
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; 1, on Ray all cores.")] = None,
+    engine: Annotated[ScreenEngine, typer.Option("--engine", help="This machine, or a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of the Ray cluster; absent: one on this machine.", metavar="A")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Keep JSON lines here; a run that was stopped goes on from them.", metavar="F"),
+    ] = None,
     channel: ChannelOption = "0",
     cycles: Annotated[bool, typer.Option("--cycles", help="Show every breath, also of many files.")] = False,
     site: SiteOption = None,
@@ -56,14 +70,50 @@ def screen(
     recordings = find_recordings(paths)
     one = len(recordings) == 1
     done: list[Screened] = []
-    with _progress(len(recordings), quiet=one) as watch:
-        for item in watch(screen_all(loaded, recordings, options, jobs=jobs)):
+    with ExitStack() as stack:
+        watch = stack.enter_context(_progress(len(recordings), quiet=one))
+        kept = None if results is None else stack.enter_context(closing(KeptResults(results, _run_of(loaded, options))))
+        for item in watch(_answers(loaded, recordings, options, engine, address, jobs, kept)):
             done.append(Screened(item.source, item.records[-1:], item.error))
             _report(item, json=json, cycles=cycles or one)
     if not json and not one:
         _show_table(done, loaded.labels, [path for path in paths if path.is_dir()])
     if any(item.error is not None for item in done):
         raise typer.Exit(1)
+
+
+def _answers(
+    bundle: Bundle,
+    recordings: list[Path],
+    options: Options,
+    engine: ScreenEngine,
+    address: str | None,
+    jobs: int | None,
+    kept: KeptResults | None,
+) -> Iterator[Screened]:
+    """Those kept from before, then the others as they are done."""
+    known = kept.done if kept is not None else {}
+    yield from (known[str(path)] for path in recordings if str(path) in known)
+    rest = [path for path in recordings if str(path) not in known]
+    if not rest:
+        return
+    if engine == "ray":
+        answers = screen_on_ray(rest, options, address=address, workers=jobs)
+    else:
+        answers = screen_all(bundle, rest, options, jobs=jobs or 1)
+    yield from answers if kept is None else kept.keeping(answers)
+
+
+def _run_of(bundle: Bundle, options: Options) -> dict[str, Any]:
+    """What kept results depend on."""
+    return {
+        "bundle": bundle.manifest.name,
+        "version": bundle.manifest.version,
+        "artefact": bundle.artefact.format,
+        "sha256": bundle.artefact.sha256,
+        "channel": options.channel,
+        "metadata": dict(options.metadata),
+    }
 
 
 def _report(item: Screened, *, json: bool, cycles: bool) -> None:

@@ -1,0 +1,69 @@
+"""``stetho screen --engine ray``: on two nodes, the same answers, also when one of them dies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge_sdk.cli._screening import Options, Screened, screen_all
+from edge_sdk.cli._screening_ray import screen_on_ray
+from edge_sdk.errors import EngineError
+from edge_sdk.runtime.bundle import load_bundle
+from edge_sdk.sources.phantom import PhantomSource
+
+RATE = 4000
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Sixteen short recordings, one of them no audio."""
+    folder = tmp_path_factory.mktemp("archive")
+    with PhantomSource("asthma", duration_s=40.0, sample_rate=RATE) as patient:
+        sound = np.concatenate([block.samples for block in patient])
+    for number in range(16):
+        soundfile.write(folder / f"{number:02}.wav", sound[number * RATE : (number + 12) * RATE], RATE)
+    (folder / "03.wav").write_text("no audio")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    nodes.shutdown()
+
+
+def plain(items: list[Screened]) -> list[tuple[str, str, bool]]:
+    """Comparable, in the order of the sources; how long it took does not count."""
+
+    def without_time(records: tuple[dict[str, Any], ...]) -> str:
+        return json.dumps([{k: v for k, v in r.items() if k != "latency_ms"} for r in records], sort_keys=True)
+
+    return sorted((item.source, without_time(item.records), item.error is None) for item in items)
+
+
+def test_two_nodes_answer_as_one_machine_and_a_dead_node_loses_nothing(recordings: list[Path], cluster: Any) -> None:
+    options = Options("default")
+    expected = plain(list(screen_all(load_bundle("default"), recordings, options, jobs=1)))
+    assert sum(not fine for _, _, fine in expected) == 1
+    seen: list[Screened] = []
+    for item in screen_on_ray(recordings, options, address=cluster.address, workers=None):
+        seen.append(item)
+        if len(seen) == 1:
+            cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    assert plain(seen) == expected
+
+
+def test_no_cluster_is_one_line_at_once(recordings: list[Path]) -> None:
+    with pytest.raises(EngineError, match="ray status") as caught:
+        next(screen_on_ray(recordings, Options("default"), address="127.0.0.1:9", workers=None))
+    assert "\n" not in str(caught.value)
