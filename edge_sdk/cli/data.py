@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_sdk.cli._common import JsonOption, emit_json
+from edge_sdk.corpora.registry import corpus_names
 
 if TYPE_CHECKING:
     from edge_sdk.corpora.check import CheckReport, Progress
@@ -24,7 +25,7 @@ def _data() -> None:
 
 @app.command()
 def check(
-    corpus: Annotated[str, typer.Argument(help="sprsound, kauh, hls_cmds, hf_lung_clips or csv.", metavar="CORPUS")],
+    corpus: Annotated[str, typer.Argument(help=f"One of {corpus_names()}.", metavar="CORPUS")],
     root: Annotated[Path, typer.Argument(help="The publisher's folder.", metavar="ROOT")],
     partial: Annotated[bool, typer.Option("--partial", help="Accept a copy that is not complete.")] = False,
     json: JsonOption = False,
@@ -84,18 +85,29 @@ def _rows(report: CheckReport) -> Iterator[tuple[str, str, str]]:
             yield name, str(counts[name]), str(published.get(name, ""))
     yield "hours", f"{counts['hours']:.2f}", ""
     yield "rates", _tally(counts["rates_hz"], " Hz"), f"{published['rate_hz']} Hz" if "rate_hz" in published else ""
-    stated = published.get("splits", {})
+    stated, classes = published.get("splits", {}), published.get("split_classes", {})
     for split in sorted({*counts["splits_published"], *stated}):
-        yield f"split {split}", _split(counts["splits_published"].get(split)), _split(stated.get(split))
+        there, said = counts["splits_published"].get(split), stated.get(split)
+        yield f"split {split}", _split(there, said or there), _split(said, said)
+        for label, number in classes.get(split, {}).items():
+            yield f"split {split}: {label}", str(counts["split_classes"].get(split, {}).get(label, 0)), str(number)
+    if "patients_in_train_and_test" in published:
+        found, stated_names = (", ".join(table["patients_in_train_and_test"]) for table in (counts, published))
+        yield "patients in train and test", found or "none", stated_names
+    if "categories" in published:
+        yield "different recording labels", str(len(counts["recording_labels"])), str(published["categories"])
     for split, row in counts.get("splits_csv", {}).items():
-        yield f"split.csv {split}", _split(row), ""
+        yield f"split.csv {split}", _split(row, row), ""
     for title, key in (
         ("recording labels", "recording_labels"),
         ("event types", "event_types"),
         ("classes", "classes"),
+        ("phases", "phases"),
+        ("sounds", "sounds"),
     ):
-        for name, count in counts[key].items():
-            yield f"{title}: {name}", str(count), ""
+        found, said = counts.get(key, {}), published.get(key, {})
+        for name in dict.fromkeys((*found, *said)):
+            yield f"{title}: {name}", str(found.get(name, 0)), str(said.get(name, ""))
 
 
 def _tally(counts: dict[str, int], unit: str) -> str:
@@ -104,10 +116,9 @@ def _tally(counts: dict[str, int], unit: str) -> str:
     return ", ".join(f"{value}{unit} × {count}" for value, count in counts.items()) or "–"
 
 
-def _split(row: dict[str, Any] | None) -> str:
+def _split(row: dict[str, int] | None, shown: dict[str, int] | None) -> str:
+    """Those counts of a split that ``shown`` has, so that found and published read alike."""
     if row is None:
         return "–"
-    parts = [f"{row['recordings']} recordings"]
-    if row.get("events"):
-        parts.append(f"{row['events']} events")
-    return ", ".join(parts)
+    names = [name for name in ("recordings", "patients", "events") if shown and shown.get(name)]
+    return ", ".join(f"{row.get(name, 0)} {name}" for name in names) or "–"

@@ -1,6 +1,33 @@
 """Corpora of respiratory sounds behind one table of recordings and annotated breaths. Without torch."""
 
-from edge_sdk.corpora.loading import REGISTRY, load_corpus
-from edge_sdk.corpora.table import LABELS, OTHER, SEXES, SITES, Corpus, Cycle, Fault, Recording
+from edge_sdk.corpora.loading import load_corpus
+from edge_sdk.corpora.registry import REGISTRY
+from edge_sdk.corpora.table import (
+    LABELS,
+    OTHER,
+    PHASES,
+    SEXES,
+    SITES,
+    Corpus,
+    Cycle,
+    Fault,
+    PhaseEvent,
+    Recording,
+    SoundEvent,
+)
 
-__all__ = ["LABELS", "OTHER", "REGISTRY", "SEXES", "SITES", "Corpus", "Cycle", "Fault", "Recording", "load_corpus"]
+__all__ = [
+    "LABELS",
+    "OTHER",
+    "PHASES",
+    "REGISTRY",
+    "SEXES",
+    "SITES",
+    "Corpus",
+    "Cycle",
+    "Fault",
+    "PhaseEvent",
+    "Recording",
+    "SoundEvent",
+    "load_corpus",
+]

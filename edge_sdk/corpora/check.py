@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.corpora._files import audio_header, samples_digest
-from edge_sdk.corpora.loading import CorpusEntry, Publication, entry_of, measure, usable
+from edge_sdk.corpora.counts import count, discrepancies, published, split_counts
+from edge_sdk.corpora.loading import measure, usable
+from edge_sdk.corpora.registry import Publication, entry_of
 from edge_sdk.corpora.splits import SPLIT_FILE, apply_split_file, patients_by_split, shared_patients
 from edge_sdk.corpora.table import Corpus, Cycle, Recording
 from edge_sdk.errors import AudioError, CorpusError
@@ -74,7 +76,7 @@ def check_corpus(name: str, root: Path | str, *, progress: Progress | None = Non
         Unknown corpus, no such folder, or nothing of the corpus in it.
     """
     entry = entry_of(name)
-    published_split = measure(entry.load(Path(root)))
+    published_split = measure(entry.load(Path(root)), entry.overrun_s)
     used = apply_split_file(published_split)
     resplit = used is not published_split
     corpus = replace(published_split, faults=used.faults)  # the splits as published, for the counts
@@ -89,82 +91,18 @@ def check_corpus(name: str, root: Path | str, *, progress: Progress | None = Non
         *_split_problems(published_split, "the publisher's split"),
     ]
     readable = usable(corpus)  # an annotation without its audio is no recording
-    counts = _counts(readable)
+    counts = count(readable)
     if resplit:
-        counts["splits_csv"] = _split_counts(usable(used))
+        counts["splits_csv"] = split_counts(usable(used))
     return CheckReport(
         entry.name,
         entry.title,
         Path(root),
         counts,
-        _published(entry.published),
-        tuple(_discrepancies(entry, readable)),
+        published(entry.published),
+        tuple(discrepancies(entry.published, readable)),
         tuple(problems),
     )
-
-
-def _counts(corpus: Corpus) -> dict[str, Any]:
-    return {
-        "recordings": len(corpus.recordings),
-        "patients": len(corpus.patients),
-        "events": len(corpus.cycles),
-        "hours": round(sum(r.duration_s or 0.0 for r in corpus.recordings) / 3600, 3),
-        "rates_hz": _tally(str(r.sample_rate) for r in corpus.recordings if r.sample_rate),
-        "recording_labels": _tally(r.raw_label for r in corpus.recordings if r.raw_label),
-        "event_types": _tally(c.raw_label for c in corpus.cycles),
-        "classes": _tally(c.label for c in corpus.cycles),
-        "splits_published": _split_counts(corpus),
-    }
-
-
-def _tally(values: Iterator[str]) -> dict[str, int]:
-    return dict(Counter(values).most_common())
-
-
-def _split_counts(corpus: Corpus) -> dict[str, dict[str, int]]:
-    events = Counter(cycle.split for cycle in corpus.cycles)
-    recordings = Counter(recording.split for recording in corpus.recordings)
-    patients = patients_by_split(corpus)
-    return {
-        split: {"recordings": recordings[split], "patients": len(names), "events": events[split]}
-        for split, names in patients.items()
-    }
-
-
-def _published(publication: Publication | None) -> dict[str, Any]:
-    if publication is None:
-        return {}
-    totals = {
-        "recordings": publication.recordings,
-        "patients": publication.patients,
-        "events": publication.events,
-        "rate_hz": publication.rate_hz,
-    }
-    stated: dict[str, Any] = {name: value for name, value in totals.items() if value}
-    if publication.splits:
-        stated["splits"] = {
-            split: {"recordings": recordings, "events": events} for split, recordings, events in publication.splits
-        }
-    return stated
-
-
-def _discrepancies(entry: CorpusEntry, corpus: Corpus) -> Iterator[str]:
-    publication = entry.published
-    if publication is None:
-        return
-    rows = [
-        ("recordings", len(corpus.recordings), publication.recordings),
-        ("patients", len(corpus.patients), publication.patients),
-        ("events", len(corpus.cycles), publication.events),
-    ]
-    present = _split_counts(corpus)
-    for split, recordings, events in publication.splits:
-        found = present.get(split, {"recordings": 0, "events": 0})
-        rows.append((f"recordings in {split}", found["recordings"], recordings))
-        rows.append((f"events in {split}", found["events"], events))
-    for what, found_count, stated in rows:
-        if stated and found_count != stated:
-            yield f"{found_count} of {stated} {what}"
 
 
 def _audio_problems(corpus: Corpus, publication: Publication | None) -> Iterator[str]:
@@ -246,4 +184,6 @@ def _split_problems(corpus: Corpus, what: str) -> Iterator[str]:
     for (one, other), common in shared_patients(patients_by_split(corpus)).items():
         shown = ", ".join(common[:3]) + (", ..." if len(common) > 3 else "")
         design = " (by design: the intra-patient test)" if {one, other} == {"train", "intra_test"} else ""
+        if corpus.known_overlap and set(common) <= corpus.known_overlap:
+            design = " (known; train_leakfree is without them)"
         yield f"{what}: {len(common)} patients are in both {one} and {other}{design}: {shown}"

@@ -1,7 +1,8 @@
 """One-second clips of HF_Lung_V1, each starting where an inhalation or exhalation does (Hsu et al., PLoS ONE 2021).
 
 ``clips.csv``: file, recording, date_group, phase (I or E), split. There is no normal or abnormal: the clips teach
-where phases begin. Recordings of one date are very likely of one subject, so that the date stands in for the patient.
+where phases begin. Where they end is not said, so that ``Corpus.phases`` stays empty. Recordings of one date are very
+likely of one subject, so that the date stands in for the patient.
 """
 
 from __future__ import annotations

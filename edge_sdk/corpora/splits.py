@@ -62,6 +62,7 @@ def apply_split_file(corpus: Corpus) -> Corpus:
         ),
         faults=tuple(faults),
         groups={name: parts for name, parts in corpus.groups.items() if name not in names},
+        protocols=tuple(protocol for protocol in corpus.protocols if not names & set(protocol.splits)),
     )
 
 

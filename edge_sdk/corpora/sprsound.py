@@ -6,7 +6,8 @@ Folders, as published (``BioCAS2022/train2022_wav`` and so on) or without the ye
     test_json/intra_test_json/*.json, test_json/inter_test_json/*.json      test_wav/*.wav|flac
 
 File name: patient, age in years, sex (0 male, 1 female), site p1 … p4, number. Any subset of the annotation folders
-is a corpus. ``intra_test`` holds new recordings of patients of ``train``; ``inter_test`` holds new patients.
+is a corpus. ``intra_test`` holds new recordings of patients of ``train``; ``inter_test`` holds new patients. Without
+a ``split.csv`` that names one, ``val`` is a fifth of the patients of ``train``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from edge_sdk.corpora._files import audio_by_stem, existing_root, parse_number
+from edge_sdk.corpora.protocols import validation_inside_train
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, Recording
 from edge_sdk.errors import CorpusError
 
@@ -108,7 +110,8 @@ def load(root: Path) -> Corpus:
         for stem, path in stems.items()
         if stem not in seen
     ]
-    return Corpus(NAME, root, tuple(recordings), tuple(cycles), tuple(faults), GROUPS)
+    protocols = (validation_inside_train(),)
+    return Corpus(NAME, root, tuple(recordings), tuple(cycles), tuple(faults), GROUPS, protocols=protocols)
 
 
 def _annotation_files(bases: list[Path]) -> Iterator[tuple[str, Path]]:

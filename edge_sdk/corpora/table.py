@@ -1,18 +1,23 @@
 """One table behind every corpus: recordings and annotated breaths, with who, where and by which device.
 
-Columns of a recording: see :class:`Recording`; of a breath: :class:`Cycle`. Metadata that a corpus does not give is
-``None`` (UNKNOWN). The closed vocabularies are :data:`LABELS`, :data:`SITES` and :data:`SEXES`; devices are named as
+Columns of a recording: see :class:`Recording`; of a breath: :class:`Cycle`; of a half of a breath or an adventitious
+sound marked by itself: :class:`PhaseEvent`, :class:`SoundEvent`. Metadata that a corpus does not give is ``None``
+(UNKNOWN). The closed vocabularies are :data:`LABELS`, :data:`SITES` and :data:`SEXES`; devices are named as
 their makers name them (``Yunting II``, ``Littmann 3200``).
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_sdk.errors import CorpusError
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.WARNING)  # a leak is told even where the command line is set to errors only
 
 LABELS: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
 """The four classes."""
@@ -32,6 +37,11 @@ SITES: tuple[str, ...] = (
 """Chest regions; upper, middle and lower are not told apart, since half of the corpora do not."""
 
 SEXES: tuple[str, ...] = ("female", "male")
+
+PHASES: tuple[str, ...] = ("inspiration", "expiration")
+
+SOUNDS: tuple[str, ...] = ("crackle", "wheeze", "rhonchi", "stridor")
+"""Adventitious sounds that a publisher marks by themselves, independent of the breath they fall in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,8 @@ class Cycle:
     index: int  # position in the recording's annotation, from 0
     start_s: float
     end_s: float
-    label: str  # one of LABELS, or OTHER
-    raw_label: str
+    label: str  # one of the corpus's labels, or OTHER
+    raw_label: str  # as the publisher wrote it
     split: str | None = None
     site: str | None = None
     device: str | None = None
@@ -81,6 +91,35 @@ class Cycle:
     @property
     def duration_s(self) -> float:
         return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEvent:
+    """One marked inspiration or expiration of a recording."""
+
+    recording_id: str
+    start_s: float
+    end_s: float
+    phase: str  # one of PHASES
+
+
+@dataclass(frozen=True, slots=True)
+class SoundEvent:
+    """One adventitious sound of a recording, marked by itself."""
+
+    recording_id: str
+    start_s: float
+    end_s: float
+    sound: str  # one of SOUNDS
+
+
+@dataclass(frozen=True, slots=True)
+class SplitProtocol:
+    """A named way to divide a corpus beside its own split; its splits may overlap those of other protocols."""
+
+    splits: tuple[str, ...]  # names that ``Corpus.split`` takes
+    assign: Callable[[Corpus], Mapping[str, str]]  # recording id → one of ``splits``; absent: in none of them
+    leak: str = ""  # why figures of these splits do not count; logged as a warning whenever one is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +141,11 @@ class Corpus:
     cycles: tuple[Cycle, ...] = ()
     faults: tuple[Fault, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split name → the splits it unites
+    phases: tuple[PhaseEvent, ...] = ()  # in order of time within a recording
+    sounds: tuple[SoundEvent, ...] = ()
+    labels: tuple[str, ...] = LABELS  # what the labels of cycles and recordings are of; see ``labels.relabel``
+    protocols: tuple[SplitProtocol, ...] = ()
+    known_overlap: frozenset[str] = frozenset()  # patients that the publisher's own split has on both sides
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -118,7 +162,11 @@ class Corpus:
         """Names :meth:`split` takes, ``all`` included."""
         present = {recording.split for recording in self.recordings if recording.split is not None}
         united = {name for name, parts in self.groups.items() if present & set(parts)}
-        return (*sorted(present | united), "all")
+        named: list[str] = []
+        for protocol in self.protocols:
+            sides = set(protocol.assign(self).values()) - present - united
+            named += [name for name in protocol.splits if name in sides]
+        return (*sorted(present | united), *named, "all")
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -136,22 +184,40 @@ class Corpus:
             return self
         parts = {name, *self.groups.get(name, ())}
         kept = self.where(lambda recording: recording.split in parts)
+        protocol = self.protocol_of(name)
+        if not kept.recordings and protocol is not None:
+            side_of = protocol.assign(self)
+            kept = self.where(lambda recording: side_of.get(recording.id) == name)
+            if protocol.leak:
+                _log.warning("%s, split %s: %s", self.name, name, protocol.leak)
         if not kept.recordings:
             raise CorpusError(
                 f"{self.name} at {self.root} has no split {name!r}; it has {', '.join(self.splits)} (--split)"
             )
         return kept
 
+    def protocol_of(self, split: str) -> SplitProtocol | None:
+        """The protocol that has a split of this name."""
+        return next((protocol for protocol in self.protocols if split in protocol.splits), None)
+
     def where(self, keep: Callable[[Recording], bool]) -> Corpus:
-        """The recordings that ``keep`` accepts, with their cycles and faults."""
+        """The recordings that ``keep`` accepts, with their cycles, phases, sounds and faults."""
         recordings = tuple(recording for recording in self.recordings if keep(recording))
         ids = {recording.id for recording in recordings}
         return replace(
             self,
             recordings=recordings,
             cycles=tuple(cycle for cycle in self.cycles if cycle.recording_id in ids),
+            phases=tuple(phase for phase in self.phases if phase.recording_id in ids),
+            sounds=tuple(sound for sound in self.sounds if sound.recording_id in ids),
             faults=tuple(fault for fault in self.faults if fault.recording_id is None or fault.recording_id in ids),
         )
+
+    def relabel(self, scheme: str) -> Corpus:
+        """The same corpus under another set of labels; see :func:`edge_sdk.corpora.labels.relabel`."""
+        from edge_sdk.corpora.labels import relabel
+
+        return relabel(self, scheme)
 
     def to_csv(self, path: Path) -> None:
         """Write the cycles (or, without cycles, the recordings) as the generic CSV that ``csv`` loads again."""

@@ -129,7 +129,7 @@ def test_bad_arguments_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path
     for arguments, message in (
         (("sprsound", tmp_path / "none"), "does not exist"),
         (("sprsound", tmp_path), "holds no SPRSound annotations"),
-        (("icbhi", tmp_path), "unknown corpus 'icbhi'"),
+        (("icbhy", tmp_path), "unknown corpus 'icbhy'; known are sprsound, kauh"),
     ):
         code, out, err = stetho(capsys, "data", "check", *arguments)
         assert (code, out) == (1, "")

@@ -71,6 +71,17 @@ def test_publishers_split_holds_where_there_is_no_split_file(sprsound_root: Path
     assert {c.split for c in corpus.split("inter_test").cycles} == {"inter_test"}
 
 
+def test_validation_patients_are_taken_from_train_where_no_split_file_names_them(
+    sprsound_root: Path, add_sprsound: Add
+) -> None:
+    for k in range(1, 11):
+        add_sprsound(f"{k}_3.0_0_p1_{k}")
+    corpus = load_corpus("sprsound", sprsound_root)
+    val, fit = corpus.split("val"), corpus.split("fit")
+    assert (len(val.patients), len(fit.patients)) == (2, 8)
+    assert not set(val.patients) & set(fit.patients)
+
+
 @pytest.mark.parametrize("split", ["inter_test", "test", "all"])
 def test_the_inter_patient_test_alone_is_a_root(sprsound_root: Path, add_sprsound: Add, split: str) -> None:
     add_sprsound("2_4.0_1_p3_3", "inter_test", suffix=".flac")

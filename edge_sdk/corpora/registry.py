@@ -1,0 +1,122 @@
+"""Names of corpora → loaders, and the counts that each publisher states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from edge_sdk.corpora.table import Corpus
+from edge_sdk.errors import CorpusError
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Counts that the publisher states; 0 or empty where none is stated."""
+
+    recordings: int = 0
+    patients: int = 0
+    events: int = 0  # annotated breaths
+    splits: tuple[tuple[str, int, int], ...] = ()  # name, recordings, events
+    rate_hz: int = 0
+    classes: tuple[tuple[str, tuple[int, ...]], ...] = ()  # split, events of each class in the order of LABELS
+    split_patients: tuple[tuple[str, int], ...] = ()  # split, patients
+    shared: tuple[str, ...] | None = None  # patients of both train and test; None: not stated
+    phases: tuple[tuple[str, int], ...] = ()  # phase, marked events
+    sounds: tuple[tuple[str, int], ...] = ()  # adventitious sound, marked events
+    categories: int = 0  # different recording labels
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusEntry:
+    """A row of the registry."""
+
+    name: str
+    title: str
+    module: str  # with ``load(root) -> Corpus``
+    published: Publication | None = None
+    overrun_s: float = 0.001  # how far an event may pass the end of its audio; annotations are rounded
+
+    @property
+    def load(self) -> Callable[[Path], Corpus]:
+        loader: Callable[[Path], Corpus] = import_module(self.module).load
+        return loader
+
+
+_ENTRIES = (
+    CorpusEntry(
+        "sprsound",
+        "SPRSound 2022",
+        "edge_sdk.corpora.sprsound",
+        # The publisher states the total of events; 6656 and 1004 stand in train_json and intra_test_json, and
+        # inter_test has the rest.
+        Publication(
+            2683,
+            292,
+            9089,
+            (("train", 1949, 6656), ("intra_test", 379, 1004), ("inter_test", 355, 1429)),
+            rate_hz=8000,
+        ),
+    ),
+    CorpusEntry("kauh", "KAUH", "edge_sdk.corpora.kauh", Publication(336, 112, rate_hz=4000)),
+    CorpusEntry("hls_cmds", "HLS-CMDS lung sounds", "edge_sdk.corpora.hls_cmds", Publication(50)),
+    CorpusEntry("hf_lung_clips", "HF_Lung_V1 phase clips", "edge_sdk.corpora.hf_lung_clips"),
+    CorpusEntry(
+        "icbhi",
+        "ICBHI 2017",
+        "edge_sdk.corpora.icbhi",
+        Publication(
+            920,
+            126,
+            6898,
+            (("train", 539, 4142), ("test", 381, 2756)),
+            classes=(("train", (2063, 1215, 501, 363)), ("test", (1579, 649, 385, 143))),
+            split_patients=(("train", 79), ("test", 49)),
+            shared=("156", "218"),
+        ),
+        overrun_s=0.25,  # cut and named; annotated against players that round
+    ),
+    CorpusEntry(
+        "hf_lung_v1",
+        "HF_Lung_V1",
+        "edge_sdk.corpora.hf_lung_v1",
+        Publication(
+            9765,
+            splits=(("train", 7809, 0), ("test", 1956, 0)),
+            rate_hz=4000,
+            phases=(("inspiration", 34095), ("expiration", 18349)),
+            sounds=(("crackle", 15606), ("wheeze", 8457), ("rhonchi", 4740), ("stridor", 686)),
+        ),
+    ),
+    CorpusEntry(
+        "esc50",
+        "ESC-50",
+        "edge_sdk.corpora.esc50",
+        Publication(2000, splits=tuple((f"fold{k}", 400, 0) for k in range(1, 6)), rate_hz=44100, categories=50),
+    ),
+    CorpusEntry("csv", "generic CSV", "edge_sdk.corpora.generic_csv"),
+)
+
+REGISTRY: dict[str, CorpusEntry] = {entry.name: entry for entry in _ENTRIES}
+"""Every corpus by name."""
+
+
+def corpus_names() -> str:
+    """Names for a help text: ``icbhi, sprsound, ... or csv``."""
+    *names, last = REGISTRY
+    return f"{', '.join(names)} or {last}"
+
+
+def entry_of(name: str) -> CorpusEntry:
+    """The registry's row; names are taken in any case, with ``-`` for ``_``.
+
+    Raises
+    ------
+    CorpusError
+        No such corpus; the message lists those there are.
+    """
+    entry = REGISTRY.get(name.lower().replace("-", "_"))
+    if entry is None:
+        raise CorpusError(f"unknown corpus {name!r}; known are {', '.join(REGISTRY)}")
+    return entry
