@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edge_sdk.models.network import GridMix, Network
 from edge_sdk.signal.spec import FrontEndSpec
 
 
@@ -48,7 +49,7 @@ class _Residual(nn.Module):
         return torch.relu(x + self.second(self.first(x)))
 
 
-class Compact(nn.Module):
+class Compact(Network):
     """Log-mel picture of one breath → logits over the classes.
 
     Parameters
@@ -87,14 +88,21 @@ class Compact(nn.Module):
             inputs = channels
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
+        self.embedding_dim = 2 * inputs
         self.head = nn.Linear(2 * inputs, classes)
 
-    def forward(self, features: Tensor, metadata: Any = None) -> Tensor:
-        """``[B, 1, M, T]`` features → ``[B, classes]`` logits; metadata is accepted and not used."""
+    def embed(self, features: Tensor, metadata: Any = None, *, mix: GridMix | None = None) -> Tensor:
+        """``[B, 1, M, T]`` → ``[B, 2C]``; metadata is accepted and not used, ``mix`` acts after the first stage."""
         if self.changes:
             features = torch.cat([features, features - features.mean(dim=3, keepdim=True)], dim=1)  # [B, 2, M, T]
-        maps = self.stages(features)  # [B, C, M', T']
+        if mix is None:
+            maps = self.stages(features)  # [B, C, M', T']
+        else:
+            maps = self.stages[1:](mix(self.stages[0](features)))
         per_frame = maps.mean(dim=2)  # [B, C, T']
         # the mean sees what lasts (wheeze), the maximum over time what is brief (crackle)
-        pooled = torch.cat([per_frame.mean(dim=2), per_frame.amax(dim=2)], dim=1)  # [B, 2C]
-        return self.head(self.dropout(pooled))
+        return torch.cat([per_frame.mean(dim=2), per_frame.amax(dim=2)], dim=1)  # [B, 2C]
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """``[B, 2C]`` → ``[B, classes]``."""
+        return self.head(self.dropout(embedding))

@@ -96,3 +96,51 @@ register(
         title="compact CNN for one breath on an edge device",
     )
 )
+
+register(
+    ModelEntry(
+        name="dass",
+        builder="edge_sdk.models.dass:Dass",
+        sizes=("tiny", "small", "base", "medium"),
+        title="DASS: VMamba state space network on spectrograms; Lung-SRAD with Gaussian smoothing",
+        paper="https://arxiv.org/abs/2407.04082",
+    )
+)
+
+register(
+    ModelEntry(
+        name="mri-net",
+        builder="edge_sdk.models.mri_net:MriNet",
+        sizes=("tiny", "small", "base"),
+        title="MRI-Net: interlaced convolutions beside an HTS-AT Swin transformer, weighed per channel",
+    )
+)
+
+register(
+    ModelEntry(
+        name="ast",
+        builder="edge_sdk.models.ast:Ast",
+        sizes=("tiny", "small", "base"),
+        title="Audio Spectrogram Transformer; option 'conditioning' makes it GRF, FiLM, TAFiLM or SoftFiLM",
+        paper="https://arxiv.org/abs/2104.01778",
+    )
+)
+
+register(
+    ModelEntry(
+        name="lung-adapter",
+        builder="edge_sdk.models.lung_adapter:LungAdapter",
+        sizes=("tiny", "small", "base"),
+        title="LungAdapter: small trained adapters inside a frozen AST",
+    )
+)
+
+register(
+    ModelEntry(
+        name="add",
+        builder="edge_sdk.models.add:Add",
+        sizes=("tiny", "small", "base"),
+        title="ADD: adaptive frequency filter and differential attention before an AST",
+        paper="https://arxiv.org/abs/2506.02505",
+    )
+)

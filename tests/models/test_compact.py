@@ -7,6 +7,8 @@ import torch
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.models import MODELS, build_model, count_parameters
+from edge_sdk.models.compact import Compact
+from edge_sdk.models.network import Network
 from edge_sdk.models.registry import ModelEntry, register
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -36,6 +38,24 @@ def test_constant_offset_per_bin_reaches_only_half_of_the_input() -> None:
     model(picture + torch.randn(1, 1, 48, 1))
     torch.testing.assert_close(seen[0][:, 1], seen[1][:, 1], atol=1e-5, rtol=0)
     assert not torch.allclose(seen[0][:, 0], seen[1][:, 0])
+
+
+def test_embedding_is_what_the_head_classifies() -> None:
+    model = build_model("compact", size="tiny", classes=4, front_end=FrontEndSpec()).eval()
+    assert isinstance(model, Network)
+    picture = torch.randn(2, 1, 48, 60)
+    outputs = model.outputs(picture)
+    assert outputs.embedding.shape == (2, model.embedding_dim)
+    torch.testing.assert_close(outputs.logits, model(picture), atol=0, rtol=0)
+    torch.testing.assert_close(model.embed(picture, mix=lambda maps: maps), outputs.embedding, atol=0, rtol=0)
+
+
+def test_names_of_the_shipped_weights_stay_what_they_are() -> None:
+    state = Compact(4, "base").state_dict()
+    assert list(state)[:2] == ["stages.0.0.weight", "stages.0.1.weight"]
+    assert list(state)[-2:] == ["head.weight", "head.bias"]
+    assert state["head.weight"].shape == (4, 128)
+    assert len(state) == 50
 
 
 def test_base_stays_compact() -> None:
