@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_sdk.signal.logmel import kaldi_matrices
+from edge_sdk.signal.logmel import DECIBEL, analysis_matrices
 from edge_sdk.signal.spec import FrontEndSpec
 
 
@@ -20,7 +20,7 @@ def normalise(logmel: Tensor, spec: FrontEndSpec) -> Tensor:
     Parameters
     ----------
     logmel : Tensor
-        Natural-log mel energies, ``[B, M, T]``.
+        Log mel energies, ``[B, M, T]``: natural log, or dB for ``stft-db``.
     spec : FrontEndSpec
         ``none``; ``fixed``: ``(x - mean) / std``; ``instance``: minus a mix of the clip's mean and each mel bin's mean
         over time (this removes a device's fixed frequency response), divided by what standard deviation is left.
@@ -92,7 +92,7 @@ class FoldedFrontEnd(nn.Module):
     """The whole analysis as one ``Conv1d``, a square and a mel matrix: ``[B, N]`` PCM → ``[B, 1, M, T]``.
 
     DC removal, pre-emphasis, window, zero padding and DFT are linear in the frame, so they fold into one matrix that is
-    built in float64 and stored in float32.
+    built in float64 and stored in float32. ``stft-db`` first reflects the clip at both ends by half a frame.
 
     Where DC is removed, a frame's mean does not count and the frame is as good as its differences. The convolution then
     runs on ``x[n] - x[n-1]``: a rumble near full scale shrinks by 30 dB before anything is rounded, and the faint high
@@ -104,23 +104,27 @@ class FoldedFrontEnd(nn.Module):
 
     def __init__(self, spec: FrontEndSpec) -> None:
         super().__init__()
-        if spec.kind != "kaldi-fbank":
-            raise ValueError(f"front end: only kaldi-fbank can be folded, got {spec.kind!r}")
         self.spec = spec
-        analysis, mel = kaldi_matrices(spec)  # [frame, 2 * bins], [bins, mel_bins]
+        analysis, mel = analysis_matrices(spec)  # [frame, 2 * bins], [bins, mel_bins]
         if spec.remove_dc:  # frame = first sample + running sum of differences, and the first sample drops out
             analysis = np.cumsum(analysis[::-1], axis=0)[::-1][1:]
         self.register_buffer("analysis", torch.from_numpy(analysis.T.copy()).float().unsqueeze(1), persistent=False)
         self.register_buffer("mel", torch.from_numpy(mel.T.copy()).float().unsqueeze(2), persistent=False)
 
     def log_mel(self, pcm: Tensor) -> Tensor:
-        """``[B, N]`` PCM in ±1 → ``[B, M, T]`` natural-log mel energies."""
-        if self.spec.remove_dc:
+        """``[B, N]`` PCM in ±1 → ``[B, M, T]`` log mel energies: natural log, or dB for ``stft-db``."""
+        spec = self.spec
+        decibels = spec.kind == "stft-db"
+        if spec.remove_dc:
             pcm = pcm[:, 1:] - pcm[:, :-1]
-        parts = F.conv1d(pcm.unsqueeze(1), self.analysis, stride=self.spec.hop_samples) ** 2  # [B, 2 * bins, T]
+        wave = pcm.unsqueeze(1)  # [B, 1, N]
+        if decibels:
+            wave = F.pad(wave, (spec.fft_size // 2, spec.fft_size // 2), mode="reflect")
+        parts = F.conv1d(wave, self.analysis, stride=spec.hop_samples) ** 2  # [B, 2 * bins, T]
         real, imaginary = parts.chunk(2, dim=1)
         energy = F.conv1d(real + imaginary, self.mel)  # [B, M, T]
-        return torch.log(torch.clamp(energy, min=self.spec.log_floor))
+        logarithm = torch.log(torch.clamp(energy, min=spec.log_floor))
+        return DECIBEL * logarithm if decibels else logarithm
 
     def forward(self, pcm: Tensor) -> Tensor:
         """``[B, N]`` PCM in ±1 → ``[B, 1, M, T]`` features."""

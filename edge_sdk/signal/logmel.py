@@ -1,7 +1,7 @@
-"""Log-mel features in numpy, incremental and in one piece: Kaldi fbank with its linear part folded into one matrix.
+"""Log-mel features in numpy, incremental and in one piece, with all that is linear within a frame in one matrix.
 
-DC removal, pre-emphasis, window, zero padding and DFT are all linear within a frame, so they are one float64-built
-matrix. :func:`kaldi_matrices` is the only place that builds it; the torch front end of the models takes it from here.
+DC removal, pre-emphasis, window, zero padding and DFT are linear, so they are one float64-built matrix.
+:func:`analysis_matrices` is the only place that builds it; the torch front end of the models takes it from here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from edge_sdk.signal.spec import FrontEndSpec
 
+DECIBEL = float(10.0 / np.log(10.0))  # of one unit of natural-log power
 _FRAMES_AT_ONCE = 2048  # bounds the memory of long recordings
+
+
+def analysis_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Build ``(dft, mel)`` of either kind of front end; see :func:`kaldi_matrices` and :func:`stft_matrices`."""
+    return stft_matrices(spec) if spec.kind == "stft-db" else kaldi_matrices(spec)
 
 
 @lru_cache(maxsize=32)
@@ -34,7 +40,7 @@ def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDA
         If ``spec.kind`` is not ``kaldi-fbank``.
     """
     if spec.kind != "kaldi-fbank":
-        raise ValueError(f"front end kind {spec.kind!r} is not implemented; use 'kaldi-fbank'")
+        raise ValueError(f"front end: kaldi_matrices is for kind 'kaldi-fbank', got {spec.kind!r}")
     size = spec.frame_samples
     chain = np.eye(size)  # applied to column vectors: chain @ frame
     if spec.remove_dc:
@@ -44,10 +50,43 @@ def kaldi_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDA
         emphasis[0, 0] -= spec.preemphasis  # Kaldi repeats the first sample
         chain = emphasis @ chain
     chain = _window(spec)[:, None] * chain * spec.scale
-    bins = spec.fft_size // 2 + 1
-    angle = 2.0 * np.pi * np.outer(np.arange(bins), np.arange(size)) / spec.fft_size
-    dft = np.concatenate((np.cos(angle) @ chain, -np.sin(angle) @ chain)).T
-    return _frozen(np.ascontiguousarray(dft)), _frozen(_mel_bank(spec))
+    return _frozen(_real_dft(chain, spec.fft_size)), _frozen(_mel_bank(spec))
+
+
+@lru_cache(maxsize=32)
+def stft_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Build the ``stft-db`` analysis of one frame: periodic Hann window, DFT of the frame's length, Slaney mel bands.
+
+    Returns
+    -------
+    dft
+        ``[frame_samples, 2 * bins]``, bins = frame_samples // 2 + 1: real parts, then imaginary parts; ``spec.scale``
+        folded in.
+    mel
+        ``[bins, mel_bins]`` triangles of unit area on Slaney's mel scale (the default of librosa and torchlibrosa).
+        Both float64, read-only, cached per spec.
+
+    Raises
+    ------
+    ValueError
+        If the spec asks for another kind, for pre-emphasis, DC removal or another window than ``hanning``.
+    """
+    if spec.kind != "stft-db":
+        raise ValueError(f"front end: stft_matrices is for kind 'stft-db', got {spec.kind!r}")
+    if spec.preemphasis or spec.remove_dc or spec.window_type != "hanning":
+        raise ValueError(
+            "front end: kind stft-db has a Hann window and neither pre-emphasis nor DC removal, which belong to "
+            "kaldi-fbank; set window_type: hanning, preemphasis: 0 and remove_dc: false"
+        )
+    size = spec.frame_samples
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)
+    return _frozen(_real_dft(np.diag(window * spec.scale), size)), _frozen(_slaney_bank(spec))
+
+
+def _real_dft(chain: npt.NDArray[np.float64], fft_size: int) -> npt.NDArray[np.float64]:
+    """DFT of ``chain @ frame`` as ``[frame, 2 * bins]``, to be applied to row vectors."""
+    angle = 2.0 * np.pi * np.outer(np.arange(fft_size // 2 + 1), np.arange(len(chain))) / fft_size
+    return np.ascontiguousarray(np.concatenate((np.cos(angle) @ chain, -np.sin(angle) @ chain)).T)
 
 
 def _frozen(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -78,6 +117,29 @@ def _hz_to_mel(hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 1127.0 * np.log1p(hz / 700.0)
 
 
+def _slaney_bank(spec: FrontEndSpec) -> npt.NDArray[np.float64]:
+    low, high = _hz_to_slaney(np.array([spec.low_hz, spec.high_hz]))
+    edges = _slaney_to_hz(np.linspace(low, high, spec.mel_bins + 2))
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    hz = np.arange(spec.fft_size // 2 + 1)[:, None] * spec.rate_hz / spec.fft_size
+    triangles = np.maximum(0.0, np.minimum((hz - left) / (centre - left), (right - hz) / (right - centre)))
+    return np.asarray(triangles * 2.0 / (right - left))
+
+
+# Slaney's Auditory Toolbox: linear below 1 kHz (15 mel), then 27 steps for each factor of 6.4
+_SLANEY_HZ, _SLANEY_MEL, _SLANEY_STEP = 200.0 / 3.0, 15.0, np.log(6.4) / 27.0
+
+
+def _hz_to_slaney(hz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    above = _SLANEY_MEL + np.log(np.maximum(hz, 1000.0) / 1000.0) / _SLANEY_STEP
+    return np.where(hz < 1000.0, hz / _SLANEY_HZ, above)
+
+
+def _slaney_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    above = 1000.0 * np.exp(_SLANEY_STEP * (np.maximum(mel, _SLANEY_MEL) - _SLANEY_MEL))
+    return np.where(mel < _SLANEY_MEL, mel * _SLANEY_HZ, above)
+
+
 class LogMel:
     """Incremental log-mel extractor: accepts blocks of any size and returns the frames that are complete.
 
@@ -88,11 +150,17 @@ class LogMel:
     ----------
     spec
         Front end; its normalisation is not applied here (a stream has no whole clip), see :func:`normalise`.
+
+    Raises
+    ------
+    ValueError
+        For kind ``stft-db``, whose first and last frames reflect a clip that a stream does not know as a whole.
     """
 
     def __init__(self, spec: FrontEndSpec) -> None:
+        if spec.kind == "stft-db":
+            raise ValueError("front end: stft-db needs the whole clip; use log_mel() instead of a stream")
         self.spec = spec
-        self._dft, self._mel = kaldi_matrices(spec)
         self._carry: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._skip = 0  # samples between frames, where the hop is longer than the frame
 
@@ -108,27 +176,36 @@ class LogMel:
         self._skip += max(0, used - held.size)
         if count == 0:
             return np.zeros((0, spec.mel_bins), dtype=np.float32)
-        frames = np.lib.stride_tricks.sliding_window_view(held, spec.frame_samples)[:: spec.hop_samples]  # [k, N]
-        return np.concatenate(
-            [self._analyse(frames[i : i + _FRAMES_AT_ONCE]) for i in range(0, count, _FRAMES_AT_ONCE)]
-        )
+        return _analyse(held, spec)
 
     def reset(self) -> None:
         """Forget the remainder: the next sample starts the first frame."""
         self._carry = np.zeros(0, dtype=np.float32)
         self._skip = 0
 
-    def _analyse(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        spectrum = frames @ self._dft  # [k, 2 * bins]
+
+def _analyse(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
+    """Every whole frame of ``[n]`` samples, n >= frame_samples: ``[k, mel_bins]`` log energies."""
+    dft, mel = analysis_matrices(spec)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, spec.frame_samples)[:: spec.hop_samples]  # [k, N]
+    parts = []
+    for begin in range(0, len(frames), _FRAMES_AT_ONCE):
+        spectrum = frames[begin : begin + _FRAMES_AT_ONCE] @ dft  # [k, 2 * bins]
         bins = spectrum.shape[1] // 2
         power = np.square(spectrum[:, :bins])
         power += np.square(spectrum[:, bins:])
-        energies = power @ self._mel  # [k, mel_bins]
-        return np.log(np.maximum(energies, self.spec.log_floor)).astype(np.float32)
+        parts.append(np.log(np.maximum(power @ mel, spec.log_floor)))  # [k, mel_bins]
+    scale = DECIBEL if spec.kind == "stft-db" else 1.0
+    return np.asarray(np.concatenate(parts) * scale, dtype=np.float32)
 
 
 def log_mel(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
     """Log-mel of ``[n]`` samples at ``spec.rate_hz`` in one piece: ``[mel_bins, frames_of(n)]``, not normalised."""
+    if spec.kind == "stft-db":
+        if spec.frames_of(samples.size) == 0:
+            return np.zeros((spec.mel_bins, 0), dtype=np.float32)
+        padded = np.pad(samples, spec.fft_size // 2, mode="reflect")
+        return np.ascontiguousarray(_analyse(padded, spec).T)
     return np.ascontiguousarray(LogMel(spec).accept(samples).T)
 
 

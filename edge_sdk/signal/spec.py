@@ -16,7 +16,12 @@ WindowType = Literal["povey", "hanning", "hamming"]
 
 @dataclass(frozen=True, slots=True)
 class FrontEndSpec:
-    """How PCM in ±1 becomes a ``[mel_bins, frames]`` log-mel picture (Kaldi fbank, no dither, edges snipped)."""
+    """How PCM in ±1 becomes a ``[mel_bins, frames]`` log-mel picture.
+
+    ``kaldi-fbank``: no dither, edges snipped, natural log. ``stft-db``: frames centred on the hops of a clip padded by
+    reflection, periodic Hann window, power spectrum, Slaney mel bands, 10 log10; it knows no ``preemphasis`` and no
+    ``remove_dc`` (set 0 and false), and ``log_floor`` is usually 1e-10 there.
+    """
 
     kind: FrontEndKind = "kaldi-fbank"
     rate_hz: int = 4000  # rate of the PCM that enters
@@ -62,16 +67,20 @@ class FrontEndSpec:
 
     @property
     def fft_size(self) -> int:
-        """Kaldi pads the frame to the next power of two."""
+        """Kaldi pads the frame to the next power of two; ``stft-db`` does not."""
+        if self.kind == "stft-db":
+            return self.frame_samples
         return 1 << (self.frame_samples - 1).bit_length()
 
     @property
     def frames(self) -> int:
-        """Frames of one clip (Kaldi ``snip_edges``)."""
+        """Frames of one clip (Kaldi ``snip_edges``; centred frames for ``stft-db``)."""
         return self.frames_of(self.window_samples)
 
     def frames_of(self, samples: int) -> int:
-        """Frames that ``samples`` samples give; 0 below one frame."""
+        """Frames that ``samples`` samples give; 0 below one frame (``stft-db``: where they are too few to reflect)."""
+        if self.kind == "stft-db":
+            return 1 + samples // self.hop_samples if samples > self.fft_size // 2 else 0
         if samples < self.frame_samples:
             return 0
         return 1 + (samples - self.frame_samples) // self.hop_samples

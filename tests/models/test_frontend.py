@@ -85,6 +85,6 @@ def test_level_of_a_recording_does_not_reach_the_model() -> None:
     torch.testing.assert_close(front_end(pcm), front_end(pcm * 0.1), atol=1e-3, rtol=0)
 
 
-def test_other_kinds_of_front_end_are_refused() -> None:
+def test_settings_that_an_stft_front_end_has_not_are_refused() -> None:
     with pytest.raises(ValueError, match="kaldi-fbank"):
         FoldedFrontEnd(FrontEndSpec(kind="stft-db"))

@@ -76,7 +76,7 @@ def test_matrices_are_float64_shared_and_read_only() -> None:
     assert not mel.flags.writeable
 
 
-def test_other_kinds_are_refused() -> None:
+def test_only_kaldi_features_are_streamed() -> None:
     with pytest.raises(ValueError, match="stft-db"):
         LogMel(replace(SPEC, kind="stft-db"))
 
