@@ -1,0 +1,33 @@
+"""Activations spelled so that an exported graph runs fast in ONNX Runtime; in torch eager they are torch's own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Exact GELU. The exporter's own spelling of it is none that ONNX Runtime fuses to one kernel; this one is."""
+    if not torch.compiler.is_compiling():
+        return F.gelu(x)
+    return 0.5 * (x * (torch.erf(x / math.sqrt(2.0)) + 1.0))
+
+
+def softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x))`` without overflow, in half precision too.
+
+    ONNX Runtime's own Softplus took over a quarter of a whole state space network's time.
+    """
+    if not torch.compiler.is_compiling():
+        return F.softplus(x)
+    return torch.relu(x) + torch.log(torch.exp(-x.abs()) + 1.0)
+
+
+class Gelu(nn.Module):
+    """`gelu` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu(x)
