@@ -1,9 +1,20 @@
-"""Threshold-free metrics of a binary score: area under the ROC curve and average precision, ties handled exactly."""
+"""Metrics of a binary score: area under the ROC curve, average precision and operating points, ties handled exactly."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What one threshold yields: positive from ``threshold`` on."""
+
+    threshold: float  # infinite where nothing may be called positive
+    sensitivity: float
+    specificity: float
 
 
 def auroc(positive: npt.ArrayLike, score: npt.ArrayLike) -> float | None:
@@ -53,6 +64,42 @@ def average_precision(positive: npt.ArrayLike, score: npt.ArrayLike) -> float | 
     hits = np.cumsum(positives)
     precision = hits / np.cumsum(positives + negatives)
     return float((precision * positives).sum() / hits[-1])
+
+
+def sensitivity_at_specificity(
+    positive: npt.ArrayLike, score: npt.ArrayLike, specificity: float
+) -> OperatingPoint | None:
+    """The most sensitive threshold whose specificity is at least ``specificity``; no interpolation between scores.
+
+    Parameters
+    ----------
+    positive, score
+        As for :func:`auroc`.
+    specificity
+        Least share of negatives below the threshold, in [0, 1]; usual points are 0.8 and 0.9.
+
+    Returns
+    -------
+    The point, or ``None`` when only one class is present. On the data that chose the threshold this is optimistic: for
+    a device, choose it on validation patients (``training.calibration.operating_point``).
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, a score is not finite, or ``specificity`` is no share.
+    """
+    if not 0.0 <= specificity <= 1.0:
+        raise ValueError(f"specificity must be a share between 0 and 1, not {specificity}")
+    truth, values = _checked(positive, score)
+    positives, negatives = _tie_groups(truth, values)
+    n_positive, n_negative = positives.sum(), negatives.sum()
+    if n_positive == 0 or n_negative == 0:
+        return None
+    thresholds = np.append(np.unique(values), np.inf)
+    below = np.append(0.0, np.cumsum(negatives)) / n_negative  # specificity of each threshold
+    caught = 1.0 - np.append(0.0, np.cumsum(positives)) / n_positive
+    first = int(np.argmax(below >= specificity - 1e-12))  # both fall and rise with the threshold: the first is the best
+    return OperatingPoint(float(thresholds[first]), float(caught[first]), float(below[first]))
 
 
 def _checked(positive: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:

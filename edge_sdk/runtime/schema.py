@@ -16,6 +16,9 @@ SCHEMA = 1
 MANIFEST = "bundle.json"
 
 
+DecoderKind = Literal["softmax", "multilabel", "binary"]
+
+
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of the manifest."""
 
@@ -30,13 +33,27 @@ def _quality_settings() -> dict[str, Any]:
 
 
 class Decoder(_Part, frozen=True, kw_only=True):
-    """How logits become labels: ``p = softmax(logits / temperature + bias)``, then the most probable label."""
+    """How logits become labels, by ``logits / temperature + bias``.
 
-    kind: Literal["softmax"] = "softmax"
+    ``softmax``: one logit a label, the most probable one. ``multilabel``: one logit for crackle and one for wheeze.
+    ``binary``: one logit for abnormal. A disease head is a softmax over other labels.
+    """
+
+    kind: DecoderKind = "softmax"
     temperature: float = 1.0
     bias: list[float] = []  # one per logit; empty means zeros
     normal_label: str = "normal"
-    threshold: float | None = None  # for decoders that need one
+    # Probability from which a sound is called present: one, or one per logit (multilabel); for softmax of "abnormal".
+    # Absent: 0.5, and for softmax the most probable label.
+    threshold: float | list[float] | None = None
+
+
+class FeaturesEntry(_Part, frozen=True, kw_only=True):
+    """An artefact's network alone: ``features [B, 1, M, T]`` (and metadata) → logits."""
+
+    file: str
+    sha256: str
+    bytes: int
 
 
 class ArtefactEntry(_Part, frozen=True, kw_only=True):
@@ -44,6 +61,7 @@ class ArtefactEntry(_Part, frozen=True, kw_only=True):
 
     role: Literal["classifier"] = "classifier"
     file: str
+    features: FeaturesEntry | msgspec.UnsetType = msgspec.UNSET  # the same network without front end, if there
     format: str  # a name of the export layer's format table
     precision: str
     sha256: str
@@ -58,14 +76,30 @@ class ArtefactEntry(_Part, frozen=True, kw_only=True):
     accuracy: dict[str, Any] = {}  # split → figures
 
 
-class SegmenterEntry(_Part, frozen=True, kw_only=True):
-    """Which segmenter finds the breaths, and its settings."""
+class StepEntry(_Part, frozen=True, kw_only=True):
+    """What must be known of a learned segmenter's step graph."""
 
-    kind: Literal["envelope"] = "envelope"
+    front_end: dict[str, Any]  # log-mel without normalisation
+    frames_per_step: int
+    look_ahead_frames: int  # the output of frame t speaks of frame t - this
+    look_ahead_s: float  # the same in seconds, half a frame included
+    golden: list[float] = []  # its answer to a fixed synthetic sound; empty: not checked
+    golden_tolerance: float = 1e-2
+    accuracy: dict[str, Any] = {}  # split → figures of 'stetho segment-eval'
+
+
+class SegmenterEntry(_Part, frozen=True, kw_only=True):
+    """Which segmenter finds the breaths, and its settings.
+
+    ``envelope`` has no weights, only ``params``. ``learned`` has a file too; its ``params`` are the decoder's.
+    """
+
+    kind: Literal["envelope", "learned"] = "envelope"
     rate_hz: int = 4000
     params: dict[str, Any] = msgspec.field(default_factory=_segmenter_params)
-    file: str | None = None
+    file: str | None = None  # the step graph
     sha256: str | None = None
+    step: StepEntry | msgspec.UnsetType = msgspec.UNSET  # of a learned one
 
 
 class Golden(_Part, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -70,19 +71,30 @@ class AudioBank:
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
         return cls(torch.from_numpy(samples), starts, lengths)
 
-    def gather(self, start: Tensor, length: Tensor, window: int, speed: Tensor, phase: Tensor) -> Tensor:
+    def gather(
+        self,
+        start: Tensor,
+        length: Tensor,
+        window: int,
+        speed: Tensor,
+        phase: Tensor,
+        *,
+        crop: Literal["centre", "start"] = "centre",
+    ) -> Tensor:
         """Cut pieces, play them at ``speed`` and repeat them to ``window`` samples, as ``fit_window`` does.
 
         Parameters
         ----------
         start, length : Tensor
-            ``[B]`` int64: first sample and number of samples of each piece; longer than the window: centre crop.
+            ``[B]`` int64: first sample and number of samples of each piece.
         window : int
             Samples N of the result.
         speed : Tensor
             ``[B]`` playback speed, 1 as recorded; linear interpolation between samples.
         phase : Tensor
             ``[B]`` in [0, 1): where in the piece the window begins.
+        crop : str
+            Which part stays of a piece longer than the window.
 
         Returns
         -------
@@ -90,6 +102,8 @@ class AudioBank:
             ``[B, N]`` float32 in ±1.
         """
         margin = ((length - window * speed) / 2).clamp(min=0.0).floor()  # left out at either end of a long piece
+        if crop == "start":
+            margin = torch.zeros_like(margin)
         position = cyclic_position(length, window, speed, phase) + margin[:, None]  # [B, N]
         floor = position.floor()
         share = position - floor

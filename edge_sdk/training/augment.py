@@ -135,5 +135,5 @@ def mask_features(features: Tensor, settings: AugmentSection, random: Randomness
             masked = (index >= start) & (index < start + width)  # [B, extent]
             shape = [len(features), 1, 1, 1]
             shape[axis] = extent
-            features = features.masked_fill(masked.view(shape), 0.0)
+            features = features.masked_fill(masked.view(shape).to(features.device), 0.0)
     return features

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, RecipeError
+from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models import build_model
 from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.storage import save_atomically
 
 FORMAT = "stethoscope-edge-sdk checkpoint"
 SCHEMA = 1
@@ -34,22 +37,31 @@ class Checkpoint:
     state: dict[str, Tensor]  # the network's state_dict
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # corpus, split, counts, git commit, seed, versions
+    metadata: dict[str, Any] = field(default_factory=dict)  # MetadataSchema.to_dict(); empty: the network reads none
+
+    @property
+    def metadata_schema(self) -> MetadataSchema | None:
+        """What the network reads beside the sound; None: nothing."""
+        return MetadataSchema.from_dict(self.metadata) if self.metadata else None
 
     def build(self) -> nn.Module:
         """The network with its weights, in evaluation mode: ``features [B, 1, M, T] -> logits [B, C]``.
+
+        One with metadata takes it as second argument; without it, everything is UNKNOWN.
 
         Raises
         ------
         CheckpointError
             The tensors do not fit the network of this name and size.
         """
-        options = self.recipe.get("model", {}).get("options", {})
+        options = dict(self.recipe.get("model", {}).get("options", {}))
         try:
-            model = build_model(
-                self.model, size=self.size, classes=len(self.labels), front_end=self.front_end, options=options
-            )
+            if self.metadata_schema is not None:
+                options["metadata_schema"] = self.metadata_schema
+            classes = logit_count(self.decoder, self.labels)
+            model = build_model(self.model, size=self.size, classes=classes, front_end=self.front_end, options=options)
             model.load_state_dict(self.state)
-        except (RuntimeError, RecipeError) as error:
+        except (RuntimeError, ValueError, RecipeError) as error:
             first = str(error).strip().splitlines()[0]
             raise CheckpointError(
                 f"checkpoint does not fit model {self.model!r} size {self.size!r} ({first}); "
@@ -63,7 +75,13 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically; everything but the tensors is stored as plain builtins."""
+    """Write atomically; everything but the tensors is stored as plain builtins.
+
+    Raises
+    ------
+    CheckpointError
+        The file could not be written; an older one of that name is intact.
+    """
     content = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -78,11 +96,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "state_dict": {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.state.items()},
         "metrics": _builtin(checkpoint.metrics),
         "provenance": _builtin(checkpoint.provenance),
+        "metadata": _builtin(checkpoint.metadata),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    torch.save(content, partial)
-    partial.replace(path)
+    save_atomically(content, path)
 
 
 def load_checkpoint(path: Path, *, model: str | None = None) -> Checkpoint:
@@ -130,6 +146,7 @@ def load_checkpoint(path: Path, *, model: str | None = None) -> Checkpoint:
             state=content["state_dict"],
             metrics=content["metrics"],
             provenance=content["provenance"],
+            metadata=content.get("metadata", {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is incomplete ({error}); train again") from error

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
-from edge_sdk.corpora.audio import cycle_pcm
 from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.corpora.table import Cycle
 from edge_sdk.metrics import evaluate_predictions
-from edge_sdk.models.frontend import FoldedFrontEnd
-from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
+from edge_sdk.training.classify_task import classify_trainer, schema_of
 from edge_sdk.training.data import TrainingData
-from edge_sdk.training.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.fit import STATE_FILE, Step
+from edge_sdk.training.inference import cycle_logits
 from edge_sdk.training.recipe import Recipe
 from edge_sdk.training.sampling import EventTable
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -38,29 +32,6 @@ class CrossValidation:
     fold: npt.NDArray[np.int64]  # [n]
 
 
-@torch.no_grad()
-def cycle_logits(model: nn.Module, recipe: Recipe, data: TrainingData, events: EventTable) -> Logits:
-    """Logits ``[n, C]`` of annotated breaths, windowed as the device does."""
-    front_end = FoldedFrontEnd(recipe.spec)
-    start = torch.from_numpy(data.bank.starts[events.recording] + events.begin)
-    length = torch.from_numpy(events.end - events.begin)
-    window = recipe.spec.window_samples
-    batches = []
-    for piece in torch.arange(len(events)).split(_BATCH):
-        ones = torch.ones(len(piece))
-        wave = data.bank.gather(start[piece], length[piece], window, ones, torch.zeros(len(piece)))
-        batches.append(model(front_end(wave)).double().numpy())
-    return np.concatenate(batches)
-
-
-@torch.no_grad()
-def annotated_logits(model: nn.Module, spec: FrontEndSpec, cycles: Sequence[Cycle]) -> Logits:
-    """Logits ``[n, C]`` of breaths read, resampled and windowed by the code that ``stetho evaluate`` uses."""
-    front_end = FoldedFrontEnd(spec)
-    rows = [model(front_end(torch.from_numpy(pcm)[None]))[0].double().numpy() for _, pcm in cycle_pcm(cycles, spec)]
-    return np.stack(rows)
-
-
 def cross_validate(
     recipe: Recipe,
     data: TrainingData,
@@ -69,6 +40,7 @@ def cross_validate(
     seed: int,
     folder: Path | None = None,
     on_step: Callable[[int, Step], None] | None = None,
+    device: str = "cpu",
 ) -> CrossValidation:
     """Train once per fold on the other folds' patients and pool the held-out cycles.
 
@@ -90,11 +62,11 @@ def cross_validate(
     for number in range(folds):
         held_out = fold == number
         seen = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
-        trainer = Trainer(recipe, data.of_patients(seen), seed + number)
+        trainer = classify_trainer(recipe, data.of_patients(seen), seed + number, device=device)
         report = None if on_step is None else (lambda step, number=number: on_step(number, step))
         state = None if folder is None else folder / f"fold-{number}" / STATE_FILE
         model = trainer.run(state, report)
-        logits[held_out] = cycle_logits(model, recipe, data, events.where(held_out))
+        logits[held_out] = cycle_logits(model, recipe, data, events.where(held_out), schema_of(trainer))
     return summarise(recipe, logits, events, fold)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.corpora import Corpus
+from edge_sdk.corpora.table import Cycle, Recording
 from edge_sdk.errors import CorpusError
 from edge_sdk.training.audio_bank import AudioBank, Progress
 from edge_sdk.training.augment import Randomness
@@ -29,6 +31,8 @@ class TrainingData:
     noise: npt.NDArray[np.int64]  # recordings of the bank labelled Poor Quality
     patient: npt.NDArray[np.str_]  # [R] of every recording in the bank
     heart: AudioBank | None
+    names: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))  # [R] recording ids
+    known: tuple[Mapping[str, Any], ...] = ()  # [R] what is known of each recording beside its sound
 
     def of_patients(self, patients: Collection[str]) -> TrainingData:
         """The same data with only these patients' events and noise."""
@@ -39,6 +43,15 @@ class TrainingData:
             events=self.events.where(np.isin(self.events.patient, chosen)),
             noise=self.noise[keep_noise],
         )
+
+    def metadata_rows(
+        self, recording: npt.NDArray[np.int64], length: npt.NDArray[np.int64], rate_hz: int
+    ) -> list[dict[str, Any]]:
+        """What is known of pieces of ``length`` samples cut from these recordings, one row each."""
+        return [
+            {**(self.known[index] if self.known else {}), "duration_s": samples / rate_hz}
+            for index, samples in zip(recording.tolist(), length.tolist(), strict=True)
+        ]
 
     def draw_noise(self, count: int, window: int, random: Randomness) -> Tensor | None:
         """``[count, window]`` pieces of Poor Quality recordings, or None where the corpus has none."""
@@ -82,7 +95,14 @@ def load_training_data(
         noise=np.flatnonzero(np.array(poor, dtype=bool) & long_enough),
         patient=np.array([recording.patient for recording in corpus.recordings], dtype=np.str_),
         heart=heart,
+        names=np.array([recording.id for recording in corpus.recordings], dtype=np.str_),
+        known=tuple(known_of(recording) for recording in corpus.recordings),
     )
+
+
+def known_of(item: Recording | Cycle) -> dict[str, Any]:
+    """The metadata columns of a recording or breath, as ``MetadataSchema`` reads them."""
+    return {name: getattr(item, name) for name in ("device", "site", "sex", "age_years", "bmi")}
 
 
 def heart_recordings(corpus_root: Path, name: str) -> list[Path]:

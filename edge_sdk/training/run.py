@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +13,27 @@ import torch
 import yaml
 
 from edge_sdk.corpora import Corpus, load_corpus
-from edge_sdk.corpora.splits import check_disjoint, patients_by_split
-from edge_sdk.errors import CorpusError
+from edge_sdk.corpora.labels import as_cycles, relabel
+from edge_sdk.corpora.protocols import training_sides
+from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.metrics import evaluate_predictions
-from edge_sdk.models import MODELS, count_parameters
+from edge_sdk.runtime.decoding import decode, logit_count
+from edge_sdk.runtime.schema import Decoder
 from edge_sdk.training.audio_bank import Progress
-from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
-from edge_sdk.training.crossval import annotated_logits, cross_validate
-from edge_sdk.training.data import TrainingData, load_training_data
-from edge_sdk.training.fit import STATE_FILE, Step, Trainer, build_recipe_model
-from edge_sdk.training.recipe import Recipe, load_recipe, recipe_names
+from edge_sdk.training.classify_task import classify_trainer, schema_of
+from edge_sdk.training.crossval import cross_validate
+from edge_sdk.training.data import load_training_data
+from edge_sdk.training.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.inference import annotated_logits
+from edge_sdk.training.loggers import RunLogs, flat
+from edge_sdk.training.provenance import provenance
+from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.storage import write_atomically
 
 CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.json"
+RECIPE_FILE = "recipe.yaml"
 CV_FILE = "cv.json"
 CV_LOGITS_FILE = "cv-logits.npz"
 
@@ -47,6 +51,9 @@ class RunOptions:
     partial: bool = False  # accept an incomplete copy of the corpus
     cache: Path | None = None
     threads: int = 1  # part of what makes a run reproducible to the bit: sums are taken in another order with more
+    device: str = "cpu"  # cpu, cuda or auto
+    logs: tuple[str, ...] | None = None  # see loggers.LOGGERS; None: what is installed
+    resamples: int = 1000  # of the bootstrap behind the intervals
 
 
 def train(
@@ -61,22 +68,31 @@ def train(
     Returns
     -------
     dict
-        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file.
+        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file. In a parallel run the processes
+        after the first return only the losses.
     """
-    corpus, data, sides = _load(recipe, options, on_read)
-    training = data.of_patients(sides[options.train_split])
-    trainer = Trainer(recipe, training, options.seed)
-    model = trainer.run(options.out / STATE_FILE, on_step)
-    decision = Decision(recipe.decision.temperature, recipe.decision.bias or (0.0,) * len(recipe.labels))
-    metrics: dict[str, Any] = {"split": options.val_split, "losses": trainer.losses}
-    held_out = [cycle for cycle in corpus.cycles if cycle.split == options.val_split]
-    if held_out:
-        metrics |= evaluate_predictions(
-            [cycle.label for cycle in held_out],
-            decision.probabilities(annotated_logits(model, recipe.spec, held_out)),
-            [cycle.patient for cycle in held_out],
-            labels=recipe.labels,
-        )
+    if recipe.task == "segment":
+        from edge_sdk.training.segmentation.run import train_segmenter
+
+        return train_segmenter(recipe, options, on_read=on_read, on_step=on_step)
+    logs = RunLogs(options.out, options.logs, flat(recipe.to_dict()))
+    corpus = load_sides(recipe, options)
+    # The bank is of the training side alone: nobody on the other can be heard, not even as noise.
+    learned = corpus.where(lambda recording: recording.split == options.train_split)
+    data = load_training_data(learned, recipe, cache=options.cache, progress=on_read)
+    trainer = classify_trainer(recipe, data, options.seed, device=options.device)
+    if trainer.machine.world > 1 and recipe.objective.distill is not None and recipe.fit.mixup_p:
+        raise RecipeError("a teacher cannot be asked about mixed examples of other processes; use --set fit.mixup_p=0")
+    model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
+    metrics: dict[str, Any] = {"split": options.val_split, "seed": options.seed, "losses": trainer.losses}
+    if trainer.validation:
+        metrics |= {"validation": trainer.validation, "best_epoch": trainer.best_epoch}
+    if not trainer.machine.leads:
+        trainer.machine.barrier()
+        return metrics
+    metrics |= _evaluate(recipe, options, trainer, corpus)
+    temperature, bias = recipe.decision.temperature, recipe.decision.bias or _no_bias(recipe)
+    schema = schema_of(trainer)
     checkpoint = Checkpoint(
         model=recipe.model.name,
         size=recipe.model.size,
@@ -84,16 +100,19 @@ def train(
         front_end=recipe.spec,
         labels=recipe.labels,
         decoder=recipe.decoder,
-        temperature=decision.temperature,
-        bias=decision.bias,
+        temperature=temperature,
+        bias=bias,
         state=model.state_dict(),
         metrics=metrics,
-        provenance=provenance(recipe, options, corpus, training),
+        provenance=provenance(corpus.name, options.train_split, options.seed, data, recipe.labels),
+        metadata=schema.to_dict() if schema is not None else {},
     )
     path = options.out / CHECKPOINT_FILE
     save_checkpoint(checkpoint, path)
-    _write_json(options.out / METRICS_FILE, metrics)
-    (options.out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+    write_recipe(recipe, options.out)
+    write_json(options.out / METRICS_FILE, metrics)
+    logs.finish(metrics)
+    trainer.machine.barrier()
     return {**metrics, "checkpoint": str(path)}
 
 
@@ -112,9 +131,13 @@ def run_cross_validation(
     dict
         ``metrics`` pooled over held-out cycles, ``folds``, and ``decision`` to copy into the recipe.
     """
-    corpus, data, sides = _load(recipe, options, on_read)
-    both = data.of_patients(sides[options.train_split] | sides[options.val_split])
-    result = cross_validate(recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step)
+    if recipe.task != "classify" or recipe.decoder != "softmax":
+        raise RecipeError("--cv is for classifiers with a softmax head; train the recipe without it")
+    corpus = load_sides(recipe, options)
+    both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
+    result = cross_validate(
+        recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step, device=options.device
+    )
     report = {
         "recipe": recipe.name,
         "size": recipe.model.size,
@@ -122,9 +145,9 @@ def run_cross_validation(
         "metrics": result.metrics,
         "folds": result.folds,
         "decision": {"temperature": result.decision.temperature, "bias": list(result.decision.bias)},
-        "provenance": provenance(recipe, options, corpus, both),
+        "provenance": provenance(corpus.name, options.train_split, options.seed, both, recipe.labels),
     }
-    _write_json(options.out / CV_FILE, report)
+    write_json(options.out / CV_FILE, report)
     np.savez_compressed(
         options.out / CV_LOGITS_FILE,
         logits=result.logits,
@@ -135,83 +158,66 @@ def run_cross_validation(
     return report
 
 
-def recipe_table() -> list[dict[str, Any]]:
-    """One row per packaged recipe and size; parameters counted from the instantiated network."""
-    rows = []
-    for name in recipe_names():
-        base = load_recipe(name)
-        for size in MODELS[base.model.name].sizes:
-            recipe = load_recipe(name, size=size)
-            rows.append(
-                {
-                    "name": name,
-                    "size": size,
-                    "model": recipe.model.name,
-                    "parameters": count_parameters(build_recipe_model(recipe)),
-                    "paper": recipe.paper or None,
-                    "protocol": recipe.protocol,
-                    "title": recipe.title,
-                    "default": size == base.model.size,
-                }
-            )
-    return rows
+def load_sides(recipe: Recipe, options: RunOptions) -> Corpus:
+    """The recordings of both splits under the recipe's labels, each marked with its side.
 
-
-def provenance(recipe: Recipe, options: RunOptions, corpus: Corpus, data: TrainingData) -> dict[str, Any]:
-    """Where a checkpoint comes from: corpus, split, counts, code, seed, versions."""
-    labels, counts = recipe.labels, data.events.bits
-    return {
-        "corpus": corpus.name,
-        "split": options.train_split,
-        "patients": len(set(data.events.patient.tolist())),
-        "recordings": len(set(data.events.recording.tolist())),
-        "cycles": {label: int((counts == index).sum()) for index, label in enumerate(labels)},
-        "noise_recordings": len(data.noise),
-        "heart_recordings": 0 if data.heart is None else len(data.heart.lengths),
-        "seed": options.seed,
-        "threads": torch.get_num_threads(),
-        "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "sdk": _sdk_version()},
-    }
-
-
-def _load(
-    recipe: Recipe, options: RunOptions, on_read: Progress | None
-) -> tuple[Corpus, TrainingData, dict[str, set[str]]]:
+    Raises
+    ------
+    CorpusError
+        No such corpus or split, patients on both sides, or other labels than the recipe's.
+    """
     torch.set_num_threads(options.threads)
     corpus = load_corpus(options.corpus, options.root, split="all", partial=options.partial)
-    patients = patients_by_split(corpus)
-    if options.train_split not in patients:
+    if options.train_split not in corpus.splits:
         raise CorpusError(
-            f"corpus {corpus.name} at {corpus.root} has no split {options.train_split!r}; it has {', '.join(patients)}"
+            f"corpus {corpus.name} at {corpus.root} has no split {options.train_split!r}; "
+            f"it has {', '.join(corpus.splits)} (--split)"
         )
-    sides = {side: set(patients.get(side, ())) for side in (options.train_split, options.val_split)}
-    check_disjoint({side: sorted(members) for side, members in sides.items()})
-    corpus = corpus.where(lambda recording: recording.split in sides)
-    return corpus, load_training_data(corpus, recipe, cache=options.cache, progress=on_read), sides
+    corpus = training_sides(corpus, options.train_split, options.val_split)
+    if recipe.labels_scheme != "four":
+        corpus = as_cycles(relabel(corpus, recipe.labels_scheme, drop_unlabelled=options.partial))
+        if set(corpus.labels) != set(recipe.labels):
+            raise CorpusError(
+                f"scheme {recipe.labels_scheme} gives {', '.join(corpus.labels)}, the recipe says "
+                f"{', '.join(recipe.labels)}; use --set labels=[{','.join(corpus.labels)}]"
+            )
+    return corpus
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(path)
+def _evaluate(recipe: Recipe, options: RunOptions, trainer: Trainer, corpus: Corpus) -> dict[str, Any]:
+    held_out = [cycle for cycle in corpus.cycles if cycle.split == options.val_split]
+    if not held_out or options.val_split == options.train_split:
+        return {}
+    decoder = Decoder(
+        kind=recipe.decoder, temperature=recipe.decision.temperature, bias=list(recipe.decision.bias),
+        normal_label=recipe.labels[0],
+    )  # fmt: skip
+    logits = annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer))
+    return evaluate_predictions(
+        [cycle.label for cycle in held_out],
+        decode(logits, decoder),
+        [cycle.patient for cycle in held_out],
+        labels=recipe.labels,
+        normal_label=recipe.labels[0],
+        resamples=options.resamples,
+    )
 
 
-def _git_commit() -> str | None:
-    """Commit of the source tree this runs from, ``-dirty`` if edited since; None without a tree or git."""
-    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *describe], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
+def _no_bias(recipe: Recipe) -> tuple[float, ...]:
+    return (0.0,) * logit_count(recipe.decoder, recipe.labels)
 
 
-def _sdk_version() -> str | None:
-    try:
-        return version("stethoscope-edge-sdk")
-    except PackageNotFoundError:
-        return None
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """``recipe.yaml``: every setting spelled out, ready to be trained again."""
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
+    write_atomically(folder / RECIPE_FILE, lambda path: _write_text(path, text))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Atomically."""
+    text = json.dumps(content, indent=1)
+    write_atomically(path, lambda partial: _write_text(partial, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

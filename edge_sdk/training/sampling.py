@@ -90,7 +90,7 @@ class ExampleSampler:
         self._of_recording = {
             int(index): np.flatnonzero(events.recording == index) for index in np.unique(events.recording)
         }
-        counts = np.bincount(events.bits, minlength=4)
+        counts = np.bincount(events.bits)
         weight = 1.0 / counts[events.bits] ** settings.class_power
         self._probability = weight / weight.sum()
 

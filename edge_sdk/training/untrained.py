@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from edge_sdk.models.registry import build_model
+from edge_sdk.runtime.decoding import logit_count
+from edge_sdk.training.building import build_recipe_model, example_schema
 from edge_sdk.training.checkpoint import Checkpoint
 from edge_sdk.training.recipe import load_recipe
 
@@ -20,13 +21,8 @@ def untrained_checkpoint(recipe_name: str, *, size: str | None = None, seed: int
     recipe = load_recipe(recipe_name, size=size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(
-            recipe.model.name,
-            size=recipe.model.size,
-            classes=len(recipe.labels),
-            front_end=recipe.spec,
-            options=recipe.model.options,
-        )
+        schema = example_schema(recipe)
+        model = build_recipe_model(recipe, schema, pretrained=False)
     return Checkpoint(
         model=recipe.model.name,
         size=recipe.model.size,
@@ -35,7 +31,8 @@ def untrained_checkpoint(recipe_name: str, *, size: str | None = None, seed: int
         labels=recipe.labels,
         decoder=recipe.decoder,
         temperature=1.0,
-        bias=(0.0,) * len(recipe.labels),
+        bias=(0.0,) * logit_count(recipe.decoder, recipe.labels),
         state=model.state_dict(),
         provenance={"untrained": True, "seed": seed},
+        metadata=schema.to_dict() if schema is not None else {},
     )

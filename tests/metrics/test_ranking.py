@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from edge_sdk.metrics import auroc, average_precision
+from edge_sdk.metrics import auroc, average_precision, sensitivity_at_specificity
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(-5, 5).map(lambda k: k / 4)), min_size=1, max_size=50)
 
@@ -54,3 +54,24 @@ def test_bad_scores_are_refused() -> None:
         auroc([True, False], [0.1, float("nan")])
     with pytest.raises(ValueError, match="one length"):
         average_precision([True], [0.1, 0.2])
+
+
+@given(scored, st.sampled_from([0.0, 0.5, 0.8, 0.9, 1.0]))
+def test_sensitivity_at_a_specificity_is_the_best_point_of_scikit_learns_curve(
+    items: list[tuple[bool, float]], specificity: float
+) -> None:
+    truth, score = split(items)
+    assume(truth.any() and not truth.all())
+    false_rate, true_rate, _ = roc_curve(truth, score, drop_intermediate=False)
+    point = sensitivity_at_specificity(truth, score, specificity)
+    assert point is not None
+    assert point.sensitivity == pytest.approx(true_rate[1 - false_rate >= specificity - 1e-12].max(), abs=1e-12)
+    called = score >= point.threshold
+    assert point.specificity == pytest.approx((~called[~truth]).mean(), abs=1e-12)
+    assert point.sensitivity == pytest.approx(called[truth].mean(), abs=1e-12)
+
+
+def test_an_operating_point_needs_both_classes_and_a_share() -> None:
+    assert sensitivity_at_specificity([True, True], [0.1, 0.2], 0.8) is None
+    with pytest.raises(ValueError, match="share"):
+        sensitivity_at_specificity([True, False], [0.1, 0.2], 80)

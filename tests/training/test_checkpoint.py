@@ -11,8 +11,8 @@ import torch
 
 from edge_sdk.errors import CheckpointError
 from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.training.building import build_recipe_model
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edge_sdk.training.fit import build_recipe_model
 from edge_sdk.training.recipe import Recipe
 
 

@@ -75,6 +75,7 @@ def test_one_command_writes_a_checkpoint_that_says_where_it_comes_from(
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "checkpoint.pt",
         "last-state.pt",
+        "log.csv",
         "metrics.json",
         "recipe.yaml",
     }
@@ -99,6 +100,20 @@ def test_cross_validation_names_the_decision_to_ship(
     report = json.loads((tmp_path / "cv" / "cv.json").read_text())
     assert report["metrics"]["n"] == RECORDINGS * EVENTS_PER_RECORDING == sum(fold["n"] for fold in report["folds"])
     assert report["decision"]["temperature"] > 0
+
+
+def test_seeds_and_sweeps_end_in_a_table_of_means(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*_train(corpus, tmp_path / "runs"), "--set", "epochs=1", "--sweep", "batch=8,16", "--seeds", "2"]
+    status, out, _ = _stetho([*command, "--json"], capsys)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [row["settings"] for row in rows] == [["batch=8"], ["batch=16"]]
+    assert all(row["seeds"] == [0, 1] and len(row["score_runs"]) == 2 for row in rows)
+    assert (tmp_path / "runs" / "batch=8" / "seed-1" / "checkpoint.pt").is_file()
+    status, out, _ = _stetho(command, capsys)  # nothing is left to train
+    assert status == 0 and "batch=16" in out and "±" in out
 
 
 def test_list_gives_a_row_per_recipe_and_size(capsys: pytest.CaptureFixture[str]) -> None:

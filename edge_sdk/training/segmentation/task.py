@@ -1,0 +1,196 @@
+"""Breath segmentation as a task of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_sdk.errors import RecipeError
+from edge_sdk.metrics.events import event_report
+from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.segmenter import Segmenter, SegmentLogits
+from edge_sdk.runtime.phase_decoder import DecoderParams
+from edge_sdk.training.augment import DeviceSimulator, Randomness
+from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.segment_settings import SegmentSection
+from edge_sdk.training.segmentation.data import Breathing, SegmentData
+from edge_sdk.training.segmentation.decode import emit, listen
+from edge_sdk.training.segmentation.windows import WindowSampler
+
+MODEL = "segmenter"
+_AFTER_TRAINING = frozenset({"title", "paper", "protocol", "development", "decision"})
+
+
+@dataclass(frozen=True)
+class SegmentBatch:
+    """Sequences, and phase clips heard alone; one row of each per example."""
+
+    features: Tensor  # [B, M, T]
+    activity: Tensor  # [B, T]
+    onset: Tensor  # [B, T]
+    phase: Tensor  # [B, T] int64, -1 unknown
+    weight: Tensor  # [B, T]
+    clips: Tensor  # [B, M, t], t is 0 without clips
+    clip_phase: Tensor  # [B] int64
+
+
+class SegmentTask:
+    """Activity, onsets and phases of sequences.
+
+    Parameters
+    ----------
+    recipe
+        With a ``segment`` section.
+    data
+        What the run may learn from.
+    held_out
+        Recordings with cycles, of other patients; empty: nothing is validated.
+
+    Raises
+    ------
+    RecipeError
+        The recipe has no ``segment`` section.
+    """
+
+    def __init__(self, recipe: Recipe, data: SegmentData, held_out: Sequence[Breathing] = (), seed: int = 0) -> None:
+        self.recipe = recipe
+        self.settings = segment_section(recipe)
+        self._data, self._held_out = data, list(held_out)
+        spec = recipe.spec
+        self._sampler = WindowSampler(data, self.settings, spec, seed)
+        self._simulator = DeviceSimulator(recipe.augment, spec.rate_hz, self._sampler.samples)
+        self._clip_simulator = DeviceSimulator(recipe.augment, spec.rate_hz, spec.rate_hz)
+        self._front_end = FoldedFrontEnd(spec)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.settings.windows_per_epoch // self.recipe.fit.batch)
+
+    def build(self) -> nn.Module:
+        return build_segmenter(self.recipe)
+
+    def batch(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> SegmentBatch:
+        drawn = self._sampler.draw(count, numpy_random)
+        wave = drawn.wave.clone()
+        loose = torch.nonzero(~drawn.exact)[:, 0]
+        if len(loose):
+            noise = self._sampler.noise(len(loose), numpy_random)
+            heart = self._sampler.heart(len(loose), numpy_random)
+            wave[loose] = self._simulator(wave[loose], noise, heart, random)
+        clips, clip_phase = self._clips(numpy_random, random, count)
+        return SegmentBatch(
+            self._front_end.log_mel(wave), drawn.activity, drawn.onset, drawn.phase, drawn.weight, clips, clip_phase
+        )
+
+    def loss(self, model: nn.Module, batch: SegmentBatch) -> Tensor:
+        assert isinstance(model, Segmenter)
+        settings = self.settings
+        logits, _ = model(batch.features)
+        total = segment_loss(logits, batch, model.delay, settings)
+        if settings.clip_weight and batch.clips.shape[2]:
+            ahead = batch.clips[:, :, -1:].expand(-1, -1, max(0, model.delay))  # as at the end of a stream
+            said, _ = model(torch.cat((batch.clips, ahead), dim=2))
+            total = total + settings.clip_weight * clip_loss(said, batch.clip_phase, model.delay)
+        return total
+
+    def validate(self, model: nn.Module) -> float | None:
+        """Event F1 at IoU 0.5 of what the decoder of the device would emit on the held-out patients."""
+        if not self._held_out:
+            return None
+        assert isinstance(model, Segmenter)
+        params = decoder_params(self.recipe)
+        spec = self.recipe.spec
+        scored = [emit(heard, model.delay, spec, params) for heard in listen(model, self._held_out)]
+        return float(event_report(scored, resamples=0)["event_f1"])
+
+    def identity(self) -> dict[str, Any]:
+        shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
+        return {
+            "recipe": shaping,
+            "recordings": len(self._data.recordings),
+            "patients": list(self._data.patients),
+        }
+
+    def _clips(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> tuple[Tensor, Tensor]:
+        bins = self.recipe.spec.mel_bins
+        if self._data.clips is None or not self.settings.clip_weight:
+            return torch.zeros(count, bins, 0), torch.zeros(count, dtype=torch.int64)
+        wave, phase = self._sampler.clips(count, numpy_random)
+        half = count // 2
+        wave = torch.cat((wave[:half], self._clip_simulator(wave[half:], None, None, random)))
+        return self._front_end.log_mel(wave), phase
+
+
+def aligned(said: Tensor, told: Tensor, delay: int) -> tuple[Tensor, Tensor]:
+    """Outputs ``[..., T]`` and targets ``[..., T]`` of the same moments: output ``t`` speaks of frame ``t - delay``."""
+    frames = said.shape[-1]
+    if delay >= 0:
+        return said[..., delay:], told[..., : frames - delay]
+    return said[..., :delay], told[..., -delay:]
+
+
+def segment_loss(logits: SegmentLogits, batch: SegmentBatch, delay: int, settings: SegmentSection) -> Tensor:
+    """Weighted cross-entropies of activity, onset and phase, each a mean over the frames that count."""
+    weight = aligned(logits.activity, batch.weight, delay)[1]
+    counted = weight.sum().clamp(min=1.0)
+    said, told = aligned(logits.activity, batch.activity, delay)
+    activity = (F.binary_cross_entropy_with_logits(said, told, reduction="none") * weight).sum() / counted
+    said, told = aligned(logits.onset, batch.onset, delay)
+    positive = torch.tensor(settings.onset_positive)
+    pulses = F.binary_cross_entropy_with_logits(said, told, reduction="none", pos_weight=positive)
+    onset = (pulses * weight).sum() / counted
+    said, phase = aligned(logits.phase, batch.phase, delay)
+    known = (phase >= 0).sum().clamp(min=1)
+    phases = F.cross_entropy(said, phase, ignore_index=-1, reduction="sum") / known
+    return activity + settings.onset_weight * onset + settings.phase_weight * phases
+
+
+def clip_loss(logits: SegmentLogits, phase: Tensor, delay: int) -> Tensor:
+    """Cross-entropy of the clip's phase against the other one: frame by frame, and of all frames' mean evidence."""
+    said = logits.phase[:, :2, max(0, delay) :]  # [B, 2, t]
+    frames = F.cross_entropy(said, phase[:, None].expand(-1, said.shape[2]))
+    return 0.5 * (frames + F.cross_entropy(said.mean(dim=2), phase))
+
+
+def segment_section(recipe: Recipe) -> SegmentSection:
+    """The recipe's settings of this task.
+
+    Raises
+    ------
+    RecipeError
+        It has none.
+    """
+    if recipe.segment is None:
+        raise RecipeError(f"recipe {recipe.name!r} has no section 'segment': it trains no segmenter")
+    return recipe.segment
+
+
+def decoder_params(recipe: Recipe) -> DecoderParams:
+    """Settings of the decoder that the recipe validates and ships with."""
+    try:
+        return DecoderParams.from_dict(segment_section(recipe).decoder)
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name!r}: {error}") from error
+
+
+def build_segmenter(recipe: Recipe) -> Segmenter:
+    """The recipe's network with fresh weights from torch's current random state.
+
+    Raises
+    ------
+    RecipeError
+        The recipe names a classifier, or a size or option that the segmenter does not have.
+    """
+    model = recipe.model
+    if model.name != MODEL:
+        raise RecipeError(f"recipe {recipe.name!r}: task segment needs model.name {MODEL!r}, not {model.name!r}")
+    try:
+        return Segmenter(front_end=recipe.spec, size=model.size, **model.options)
+    except TypeError as error:
+        raise RecipeError(f"recipe {recipe.name!r}: model.options {model.options}: {error}") from error

@@ -1,0 +1,125 @@
+"""Many runs of one recipe, over seeds and settings; each in its own folder, finished ones not repeated."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edge_sdk.errors import RecipeError
+from edge_sdk.training.audio_bank import Progress
+from edge_sdk.training.fit import Step
+from edge_sdk.training.recipe import Recipe, load_recipe
+from edge_sdk.training.recipe_values import expand_sweeps
+from edge_sdk.training.run import METRICS_FILE, RECIPE_FILE, RunOptions, train, write_json
+
+SWEEP_FILE = "runs.json"
+FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep."""
+
+    settings: tuple[str, ...]  # overrides that set it apart from the others
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+
+def plan_runs(
+    name: str,
+    out: Path,
+    *,
+    size: str | None = None,
+    overrides: Sequence[str] = (),
+    sweeps: Iterable[str] = (),
+    seeds: int = 1,
+    first_seed: int = 0,
+) -> list[PlannedRun]:
+    """All combinations of the swept settings, each with ``seeds`` seeds; every recipe is checked before any is run.
+
+    Raises
+    ------
+    RecipeError
+        As ``load_recipe``; a sweep without values.
+    """
+    combinations = expand_sweeps(sweeps)
+    runs = []
+    for settings in combinations:
+        recipe = load_recipe(name, size=size, overrides=[*overrides, *settings])
+        folder = out / "_".join(_folder_name(item) for item in settings) if settings else out
+        for seed in range(first_seed, first_seed + seeds):
+            own = folder / f"seed-{seed}" if seeds > 1 else folder
+            runs.append(PlannedRun(tuple(settings), seed, recipe, own))
+    folders = [run.folder for run in runs]
+    if len(set(folders)) != len(folders):
+        raise RecipeError("--sweep names the same setting twice; each run needs a folder of its own")
+    return runs
+
+
+def train_runs(
+    runs: Sequence[PlannedRun],
+    options: RunOptions,
+    *,
+    on_run: Callable[[int, PlannedRun], None] | None = None,
+    on_read: Progress | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train one after another; the same call goes on where an interrupted one stopped.
+
+    Returns
+    -------
+    list of dict
+        One row per combination of settings: ``settings``, ``seeds``, and each figure as its mean with ``…_sd`` (None
+        for one seed) and ``…_runs``; also written to ``runs.json``.
+    """
+    figures: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for number, run in enumerate(runs):
+        if on_run is not None:
+            on_run(number, run)
+        metrics = _finished(run)
+        if metrics is None:
+            own = replace(options, out=run.folder, seed=run.seed)
+            metrics = train(run.recipe, own, on_read=on_read, on_step=on_step)
+        figures.setdefault(run.settings, []).append({**metrics, "seed": run.seed, "folder": str(run.folder)})
+    rows = [summarise_runs(settings, results) for settings, results in figures.items()]
+    write_json(options.out / SWEEP_FILE, rows)
+    return rows
+
+
+def summarise_runs(settings: tuple[str, ...], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample, n - 1) of each figure over seeds."""
+    row: dict[str, Any] = {
+        "settings": list(settings),
+        "seeds": [result["seed"] for result in results],
+        "folders": [result["folder"] for result in results],
+    }
+    for name in FIGURES:
+        values = [float(result[name]) for result in results if result.get(name) is not None]
+        if values:
+            row[name] = statistics.fmean(values)
+            row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+            row[f"{name}_runs"] = values
+    return row
+
+
+def _finished(run: PlannedRun) -> dict[str, Any] | None:
+    """Metrics of a run that has been finished with these very settings."""
+    metrics, recipe = run.folder / METRICS_FILE, run.folder / RECIPE_FILE
+    if not (metrics.is_file() and recipe.is_file()):
+        return None
+    if Recipe.from_dict(yaml.safe_load(recipe.read_text(encoding="utf-8"))) != run.recipe:
+        return None
+    found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    return found if found.get("seed") == run.seed else None
+
+
+def _folder_name(setting: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "-", setting).strip("-")

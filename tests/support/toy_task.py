@@ -1,0 +1,71 @@
+"""A regression of a few weights as a task of the training loop; also a script: one process of a parallel run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_sdk.training.augment import Randomness
+from edge_sdk.training.fit import Trainer
+from edge_sdk.training.objective_settings import OptimiserSection, SamSection
+from edge_sdk.training.recipe import FitSection
+
+FIT = FitSection(epochs=3, batch=8, learning_rate=1e-2, weight_decay=1e-2, ema_decay=0.0, clip_norm=1.0)
+OPTIMISERS = {
+    "adamw": OptimiserSection(schedule="constant"),
+    "sgd": OptimiserSection(kind="sgd", schedule="constant"),
+    "sam": OptimiserSection(schedule="constant", sam=SamSection(rho=0.1)),
+}
+
+
+class ToyTask:
+    """Learns a random linear map; one example is ``x [5]`` and ``y [2]``."""
+
+    steps_per_epoch = 4
+
+    def __init__(self, spoil: int | None = None, scores: Sequence[float] = ()) -> None:
+        self.drawn = 0
+        self._spoil = spoil  # the batch whose targets are not numbers, counted from 0
+        self._scores = list(scores)  # what validation will say, epoch by epoch
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))
+
+    def batch(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> dict[str, Tensor]:
+        x = torch.from_numpy(numpy_random.normal(size=(count, 5))).float()
+        y = x[:, :2] - 2.0 * x[:, 2:4] + 0.1 * random.normal(count, 2)
+        if self.drawn == self._spoil:
+            y[0, 0] = float("nan")
+        self.drawn += 1
+        return {"x": x, "y": y}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return (model(batch["x"]) - batch["y"]).pow(2).mean()
+
+    def validate(self, model: nn.Module) -> float | None:
+        return self._scores.pop(0) if self._scores else None
+
+    def identity(self) -> dict[str, Any]:
+        return {"toy": 1}
+
+    def sources(self, batch: dict[str, Tensor]) -> Sequence[str]:
+        return ["toy-7", "toy-3"]
+
+
+def train_all(folder: Path) -> None:
+    """Train with every optimiser; the first process writes the weights."""
+    for name, optimiser in OPTIMISERS.items():
+        trainer = Trainer(FIT, optimiser, ToyTask(), seed=1)
+        trainer.run(folder / f"{name}-state.pt")
+        torch.save(trainer.model.state_dict(), folder / f"{name}-rank{trainer.machine.rank}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train_all(Path(sys.argv[1]))
