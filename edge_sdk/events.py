@@ -9,8 +9,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-QualityState: TypeAlias = Literal["ok", "silence", "no-contact", "clipping", "noisy", "too-short", "gap", "overload"]
-"""Why a stretch of sound can (``ok``) or cannot be classified; ``overload``: this machine was too slow at the time."""
+QualityState: TypeAlias = Literal[
+    "ok", "silence", "no-contact", "clipping", "noisy", "not-breathing", "too-short", "gap", "overload"
+]
+"""Why a stretch of sound can (``ok``) or cannot be classified; ``overload``: this machine was too slow at the time;
+``not-breathing``: there is sound (speech, handling, a held breath), but no breath in it for long."""
 
 
 @dataclass(frozen=True, slots=True)

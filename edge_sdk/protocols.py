@@ -94,7 +94,7 @@ class Segmenter(Protocol):
 
     def accept(self, hop: npt.NDArray[np.float32]) -> Sequence[BreathCycle]: ...
 
-    def finish(self) -> Sequence[BreathCycle]:
-        """Emit the open cycle, if any, as final."""
+    def finish(self, *, cut: bool = False) -> Sequence[BreathCycle]:
+        """Emit the open cycle, if any, as final; ``cut``: a loss ended the sound, so that it may be of any length."""
 
     def reset(self) -> None: ...

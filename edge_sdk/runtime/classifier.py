@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,10 @@ class Answer:
     elapsed_ns: int  # in the engine and the decoder
 
 
-def classify_cycle(bundle: Bundle, pcm: npt.NDArray[np.float32]) -> Answer:
-    """Classify one breath, ``[n]`` samples at the front end's rate, n >= 1.
+def classify_cycle(
+    bundle: Bundle, pcm: npt.NDArray[np.float32], metadata: Mapping[str, Any] | None = None
+) -> Answer:
+    """Classify one breath, ``[n]`` samples at the front end's rate, n >= 1, with what is known of it.
 
     Raises
     ------
@@ -34,10 +37,11 @@ def classify_cycle(bundle: Bundle, pcm: npt.NDArray[np.float32]) -> Answer:
         The engine failed, or its answer is no number.
     """
     window = fit_window(pcm, bundle.front_end)
+    known = {**(metadata or {}), "duration_s": pcm.size / bundle.front_end.rate_hz}
     before = time.perf_counter_ns()
-    row = bundle.classify(window[None])[0]  # [C]
+    row = bundle.classify(window[None], [known])[0]  # [C]
     elapsed = time.perf_counter_ns() - before
     if not np.isfinite(row).all():
         raise EngineError(f"{bundle.engine.name} answered with NaN on {bundle.artefact.format}; try another artefact")
     probabilities = dict(zip(bundle.labels, row.tolist(), strict=True))
-    return Answer(bundle.labels[int(row.argmax())], probabilities, elapsed)
+    return Answer(bundle.labels[int(bundle.decide(row[None])[0])], probabilities, elapsed)

@@ -1,8 +1,8 @@
-"""Inference engines: load one artefact, run it, hold no state."""
+"""ONNX Runtime as an engine: loads one artefact, runs it, holds no state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ import numpy.typing as npt
 from edge_sdk.errors import EngineError
 
 
+CPU = "CPUExecutionProvider"
+Provider = str | tuple[str, dict[str, str]]
+
+
 class OrtEngine:
-    """ONNX Runtime on the CPU.
+    """ONNX Runtime, on the CPU unless other providers are asked for.
 
     Parameters
     ----------
@@ -20,14 +24,16 @@ class OrtEngine:
         An ``.onnx`` file.
     threads
         Intra-op threads. One is fastest for small models, and leaves the other cores to capture.
+    providers
+        Execution providers in order of preference, as ONNX Runtime takes them.
 
     Raises
     ------
     EngineError
-        ONNX Runtime is missing or cannot load the file.
+        ONNX Runtime is missing, cannot load the file, or does not use the first provider.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, providers: Sequence[Provider] = (CPU,)) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -42,14 +48,21 @@ class OrtEngine:
         options.enable_cpu_mem_arena = False  # one small activation set: an arena only keeps memory
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # its exceptions share no base class
             raise EngineError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {_first_line(error)}; "
                 "export again or upgrade onnxruntime"
             ) from error
+        first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if self._session.get_providers()[0] != first:  # it falls back without an exception when libraries are missing
+            raise EngineError(
+                f"ONNX Runtime {onnxruntime.__version__} does not get {first} to work; install the CUDA and cuDNN that it "
+                "was built for ('stetho doctor' shows what is there)"
+            )
         self._outputs = [o.name for o in self._session.get_outputs()]
-        self._name = f"onnxruntime-{onnxruntime.__version__}-cpu"
+        device = first.removesuffix("ExecutionProvider").lower()
+        self._name = f"onnxruntime-{onnxruntime.__version__}-{device}"
 
     @property
     def name(self) -> str:

@@ -36,6 +36,7 @@ class QualityParams:
     window_s: float = 2.0  # of the running state
     step_s: float = 0.5  # between two looks at it
     confirm: float = 2.0  # looks that must agree before the state changes
+    breathless_s: float = 15.0  # sound in which a learned segmenter finds no breath for so long: ``not-breathing``
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> QualityParams:
@@ -114,7 +115,18 @@ class QualityGate:
         self._window: deque[npt.NDArray[np.float32]] = deque(maxlen=self._steps)
         self._looks = 0
         self._state: QualityState | None = None
+        self._level_dbfs = -140.0
         self._candidate: tuple[QualityState, int, float, int] | None = None  # state, since, level, looks
+
+    @property
+    def state(self) -> QualityState | None:
+        """The running state; None before the first is known."""
+        return self._state
+
+    @property
+    def level_dbfs(self) -> float:
+        """RMS of the newest look, rounded."""
+        return self._level_dbfs
 
     def accept(
         self, source_hop: npt.NDArray[np.float32], begin: int, model_samples: npt.NDArray[np.float32]
@@ -146,6 +158,11 @@ class QualityGate:
         """State and RMS in dBFS of one breath: ``[n]`` model samples that span the source's ``[onset, end)``."""
         return self._judge(pcm, onset, end)
 
+    def is_steady(self, pcm: npt.NDArray[np.float32]) -> bool:
+        """Nothing swells or fades in ``[n]`` model samples, clipped or not: a tone, a hum, noise, but no breath."""
+        found = measure(pcm, self._model_rate)
+        return found.swing_db < self._p.steady_db and found.heart_db < self._p.heart_db
+
     # -- the running state ---------------------------------------------------------------------------------------------
 
     def _look(self, step: npt.NDArray[np.float32], events: list[QualityEvent]) -> None:
@@ -155,6 +172,7 @@ class QualityGate:
         since = self._source_index((self._looks - 1) * self._step)
         begin = self._source_index((self._looks - len(self._window)) * self._step)
         state, level = self._judge_window(begin, end)
+        self._level_dbfs = round(level, 2)
         if state == self._state:
             self._candidate = None
             return

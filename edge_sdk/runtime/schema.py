@@ -129,6 +129,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     quality: dict[str, Any] = msgspec.field(default_factory=_quality_settings)  # of the quality gate
     golden: Golden
     model_card: str = "MODEL_CARD.md"
+    files: dict[str, str] = {}  # name → sha256 of what no entry above names: model card, SBOM
     training: dict[str, Any] = {}  # provenance: corpus, split, counts, seed, recipe
 
 

@@ -12,21 +12,24 @@ import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.runtime.breath_watch import BreathWatch
 from edge_sdk.runtime.classifier import classify_cycle
+from edge_sdk.runtime.low_delay import LowDelayResampler
 from edge_sdk.runtime.quality import QualityGate
-from edge_sdk.runtime.segmenter import EnvelopeSegmenter
 from edge_sdk.signal.blocks import Reblocker
 from edge_sdk.signal.clock import convert_index
 from edge_sdk.signal.resample import StreamResampler
 from edge_sdk.signal.ring import Ring
 
 if TYPE_CHECKING:
+    from edge_sdk.protocols import Segmenter
     from edge_sdk.runtime.bundle import Bundle
 
 HOP_S = 0.02
 """Everything is computed in hops of this length at the source's rate, so that block sizes change nothing."""
 
 _RING_S = 20.0  # longer than the longest breath and its delays
+_NO_BREATH = ("silence", "no-contact", "noisy")
 _METADATA = ("site", "device", "age_years", "sex", "bmi")
 
 Samples = npt.NDArray[np.float32]
@@ -64,16 +67,23 @@ class Stream:
         self._blocks = Reblocker(self._hop)
         self._to_model = StreamResampler(sample_rate, self._model_rate)
         self._ring = Ring(round(_RING_S * self._model_rate))
-        self._segmenter = EnvelopeSegmenter(bundle.manifest.segmenter.rate_hz, bundle.segmenter_params)
-        same = self._segmenter.sample_rate == self._model_rate
-        self._to_segmenter = None if same else StreamResampler(sample_rate, self._segmenter.sample_rate)
+        self._segmenter: Segmenter = bundle.segmenter.new()
+        self._blur = bundle.segmenter.blur_s * sample_rate
+        self._learned = bundle.segmenter.kind == "learned"
+        own_rate = self._segmenter.sample_rate
+        self._to_segmenter: LowDelayResampler | StreamResampler | None = None
+        if self._learned and sample_rate != own_rate:  # an onset must be told before soxr lets go of its sound
+            self._to_segmenter = LowDelayResampler(sample_rate, own_rate)
+        elif own_rate != self._model_rate:
+            self._to_segmenter = StreamResampler(sample_rate, own_rate)
+        self._watch = BreathWatch(sample_rate, bundle.quality_params.breathless_s)
         self._gate = QualityGate(sample_rate, self._model_rate, bundle.quality_params)
         self._first: int | None = None  # source index of the first sample ever
         self._next = 0  # source index of the next sample expected
         self._base = 0  # source index of the first sample since the start or the last gap
         self._done = 0  # source index up to which hops have been computed
-        self._waiting: deque[BreathCycle] = deque()  # cycles whose samples are still in the resampler
-        self._cycle_offset = 0  # cycles before the last gap
+        self._found: list[BreathCycle] = []  # what the segmenter said, not passed on yet
+        self._unjudged: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
         self._finished = False
         self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
         self._skipped = 0
@@ -186,6 +196,7 @@ class Stream:
         self._ring.reset()
         self._segmenter.reset()
         self._gate.reset(base)
+        self._watch.reset(base)
 
     def _close_segment(self, events: list[Event], *, gap: bool) -> None:
         """Flush everything up to the last sample heard; the breath that is still open ends with it."""
@@ -198,9 +209,10 @@ class Stream:
         quality = self._gate.accept(rest, self._done - rest.size, model)
         found = [*self._segmenter.accept(heard), *self._segmenter.finish(cut=gap)]
         events.extend([*quality, *self._gate.finish()])
-        self._waiting.extend(found)
+        self._found.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
-        self._cycle_offset = self._cycles
+        if self._learned and not gap:
+            events.extend(self._watch.finish(self._done, self._gate.state, self._gate.level_dbfs))
 
     # -- sound ---------------------------------------------------------------------------------------------------------
 
@@ -211,24 +223,45 @@ class Stream:
         self._ring.append(model)
         heard = model if self._to_segmenter is None else self._to_segmenter.accept(hop)
         events.extend(self._gate.accept(hop, begin, model))
-        self._waiting.extend(self._segmenter.accept(heard))
-        if self._waiting:
+        self._found.extend(self._segmenter.accept(heard))
+        if self._found or self._unjudged:
             self._release(events)
+        if self._learned:
+            events.extend(self._watch.heard(self._done, self._gate.state, self._gate.level_dbfs))
 
     def _release(self, events: list[Event], *, cut_by_gap: bool = False, everything: bool = False) -> None:
-        """Pass on the cycles whose samples are all there."""
+        """Pass on what was found, and judge the final cycles whose samples are all there."""
         rate = self._segmenter.sample_rate
-        while self._waiting:
-            found = self._waiting[0]
+        for found in self._found:
             begin, end = (convert_index(i, rate, self._model_rate) for i in (found.onset, found.end))
-            if found.final and end > self._ring.end and not everything:
-                return
-            self._waiting.popleft()
             cycle = self._on_source_clock(found)
+            if self._learned and self._is_no_breath(cycle, begin, end):
+                continue
+            if self._learned and cycle.final:
+                events.extend(self._watch.breath(cycle.onset, cycle.end, self._gate.level_dbfs))
             events.append(cycle)
             if cycle.final:
                 self._cycles += 1
-                events.append(self._judge(cycle, begin, end, cut_by_gap=cut_by_gap))
+                self._unjudged.append((cycle, begin, end))
+        self._found.clear()
+        while self._unjudged and (everything or self._unjudged[0][2] <= self._ring.end):
+            cycle, begin, end = self._unjudged.popleft()
+            events.append(self._judge(cycle, begin, end, cut_by_gap=cut_by_gap))
+
+    def _is_no_breath(self, cycle: BreathCycle, begin: int, end: int) -> bool:
+        """Where the gate hears silence, hum or steady noise, a network that hears a breath is wrong."""
+        if not cycle.final:  # too short to judge: look back a second
+            if self._gate.state in _NO_BREATH:
+                return True
+            begin = end - self._model_rate
+        begin, end = max(begin, self._ring.start), min(end, self._ring.end)
+        if end <= begin:
+            return False
+        pcm = self._ring.read(begin, end)
+        state, _ = self._gate.verdict(pcm, cycle.onset, cycle.end)
+        if state == "clipping":
+            return self._gate.is_steady(pcm)
+        return state == "silence" or (cycle.final and state in _NO_BREATH)
 
     def _on_source_clock(self, found: BreathCycle) -> BreathCycle:
         def at(index: int) -> int:
@@ -237,7 +270,7 @@ class Stream:
         onset = at(found.onset)
         return replace(
             found,
-            index=found.index + self._cycle_offset,
+            index=self._cycles,
             onset=onset,
             end=max(at(found.end), onset + 1),
             phase_change=None if found.phase_change is None else at(found.phase_change),
@@ -246,7 +279,7 @@ class Stream:
         )
 
     def _judge(self, cycle: BreathCycle, begin: int, end: int, *, cut_by_gap: bool) -> CycleResult:
-        if cut_by_gap and cycle.end > self._done - self.bundle.segmenter_params.smooth_s * self.sample_rate:
+        if cut_by_gap and cycle.end > self._done - self._blur:
             # Its end is not told from its sound: the level is smoothed over what the gap swallowed.
             return CycleResult(cycle, None, quality="gap")
         begin = max(begin, self._ring.start)
@@ -260,7 +293,7 @@ class Stream:
         if self.skip_classification:
             self._skipped += 1
             return CycleResult(cycle, None, quality="overload")
-        answer = classify_cycle(self.bundle, pcm)
+        answer = classify_cycle(self.bundle, pcm, self.metadata)
         self._classified += 1
         self._inference_ns += answer.elapsed_ns
         return CycleResult(cycle, answer.label, answer.probabilities)

@@ -54,7 +54,9 @@ def metadata_only(
     truth = np.array([labels.index(cycle.label) for cycle in train], dtype=np.int64)
     present = np.unique(truth)
     if len(present) < 2:
-        raise CorpusError("the metadata-only control needs at least two classes to learn from; take another --train-split")
+        raise CorpusError(
+            "the metadata-only control needs at least two classes to learn from; take another --train-split"
+        )
     schema = MetadataSchema.fit(_rows(train), fields)
     model = LogisticRegression(max_iter=2000, class_weight="balanced")
     model.fit(_design(schema, train), truth)

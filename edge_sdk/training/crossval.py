@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.metrics import evaluate_predictions
+from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
 from edge_sdk.training.classify_task import classify_trainer, schema_of
 from edge_sdk.training.data import TrainingData
@@ -58,7 +59,7 @@ def cross_validate(
     events = data.events
     patients = [str(patient) for patient in events.patient]
     fold = grouped_folds(events.bits.tolist(), patients, folds, seed=seed)
-    logits = np.zeros((len(events), len(recipe.labels)))
+    logits = np.zeros((len(events), logit_count(recipe.decoder, recipe.labels)))
     for number in range(folds):
         held_out = fold == number
         seen = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
@@ -72,7 +73,10 @@ def cross_validate(
 
 def summarise(recipe: Recipe, logits: Logits, events: EventTable, fold: npt.NDArray[np.int64]) -> CrossValidation:
     """Cross-fit the decision and score pooled and per fold."""
-    probabilities, decisions = cross_fitted_probabilities(logits, events.bits, fold)
+    probabilities, decisions = cross_fitted_probabilities(logits, events.bits, fold, recipe.decoder)
+    called = np.zeros(len(events), dtype=np.int64)
+    for number, decision in enumerate(decisions):
+        called[fold == number] = decision.classes(probabilities[fold == number])
     truth = np.array(recipe.labels)[events.bits]
     every = np.ones(len(events), dtype=bool)
 
@@ -82,6 +86,8 @@ def summarise(recipe: Recipe, logits: Logits, events: EventTable, fold: npt.NDAr
             probabilities[rows],
             events.patient[rows].tolist(),
             labels=recipe.labels,
+            normal_label=recipe.labels[0],
+            predictions=[recipe.labels[index] for index in called[rows]],
             resamples=resamples,
         )
 
@@ -89,5 +95,7 @@ def summarise(recipe: Recipe, logits: Logits, events: EventTable, fold: npt.NDAr
     for number, decision in enumerate(decisions):
         entry = figures(fold == number, 0)
         entry["temperature"], entry["bias"] = decision.temperature, list(decision.bias)
+        entry["threshold"] = list(decision.threshold)
         per_fold.append(entry)
-    return CrossValidation(figures(every, 1000), per_fold, fit_decision(logits, events.bits), logits, fold)
+    decision = fit_decision(logits, events.bits, recipe.decoder)
+    return CrossValidation(figures(every, 1000), per_fold, decision, logits, fold)

@@ -26,9 +26,9 @@ class RunLog(Protocol):
 
 
 class CsvLog:
-    """``log.csv``: epoch, loss, learning rate, validation; a resumed run goes on where its state stands."""
+    """``log.csv``: epoch, loss, learning rate, validation, CPU seconds; a resumed run goes on from its state."""
 
-    _COLUMNS = ("epoch", "loss", "learning_rate", "validation")
+    _COLUMNS = ("epoch", "loss", "learning_rate", "validation", "cpu_s")
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / CSV_FILE
@@ -40,7 +40,10 @@ class CsvLog:
     def epoch(self, report: EpochReport) -> None:
         validation = "" if report.validation is None else f"{report.validation:.6g}"
         self._rows = [row for row in self._rows if int(row[0]) < report.epoch]  # of epochs that are trained anew
-        self._rows.append([str(report.epoch), f"{report.loss:.6g}", f"{report.learning_rate:.6g}", validation])
+        numbers = (report.loss, report.learning_rate)
+        self._rows.append(
+            [str(report.epoch), *(f"{value:.6g}" for value in numbers), validation, f"{report.cpu_s:.2f}"]
+        )
         text = io.StringIO(newline="")
         csv.writer(text).writerows([self._COLUMNS, *self._rows])
         write_atomically(self._path, lambda partial: _write_text(partial, text.getvalue()))

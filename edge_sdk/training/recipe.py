@@ -110,7 +110,8 @@ class DecisionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """From logits to labels; fitted by ``--cv`` on train + val patients and then fixed in the recipe."""
 
     temperature: float = 1.0
-    bias: tuple[float, ...] = ()  # one per label, added to logits / temperature; empty: none
+    bias: tuple[float, ...] = ()  # one per logit, added to logits / temperature; empty: none
+    threshold: tuple[float, ...] = ()  # of multilabel and binary heads: one per logit; empty: one half
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -17,9 +17,9 @@ from edge_sdk.corpora.labels import as_cycles, relabel
 from edge_sdk.corpora.protocols import training_sides
 from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.metrics import evaluate_predictions
-from edge_sdk.runtime.decoding import decode, logit_count
-from edge_sdk.runtime.schema import Decoder
+from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio_bank import Progress
+from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.classify_task import classify_trainer, schema_of
 from edge_sdk.training.crossval import cross_validate
@@ -131,8 +131,8 @@ def run_cross_validation(
     dict
         ``metrics`` pooled over held-out cycles, ``folds``, and ``decision`` to copy into the recipe.
     """
-    if recipe.task != "classify" or recipe.decoder != "softmax":
-        raise RecipeError("--cv is for classifiers with a softmax head; train the recipe without it")
+    if recipe.task != "classify":
+        raise RecipeError("--cv is for classifiers; train the recipe without it")
     corpus = load_sides(recipe, options)
     both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
     result = cross_validate(
@@ -144,7 +144,11 @@ def run_cross_validation(
         "seed": options.seed,
         "metrics": result.metrics,
         "folds": result.folds,
-        "decision": {"temperature": result.decision.temperature, "bias": list(result.decision.bias)},
+        "decision": {
+            "temperature": result.decision.temperature,
+            "bias": list(result.decision.bias),
+            "threshold": list(result.decision.threshold),
+        },
         "provenance": provenance(corpus.name, options.train_split, options.seed, both, recipe.labels),
     }
     write_json(options.out / CV_FILE, report)
@@ -188,15 +192,14 @@ def _evaluate(recipe: Recipe, options: RunOptions, trainer: Trainer, corpus: Cor
     held_out = [cycle for cycle in corpus.cycles if cycle.split == options.val_split]
     if not held_out or options.val_split == options.train_split:
         return {}
-    decoder = Decoder(
-        kind=recipe.decoder, temperature=recipe.decision.temperature, bias=list(recipe.decision.bias),
-        normal_label=recipe.labels[0],
-    )  # fmt: skip
-    logits = annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer))
+    settings = recipe.decision
+    decision = Decision(settings.temperature, settings.bias or _no_bias(recipe), recipe.decoder, settings.threshold)
+    probabilities = decision.probabilities(annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer)))
     return evaluate_predictions(
         [cycle.label for cycle in held_out],
-        decode(logits, decoder),
+        probabilities,
         [cycle.patient for cycle in held_out],
+        predictions=[recipe.labels[index] for index in decision.classes(probabilities)],
         labels=recipe.labels,
         normal_label=recipe.labels[0],
         resamples=options.resamples,

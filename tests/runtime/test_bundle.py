@@ -245,7 +245,7 @@ def test_a_write_that_fails_leaves_the_old_bundle(folder: Path, monkeypatch: pyt
         raise OSError("disk full")
 
     monkeypatch.setattr(bundle_module, "encode_manifest", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BundleError, match="disk full"):
         write_bundle(folder, read_manifest(folder), {"a": b"a"})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == ["bundle"]

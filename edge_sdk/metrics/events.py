@@ -1,0 +1,361 @@
+"""How well breaths are found: events, onsets, delays, rates; the same code offline and for a stream.
+
+Event F1 counts one-to-one matches at an intersection over union (IoU) of at least 0.5 or 0.7; the collars are those of
+sed_eval (https://github.com/TUT-ARG/sed_eval), which is the oracle of the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edge_sdk.metrics.bootstrap import RESAMPLES, interval, patient_indices, patient_weights
+from edge_sdk.metrics.matching import Floats, as_spans, iou, match_collar, match_onsets, match_spans
+
+COLLARS_S = (0.1, 0.2, 0.5)
+GAP_CYCLES = 0.8
+"""A stretch without annotation that is longer than this share of the median cycle may hold an unlabelled breath."""
+
+ONSET_COLLAR_S = 0.5
+"""An announcement belongs to the true onset nearest to it, when that is no farther than this."""
+
+MOVED_S = 0.1
+"""A final onset that is farther than this from the announced one is a revision."""
+
+RATE_CYCLES = 4  # annotated cycles that a recording needs to tell a rate
+_FRAME_S = 0.01  # of the frame F1
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A provisional onset as it was given out, or a final cycle that had none."""
+
+    onset_s: float
+    emitted_s: float  # sound consumed when it was emitted
+    final_onset_s: float | None  # of the final cycle it became; None: withdrawn
+
+    @property
+    def revised(self) -> bool:
+        """Withdrawn, or its onset moved by more than :data:`MOVED_S`."""
+        return self.final_onset_s is None or abs(self.final_onset_s - self.onset_s) > MOVED_S
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRecording:
+    """What is annotated in one recording and what was found in it; all times in seconds of the recording."""
+
+    name: str
+    patient: str
+    duration_s: float
+    truth: Floats  # [n, 2] begin and end of the annotated cycles, by onset
+    found: Floats  # [m, 2] final cycles, by onset
+    truth_labels: Sequence[str] = ()  # [n] or empty
+    found_labels: Sequence[str | None] = ()  # [m] or empty; None: no answer
+    announcements: Sequence[Announcement] | None = None  # None: the emission is not known
+    truth_phases: Mapping[str, Floats] = field(default_factory=dict)  # phase → [k, 2]
+    found_phases: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "truth", _by_onset(self.truth, self.truth_labels))
+        object.__setattr__(self, "found", _by_onset(self.found, self.found_labels))
+
+
+def _by_onset(spans: Floats, labels: Sequence[Any]) -> Floats:
+    array = as_spans(spans)
+    if labels and len(labels) != len(array):
+        raise ValueError(f"{len(labels)} labels for {len(array)} events")
+    if (np.diff(array[:, 0]) < 0).any():
+        raise ValueError("events must be given in the order of their onsets")
+    return array
+
+
+def f1(matched: float, n_true: float, n_found: float) -> float:
+    """``2 TP / (n_true + n_found)``; NaN where there is nothing on either side."""
+    return 2.0 * matched / (n_true + n_found) if n_true + n_found else float("nan")
+
+
+def event_report(
+    recordings: Sequence[ScoredRecording],
+    *,
+    labels: Sequence[str] = (),
+    normal_label: str = "normal",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All figures of a set of recordings as one JSON-ready mapping.
+
+    Parameters
+    ----------
+    recordings
+        Each with at least one annotated cycle, or the whole set as one likes: counts are summed over recordings.
+    labels
+        Classes of the end-to-end scores; empty: none are given.
+    normal_label
+        The class of healthy breaths among ``labels``.
+    resamples, seed
+        Of the patient bootstrap; 0 leaves the intervals out.
+
+    Raises
+    ------
+    ValueError
+        There is no recording.
+    """
+    if not recordings:
+        raise ValueError("no recording to score")
+    minutes = sum(r.duration_s for r in recordings) / 60.0
+    n_true, n_found = sum(len(r.truth) for r in recordings), sum(len(r.found) for r in recordings)
+    pairs = [match_spans(r.truth, r.found) for r in recordings]
+    strict = [match_spans(r.truth, r.found, 0.7) for r in recordings]
+    matched = sum(map(len, pairs))
+    report: dict[str, Any] = {
+        "recordings": len(recordings),
+        "patients": len({r.patient for r in recordings}),
+        "minutes": minutes,
+        "n_true": n_true,
+        "n_predicted": n_found,
+        "n_matched": matched,
+        "event_f1": f1(matched, n_true, n_found),
+        "event_precision": matched / n_found if n_found else float("nan"),
+        "event_recall": matched / n_true if n_true else float("nan"),
+        "event_f1_iou70": f1(sum(map(len, strict)), n_true, n_found),
+        "mean_iou": _mean_iou(recordings, pairs),
+        "missed_per_minute": (n_true - matched) / minutes if minutes else float("nan"),
+        "extra_per_minute": (n_found - matched) / minutes if minutes else float("nan"),
+        "frame_f1": frame_f1([(r.truth, r.found, r.duration_s) for r in recordings]),
+    }
+    for name, ends in (("event_f1_ignoring_gaps", False), ("event_f1_ignoring_gaps_and_ends", True)):
+        ignored = sum(_ignored(r, p, ends=ends) for r, p in zip(recordings, pairs, strict=True))
+        report[name] = f1(matched, n_true, n_found - ignored)
+    report |= _collars(recordings, n_true, n_found)
+    report |= onset_errors(recordings, pairs) | delays(recordings) | rates_of(recordings)
+    if any(r.truth_phases for r in recordings):
+        report["phases"] = phase_scores(recordings)
+    if labels:
+        report["end_to_end"] = end_to_end(recordings, labels, normal_label)
+    if resamples:
+        report |= _intervals(recordings, pairs, strict, resamples, seed)
+    return report
+
+
+def _mean_iou(recordings: Sequence[ScoredRecording], pairs: Sequence[Sequence[tuple[int, int]]]) -> float:
+    values = [iou(r.truth, r.found)[i, j] for r, matched in zip(recordings, pairs, strict=True) for i, j in matched]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _collars(recordings: Sequence[ScoredRecording], n_true: int, n_found: int) -> dict[str, float]:
+    report = {}
+    for collar in COLLARS_S:
+        onsets = sum(len(match_onsets(r.truth[:, 0], r.found[:, 0], collar)) for r in recordings)
+        both = sum(len(match_collar(r.truth, r.found, collar)) for r in recordings)
+        report[f"onset_f1_{round(collar * 1000)}ms"] = f1(onsets, n_true, n_found)
+        report[f"onset_offset_f1_{round(collar * 1000)}ms"] = f1(both, n_true, n_found)
+    return report
+
+
+# -- unlabelled gaps ---------------------------------------------------------------------------------------------------
+
+
+def unlabelled_gaps(truth: Floats, duration_s: float, *, ends: bool = False) -> Floats:
+    """Stretches ``[k, 2]`` between annotated cycles longer than :data:`GAP_CYCLES` of the median cycle.
+
+    ``ends``: also those before the first cycle and after the last.
+    """
+    if len(truth) == 0:
+        return as_spans([])
+    reached = np.maximum.accumulate(truth[:, 1])
+    gaps = np.stack((reached[:-1], truth[1:, 0]), axis=1)
+    if ends:
+        gaps = np.concatenate(([[0.0, truth[0, 0]]], gaps, [[reached[-1], max(duration_s, reached[-1])]]))
+    longest = GAP_CYCLES * float(np.median(truth[:, 1] - truth[:, 0]))
+    return np.asarray(gaps[gaps[:, 1] - gaps[:, 0] > longest])
+
+
+def _ignored(recording: ScoredRecording, pairs: Sequence[tuple[int, int]], *, ends: bool) -> int:
+    """Unmatched cycles of which more than half lies in an unlabelled gap."""
+    gaps = unlabelled_gaps(recording.truth, recording.duration_s, ends=ends)
+    matched = {j for _, j in pairs}
+    count = 0
+    for j, (begin, end) in enumerate(recording.found):
+        shared = np.minimum(gaps[:, 1], end) - np.maximum(gaps[:, 0], begin)
+        count += j not in matched and bool((2 * shared > end - begin).any())
+    return count
+
+
+# -- times -------------------------------------------------------------------------------------------------------------
+
+
+def _percentiles(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    low, high = np.percentile(values, [50, 95]).tolist() if len(values) else (None, None)
+    return {f"{name}_p50_s": low, f"{name}_p95_s": high}
+
+
+def onset_errors(
+    recordings: Sequence[ScoredRecording], pairs: Sequence[Sequence[tuple[int, int]]]
+) -> dict[str, float | None]:
+    """Distance of true and found onset of the cycles matched at IoU >= 0.5: median, 95th percentile, mean sign."""
+    signed = [r.found[j, 0] - r.truth[i, 0] for r, matched in zip(recordings, pairs, strict=True) for i, j in matched]
+    bias = float(np.mean(signed)) if signed else None
+    return _percentiles("onset_error", np.abs(signed).tolist()) | {"onset_bias_s": bias}
+
+
+def delays(recordings: Sequence[ScoredRecording]) -> dict[str, float | int | None]:
+    """Detection delay and revisions of what was announced while the sound ran; ``None`` where that is not known.
+
+    Every announcement, withdrawn ones too, is compared with the nearest true onset within :data:`ONSET_COLLAR_S`; its
+    delay is emission minus *true* onset. ``standing``: only the announcements that became final.
+    """
+    given = [(r, a) for r in recordings for a in r.announcements or ()]
+    known = any(r.announcements is not None for r in recordings)
+    all_delays, standing = [], []
+    for recording, announcement in given:
+        onsets = recording.truth[:, 0]
+        if len(onsets) == 0:
+            continue
+        nearest = float(onsets[np.argmin(np.abs(onsets - announcement.onset_s))])
+        if abs(nearest - announcement.onset_s) > ONSET_COLLAR_S:
+            continue
+        all_delays.append(announcement.emitted_s - nearest)
+        if announcement.final_onset_s is not None:
+            standing.append(announcement.emitted_s - nearest)
+    report: dict[str, float | int | None] = {}
+    report |= _percentiles("detection_delay", all_delays) | _percentiles("standing_delay", standing)
+    report["announced"] = len(given) if known else None
+    report["withdrawn"] = sum(a.final_onset_s is None for _, a in given) if known else None
+    report["revision_rate"] = sum(a.revised for _, a in given) / len(given) if given else (0.0 if known else None)
+    return report
+
+
+def respiratory_rate(onsets: Floats) -> float | None:
+    """Breaths per minute: 60 over the median interval of ``[n]`` onsets in seconds; ``None`` below two."""
+    return 60.0 / float(np.median(np.diff(onsets))) if len(onsets) >= 2 else None
+
+
+def rates_of(recordings: Sequence[ScoredRecording]) -> dict[str, float | int | None]:
+    """Error of the respiratory rate where the annotation tells one: >= 4 cycles and no long unlabelled gap.
+
+    A recording in which fewer than two breaths were found counts as 0 breaths a minute.
+    """
+    errors, undefined = [], 0
+    for recording in recordings:
+        if len(recording.truth) < RATE_CYCLES or len(unlabelled_gaps(recording.truth, recording.duration_s)):
+            continue
+        true = respiratory_rate(recording.truth[:, 0])
+        found = respiratory_rate(recording.found[:, 0])
+        undefined += found is None
+        errors.append(abs((found or 0.0) - (true or 0.0)))
+    return {
+        "rate_mae_bpm": float(np.mean(errors)) if errors else None,
+        "rate_error_p50_bpm": float(np.median(errors)) if errors else None,
+        "rate_recordings": len(errors),
+        "rate_undefined": undefined,
+    }
+
+
+# -- frames and phases -------------------------------------------------------------------------------------------------
+
+
+def frame_f1(rows: Sequence[tuple[Floats, Floats, float]], frame_s: float = _FRAME_S) -> float:
+    """F1 of frames that lie in an event; each row is (true ``[n, 2]``, found ``[m, 2]``, duration in s)."""
+    both = true_frames = found_frames = 0
+    for truth, found, duration_s in rows:
+        masks = [_frames_in(as_spans(spans), duration_s, frame_s) for spans in (truth, found)]
+        both += int((masks[0] & masks[1]).sum())
+        true_frames += int(masks[0].sum())
+        found_frames += int(masks[1].sum())
+    return f1(both, true_frames, found_frames)
+
+
+def _frames_in(spans: Floats, duration_s: float, frame_s: float) -> Any:
+    centres = (np.arange(round(duration_s / frame_s)) + 0.5) * frame_s
+    inside = np.zeros(len(centres), dtype=np.bool_)
+    for begin, end in spans:
+        inside[np.searchsorted(centres, begin) : np.searchsorted(centres, end)] = True
+    return inside
+
+
+def phase_scores(recordings: Sequence[ScoredRecording]) -> dict[str, dict[str, float | int]]:
+    """Event F1 (IoU >= 0.5) and frame F1 of each phase, over the recordings whose phases are annotated."""
+    told = [r for r in recordings if r.truth_phases]
+    report: dict[str, dict[str, float | int]] = {}
+    for phase in sorted({name for r in told for name in r.truth_phases}):
+        rows = [
+            (as_spans(r.truth_phases.get(phase, [])), as_spans(r.found_phases.get(phase, [])), r.duration_s)
+            for r in told
+        ]
+        matched = sum(len(match_spans(true, found)) for true, found, _ in rows)
+        n_true, n_found = sum(len(true) for true, _, _ in rows), sum(len(found) for _, found, _ in rows)
+        report[phase] = {
+            "n_true": n_true,
+            "n_predicted": n_found,
+            "event_f1": f1(matched, n_true, n_found),
+            "frame_f1": frame_f1(rows),
+        }
+    return report
+
+
+# -- segment and classify ----------------------------------------------------------------------------------------------
+
+
+def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], normal_label: str) -> dict[str, Any]:
+    """Breaths found *and* labelled right: a cycle that was missed, or left without a label, is answered wrongly.
+
+    ``event_f1``: matched at IoU >= 0.5 with the same label; ``f1_of``: the same for each label; ``specificity``,
+    ``sensitivity`` and ``score`` are the ICBHI ones over all annotated cycles, ``accuracy_matched`` over the found.
+    """
+    right = dict.fromkeys(labels, 0)
+    true_of, found_of = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    matched = 0
+    for r in recordings:
+        if len(r.truth_labels) != len(r.truth) or len(r.found_labels) != len(r.found):
+            raise ValueError(f"{r.name}: end-to-end scores need a label for every cycle")
+        for label in r.truth_labels:
+            true_of[label] = true_of.get(label, 0) + 1
+        for answer in r.found_labels:
+            if answer is not None:
+                found_of[answer] = found_of.get(answer, 0) + 1
+        for i, j in match_spans(r.truth, r.found):
+            matched += 1
+            if r.truth_labels[i] == r.found_labels[j]:
+                right[r.truth_labels[i]] = right.get(r.truth_labels[i], 0) + 1
+    n_true, n_found, hits = sum(true_of.values()), sum(len(r.found) for r in recordings), sum(right.values())
+    abnormal = n_true - true_of[normal_label]
+    specificity = right[normal_label] / true_of[normal_label] if true_of[normal_label] else float("nan")
+    sensitivity = (hits - right[normal_label]) / abnormal if abnormal else float("nan")
+    return {
+        "event_f1": f1(hits, n_true, n_found),
+        "accuracy_matched": hits / matched if matched else float("nan"),
+        "f1_of": {label: f1(right[label], true_of[label], found_of[label]) for label in labels},
+        "specificity": specificity,
+        "sensitivity": sensitivity,
+        "score": (specificity + sensitivity) / 2,
+        "unanswered": n_found - sum(found_of.values()),
+    }
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
+
+
+def _intervals(
+    recordings: Sequence[ScoredRecording],
+    pairs: Sequence[Sequence[tuple[int, int]]],
+    strict: Sequence[Sequence[tuple[int, int]]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """95 % patient-bootstrap intervals of the event F1s."""
+    patient, n_patients = patient_indices([r.patient for r in recordings])
+    weights = patient_weights(n_patients, resamples, seed)
+
+    def total(count: Callable[[int], int]) -> Floats:
+        values = [float(count(k)) for k in range(len(recordings))]
+        return weights @ np.bincount(patient, weights=values, minlength=n_patients)
+
+    events = total(lambda k: len(recordings[k].truth) + len(recordings[k].found))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "event_f1_ci": interval(2 * total(lambda k: len(pairs[k])) / events),
+            "event_f1_iou70_ci": interval(2 * total(lambda k: len(strict[k])) / events),
+        }

@@ -1,0 +1,94 @@
+"""One-to-one matching of found events to true ones: as many pairs as there can be, never greedily fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Pairs: TypeAlias = list[tuple[int, int]]
+"""(true, found) indices, in the order of the true events."""
+
+
+def as_spans(spans: npt.ArrayLike) -> Floats:
+    """``[n, 2]`` float64 of begin and end in seconds; an empty list is ``[0, 2]``.
+
+    Raises
+    ------
+    ValueError
+        Another shape, values that are not finite, or an end before its begin.
+    """
+    array = np.asarray(spans, dtype=np.float64)
+    array = array.reshape(0, 2) if array.size == 0 else array
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"events must be [n, 2] begins and ends, got shape {list(array.shape)}")
+    if not np.isfinite(array).all() or (array[:, 1] < array[:, 0]).any():
+        raise ValueError("events must have finite times and end no earlier than they begin")
+    return array
+
+
+def iou(truth: npt.ArrayLike, found: npt.ArrayLike) -> Floats:
+    """Intersection over union of every true and every found span, ``[n, m]``; 0 for spans that do not meet."""
+    true, other = as_spans(truth), as_spans(found)
+    begin = np.maximum(true[:, None, 0], other[None, :, 0])
+    end = np.minimum(true[:, None, 1], other[None, :, 1])
+    shared = np.maximum(0.0, end - begin)
+    union = np.diff(true, axis=1) + np.diff(other, axis=1).T - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+
+
+def match(allowed: npt.NDArray[np.bool_], preference: Floats) -> Pairs:
+    """A maximum one-to-one matching of a bipartite graph (augmenting paths), tried in order of preference.
+
+    Parameters
+    ----------
+    allowed
+        ``[n, m]``: which pairs may be made.
+    preference
+        ``[n, m]``: of several maximum matchings, one with rather the higher of these is returned.
+    """
+    order = [[int(j) for j in np.argsort(-preference[i], kind="stable") if allowed[i, j]] for i in range(len(allowed))]
+    owner: dict[int, int] = {}  # found → true
+    # The surest pairs first: where nothing competes, they are kept.
+    best = [max((preference[i, j] for j in choices), default=-np.inf) for i, choices in enumerate(order)]
+    for i in sorted(range(len(order)), key=lambda i: -best[i]):
+        _augment(i, order, owner, set())
+    return sorted((i, j) for j, i in owner.items())
+
+
+def _augment(i: int, order: Sequence[Sequence[int]], owner: dict[int, int], visited: set[int]) -> bool:
+    for j in order[i]:
+        if j in visited:
+            continue
+        visited.add(j)
+        if j not in owner or _augment(owner[j], order, owner, visited):
+            owner[j] = i
+            return True
+    return False
+
+
+def match_spans(truth: npt.ArrayLike, found: npt.ArrayLike, least_iou: float = 0.5) -> Pairs:
+    """Pairs with an intersection over union of at least ``least_iou``."""
+    overlap = iou(truth, found)
+    return match((overlap >= least_iou) & (overlap > 0), overlap)
+
+
+def match_onsets(truth: npt.ArrayLike, found: npt.ArrayLike, collar_s: float) -> Pairs:
+    """Pairs of onsets ``[n]``, ``[m]`` in seconds that lie within ``collar_s`` of each other."""
+    true, other = (np.asarray(t, dtype=np.float64).reshape(-1) for t in (truth, found))
+    distance = np.abs(true[:, None] - other[None, :])
+    return match(distance <= collar_s, -distance)
+
+
+def match_collar(
+    truth: npt.ArrayLike, found: npt.ArrayLike, collar_s: float = 0.2, share_of_length: float = 0.5
+) -> Pairs:
+    """Pairs as sed_eval defines them: onset within the collar, end within the collar or a share of the true length."""
+    true, other = as_spans(truth), as_spans(found)
+    begin = np.abs(true[:, None, 0] - other[None, :, 0])
+    end = np.abs(true[:, None, 1] - other[None, :, 1])
+    allowance = np.maximum(collar_s, share_of_length * np.diff(true, axis=1))  # [n, 1]
+    return match((begin <= collar_s) & (end <= allowance), -(begin + end))

@@ -1,0 +1,254 @@
+"""Causal breath segmentation: depthwise-separable convolutions and a small GRU, every bit of memory in named states.
+
+The same ``forward`` runs whole recordings in training and steps of a few frames on the device: what a step must
+remember goes in as a tensor and comes out as one. Nothing is normalised by more than what was heard so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_sdk.errors import RecipeError
+from edge_sdk.signal.spec import FrontEndSpec
+
+PHASES = ("inspiration", "expiration", "none")
+"""Columns of ``phase``; ``none`` is a pause, or nothing that breathes."""
+
+OUTPUTS = 2 + len(PHASES)  # activity, onset, phases
+_SCALE = 2.0  # natural-log units: about the spread of breath sounds around their running mean
+_CHUNK = 256  # frames of one matrix product in the running mean
+
+
+@dataclass(frozen=True)
+class SegmenterSize:
+    """Widths of one size."""
+
+    channels: int
+    hidden: int  # of the GRU
+    dilations: tuple[int, ...]  # of the convolutions, 5 taps each
+
+
+SIZES = {
+    "tiny": SegmenterSize(12, 12, (1, 2)),
+    "small": SegmenterSize(40, 40, (1, 2, 4)),
+    "base": SegmenterSize(72, 80, (1, 2, 4)),
+}
+_TAPS = 5
+
+
+@dataclass(frozen=True)
+class SegmentLogits:
+    """What the network says of each frame, before sigmoid and softmax; column ``t`` speaks of frame ``t - delay``."""
+
+    activity: Tensor  # [B, T]
+    onset: Tensor  # [B, T]
+    phase: Tensor  # [B, 3, T], PHASES
+
+
+def delay_frames(spec: FrontEndSpec, look_ahead_s: float) -> int:
+    """Frames by which outputs lag, such that nothing after ``look_ahead_s`` past the described moment is heard.
+
+    The moment that output ``t`` describes is the centre of frame ``t - delay``; half a frame of sound after that
+    centre belongs to the look-ahead. With none at all the delay is negative: the end of the newest frame.
+    """
+    return int((look_ahead_s * spec.rate_hz - spec.frame_samples / 2) // spec.hop_samples)
+
+
+class CausalBlock(nn.Module):
+    """Depthwise convolution over what is remembered and what is new, pointwise convolution, residual.
+
+    Parameters
+    ----------
+    channels
+        C.
+    dilation
+        Frames between taps.
+    """
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.memory = (_TAPS - 1) * dilation  # frames
+        self.depthwise = nn.Conv1d(channels, channels, _TAPS, dilation=dilation, groups=channels, bias=False)
+        self.pointwise = nn.Conv1d(channels, channels, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """``x [B, C, T]``, ``past [B, C, memory]`` → the same shapes."""
+        held = torch.cat((past, x), dim=2)
+        y = x + F.relu(self.norm(self.pointwise(self.depthwise(held))))
+        return y, held[:, :, -self.memory :]
+
+
+class RunningMean(nn.Module):
+    """Exponentially weighted mean of each mel bin over the past, unbiased from the first frame on.
+
+    Parameters
+    ----------
+    seconds
+        Time constant.
+    hop_s
+        Seconds between frames.
+    chunk
+        Frames of one matrix product.
+    """
+
+    weights: Tensor  # [n, n] of the frame in the row for the sum at the column
+    fall: Tensor  # [1, 1, n] of the state
+
+    def __init__(self, seconds: float, hop_s: float, chunk: int = _CHUNK) -> None:
+        super().__init__()
+        self.seconds, self.hop_s, self.chunk = seconds, hop_s, chunk
+        keep = torch.exp(torch.tensor(-hop_s / seconds, dtype=torch.float64))
+        lag = torch.arange(chunk)[None] - torch.arange(chunk)[:, None]
+        weights = torch.where(lag >= 0, keep ** lag.clamp(min=0), 0.0)
+        self.register_buffer("weights", weights.float(), persistent=False)
+        self.register_buffer("fall", (keep ** torch.arange(1, chunk + 1)).float()[None, None], persistent=False)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """``x [B, M, T]``, ``state [B, M + 1, 1]`` → mean ``[B, M, T]`` up to each frame, and the next state."""
+        bins = x.shape[1]
+        counted = F.pad(x, (0, 0, 0, 1), value=1.0)  # the last row adds up the weights
+        sums = []
+        for chunk in counted.split(self.chunk, dim=2):
+            n = chunk.shape[2]
+            total = chunk @ self.weights[:n, :n] + state * self.fall[:, :, :n]
+            state = total[:, :, -1:]
+            sums.append(total)
+        total = sums[0] if len(sums) == 1 else torch.cat(sums, dim=2)
+        return total[:, :bins] / total[:, bins:], state
+
+
+class Segmenter(nn.Module):
+    """Log-mel frames → activity, onset and phase of each frame, ``delay`` frames late.
+
+    Parameters
+    ----------
+    front_end
+        Its ``normalisation`` must be ``none``: a stream has no whole clip.
+    size
+        Name in ``SIZES``.
+    look_ahead_s
+        Seconds of sound after the described moment that may be heard.
+    mean_s
+        Time constant of the running mean.
+    dropout
+        On the GRU's input and output, in training.
+
+    Raises
+    ------
+    RecipeError
+        Unknown size, or a front end that normalises whole clips.
+    """
+
+    def __init__(
+        self,
+        *,
+        front_end: FrontEndSpec,
+        size: str = "base",
+        look_ahead_s: float = 0.25,
+        mean_s: float = 4.0,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise RecipeError(f"segmenter: no size {size!r}; choose one of {', '.join(SIZES)}")
+        if front_end.normalisation != "none":
+            raise RecipeError("segmenter: set front_end.normalisation to none; the network normalises as it hears")
+        if not 0.0 <= look_ahead_s <= 2.0:
+            raise RecipeError(f"segmenter: look_ahead_s must be between 0 and 2 s, got {look_ahead_s}")
+        self.front_end = front_end
+        self.look_ahead_s = look_ahead_s
+        self.delay = delay_frames(front_end, look_ahead_s)
+        width, bins = SIZES[size], front_end.mel_bins
+        self.mean = RunningMean(mean_s, front_end.hop_samples / front_end.rate_hz)
+        self.entry = nn.Conv1d(2 * bins, width.channels, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm1d(width.channels)
+        self.blocks = nn.ModuleList(CausalBlock(width.channels, dilation) for dilation in width.dilations)
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(width.channels, width.hidden)
+        self.head = nn.Linear(width.hidden, OUTPUTS)
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Shapes of the states for a batch of one; all start as zeros."""
+        channels = self.entry.out_channels
+        buffers = [(1, channels, block.memory) for block in self._blocks]
+        return ((1, self.front_end.mel_bins + 1, 1), *buffers, (1, 1, self.gru.hidden_size))
+
+    @property
+    def _blocks(self) -> list[CausalBlock]:
+        return [block for block in self.blocks if isinstance(block, CausalBlock)]
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        """States before the first frame; the GRU's has the batch in the middle, as torch wants it."""
+        first, *buffers, last = self.state_shapes
+        shapes = [(batch, *shape[1:]) for shape in (first, *buffers)]
+        return [torch.zeros(shape) for shape in (*shapes, (1, batch, last[2]))]
+
+    def logits(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """``features [B, M, T]`` raw log-mel and the states → ``[B, T, OUTPUTS]`` and the next states."""
+        mean, heard = self.mean(features, states[0])
+        level = mean.mean(dim=1, keepdim=True)
+        # Each bin against its own past is free of the device's response; against all bins it keeps the colour.
+        x = torch.cat((features - mean, features - level), dim=1) / _SCALE
+        x = F.relu(self.norm(self.entry(x)))
+        following = [heard]
+        for block, past in zip(self._blocks, states[1:-1], strict=True):
+            x, past = block(x, past)
+            following.append(past)
+        y, memory = self.gru(self.dropout(x.permute(2, 0, 1)), states[-1])  # [T, B, H]
+        out = self.head(self.dropout(y)).transpose(0, 1)  # [B, T, OUTPUTS]
+        return out, [*following, memory]
+
+    def forward(self, features: Tensor, *states: Tensor) -> tuple[SegmentLogits, list[Tensor]]:
+        """A run of frames, whole recording or step.
+
+        Parameters
+        ----------
+        features
+            ``[B, M, T]`` raw log-mel.
+        states
+            As :meth:`initial_state` or the last call gave them; none: the beginning of a stream.
+
+        Returns
+        -------
+        logits, states
+            Of each frame, and what the next call takes.
+        """
+        out, following = self.logits(features, states or self.initial_state(len(features)))
+        return SegmentLogits(out[..., 0], out[..., 1], out[..., 2:].transpose(1, 2)), following
+
+
+class SegmenterStep(nn.Module):
+    """The graph that is exported: ``(features [1, M, n], *states) → (activity, onset, phase, *next states)``.
+
+    Activity and onset are probabilities ``[1, n]``, phase is ``[1, 3, n]`` and sums to one over ``PHASES``.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, features: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        out, following = self.segmenter.logits(features, states)
+        activity, onset, phase = out.transpose(1, 2).split((1, 1, len(PHASES)), dim=1)
+        return (torch.sigmoid(activity[:, 0]), torch.sigmoid(onset[:, 0]), torch.softmax(phase, dim=1), *following)
+
+
+def for_steps(segmenter: Segmenter, frames: int) -> Segmenter:
+    """The same function with batch norms folded and constants no larger than steps of ``frames`` need; a copy."""
+    import copy
+
+    fuse: Any = torch.nn.utils.fusion.fuse_conv_bn_eval
+    folded = copy.deepcopy(segmenter).eval()
+    folded.entry, folded.norm = fuse(folded.entry, folded.norm), nn.Identity()
+    folded.mean = RunningMean(folded.mean.seconds, folded.mean.hop_s, frames)
+    for block in folded._blocks:
+        block.pointwise, block.norm = fuse(block.pointwise, block.norm), nn.Identity()
+    return folded

@@ -1,0 +1,216 @@
+"""Compiled engines on this machine's disk: what one depends on, where it lies, and why a foreign one is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.errors import EngineError
+
+SIDECAR_SCHEMA = 1
+ANY_GPU = "any"
+"""GPU name and driver of an engine built ahead of time for a compute capability, not for one machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """Everything a compiled engine depends on; two engines with one key are interchangeable."""
+
+    onnx_sha256: str
+    flavour: str  # "tensorrt" or "tensorrt-rtx"
+    version: str  # of TensorRT
+    gpu: str
+    capability: str  # "8.7", or several: "8.6,8.9"
+    driver: str
+    precision: str
+    profiles: str  # batch sizes, lowest-best-highest: "1-1-1,1-8-64"
+    options: str = ""  # what else changes the result: "dla0", "hardware-compatible"
+    platform: str = ""  # "linux-aarch64"; filled in where absent
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self.on_platform()), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def file_name(self) -> str:
+        """Name in the cache: readable, and different for different keys."""
+        capability = self.capability.replace(",", "+")
+        return (
+            f"{self.onnx_sha256[:16]}-{self.flavour}-{self.version}-sm{capability}-{self.precision}"
+            f"-{self.digest[:16]}.engine"
+        )
+
+    def on_platform(self) -> EngineKey:
+        """With ``platform`` filled in."""
+        return self if self.platform else replace(self, platform=this_platform())
+
+
+def this_platform() -> str:
+    """Operating system and processor, for example ``linux-x86_64``."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def cache_folder() -> Path:
+    """Where engines and timing caches lie: ``$STETHO_CACHE``, else the user's cache folder."""
+    if own := os.environ.get("STETHO_CACHE"):
+        return Path(own) / "engines"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "stetho" / "engines"
+
+
+def sidecar_path(engine: Path) -> Path:
+    """The JSON file beside an engine that says what it is."""
+    return engine.with_suffix(".json")
+
+
+def store_engine(engine: Path, content: bytes, key: EngineKey, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write an engine and its sidecar so that a reader sees both or none, and give back the sidecar.
+
+    Raises
+    ------
+    EngineError
+        The folder cannot be written.
+    """
+    sidecar = {
+        "schema": SIDECAR_SCHEMA,
+        "key": asdict(key.on_platform()),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        **facts,
+    }
+    try:
+        engine.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            sidecar_path(engine).unlink()  # it vouches for the engine: gone before that changes, back after
+        write_atomically(engine, content)
+        write_atomically(sidecar_path(engine), json.dumps(sidecar, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise EngineError(
+            f"cannot write the engine to {engine.parent} ({error.strerror or error}); make the folder writable or set "
+            "STETHO_CACHE to another one"
+        ) from error
+    return sidecar
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole file under its name, or what was there before."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_sidecar(engine: Path) -> dict[str, Any]:
+    """What an engine says of itself.
+
+    Raises
+    ------
+    EngineError
+        There is no sidecar (an interrupted copy), it is not ours, or it is of a newer SDK.
+    """
+    path = sidecar_path(engine)
+    try:
+        sidecar = json.loads(path.read_text("utf-8"))
+        EngineKey(**sidecar["key"])
+        schema, _ = int(sidecar["schema"]), str(sidecar["sha256"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EngineError(f"{engine} has no usable {path.name} beside it; run 'stetho compile' again") from error
+    if schema > SIDECAR_SCHEMA:
+        raise EngineError(f"{engine} was compiled by a newer SDK; upgrade, or run 'stetho compile' again")
+    return dict(sidecar)
+
+
+def foreign_reason(found: EngineKey, here: EngineKey) -> str | None:
+    """Why an engine cannot run here, in words; ``None`` where it can.
+
+    Parameters
+    ----------
+    found
+        The engine's key.
+    here
+        This machine's: of ``precision``, ``profiles`` and ``options`` it says nothing.
+    """
+    if found.onnx_sha256 != here.onnx_sha256:
+        return f"it was built from another model (ONNX {found.onnx_sha256[:12]}, not {here.onnx_sha256[:12]})"
+    if found.platform != here.on_platform().platform:
+        return f"it was built on {found.platform}, this is {here.on_platform().platform}"
+    if found.flavour != here.flavour:
+        return f"it was built by {found.flavour}, this is {here.flavour}"
+    if found.version != here.version and not _version_compatible(found, here):
+        return f"it was built by {found.flavour} {found.version}, installed is {here.version}"
+    ahead_of_time = found.gpu == ANY_GPU
+    if ahead_of_time or "hardware-compatible" in found.options:
+        return None if _runs_on(found, here) else f"it was built for sm{found.capability}, this is sm{here.capability}"
+    if (found.gpu, found.capability) != (here.gpu, here.capability):
+        return f"it was built for {found.gpu} (sm{found.capability}), this is {here.gpu} (sm{here.capability})"
+    if found.driver != here.driver:
+        return f"it was built with driver {found.driver}, installed is {here.driver}"
+    return None
+
+
+def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
+    """The sidecar of an engine that may run here.
+
+    Raises
+    ------
+    EngineError
+        It is foreign, damaged or incomplete; the message says which and what to do.
+    """
+    sidecar = read_sidecar(engine)
+    if reason := foreign_reason(EngineKey(**sidecar["key"]), here):
+        raise EngineError(f"{engine.name} is not for this machine: {reason}; run 'stetho compile' here")
+    try:
+        found = hashlib.sha256(engine.read_bytes()).hexdigest()
+    except OSError as error:
+        raise EngineError(f"{engine} cannot be read ({error}); run 'stetho compile' again") from error
+    if found != sidecar["sha256"]:
+        raise EngineError(f"{engine} does not match its sha256; delete it and run 'stetho compile' again")
+    return sidecar
+
+
+def engines_of(onnx_sha256: str, folder: Path | None = None) -> list[Path]:
+    """Engines in the cache that were built from this ONNX file, newest first; foreign ones included."""
+    found = (folder or cache_folder()).glob(f"{onnx_sha256[:16]}-*.engine")
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def usable_engines(here: EngineKey, folder: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Of those, the ones that may run here, each with its sidecar."""
+    for path in engines_of(here.onnx_sha256, folder):
+        with contextlib.suppress(EngineError):
+            yield path, check_engine(path, here)
+
+
+def _runs_on(found: EngineKey, here: EngineKey) -> bool:
+    built_for = [_number(c) for c in found.capability.split(",")]
+    if "hardware-compatible:ampere" in found.options:
+        return _number(here.capability) >= (8, 0)
+    return _number(here.capability) in built_for
+
+
+def _version_compatible(found: EngineKey, here: EngineKey) -> bool:
+    """An engine built for it runs on later versions of its own major and of the next one (10 for 8)."""
+    if "version-compatible" not in found.options:
+        return False
+    old, new = _number(found.version), _number(here.version)
+    return old <= new and new[0] <= (10 if old[0] == 8 else old[0] + 1)
+
+
+def _number(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())

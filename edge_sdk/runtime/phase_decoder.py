@@ -1,0 +1,332 @@
+"""Frame probabilities → breaths: a causal segmental Viterbi decoder with explicit durations and a fixed lag.
+
+A path is a sequence of breaths, each with a length drawn from a log-normal prior, and of pauses of any length. Activity
+pays or costs by the frame, an onset pulse pays where a breath begins. The best path names the open breath
+(provisional); a breath is final once it lies ``final_lag_s`` behind, or once the next one is announced, and all paths
+that contradict it are dropped, so that nothing final is ever revised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_IMPOSSIBLE = -1e12
+_TINY = 1e-6  # probabilities are kept this far from 0 and 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderParams:
+    """Settings of the decoder; scores are natural logarithms."""
+
+    activity_weight: float = 0.35  # of the log odds of each frame
+    activity_bias: float = 0.4  # log odds at which a frame speaks for neither
+    onset_weight: float = 1.0  # of the log odds of the onset pulse where a breath begins
+    onset_bias: float = -1.5
+    onset_cost: float = 1.5  # of beginning a breath at all
+    odds_cap: float = 4.0  # log odds are cut here: one frame must not decide alone
+    shortest_s: float = 0.4
+    longest_s: float = 8.0
+    typical_s: float = 1.6  # median of the length prior,
+    spread: float = 0.5  # its standard deviation in log seconds,
+    duration_weight: float = 1.0  # and its weight
+    final_lag_s: float = 0.4  # a breath is final when its end lies this far behind
+    announce_margin: float = 1.0  # by which the open breath must beat every other path before it is announced,
+    announce_s: float = 0.3  # falling to nothing when it is so old
+    withdraw_margin: float = 6.0  # by which another path must beat it before it is taken back
+    least_confidence: float = 0.0  # a breath with a lower mean activity is none
+    same_s: float = 0.3  # an onset that moved by less is the same breath
+    phase_shortest_s: float = 0.15  # of an inspiration and of an expiration
+    phase_margin: float = 3.0  # by which a phase change must beat none
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DecoderParams:
+        """Build from a mapping; unknown keys and values that are no numbers raise ``ValueError``."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"segmenter decoder: unknown params {unknown}; this SDK may be older than the file")
+        wrong = sorted(k for k, v in values.items() if isinstance(v, bool) or not isinstance(v, (int, float)))
+        if wrong:
+            raise ValueError(f"segmenter decoder: params {wrong} must be numbers")
+        params = cls(**{name: float(value) for name, value in values.items()})
+        if not (0 < params.shortest_s < params.longest_s <= 30 and params.typical_s > 0 and params.spread > 0):
+            raise ValueError("segmenter decoder: need 0 < shortest_s < longest_s <= 30, typical_s > 0, spread > 0")
+        if params.final_lag_s < 0 or params.announce_margin < 0 or params.withdraw_margin < 0 or params.announce_s <= 0:
+            raise ValueError("segmenter decoder: final_lag_s and the margins must not be negative, announce_s positive")
+        return params
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBreath:
+    """A breath in frames since the last reset."""
+
+    start: int
+    end: int  # one past the last frame; of a provisional one, what has been heard
+    final: bool
+    confidence: float
+    phase_change: int | None = None  # first frame of the expiration
+
+
+class _Breath:
+    """A finished breath on a path; ``before`` is the path up to it."""
+
+    __slots__ = ("before", "end", "start")
+
+    def __init__(self, start: int, end: int, before: _Breath | None) -> None:
+        self.start, self.end, self.before = start, end, before
+
+
+class PhaseDecoder:
+    """Turns frames of probabilities into breaths; a pure function of the frames and of how they are cut into steps.
+
+    Parameters
+    ----------
+    frame_s
+        Seconds from frame to frame.
+    params
+        Settings.
+    most_frames
+        Frames that one step may hold; never more than the shortest breath.
+    """
+
+    def __init__(self, frame_s: float, params: DecoderParams | None = None, most_frames: int = 8) -> None:
+        p = self._p = params or DecoderParams()
+        self.frame_s = frame_s
+        self._most = most_frames
+        self._shortest = max(most_frames, round(p.shortest_s / frame_s), 1)
+        self._longest = max(self._shortest + 1, round(p.longest_s / frame_s))
+        self._lag = round(p.final_lag_s / frame_s)
+        self._same = round(p.same_s / frame_s)
+        lengths = np.arange(1, self._longest + 1) * frame_s
+        prior = np.square(np.log(lengths / p.typical_s) / p.spread) * (-0.5 * p.duration_weight)
+        self._prior = prior[self._shortest - 1 :][::-1].copy()  # [longest - shortest + 1], the oldest start first
+        # An open breath is at its best still: no length below the typical one costs anything yet.
+        self._survival = np.where(lengths < p.typical_s, 0.0, prior)[::-1].copy()  # [longest]
+        self._open = np.empty(self._longest)
+        self._ending = np.empty((most_frames, len(self._prior)))  # scratch
+        self._memory = np.empty((4, self._longest + self._lag + 2 * most_frames))  # activity and three phases
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over: the next frame is frame 0, and nothing is open."""
+        self._now = 0
+        self._final_end = 0  # nothing before this can change
+        self._open.fill(_IMPOSSIBLE)  # score of the breath that began k frames ago, newest last
+        self._paths: list[_Breath | None] = [None] * self._longest  # the path before each of these
+        self._pause = 0.0  # score of being in no breath
+        self._pause_path: _Breath | None = None
+        self._announced: int | None = None  # start of the provisional breath
+        self._memory.fill(0.5)
+
+    @property
+    def frames(self) -> int:
+        """Frames decoded since the last reset."""
+        return self._now
+
+    def accept(self, activity: Floats, onset: Floats, phase: Floats) -> list[DecodedBreath]:
+        """Decode ``[n]`` activity and onset probabilities and ``[3, n]`` phases; return what they determine.
+
+        Raises
+        ------
+        ValueError
+            More frames than ``most_frames``.
+        """
+        count = len(activity)
+        if count > self._most:
+            raise ValueError(f"a step holds at most {self._most} frames, got {count}")
+        if count == 0:
+            return []
+        self._remember(activity, phase)
+        self._advance(activity, onset)
+        found: list[DecodedBreath] = []
+        start, path = self._best()
+        self._finalise(path, self._now - self._lag, found)
+        self._follow_open(start, path, found)
+        return found
+
+    def finish(self, *, cut: bool = False) -> list[DecodedBreath]:
+        """The sound has ended: close the open breath and give out all that is not final yet.
+
+        ``cut``: a loss cut the sound off, so that the open breath may be of any length.
+        """
+        found: list[DecodedBreath] = []
+        if self._now:
+            start, path = self._best()
+            if start is not None and (cut or self._now - start >= self._shortest):
+                path = _Breath(start, self._now, path)
+            self._finalise(path, self._now, found)
+        self._announced = None
+        return found
+
+    # -- the paths -----------------------------------------------------------------------------------------------------
+
+    def _advance(self, activity: Floats, onset: Floats) -> None:
+        p, count = self._p, len(activity)
+        gain = np.clip(_log_odds(activity) - p.activity_bias, -p.odds_cap, p.odds_cap) * p.activity_weight
+        begin = np.clip(_log_odds(onset) - p.onset_bias, -p.odds_cap, p.odds_cap) * p.onset_weight - p.onset_cost
+        total = np.cumsum(gain)  # score gained by a breath from the step's first frame on
+        span = self._longest - self._shortest + 1
+        padded = np.concatenate((self._open, np.full(count, _IMPOSSIBLE)))
+        ending = self._ending[:count]
+        for t in range(count):  # row t: breaths that may end at boundary now + t, oldest first; all began before this
+            np.add(padded[t : t + span], self._prior, out=ending[t])
+        where = ending.argmax(axis=1)
+        ended = ending[np.arange(count), where]
+        gains, starts = total.tolist(), begin.tolist()
+        news: list[float] = []
+        for t in range(count):
+            before = gains[t - 1] if t else 0.0
+            score = float(ended[t]) + before
+            if score > self._pause:
+                self._pause = score
+                oldest = int(where[t]) + t
+                self._pause_path = _Breath(
+                    self._now - self._longest + oldest, self._now + t, self._paths[oldest]
+                )  # fmt: skip
+            news.append(self._pause + starts[t] - before)
+            self._paths.append(self._pause_path)
+        padded[self._longest :] = news
+        self._open = padded[count:] + gains[-1]
+        del self._paths[:count]
+        self._now += count
+        top = max(self._pause, float(self._open.max()))
+        self._pause -= top
+        self._open -= top
+        np.maximum(self._open, _IMPOSSIBLE, out=self._open)
+
+    def _best(self) -> tuple[int | None, _Breath | None]:
+        """Start of the open breath of the best path (None: it is in no breath), and the path before it."""
+        scores = self._open + self._survival
+        k = int(scores.argmax())
+        if float(scores[k]) > self._pause:
+            return self._now - self._longest + k, self._paths[k]
+        return None, self._pause_path
+
+    def _lead_of(self, start: int) -> float:
+        """How much the open breath beats pauses and open breaths that begin elsewhere."""
+        scores = self._open + self._survival
+        k = start - self._now + self._longest
+        score = float(scores[k])
+        scores[max(0, k - self._same) : k + self._same + 1] = _IMPOSSIBLE
+        return score - max(self._pause, float(scores.max()))
+
+    def _finalise(self, path: _Breath | None, until: int, found: list[DecodedBreath]) -> None:
+        """Make the breaths of the path that end by ``until`` final, the oldest first."""
+        chain: list[_Breath] = []
+        node = path
+        while node is not None and node.end > self._final_end:
+            if node.end <= until:
+                chain.append(node)
+            node = node.before
+        for breath in reversed(chain):
+            told = self._told(breath)
+            if told.confidence >= self._p.least_confidence:
+                found.append(told)
+            self._final_end = breath.end
+            if self._announced is not None and self._announced < breath.end:
+                self._announced = None
+        if chain:
+            self._keep(chain[0])
+
+    def _keep(self, last: _Breath) -> None:
+        """Drop every path that does not contain the final breath ``last``."""
+        last.before = None
+        oldest = self._now - self._longest
+        first = max(0, last.end - oldest)
+        self._open[:first] = _IMPOSSIBLE
+        self._paths[:first] = [None] * first
+        for k in range(first, self._longest):
+            if not _contains(self._paths[k], last):
+                self._open[k] = _IMPOSSIBLE
+                self._paths[k] = last
+        if not _contains(self._pause_path, last):
+            self._pause, self._pause_path = min(self._pause, float(self._open.max()) - 1.0), last
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def _follow_open(self, start: int | None, path: _Breath | None, found: list[DecodedBreath]) -> None:
+        p = self._p
+        if self._announced is not None:
+            same = start is not None and abs(start - self._announced) <= self._same
+            if not same and not _begins(path, self._announced, self._same, self._final_end):
+                self._announced = None
+            elif start is None or same:
+                return
+        if start is None:
+            return
+        age = (self._now - start) * self.frame_s
+        if self._lead_of(start) < p.announce_margin * (1.0 - age / p.announce_s):
+            return
+        self._finalise(path, self._now, found)
+        self._announced = start
+        self._favour(start)
+        found.append(DecodedBreath(start, self._now, False, self._confidence(start, self._now)))
+
+    def _favour(self, start: int) -> None:
+        """Hysteresis: every path without the announced breath is worth less from now on."""
+        k = start - self._now + self._longest
+        near = slice(max(0, k - self._same), k + self._same + 1)
+        kept = self._open[near].copy()
+        self._open -= self._p.withdraw_margin
+        self._open[near] = kept
+        np.maximum(self._open, _IMPOSSIBLE, out=self._open)
+        self._pause -= self._p.withdraw_margin
+
+    def _told(self, breath: _Breath) -> DecodedBreath:
+        change = self._phase_change(breath.start, breath.end)
+        return DecodedBreath(breath.start, breath.end, True, self._confidence(breath.start, breath.end), change)
+
+    def _remember(self, activity: Floats, phase: Floats) -> None:
+        count = len(activity)
+        self._memory[:, :-count] = self._memory[:, count:]
+        self._memory[0, -count:] = activity
+        self._memory[1:, -count:] = phase
+
+    def _recalled(self, begin: int, end: int) -> Floats:
+        size = self._memory.shape[1]
+        return self._memory[:, max(0, size - (self._now - begin)) : size - (self._now - end)]
+
+    def _confidence(self, begin: int, end: int) -> float:
+        held = self._recalled(begin, end)[0]
+        return round(float(held.mean()), 4) if held.size else 0.0
+
+    def _phase_change(self, begin: int, end: int) -> int | None:
+        """Where inspiration most likely turns into expiration, or ``None`` where nothing speaks for it."""
+        held = self._recalled(begin, end)[1:]
+        least = max(1, round(self._p.phase_shortest_s / self.frame_s))
+        if held.shape[1] < 2 * least:
+            return None
+        favours = np.log(np.maximum(held[0], _TINY)) - np.log(np.maximum(held[1], _TINY))
+        favours *= 1.0 - held[2]  # a frame that is neither says nothing
+        score = 2.0 * np.cumsum(favours)  # of a change after frame k, up to a constant
+        inside = score[least - 1 : -least]
+        k = int(inside.argmax())
+        none = max(0.0, float(score[-1]))  # one phase from end to end
+        if float(inside[k]) < none + self._p.phase_margin:
+            return None
+        return int(end - held.shape[1] + least + k)
+
+
+def _log_odds(probability: Floats) -> Floats:
+    clipped = np.clip(probability, _TINY, 1.0 - _TINY)
+    return np.asarray(np.log(clipped / (1.0 - clipped)))
+
+
+def _contains(path: _Breath | None, wanted: _Breath) -> bool:
+    while path is not None and path.end > wanted.end:
+        path = path.before
+    return path is wanted
+
+
+def _begins(path: _Breath | None, start: int, tolerance: int, final_end: int) -> bool:
+    while path is not None and path.end > final_end:
+        if abs(path.start - start) <= tolerance:
+            return True
+        path = path.before
+    return False
