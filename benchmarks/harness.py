@@ -1,87 +1,102 @@
-"""Timing harness: warm-up, interleaved rounds, whole-tail percentiles, and the machine they were measured on."""
+"""Timing harness: warm-up, interleaved rounds, whole-tail percentiles, pinned cores, memory."""
 
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine_row, usable_cores
+
+__all__ = [
+    "Fit",
+    "Interrupted",
+    "Row",
+    "deadline_misses",
+    "interleave",
+    "linear_fit",
+    "machine_row",
+    "median_ratio",
+    "peak_rss_mb",
+    "percentiles",
+    "pinned",
+    "resident_mb",
+    "usable_cores",
+]
+
 Row = dict[str, Any]
-"""One line of benchmark JSON."""
-
-_PACKAGES = ("numpy", "onnxruntime", "soxr", "soundfile", "torch", "torchaudio", "onnx", "tensorrt")
+"""One line of benchmark JSON; see :mod:`benchmarks.rows`."""
 
 
-def machine_row() -> Row:
-    """The first line of every benchmark: what the figures below it were measured on."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "benchmark": "machine",
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "memory_mb": _memory_mb(),
-        "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": versions,
-        "load_average": list(os.getloadavg()),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C between two rounds: what was measured until then."""
 
-
-def _first_line(path: str) -> str | None:
-    try:
-        return Path(path).read_text().splitlines()[0].strip()
-    except (OSError, IndexError):
-        return None
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
-def _memory_mb() -> int | None:
-    try:
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20)
-    except (ValueError, OSError, AttributeError):
-        return None
+    def __init__(self, timings: dict[str, dict[str, Any]]) -> None:
+        super().__init__("interrupted")
+        self.timings = timings
 
 
 def peak_rss_mb() -> float:
     """Peak resident memory of this process, MiB."""
-    try:
-        # Unlike getrusage, the kernel's high-water mark does not inherit the parent's size across fork and exec.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
+    # Unlike getrusage, the kernel's high-water mark does not inherit the parent's size across fork and exec.
+    found = _status_mb("VmHWM:")
+    if found is not None:
+        return found
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def resident_mb() -> float | None:
+    """Resident memory of this process now, MiB; ``None`` where the system does not tell."""
+    return _status_mb("VmRSS:")
+
+
+def _status_mb(name: str) -> float | None:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return None
+
+
+@contextmanager
+def pinned(cores: int | None) -> Iterator[list[int]]:
+    """Keep this thread, and those it starts, on so many cores; the last ones, since the first serve interrupts.
+
+    Yields
+    ------
+    list of int
+        The cores; empty where the system cannot pin, and all usable ones for ``None``.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield []
+        return
+    before = os.sched_getaffinity(0)
+    if cores is None:
+        yield sorted(before)
+        return
+    chosen = sorted(before)[-cores:]
+    os.sched_setaffinity(0, chosen)
+    try:
+        yield chosen
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def percentiles(seconds: Sequence[float]) -> Row:
-    """P50, P90, P95, P99 and maximum in ms, nothing clipped."""
+    """P50, P90, P95, P99 and maximum in ms, nothing clipped; only ``n = 0`` where there is nothing."""
+    if len(seconds) == 0:
+        return {"n": 0}
     ms = np.asarray(seconds, dtype=np.float64) * 1e3
     p50, p90, p95, p99 = np.percentile(ms, (50, 90, 95, 99))
     return {
@@ -92,6 +107,11 @@ def percentiles(seconds: Sequence[float]) -> Row:
         "max_ms": float(ms.max()),
         "n": int(ms.size),
     }
+
+
+def deadline_misses(seconds: Sequence[float], deadline_s: float) -> int:
+    """How many took longer than the deadline."""
+    return int(np.count_nonzero(np.asarray(seconds, dtype=np.float64) > deadline_s))
 
 
 def interleave(
@@ -118,27 +138,64 @@ def interleave(
     -------
     dict
         Name → ``{"seconds": [rounds], "cpu_s": CPU seconds of the timed calls}``.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C after the first round: carries the whole rounds until then.
     """
     for index in range(warm_up):
         for call in subjects.values():
             call(index)
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    cpu = dict.fromkeys(subjects, 0.0)
+    rows: list[dict[str, tuple[float, float]]] = []  # of each round: subject → seconds, CPU seconds
     names = list(subjects)
-    for index in range(rounds):
-        # The order turns with every round: nobody always runs on the cache its neighbour left.
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
-            cpu_before, before = time.process_time_ns(), time.perf_counter_ns()
-            subjects[name](index)
-            after, cpu_after = time.perf_counter_ns(), time.process_time_ns()
-            seconds[name].append((after - before) / 1e9)
-            cpu[name] += (cpu_after - cpu_before) / 1e9
-        if on_round is not None:
-            on_round(index + 1, rounds)
-    return {name: {"seconds": seconds[name], "cpu_s": cpu[name]} for name in subjects}
+    try:
+        for index in range(rounds):
+            # The order turns with every round: nobody always runs on the cache its neighbour left.
+            shift = index % len(names)
+            rows.append({name: _timed(subjects[name], index) for name in names[shift:] + names[:shift]})
+            if on_round is not None:
+                on_round(index + 1, rounds)
+    except KeyboardInterrupt:
+        if rows:
+            raise Interrupted(_gathered(names, rows)) from None
+        raise
+    return _gathered(names, rows)
+
+
+def _timed(call: Callable[[int], object], index: int) -> tuple[float, float]:
+    cpu_before, before = time.process_time_ns(), time.perf_counter_ns()
+    call(index)
+    after, cpu_after = time.perf_counter_ns(), time.process_time_ns()
+    return (after - before) / 1e9, (cpu_after - cpu_before) / 1e9
+
+
+def _gathered(names: Sequence[str], rows: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"seconds": [row[name][0] for row in rows], "cpu_s": sum(row[name][1] for row in rows)} for name in names
+    }
 
 
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """Median of the per-round ratios slow / fast of interleaved timings."""
     return float(np.median(np.asarray(slow) / np.asarray(fast)))
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A straight line through points, and how well it fits."""
+
+    slope: float
+    intercept: float
+    r2: float  # 1: all points lie on it; NaN below three points, where every line fits
+
+
+def linear_fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
+    """Least squares through ``[n]`` points; ``None`` below two different ``x``."""
+    if len(set(x)) < 2:
+        return None
+    slope, intercept = np.polyfit(np.asarray(x, np.float64), np.asarray(y, np.float64), 1)
+    rest = np.asarray(y) - (slope * np.asarray(x) + intercept)
+    spread = float(np.sum(np.square(np.asarray(y) - np.mean(y))))
+    r2 = float("nan") if len(set(x)) < 3 or spread == 0 else 1.0 - float(np.sum(np.square(rest))) / spread
+    return Fit(float(slope), float(intercept), r2)

@@ -1,23 +1,27 @@
-"""Model latency per breath: every artefact of a bundle beside the same network in torch eager."""
+"""Model latency per breath: bundles × artefacts × engines × threads × batches, beside the network in torch eager."""
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import Row, interleave, machine_row, median_ratio, percentiles
-from edge_sdk.errors import RecipeError
+from benchmarks.energy import EnergyMeter
+from benchmarks.harness import Interrupted, Row, interleave, machine_row, median_ratio, percentiles, pinned
+from benchmarks.roofline import Ceilings, count_macs, measure_ceilings
+from benchmarks.sounds import breath_clips, folder, phantoms
+from edge_sdk.errors import RecipeError, StethoError
 from edge_sdk.runtime.bundle import Bundle, load_bundle, read_manifest, resolve_bundle
-from edge_sdk.signal.padding import fit_window
-from edge_sdk.signal.spec import FrontEndSpec
 
 Clips = npt.NDArray[np.float32]
 TORCH = "torch-eager"
@@ -27,90 +31,258 @@ TORCH = "torch-eager"
 class LatencyOptions:
     """What to measure."""
 
-    bundle: str = "default"
-    threads: int = 1
+    bundles: tuple[str, ...] = ("default",)
+    artefacts: tuple[str, ...] = ()  # formats; empty: all of each bundle
+    engines: tuple[str, ...] = ("cpu",)  # as load_bundle takes them
+    threads: tuple[int, ...] = (1,)
     batches: tuple[int, ...] = (1,)
     rounds: int = 300
     warm_up: int = 20
+    root: Path | None = None  # folder of real recordings; phantom breaths where absent
+    stages_s: float = 60.0  # of sound through the stream for its stages; 0 leaves them out
+    quick: bool = False
 
 
-def phantom_clips(spec: FrontEndSpec, count: int) -> Clips:
-    """Breaths of simulated patients in the classifier's window, ``[count, window_samples]``."""
-    from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
+@dataclass
+class Contender:
+    """Something that answers breaths: an artefact in an engine, or the network in torch."""
 
-    source = PhantomSource("pneumonia", seed=DEFAULT_SEED, duration_s=4.0 * count + 8.0, sample_rate=spec.rate_hz)
-    samples = np.concatenate([block.samples for block in source])
-    breaths = [t for t in source.truth if t.end <= samples.size][:count]
-    clips = [fit_window(samples[t.onset : t.end], spec) for t in breaths]
-    return np.stack([clips[i % len(clips)] for i in range(count)])
+    subject: Row
+    call: Callable[[Clips], object]
+    threads: int
+    bundle: Bundle | None = None
+    load_s: float | None = None
+    engine: str = "cpu"  # as load_bundle takes it
+    extra: Row = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return " ".join(str(value) for value in self.subject.values())
 
 
 def run(options: LatencyOptions, on_round: Callable[[int, int], None] | None = None) -> Iterator[Row]:
-    """Rows: the machine, then every artefact × batch, all timed in turn in the same rounds.
+    """Rows: the machine, its ceilings, then every contender × batch timed in turn in the same rounds, then stages.
 
-    ``ratio_to_torch`` is the median over rounds of torch's time by this subject's time: above 1 is faster.
+    ``ratio_to_torch`` is the median over rounds of torch's time by this subject's: above 1 is faster.
+    ``roofline_pct`` is the least time that the measured ceilings allow by the median time; both ceilings are of
+    float32 on the CPU, so that int8 may pass 100 %.
     """
     yield machine_row()
-    folder = resolve_bundle(options.bundle)
-    manifest = read_manifest(folder)
-    bundles, loads = {}, {}
-    for entry in manifest.artefacts:
-        before = time.perf_counter_ns()
-        bundles[entry.format] = load_bundle(
-            folder, artefact=entry.format, threads=options.threads, verify=False, allow_untrained=True
-        )
-        loads[entry.format] = (time.perf_counter_ns() - before) / 1e9
-    any_bundle = next(iter(bundles.values()))
-    network, reason = _torch_network(any_bundle, options.threads)
-    model = f"{manifest.name} {manifest.version}"
-    for batch in options.batches:
-        clips = phantom_clips(any_bundle.front_end, max(8, batch))
-        subjects: dict[str, Callable[[int], object]] = {
-            name: _bundle_call(bundle, clips, batch) for name, bundle in bundles.items()
-        }
-        if network is not None:
-            subjects[TORCH] = _torch_call(network, clips, batch)
-        timings = interleave(subjects, rounds=options.rounds, warm_up=options.warm_up, on_round=on_round)
-        for name, timing in timings.items():
-            yield {
-                "benchmark": "latency",
-                "subject": {
-                    "model": model,
-                    "artefact": name,
-                    "engine": bundles[name].engine.name if name in bundles else _torch_name(),
-                    "threads": options.threads,
-                    "batch": batch,
-                },
-                **percentiles(timing["seconds"]),
-                "cpu_s": timing["cpu_s"],
-                "rss_mb": _resident_mb(folder, name, options.threads) if name in bundles else None,
-                "load_s": loads.get(name),
-                "ratio_to_torch": median_ratio(timings[TORCH]["seconds"], timing["seconds"])
-                if TORCH in timings
-                else None,
-                "input": "phantom pneumonia breaths, PCM in, logits out",
-            }
-    if network is None:
-        yield {
+    _import_torch()  # before the cores are given away: it takes all it can get
+    with pinned(max(options.threads)) as cores:
+        ceilings = {threads: measure_ceilings(threads, quick=options.quick) for threads in options.threads}
+        yield from (found.row() for found in ceilings.values())
+        contenders: list[Contender] = []
+        for made in _contenders(options):
+            if isinstance(made, Contender):
+                contenders.append(made)
+            else:
+                yield made
+        for batch in options.batches:
+            yield from _timed(contenders, batch, options, ceilings, cores, on_round)
+        if options.stages_s > 0:
+            from benchmarks.stages import stage_rows
+
+            seen = {id(c.bundle): c.bundle for c in contenders if c.bundle and c.bundle.artefact.default}
+            for bundle in seen.values():
+                yield from stage_rows(bundle, _sounds(options), options.stages_s)
+
+
+def _sounds(options: LatencyOptions) -> Any:
+    seconds = 15.0 if options.quick else max(options.stages_s, 60.0)
+    return phantoms(seconds, 8000) if options.root is None else folder(options.root, seconds)
+
+
+def _input(options: LatencyOptions) -> str:
+    sound = "phantom patients" if options.root is None else f"recordings under {options.root.name}"
+    return f"breaths of {sound}, PCM in, logits out"
+
+
+def _timed(
+    contenders: Sequence[Contender],
+    batch: int,
+    options: LatencyOptions,
+    ceilings: dict[int, Ceilings],
+    cores: list[int],
+    on_round: Callable[[int, int], None] | None,
+) -> Iterator[Row]:
+    ready: dict[str, tuple[Contender, Clips]] = {}
+    breaths: dict[str, Clips] = {}  # by front end
+    for contender in contenders:
+        assert contender.bundle is not None
+        spec = contender.bundle.front_end
+        if spec.digest not in breaths:
+            breaths[spec.digest] = breath_clips(_sounds(options), spec, max(8, 2 * batch))
+        clips = breaths[spec.digest]
+        try:
+            contender.call(clips[:batch])
+        except StethoError as error:
+            yield _failed(contender.subject | {"batch": batch}, str(error))
+            continue
+        ready[contender.key] = (contender, clips)
+    if not ready:
+        return
+    calls = {key: _call(contender.call, clips, batch) for key, (contender, clips) in ready.items()}
+    interrupted = False
+    try:
+        timings = interleave(calls, rounds=options.rounds, warm_up=options.warm_up, on_round=on_round)
+    except Interrupted as stopped:
+        timings, interrupted = stopped.timings, True
+    for key, (contender, clips) in ready.items():
+        timing = timings[key]
+        row: Row = {
             "benchmark": "latency",
-            "subject": {"model": model, "artefact": TORCH, "engine": "torch", "threads": options.threads, "batch": 1},
-            "failed": reason,
+            "subject": contender.subject | {"batch": batch},
+            **percentiles(timing["seconds"]),
+            "cpu_s": timing["cpu_s"],
+            "rss_mb": None,
+            "load_s": contender.load_s,
+            "ratio_to_torch": _ratio_to_torch(contender, timings),
+            "cycles_per_s": batch / float(np.median(timing["seconds"])),
+            "cores": cores,
+            "input": _input(options),
+            **contender.extra,
         }
+        row |= _work(contender, clips[:batch], float(np.median(timing["seconds"])), ceilings[contender.threads])
+        if not interrupted:
+            row |= _alone(contender, calls[key], options)
+        yield row
+    if interrupted:
+        raise KeyboardInterrupt
 
 
-def _bundle_call(bundle: Bundle, clips: Clips, batch: int) -> Callable[[int], object]:
-    return lambda index: bundle.logits(_pick(clips, index, batch))
+def _call(call: Callable[[Clips], object], clips: Clips, batch: int) -> Callable[[int], object]:
+    def one(index: int) -> object:
+        start = index % (len(clips) - batch + 1)
+        return call(clips[start : start + batch])
+
+    return one
 
 
-def _pick(clips: Clips, index: int, batch: int) -> Clips:
-    start = index % (len(clips) - batch + 1)
-    return clips[start : start + batch]
+def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) -> float | None:
+    torch_key = " ".join(str(v) for v in {**contender.subject, "artefact": TORCH, "engine": _torch_name()}.values())
+    if torch_key not in timings:
+        return None
+    return median_ratio(timings[torch_key]["seconds"], timings[contender.key]["seconds"])
 
 
-def _torch_network(bundle: Bundle, threads: int) -> tuple[Any, str]:
+def _work(contender: Contender, clips: Clips, median_s: float, ceilings: Ceilings) -> Row:
+    """How much there is to compute, and how near the machine's ceiling it was computed."""
+    bundle = contender.bundle
+    assert bundle is not None
+    path = bundle.path / bundle.artefact.file
+    try:
+        macs = count_macs(path, _inputs_of(bundle, clips))
+    except StethoError as error:
+        return {"roofline_failed": str(error)}
+    least_s, bound = ceilings.least_s(macs, path.stat().st_size + clips.nbytes)
+    work: Row = {"macs": macs, "gflops": 2 * macs / median_s / 1e9, "bytes": path.stat().st_size}
+    if contender.engine == "cpu":  # the ceilings are the processor's
+        work |= {"roofline_pct": 100 * least_s / median_s, "bound": bound}
+    return work
+
+
+class _Recorder:
+    """An engine that keeps what it was given."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.inputs_seen: Mapping[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, inputs: Mapping[str, Any]) -> Any:
+        self.inputs_seen = inputs
+        return self._engine.run(inputs)
+
+
+def _inputs_of(bundle: Bundle, clips: Clips) -> Mapping[str, Any]:
+    """Everything the graph is given, metadata included."""
+    own = copy.copy(bundle)
+    own.engine = recorder = _Recorder(bundle.engine)
+    own.logits(clips)
+    return recorder.inputs_seen
+
+
+def _alone(contender: Contender, call: Callable[[int], object], options: LatencyOptions) -> Row:
+    """What cannot be told apart in interleaved rounds: memory, and energy where the machine tells it."""
+    row: Row = {}
+    bundle = contender.bundle
+    if bundle is not None and contender.subject["artefact"] != TORCH:
+        row["rss_mb"] = _resident_mb(bundle.path, bundle.artefact.format, contender.threads, contender.engine)
+    meter = EnergyMeter()
+    if meter.tells:
+        with meter:
+            for index in range(options.rounds):
+                call(index)
+        if meter.joules is not None:
+            row |= {"joules": meter.joules, "mj_per_call": 1e3 * meter.joules / options.rounds}
+            row["energy_source"] = meter.source
+    return row
+
+
+# -- contenders --------------------------------------------------------------------------------------------------------
+
+
+def _contenders(options: LatencyOptions) -> Iterator[Contender | Row]:
+    """What can be loaded; what cannot is a row with the reason."""
+    named: set[str] = set()
+    for name in options.bundles:
+        bundle_folder = resolve_bundle(name)
+        manifest = read_manifest(bundle_folder)
+        model = f"{manifest.name} {manifest.version}"
+        if model in named:  # two states of one model: told apart by where they lie
+            model = f"{model} ({Path(name).name}{'' if f'{model} ({Path(name).name})' not in named else len(named)})"
+        named.add(model)
+        formats = [a.format for a in manifest.artefacts]
+        for threads in options.threads:
+            loaded: list[Bundle] = []
+            for form in options.artefacts or formats:
+                for engine in options.engines:
+                    subject = {"model": model, "artefact": form, "engine": engine, "threads": threads}
+                    made = _loaded(bundle_folder, form, engine, threads, subject)
+                    if isinstance(made, Contender) and made.bundle is not None:
+                        loaded.append(made.bundle)
+                    yield made
+            if loaded:
+                yield _torch(loaded[0], model, threads)
+
+
+def _failed(subject: Row, reason: str) -> Row:
+    return {"benchmark": "latency", "subject": subject, "failed": reason}
+
+
+def _loaded(bundle_folder: Path, form: str, engine: str, threads: int, subject: Row) -> Contender | Row:
+    before = time.perf_counter_ns()
+    try:
+        bundle = load_bundle(
+            bundle_folder, artefact=form, threads=threads, verify=False, allow_untrained=True, engine=engine
+        )
+    except StethoError as error:
+        return _failed(subject | {"batch": 1}, str(error))
+    load_s = (time.perf_counter_ns() - before) / 1e9
+    return Contender(subject | {"engine": bundle.engine.name}, bundle.logits, threads, bundle, load_s, engine)
+
+
+def _torch(bundle: Bundle, model: str, threads: int) -> Contender | Row:
+    subject = {"model": model, "artefact": TORCH, "engine": _torch_name(), "threads": threads}
+    network, reason = torch_network(bundle)
+    if network is None:
+        return _failed(subject | {"batch": 1}, reason)
+    import torch
+
+    def call(clips: Clips) -> object:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return network(torch.from_numpy(clips)).numpy()
+
+    return Contender(subject, call, threads, bundle)
+
+
+def torch_network(bundle: Bundle) -> tuple[Any, str]:
     """The network of the bundle's recipe with fresh weights (they do not change its speed), or why there is none."""
-    training = bundle.manifest.training
-    recipe = training.get("recipe") or {}
+    recipe = bundle.manifest.training.get("recipe") or {}
     if "model" not in recipe:
         return None, "the bundle does not name the recipe it was trained by"
     try:
@@ -120,7 +292,6 @@ def _torch_network(bundle: Bundle, threads: int) -> tuple[Any, str]:
         from edge_sdk.models.registry import build_model
     except ImportError as error:
         return None, f"{error.name} is not installed; run 'pip install \"stethoscope-edge-sdk[train]\"'"
-    torch.set_num_threads(threads)
     part = recipe["model"]
     try:
         network = build_model(
@@ -130,25 +301,23 @@ def _torch_network(bundle: Bundle, threads: int) -> tuple[Any, str]:
             front_end=bundle.front_end,
             options=part.get("options"),
         )
-    except RecipeError as error:
+    except (RecipeError, TypeError) as error:
         return None, str(error)
     return torch.nn.Sequential(FoldedFrontEnd(bundle.front_end), network).eval(), ""
 
 
-def _torch_call(network: Any, clips: Clips, batch: int) -> Callable[[int], object]:
-    import torch
-
-    def call(index: int) -> object:
-        with torch.inference_mode():
-            return network(torch.from_numpy(_pick(clips, index, batch))).numpy()
-
-    return call
+def _import_torch() -> None:
+    with suppress(ImportError):
+        import torch  # noqa: F401
 
 
 def _torch_name() -> str:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return f"torch-{version('torch')}-eager-cpu"
+    try:
+        return f"torch-{version('torch')}-eager-cpu"
+    except PackageNotFoundError:
+        return "torch"
 
 
 _PROBE = """
@@ -156,15 +325,19 @@ import sys
 import numpy as np
 from benchmarks.harness import peak_rss_mb
 from edge_sdk.runtime.bundle import load_bundle
-bundle = load_bundle(sys.argv[1], artefact=sys.argv[2], threads=int(sys.argv[3]), verify=False, allow_untrained=True)
+folder, form, threads, engine = sys.argv[1:]
+bundle = load_bundle(
+    folder, artefact=form, threads=int(threads), verify=False, allow_untrained=True, engine=engine
+)
 for _ in range(5):
     bundle.logits(np.zeros((1, bundle.front_end.window_samples), np.float32))
 print(peak_rss_mb())
 """
 
 
-def _resident_mb(folder: Path, artefact: str, threads: int) -> float | None:
+@cache
+def _resident_mb(bundle_folder: Path, artefact: str, threads: int, engine: str) -> float | None:
     """Peak memory of a fresh process that loads the artefact and runs it: Python, numpy and the engine included."""
-    command = [sys.executable, "-c", _PROBE, str(folder.resolve()), artefact, str(threads)]
+    command = [sys.executable, "-c", _PROBE, str(bundle_folder.resolve()), artefact, str(threads), engine]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(done.stdout) if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""The whole pipeline: CPU seconds per hour of sound, delay of paced replay, and cold start of ``stetho screen``."""
+"""The whole pipeline: throughput, real-time replay, streams a core carries, and cold start of ``stetho screen``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.harness import Row, machine_row, percentiles
+from benchmarks.harness import Row, machine_row, percentiles, pinned
+from benchmarks.parallel import LoadOptions, SessionLoad, StreamLoad, ramp
+from benchmarks.replay import replay, subject
+from benchmarks.sounds import Sound, annotated, folder, phantoms
 from edge_sdk.errors import StethoError
-from edge_sdk.events import CycleResult, Event
 from edge_sdk.runtime.bundle import Bundle, load_bundle
+from edge_sdk.runtime.segmenters import EnvelopeFactory, load_segmenter
 from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 
-Samples = npt.NDArray[np.float32]
+STREAM_LEVELS = (1, 2, 4, 8, 16, 24, 32, 40, 50, 64, 80, 100, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+SESSION_LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192)
+QUICK_LEVELS = (1, 2, 4)
+PARTS = ("throughput", "replay", "streams", "sessions", "start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,48 +35,89 @@ class StreamOptions:
 
     bundle: str = "default"
     artefact: str | None = None
-    root: Path | None = None  # folder of real recordings; phantom patients where absent
+    segmenter: str | None = None  # "envelope" or a step graph instead of the bundle's own
+    root: Path | None = None  # folder of real recordings, or of the corpus; phantom patients where absent
+    corpus: str | None = None  # annotated recordings for the replay
+    split: str = "all"
+    parts: tuple[str, ...] = PARTS
     minutes: float = 10.0  # of sound pushed through as fast as possible
-    paced_s: float = 20.0  # of sound replayed in real time; 0 leaves the row out
-    starts: int = 5  # cold starts of ``stetho screen``; 0 leaves the row out
+    paced_s: float = 20.0  # of sound replayed in real time; 0 leaves the rows out
+    starts: int = 5  # cold starts of ``stetho screen``; 0 leaves the rows out
+    hold_s: float = 10.0  # real time at each number of streams; 0 leaves these rows out
+    steady_s: float = 30.0  # real time at a constant number of streams
+    most: int = 512  # streams
+    deadline_s: float = 0.1
+    cores: int = 1  # that the parallel streams run on
     sample_rate: int = 8000  # of phantom sound
+    quick: bool = False
 
 
 def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) -> Iterator[Row]:
-    """Rows: the machine, then throughput, paced replay and cold start, as far as asked for."""
+    """Rows: the machine, then every part that is asked for."""
     tell = on_step or (lambda _: None)
     yield machine_row()
-    bundle = load_bundle(options.bundle, artefact=options.artefact, allow_untrained=True)
-    tell(f"{options.minutes:g} minutes of sound as fast as possible")
-    yield throughput(bundle, options)
-    if options.paced_s > 0:
-        tell(f"{options.paced_s:g} s of sound in real time")
-        yield paced(bundle, options)
-    if options.starts > 0:
+    bundle = _bundle(options)
+    if "throughput" in options.parts:
+        tell(f"{options.minutes:g} minutes of sound as fast as possible")
+        yield throughput(bundle, options)
+    if "replay" in options.parts and options.paced_s > 0:
+        yield from replay(bundle, _annotated(options), options.paced_s, deadline_s=options.deadline_s, tell=tell)
+    for kind in ("streams", "sessions"):
+        if kind in options.parts and options.hold_s > 0:
+            yield from _parallel(bundle, kind, options, tell)
+    if "start" in options.parts and options.starts > 0:
         tell(f"{options.starts} cold starts")
         yield import_time(options)
         if not bundle.untrained:
             yield cold_start(options)
 
 
+def _bundle(options: StreamOptions) -> Bundle:
+    bundle = load_bundle(options.bundle, artefact=options.artefact, allow_untrained=True)
+    if options.segmenter is None:
+        return bundle
+    if options.segmenter == "envelope":
+        return bundle.with_segmenter(EnvelopeFactory())
+    return bundle.with_segmenter(load_segmenter(Path(options.segmenter)))
+
+
+def _parallel(bundle: Bundle, kind: str, options: StreamOptions, tell: Callable[[str], None]) -> Iterator[Row]:
+    levels = QUICK_LEVELS if options.quick else STREAM_LEVELS if kind == "streams" else SESSION_LEVELS
+    load = LoadOptions(
+        levels=tuple(n for n in levels if n <= options.most),
+        hold_s=options.hold_s,
+        deadline_s=options.deadline_s,
+        cores=options.cores,
+        fill_s=1.0 if options.quick else 25.0,
+        steady_s=options.steady_s,
+        steady_at=50 if kind == "streams" else 16,
+    )
+    sounds = list(_sounds(options, 15.0 if options.quick else 300.0))
+    made = StreamLoad(bundle, sounds, load) if kind == "streams" else SessionLoad(bundle, sounds, load)
+    yield from ramp(made, bundle, load, tell)
+
+
 def throughput(bundle: Bundle, options: StreamOptions) -> Row:
     """Process CPU seconds from samples to events, per hour of sound; reading and decoding files is not counted in."""
-    sounds = list(_sounds(options))
-    seconds = sum(samples.size / rate for samples, rate in sounds)
+    sounds = list(_sounds(options, options.minutes * 60))
+    seconds = sum(sound.seconds for sound in sounds)
     cycles, inference_ns = 0, 0
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-    for samples, rate in sounds:
-        stream = bundle.stream(rate)
-        block = max(1, rate // 20)
-        for start in range(0, samples.size, block):
-            stream.accept(samples[start : start + block])
-        stream.finish()
-        cycles += stream.stats.cycles
-        inference_ns += stream.stats.inference_ns
+    with pinned(1) as cores:
+        for sound in sounds:
+            stream = bundle.stream(sound.rate_hz)
+            block = max(1, sound.rate_hz // 20)
+            for start in range(0, sound.samples.size, block):
+                stream.accept(sound.samples[start : start + block])
+            stream.finish()
+            cycles += stream.stats.cycles
+            inference_ns += stream.stats.inference_ns
     cpu_s, wall_s = (time.process_time_ns() - cpu) / 1e9, (time.perf_counter_ns() - wall) / 1e9
     return {
         "benchmark": "stream",
-        "subject": _subject(bundle, "throughput"),
+        "subject": subject(bundle, "throughput"),
+        "segmenter": bundle.segmenter.kind,
+        "cores": cores,
         "input": _describe(options),
         "audio_s": seconds,
         "recordings": len(sounds),
@@ -85,95 +130,23 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Row:
     }
 
 
-def _subject(bundle: Bundle, part: str) -> Row:
-    return {
-        "model": f"{bundle.manifest.name} {bundle.manifest.version}",
-        "artefact": bundle.artefact.format,
-        "engine": bundle.engine.name,
-        "threads": 1,
-        "batch": 1,
-        "part": part,
-    }
-
-
 def _describe(options: StreamOptions) -> str:
     return "phantom patients" if options.root is None else f"recordings under {options.root.name}"
 
 
-def _sounds(options: StreamOptions) -> Iterator[tuple[Samples, int]]:
-    """Sound of about the length asked for, in memory so that disks do not count."""
-    left = options.minutes * 60
+def _sounds(options: StreamOptions, seconds: float) -> Iterator[Sound]:
     if options.root is None:
-        for index, scenario in enumerate(_cycle(("healthy", "asthma", "pneumonia", "copd"))):
-            length = min(60.0, left)
-            source = PhantomSource(
-                scenario, seed=DEFAULT_SEED + index, duration_s=length, sample_rate=options.sample_rate
-            )
-            yield np.concatenate([block.samples for block in source]), options.sample_rate
-            left -= length
-            if left <= 0:
-                return
-    else:
-        from edge_sdk.corpora.audio import read_recording
-
-        files = sorted(p for p in options.root.rglob("*") if p.suffix.lower() in {".wav", ".flac"})
-        if not files:
-            raise StethoError(f"no wav or flac files under {options.root}; give a folder of recordings")
-        for path in files:
-            samples, rate = read_recording(path)
-            yield samples, rate
-            left -= samples.size / rate
-            if left <= 0:
-                return
+        return phantoms(seconds, options.sample_rate)
+    return folder(options.root, seconds)
 
 
-def _cycle(names: Sequence[str]) -> Iterator[str]:
-    while True:
-        yield from names
-
-
-class _Latencies:
-    """A sink that keeps what a person would wait: end of the last sample needed → event at the sink."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def open(self, source: str, sample_rate: int) -> None:
-        pass
-
-    def audio(self, block: Any) -> None:
-        pass
-
-    def event(self, event: Event, latency_ms: float | None) -> None:
-        if isinstance(event, CycleResult) and latency_ms is not None:
-            self.seconds.append(latency_ms / 1e3)
-
-    def close(self, stats: Any) -> None:
-        pass
-
-
-def paced(bundle: Bundle, options: StreamOptions) -> Row:
-    """Replay in real time through the threaded session; capture-to-event latency of every classified breath."""
-    from edge_sdk.runtime.session import Session
-
-    source = PhantomSource(
-        "asthma", seed=DEFAULT_SEED, duration_s=options.paced_s, sample_rate=options.sample_rate, paced=True
-    )
-    sink = _Latencies()
-    cpu = time.process_time_ns()
-    stats = Session(source, bundle, [sink]).run()
-    cpu_s = (time.process_time_ns() - cpu) / 1e9
-    row: Row = {
-        "benchmark": "stream",
-        "subject": _subject(bundle, "paced"),
-        "input": "phantom asthma in real time, through source thread, queue and sink",
-        "audio_s": options.paced_s,
-        "cycles": stats.cycles,
-        "lost_samples": stats.samples_lost,
-        "cpu_s": cpu_s,
-        "cpu_s_per_hour": cpu_s * 3600 / options.paced_s,
-    }
-    return row | (percentiles(sink.seconds) if sink.seconds else {"n": 0})
+def _annotated(options: StreamOptions) -> Iterator[Sound]:
+    """Of a corpus where one is named; else simulated patients, whose breaths are known too."""
+    if options.corpus is None:
+        return phantoms(options.paced_s, options.sample_rate, longest_s=30.0)
+    if options.root is None:
+        raise StethoError(f"where is {options.corpus}? give its folder with --root")
+    return annotated(options.corpus, options.root, options.split, options.paced_s)
 
 
 def cold_start(options: StreamOptions) -> Row:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge_sdk import __version__
-from edge_sdk.runtime.bundle import write_bundle
-from edge_sdk.runtime.schema import ArtefactEntry, Golden, Manifest, SegmenterEntry
+from edge_sdk.errors import BundleError, ExportError
+from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, read_manifest, write_bundle
+from edge_sdk.runtime.schema import MANIFEST, ArtefactEntry, FeaturesEntry, Golden, Manifest, SegmenterEntry
+from edge_sdk.runtime.segmenters import SEGMENTER_FILE, describe_segmenter
 from edge_sdk.training.checkpoint import Checkpoint
 from export.card import model_card
-from export.golden import golden_clips, golden_file
-from export.pipeline import RESEARCH_USE, Artefact, decoder_of, today
+from export.golden import golden_clips, golden_file, golden_metadata
+from export.pipeline import RESEARCH_USE, Artefact, Subject, decoder_of, today
 
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -30,6 +33,8 @@ def assemble(
     version: str = __version__,
     untrained: bool = False,
     default_format: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    segmenter: Path | None = None,
 ) -> Manifest:
     """Write the bundle, whole or not at all, and give back its manifest.
 
@@ -48,15 +53,26 @@ def assemble(
     default_format
         Artefact that is loaded unless another is asked for. Without one: the smallest verified artefact, else the
         first.
+    fixed
+        Metadata that was built into the network.
+    segmenter
+        Step graph of a learned segmenter. Without one the bundle gets a copy of the default bundle's.
 
     Raises
     ------
     BundleError
-        ``out`` exists and is no bundle.
+        ``out`` exists and is no bundle, or cannot be written.
     """
+    schema = Subject(checkpoint, fixed).schema
+    segmenter_entry, segmenter_files = _segmenter(segmenter)
     verified = [a for a in artefacts if not a.failures]
     chosen = default_format or (min(verified, key=lambda a: len(a.content)) if verified else artefacts[0]).format.name
-    golden = golden_file(golden_clips(checkpoint.front_end), {a.format.name: a.golden_logits for a in artefacts})
+    clips = golden_clips(checkpoint.front_end)
+    golden = golden_file(
+        clips,
+        {a.format.name: a.golden_logits for a in artefacts},
+        golden_metadata(schema, len(clips)) if schema is not None else None,
+    )
     manifest = Manifest(
         name=name,
         version=version,
@@ -67,17 +83,20 @@ def assemble(
         untrained=untrained,
         labels=list(checkpoint.labels),
         decoder=decoder_of(checkpoint),
+        metadata=schema.to_dict() if schema is not None else {},
         artefacts=[_entry(checkpoint, a, default=a.format.name == chosen) for a in artefacts],
-        segmenter=SegmenterEntry(),
+        segmenter=segmenter_entry,
         golden=Golden(
             file=GOLDEN_FILE,
             sha256=hashlib.sha256(golden).hexdigest(),
             tolerance={a.format.name: a.format.golden_tolerance for a in artefacts},
         ),
         model_card=CARD_FILE,
-        training=_training(checkpoint),
+        training=_training(checkpoint) | ({"fixed_metadata": dict(fixed)} if fixed else {}),
     )
-    files = {a.format.file: a.content for a in artefacts} | {
+    files = {a.format.file: a.content for a in artefacts} | segmenter_files
+    files |= {a.format.features_file: a.features for a in artefacts if a.features is not None}
+    files |= {
         GOLDEN_FILE: golden,
         CARD_FILE: model_card(msgspec.to_builtins(manifest)).encode(),
     }
@@ -85,9 +104,40 @@ def assemble(
     return manifest
 
 
+def require_writable(out: Path) -> None:
+    """Ask before the work, not after it, whether a bundle can be written there.
+
+    Raises
+    ------
+    BundleError
+        It cannot: a file is in the way, a folder that is no bundle, or a folder that one may not write to.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
+        raise BundleError(f"{out} exists and is not a bundle; give another --out or remove it")
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent):
+            pass
+    except OSError as error:
+        raise BundleError(f"cannot write {out} ({error.strerror}); choose a folder that you may write to") from error
+
+
+def _segmenter(path: Path | None) -> tuple[SegmenterEntry, dict[str, bytes]]:
+    """The manifest's entry and its file: the graph given, else what the default bundle has."""
+    if path is not None:
+        if not path.is_file():
+            raise ExportError(f"segmenter {path} does not exist; give the step graph of a trained segmenter")
+        return describe_segmenter(path), {SEGMENTER_FILE: path.read_bytes()}
+    entry = read_manifest(DEFAULT_BUNDLE).segmenter if (DEFAULT_BUNDLE / MANIFEST).is_file() else SegmenterEntry()
+    if entry.kind != "learned" or entry.file is None:
+        return SegmenterEntry(), {}
+    return entry, {entry.file: (DEFAULT_BUNDLE / entry.file).read_bytes()}
+
+
 def _entry(checkpoint: Checkpoint, artefact: Artefact, *, default: bool) -> ArtefactEntry:
     return ArtefactEntry(
         file=artefact.format.file,
+        features=_features_entry(artefact),
         format=artefact.format.name,
         precision=artefact.format.precision,
         sha256=hashlib.sha256(artefact.content).hexdigest(),
@@ -98,6 +148,15 @@ def _entry(checkpoint: Checkpoint, artefact: Artefact, *, default: bool) -> Arte
         failures=list(artefact.failures),
         parity=artefact.parity,
         accuracy=artefact.accuracy,
+    )
+
+
+def _features_entry(artefact: Artefact) -> FeaturesEntry | msgspec.UnsetType:
+    content = artefact.features
+    if content is None:
+        return msgspec.UNSET
+    return FeaturesEntry(
+        file=artefact.format.features_file, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
     )
 
 

@@ -33,12 +33,28 @@ def _head(bundle: Mapping[str, Any]) -> str:
         bundle["description"],
         "",
         f"* Input: PCM of one breath, {_window(bundle)}; output: logits of {', '.join(bundle['labels'])}.",
-        f"* Decision: softmax at temperature {bundle['decoder']['temperature']:.3f}, bias "
-        f"{_numbers(bundle['decoder']['bias'])}, then the most probable label.",
+        *_metadata(bundle["metadata"]),
+        f"* Decision: {_decision(bundle['decoder'])}.",
         f"* Breaths come from the `{bundle['segmenter']['kind']}` segmenter.",
         f"* Made {bundle['created']} with SDK {bundle['sdk_version']}.",
     ]
     return "\n".join(lines)
+
+
+def _metadata(schema: Mapping[str, Any]) -> list[str]:
+    if not schema:
+        return []
+    fields = [f"{name} ({', '.join(known)})" for name, known in schema["categorical"].items()] + schema["continuous"]
+    return [f"* Also reads, where known: {'; '.join(fields)}. Anything else is UNKNOWN."]
+
+
+def _decision(decoder: Mapping[str, Any]) -> str:
+    text = f"{decoder['kind']} at temperature {decoder['temperature']:.3f}, bias {_numbers(decoder['bias'])}"
+    threshold = decoder["threshold"]
+    if threshold is None:
+        return f"{text}, then " + ("the most probable label" if decoder["kind"] == "softmax" else "threshold 0.5")
+    values = threshold if isinstance(threshold, (list, tuple)) else [threshold]
+    return f"{text}, then threshold {_numbers(values)}"
 
 
 def _window(bundle: Mapping[str, Any]) -> str:
@@ -50,8 +66,9 @@ def _artefacts(artefacts: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         "## Artefacts",
         "",
-        "| format | file | kB | verified | relative error | same decision | AUROC drop (95 %) | Score drop (95 %) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| format | file | kB | verified | relative error | same decision | AUROC drop (95 %) | Score drop (95 %) "
+        "| ECE | time / fp32 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for a in artefacts:
         p = a["parity"]
@@ -59,15 +76,35 @@ def _artefacts(artefacts: Sequence[Mapping[str, Any]]) -> str:
             f"| `{a['format']}`{' (default)' if a['default'] else ''} | `{a['file']}` | {a['bytes'] / 1000:.0f} "
             f"| {'yes' if a['verified'] else 'no'} | {_figure(p, 'relative_error', '.2g')} "
             f"| {_figure(p, 'agreement', '.2%')} | {_with_interval(p, 'auroc_drop', 5)} "
-            f"| {_with_interval(p, 'score_drop', 4)} |"
+            f"| {_with_interval(p, 'score_drop', 4)} | {_figure(p, 'ece', '.3f')} "
+            f"| {_figure(p, 'latency_ratio', '.2f')} |"
         )
     cycles = artefacts[0]["parity"].get("n")
     if cycles:
         rows += [
             "",
-            f"Against the torch model in fp32 on the same {cycles} annotated cycles, paired patient bootstrap.",
+            f"Against the torch model in fp32 on the same {cycles} annotated cycles, paired patient bootstrap. Time: "
+            "one breath, one thread, in turn with the fp32 artefact on the exporting machine.",
         ]
+    rows += _notes(artefacts)
     return "\n".join(rows)
+
+
+def _notes(artefacts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How each quantised artefact was made, and why others are not verified."""
+    lines = []
+    for a in artefacts:
+        p = a["parity"]
+        if "scheme" in p:
+            text = f"{p['scheme']}, {p['int8_weights']} weight tensors in int8 ({p['int8_share']:.0%} of all weights)"
+            if p["smoothed_norms"]:
+                text += f", {p['smoothed_norms']} layer norms smoothed"
+            if p["kept_float"]:
+                text += f", left in float by sensitivity: {', '.join(p['kept_float'])}"
+            lines.append(f"* `{a['format']}`: {text}.")
+        if not a["verified"]:
+            lines.append(f"* `{a['format']}` is not verified: {'; '.join(a['failures'])}.")
+    return ["", *lines] if lines else []
 
 
 def _accuracy(artefacts: Sequence[Mapping[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from edge_sdk.corpora import OTHER, load_corpus
 from edge_sdk.corpora.audio import cycle_pcm
 from edge_sdk.errors import ExportError
 from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.data import known_of
 from export.verify import CycleSet
 
 
@@ -35,4 +36,5 @@ def load_cycles(corpus: str, root: Path, spec: FrontEndSpec) -> tuple[CycleSet, 
         cycles.append(cycle)
     labels, patients = tuple(c.label for c in cycles), tuple(c.patient for c in cycles)
     splits = np.asarray([c.split or "all" for c in cycles], dtype=np.str_)
-    return CycleSet(corpus, "all", pcm, labels, patients), splits
+    metadata = tuple({**known_of(c), "duration_s": c.duration_s} for c in cycles)
+    return CycleSet(corpus, "all", pcm, labels, patients, metadata), splits

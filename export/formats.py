@@ -1,8 +1,10 @@
-"""The table of artefact formats; command-line help, docs, export and benchmarks all read it."""
+"""The table of artefact formats; command-line help, README, export, benchmarks and checks of options all read it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_sdk.errors import ExportError
 
@@ -15,21 +17,38 @@ class Gate:
     min_agreement: float  # share of cycles with the same decision
     max_auroc_drop: float  # AUROC of the reference minus AUROC of the artefact
     max_score_drop: float  # strict Score of the reference minus that of the artefact, share
+    max_auroc_drop_high: float = 0.01  # upper end of the 95 % interval of the AUROC drop
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One kind of artefact a bundle can hold."""
+    """One kind of artefact a bundle can hold, or that is made from a finished bundle.
+
+    ``builder`` is ``module:function``, imported when it is needed. Of a file in the bundle it is called with a
+    :class:`export.build.Request` and gives back a ``features → logits`` graph; of what is made from a finished bundle,
+    with ``(bundle: Path, progress: Callable[[str], None])``, and gives back the paths that it wrote.
+    """
 
     name: str  # as given to ``--formats``
-    file: str  # name inside the bundle
+    file: str  # name inside the bundle; of what is made from a bundle: its suffix
     precision: str  # of weights and activations in the network; the front end stays fp32
     devices: str  # where it is meant to run
     description: str
-    gate: Gate
-    golden_tolerance: float  # absolute, on logits: another CPU may round differently
+    builder: str
+    gate: Gate = Gate(max_relative_error=1e-3, min_agreement=0.999, max_auroc_drop=1e-4, max_score_drop=1e-3)
+    golden_tolerance: float = 2e-3  # absolute, on logits: another CPU may round differently
     needs_calibration: bool = False
+    tensorrt: bool = True  # whether TensorRT must be able to parse it
+    made_from: Literal["checkpoint", "bundle"] = "checkpoint"
+    default: bool = False  # made unless --formats says otherwise
 
+    @property
+    def features_file(self) -> str:
+        """Name of the graph without front end, which ``--features-graph`` adds."""
+        return self.file.replace(".onnx", ".features.onnx")
+
+
+_INT8 = Gate(max_relative_error=0.15, min_agreement=0.98, max_auroc_drop=0.005, max_score_drop=0.01)
 
 FORMATS: dict[str, Format] = {
     f.name: f
@@ -38,37 +57,106 @@ FORMATS: dict[str, Format] = {
             name="onnx-fp32",
             file="classifier.fp32.onnx",
             precision="fp32",
-            devices="any CPU or GPU with ONNX Runtime",
+            devices="any CPU or GPU with ONNX Runtime; TensorRT",
             description="the reference: pcm → logits, front end folded into one Conv1d",
-            gate=Gate(max_relative_error=1e-3, min_agreement=0.999, max_auroc_drop=1e-4, max_score_drop=1e-3),
-            golden_tolerance=2e-3,
+            builder="export.build:fp32",
+            default=True,
         ),
         Format(
             name="onnx-int8-cpu",
             file="classifier.int8.onnx",
             precision="int8",
             devices="x86-64 and ARM CPUs with ONNX Runtime",
-            description="static U8S8 Q/DQ per channel; front end, normalisation and head stay fp32",
-            gate=Gate(max_relative_error=0.15, min_agreement=0.97, max_auroc_drop=0.005, max_score_drop=0.01),
+            description="transformers: dynamic S8 per channel; CNNs: static U8S8 Q/DQ; front end and head stay fp32",
+            builder="export.build:int8_cpu",
+            gate=_INT8,
             golden_tolerance=0.5,
             needs_calibration=True,
+            tensorrt=False,
+            default=True,
+        ),
+        Format(
+            name="onnx-fp16",
+            file="classifier.fp16.onnx",
+            precision="fp16",
+            devices="GPUs with ONNX Runtime or TensorRT; slower than fp32 on CPUs",
+            description="inputs, outputs, front end, norms and softmax stay fp32",
+            builder="export.build:fp16",
+            gate=Gate(
+                max_relative_error=1e-2,
+                min_agreement=0.99,
+                max_auroc_drop=1e-3,
+                max_score_drop=5e-3,
+                max_auroc_drop_high=2e-3,
+            ),
+            golden_tolerance=5e-2,
+        ),
+        Format(
+            name="onnx-int8-trt",
+            file="classifier.int8-trt.onnx",
+            precision="int8",
+            devices="NVIDIA GPUs with TensorRT",
+            description="symmetric S8 Q/DQ around linear layers and convolutions, bias in float",
+            builder="export.build:int8_trt",
+            gate=_INT8,
+            golden_tolerance=0.5,
+            needs_calibration=True,
+        ),
+        Format(
+            name="engine",
+            file=".engine",
+            precision="of its ONNX",
+            devices="the NVIDIA GPU that it is built on",
+            description="TensorRT engine from the bundle's ONNX, kept in the engine cache",
+            builder="export.tensorrt:build_format",
+            made_from="bundle",
+        ),
+        Format(
+            name="triton",
+            file="-triton",
+            precision="of its ONNX",
+            devices="Triton Inference Server",
+            description="model repository beside the bundle: dynamic batching, PCM → label",
+            builder="export.triton:build_format",
+            made_from="bundle",
         ),
     )
 }
 
-DEFAULT_FORMATS: tuple[str, ...] = ("onnx-fp32", "onnx-int8-cpu")
+DEFAULT_FORMATS: tuple[str, ...] = tuple(name for name, row in FORMATS.items() if row.default)
 
 
-def parse_formats(names: str | None) -> list[Format]:
-    """Formats from a comma-separated list; ``None`` gives the default ones.
+def parse_formats(names: str | Sequence[str] | None) -> list[Format]:
+    """Formats from a list, comma-separated or not; ``None`` gives the default ones.
 
     Raises
     ------
     ExportError
-        A name is not in the table.
+        A name is not in the table, or only formats that are made from the others are wanted.
     """
-    wanted = [n.strip() for n in names.split(",") if n.strip()] if names else list(DEFAULT_FORMATS)
+    listed = names.split(",") if isinstance(names, str) else list(names or DEFAULT_FORMATS)
+    wanted = [n.strip() for n in listed if n.strip()]
     unknown = [n for n in wanted if n not in FORMATS]
     if unknown or not wanted:
         raise ExportError(f"unknown format {', '.join(unknown) or '(none given)'}; known: {', '.join(FORMATS)}")
-    return [FORMATS[n] for n in dict.fromkeys(wanted)]
+    chosen = [FORMATS[n] for n in dict.fromkeys(wanted)]
+    if all(f.made_from == "bundle" for f in chosen):
+        raise ExportError(
+            f"{chosen[0].name} is made from a bundle's ONNX: ask for one too, as onnx-fp32,{chosen[0].name}"
+        )
+    return chosen
+
+
+def formats_help() -> str:
+    """One line for ``--help``."""
+    defaults = ", ".join(DEFAULT_FORMATS)
+    return (
+        f"Comma-separated artefact formats, of {', '.join(FORMATS)} (default: {defaults}; onnx-fp32 without a corpus)."
+    )
+
+
+def formats_table() -> str:
+    """The table as Markdown, for the README."""
+    rows = ["| format | precision | runs on | what it is |", "|---|---|---|---|"]
+    rows += [f"| `{f.name}` | {f.precision} | {f.devices} | {f.description} |" for f in FORMATS.values()]
+    return "\n".join(rows)

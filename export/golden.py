@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.metadata import MetadataSchema
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.sources.phantom import PhantomSource
+from export.verify import CycleSet
 
 GOLDEN_SCENARIOS = ("healthy", "asthma", "pneumonia")
 _SEED = 1_000_099  # of the seeds that training never uses
@@ -28,9 +32,37 @@ def _clip(scenario: str, spec: FrontEndSpec) -> npt.NDArray[np.int16]:
     return np.round(np.clip(window, -1.0, 32767 / 32768) * 32768).astype(np.int16)
 
 
-def golden_file(clips: npt.NDArray[np.int16], logits: dict[str, npt.NDArray[np.float32]]) -> bytes:
-    """The ``.npz``: ``pcm`` and ``logits_<format>`` with dashes as underscores."""
+def golden_metadata(schema: MetadataSchema, count: int) -> dict[str, npt.NDArray[Any]]:
+    """Metadata inputs of the golden clips: nothing known of the first, then names and values in turn."""
+    rows: list[dict[str, Any]] = [{}]
+    for row in range(count - 1):
+        names: dict[str, Any] = {field: known[row % len(known)] for field, known in schema.categorical.items() if known}
+        scores = zip(schema.continuous, schema.mean, schema.std, strict=True)
+        rows.append(names | {field: mean + (-1) ** row * std for field, mean, std in scores})
+    return schema.encode(rows)
+
+
+def simulated_breaths(spec: FrontEndSpec, per_scenario: int = 16) -> CycleSet:
+    """Windows of simulated breaths, for what must have sound and has no corpus: untrained models."""
+    pcm, labels, patients = [], [], []
+    for scenario in GOLDEN_SCENARIOS:
+        source = PhantomSource(scenario, seed=_SEED + 1, duration_s=6.0 * per_scenario, sample_rate=spec.rate_hz)
+        samples = np.concatenate([block.samples for block in source])
+        for breath in source.truth[:per_scenario]:
+            pcm.append(fit_window(samples[breath.onset : breath.end], spec))
+            labels.append(breath.label)
+            patients.append(scenario)
+    return CycleSet("phantom", "simulated", np.stack(pcm), tuple(labels), tuple(patients))
+
+
+def golden_file(
+    clips: npt.NDArray[np.int16],
+    logits: dict[str, npt.NDArray[np.float32]],
+    metadata: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> bytes:
+    """The ``.npz``: ``pcm``, ``metadata_<input>`` and ``logits_<format>`` with dashes as underscores."""
     buffer = io.BytesIO()
     arrays = {f"logits_{name.replace('-', '_')}": values for name, values in logits.items()}
+    arrays |= {f"metadata_{name}": values for name, values in (metadata or {}).items()}
     np.savez_compressed(buffer, allow_pickle=False, pcm=clips, **arrays)
     return buffer.getvalue()

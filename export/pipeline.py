@@ -1,37 +1,49 @@
-"""Checkpoint → graphs → quantised artefacts → figures on real cycles → one verified bundle."""
+"""Checkpoint → graphs → quantised artefacts → figures on real cycles; :mod:`export.assemble` makes the bundle of it."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from torch import nn
 
+from edge_sdk import __version__
 from edge_sdk.errors import ExportError
-from edge_sdk.runtime.decoding import decode
+from edge_sdk.metadata import MetadataSchema
+from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.runtime.decoding import decide, decode
 from edge_sdk.runtime.schema import Decoder
+from edge_sdk.training.calibration import checkpoint_decoder
 from edge_sdk.training.checkpoint import Checkpoint
+from export.build import Request, build
 from export.cycles import load_cycles
 from export.formats import Format
-from export.golden import golden_clips
-from export.graph import export_front_end, export_network, join
-from export.quantise import quantise_static
-from export.verify import CycleSet, accuracy, compare, gate_failures, parity, run_batches
-
-_log = logging.getLogger(__name__)
+from export.golden import golden_clips, golden_metadata, simulated_breaths
+from export.graph import export_front_end, finish, join
+from export.quantise import Feed
+from export.session import Session, latency_ratio
+from export.verify import CycleSet, accuracy, compare, gate_failures, parity
 
 RESEARCH_USE = "Research use only: not a medical device, not cleared by any regulator."
 CALIBRATION_CYCLES = 512
-_BATCH = 64
+MIN_CALIBRATION_CYCLES = 16
+"""Fewer breaths do not show the range of the activations."""
+
+_BATCH_SAMPLES = 64 * 12_000  # of sound at once: 64 breaths of our own front end, 6 of 8 s at 16 kHz
+_CALIBRATION_WEIGHTS = 5_000_000  # a larger network is calibrated on fewer cycles: each costs seconds
+_FEW_CALIBRATION_CYCLES = 64
+Logits = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
 
 
@@ -53,7 +65,80 @@ class Artefact:
     parity: dict[str, Any]
     accuracy: dict[str, Any]
     failures: tuple[str, ...]  # why it is not verified; empty when it is
-    golden_logits: npt.NDArray[np.float32]  # [k, C]
+    golden_logits: Logits  # [k, C]
+    features: bytes | None = None  # the network alone: features → logits
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported: a checkpoint, or one whose metadata was fixed."""
+
+    checkpoint: Checkpoint
+    fixed: Mapping[str, Any] | None = None  # metadata that every breath of this bundle has
+
+    @cached_property
+    def schema(self) -> MetadataSchema | None:
+        """Inputs of the graph beside the sound."""
+        return None if self.fixed else self.checkpoint.metadata_schema
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network that becomes a graph.
+
+        Raises
+        ------
+        ExportError
+            Metadata was fixed of a network that reads none.
+        """
+        model = self.checkpoint.build()
+        if not self.fixed:
+            return model
+        schema = self.checkpoint.metadata_schema
+        specialise: Callable[[Metadata], nn.Module] | None = getattr(model, "specialised", None)
+        if schema is None or specialise is None:
+            raise ExportError(f"model {self.checkpoint.model!r} reads no metadata; leave --fix out")
+        if unknown := sorted(set(self.fixed) - set(schema.fields)):
+            raise ExportError(f"the model does not read {', '.join(unknown)}; --fix knows {', '.join(schema.fields)}")
+        return specialise(Metadata.from_arrays(schema.encode([self.fixed])))
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """How its logits become labels."""
+        return decoder_of(self.checkpoint)
+
+    def labels_of(self, logits: Logits) -> npt.NDArray[np.int64]:
+        """Decisions ``[N]``, as on the device."""
+        normal = list(self.checkpoint.labels).index(self.decoder.normal_label)
+        return decide(decode(logits, self.decoder), self.decoder, normal)
+
+    def known(self, rows: Sequence[Mapping[str, Any]] | None, count: int) -> dict[str, npt.NDArray[Any]]:
+        """Metadata inputs of the graph for ``count`` breaths."""
+        return {} if self.schema is None else self.schema.encode(rows if rows is not None else [{}] * count)
+
+    @torch.inference_mode()
+    def torch_logits(self, cycles: CycleSet) -> Logits:
+        """The reference: the checkpoint's own network in fp32, metadata fixed or not."""
+        network, front_end = self.checkpoint.build(), FoldedFrontEnd(self.checkpoint.front_end)
+        schema = self.checkpoint.metadata_schema
+        batch = max(1, _BATCH_SAMPLES // self.checkpoint.front_end.window_samples)
+        parts = []
+        for begin in range(0, len(cycles), batch):
+            features = front_end(torch.from_numpy(cycles.pcm[begin : begin + batch]))
+            if schema is None:
+                parts.append(network(features).numpy())
+                continue
+            rows = [self.fixed] * len(features) if self.fixed else cycles.rows(begin, begin + batch)
+            parts.append(network(features, Metadata.from_arrays(schema.encode(rows))).numpy())
+        return np.concatenate(parts)
+
+    def graph_logits(self, session: Session, cycles: CycleSet) -> Logits:
+        """The same of a ``pcm → logits`` graph."""
+        batch = max(1, _BATCH_SAMPLES // self.checkpoint.front_end.window_samples)
+        parts = []
+        for begin in range(0, len(cycles), batch):
+            pcm = cycles.pcm[begin : begin + batch]
+            parts.append(session.run({"pcm": pcm, **self.known(cycles.rows(begin, begin + batch), len(pcm))}))
+        return np.concatenate(parts)
 
 
 def gather(checkpoint: Checkpoint, corpus: str, root: Path, *, seed: int = 0) -> Data:
@@ -62,21 +147,17 @@ def gather(checkpoint: Checkpoint, corpus: str, root: Path, *, seed: int = 0) ->
     Raises
     ------
     ExportError
-        The corpus holds no cycle of the split the checkpoint was trained on.
+        The corpus holds too few cycles of the split the checkpoint was trained on.
     """
     cycles, splits = load_cycles(corpus, root, checkpoint.front_end)
     trained_on = str(checkpoint.provenance.get("split", "train"))
     rows = np.flatnonzero(splits == trained_on)
-    if not len(rows):
+    if len(rows) < MIN_CALIBRATION_CYCLES:
         raise ExportError(
-            f"{corpus} at {root} holds no cycles of split {trained_on!r}, which the checkpoint was trained on; "
-            "calibration needs training patients: give the corpus the model was trained on"
+            f"{corpus} at {root} holds {len(rows)} cycles of split {trained_on!r}, which the checkpoint was trained "
+            f"on; calibration needs at least {MIN_CALIBRATION_CYCLES}: give the corpus the model was trained on, whole"
         )
-    chosen = _balanced(rows, np.asarray(cycles.labels), seed)
-    calibration = CycleSet(
-        corpus, trained_on, cycles.pcm[chosen],
-        tuple(cycles.labels[i] for i in chosen), tuple(cycles.patients[i] for i in chosen),
-    )  # fmt: skip
+    calibration = cycles.take(_balanced(rows, np.asarray(cycles.labels), seed), trained_on)
     held_out = {str(s): splits == s for s in dict.fromkeys(splits.tolist()) if s != trained_on}
     return Data(calibration, cycles, held_out)
 
@@ -93,112 +174,150 @@ def _balanced(rows: npt.NDArray[np.intp], labels: npt.NDArray[np.str_], seed: in
 
 
 def make_artefacts(
-    checkpoint: Checkpoint, formats: Sequence[Format], data: Data | None, progress: Progress
+    checkpoint: Checkpoint,
+    formats: Sequence[Format],
+    data: Data | None,
+    progress: Progress,
+    *,
+    untrained: bool = False,
+    features_graph: bool = False,
+    fixed: Mapping[str, Any] | None = None,
 ) -> list[Artefact]:
     """Export, quantise and measure every format asked for.
+
+    Parameters
+    ----------
+    checkpoint
+        The model.
+    formats
+        Rows of the table; those made from a finished bundle are passed over.
+    data
+        Without it nothing is verified, and int8 is for untrained models only.
+    progress
+        Told each step.
+    untrained
+        Calibrate on simulated breaths: such an artefact is for timing.
+    features_graph
+        Also keep each network alone.
+    fixed
+        Metadata to build into the network, which then has no metadata inputs.
 
     Raises
     ------
     ExportError
         A format needs data that was not given, or a graph is not portable.
     """
-    spec, model = checkpoint.front_end, checkpoint.build()
+    files = [wanted for wanted in formats if wanted.made_from == "checkpoint"]
+    needy = [wanted.name for wanted in files if wanted.needs_calibration]
+    if needy and data is None and not untrained:
+        raise ExportError(f"{needy[0]} needs calibration cycles: pass --corpus and --root")
+    subject = Subject(checkpoint, fixed)
     progress("exporting the front end and the network")
-    front_end, network = export_front_end(spec), export_network(model, spec)
+    front_end = export_front_end(checkpoint.front_end)
+    cycles = (data.calibration if data is not None else simulated_breaths(checkpoint.front_end)) if needy else None
+    request = Request(
+        subject.model,
+        checkpoint.front_end,
+        subject.schema,
+        progress,
+        _feeds(subject, front_end, cycles) if cycles is not None else (),
+        subject.labels_of if data is not None else None,
+    )
     reference = None
     if data is not None:
         progress(f"torch reference on {len(data.verification)} cycles")
-        reference = _torch_logits(checkpoint, data.verification.pcm)
+        reference = subject.torch_logits(data.verification)
+    fp32 = join(front_end, request.network, {}).SerializeToString()  # what latencies are compared with
     artefacts = []
-    for wanted in formats:
-        graph = network
-        if wanted.precision == "int8":
-            if data is None:
-                raise ExportError(f"{wanted.name} needs calibration cycles: pass --corpus and --root")
-            progress(f"{wanted.name}: calibrating on {len(data.calibration)} cycles")
-            graph = quantise_static(network, _feature_batches(front_end, data.calibration.pcm))
-        joined = join(front_end, graph, _properties(checkpoint, wanted))
+    for wanted in files:
+        progress(f"{wanted.name}: building")
+        network = build(wanted, request)
+        properties = _properties(subject, wanted)
+        joined = join(front_end, network, properties, tensorrt=wanted.tensorrt)
         progress(f"{wanted.name}: measuring")
-        artefacts.append(_measure(checkpoint, wanted, joined, data, reference))
+        artefact = _measure(subject, wanted, joined.SerializeToString(), data, reference, fp32, request.notes)
+        if features_graph:
+            finish(network, {**properties, "input": "features"}, tensorrt=wanted.tensorrt)
+            artefact = replace(artefact, features=network.SerializeToString())
+        artefacts.append(artefact)
     return artefacts
 
 
-def _torch_logits(checkpoint: Checkpoint, pcm: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    network = checkpoint.build_end_to_end()
-    with torch.inference_mode():
-        return run_batches(lambda x: network(torch.from_numpy(x)).numpy(), pcm, _BATCH)
+def _feeds(subject: Subject, front_end: onnx.ModelProto, cycles: CycleSet) -> list[Feed]:
+    """Calibration batches of the network's inputs."""
+    weights = sum(parameter.numel() for parameter in subject.model.parameters())
+    session = Session(front_end)
+    batch = min(16, len(cycles))
+    count = len(cycles)
+    if weights > _CALIBRATION_WEIGHTS:
+        batch, count = 1, min(count, _FEW_CALIBRATION_CYCLES)
+        cycles = cycles.take(np.linspace(0, len(cycles) - 1, count).astype(np.intp), cycles.split)
+    feeds: list[Feed] = []
+    for begin in range(0, count - batch + 1, batch):  # the calibrator wants equal batches: a short last one is left out
+        features = session.run({"pcm": cycles.pcm[begin : begin + batch]})
+        feeds.append({"features": features, **subject.known(cycles.rows(begin, begin + batch), batch)})
+    return feeds
 
 
-def _session(model: onnx.ModelProto) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # spinning threads slow each other down; figures in specs of export
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = session.run(None, {name: values})[0]
-        return result
-
-    return run
-
-
-def _feature_batches(front_end: onnx.ModelProto, pcm: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    run = _session(front_end)
-    batch = min(16, len(pcm))  # the calibrator wants equal batches, so a short last one is left out
-    return [run(pcm[i : i + batch]) for i in range(0, len(pcm) - batch + 1, batch)]
-
-
-def _properties(checkpoint: Checkpoint, wanted: Format) -> dict[str, str]:
+def _properties(subject: Subject, wanted: Format) -> dict[str, str]:
     """What a bare ONNX file must still say of itself when it is separated from its bundle."""
+    checkpoint = subject.checkpoint
     return {
         "labels": json.dumps(list(checkpoint.labels)),
-        "decoder": json.dumps(
-            {"kind": checkpoint.decoder, "temperature": checkpoint.temperature, "bias": list(checkpoint.bias)}
-        ),
+        "decoder": json.dumps(msgspec.to_builtins(subject.decoder)),
+        "metadata": json.dumps(subject.schema.to_dict() if subject.schema else {}, sort_keys=True),
         "front_end": json.dumps(checkpoint.front_end.to_dict(), sort_keys=True),
         "front_end_sha256": checkpoint.front_end.digest,
         "model": f"{checkpoint.model}/{checkpoint.size}",
+        "recipe": str(checkpoint.recipe.get("name", "")),
+        "trained_on": json.dumps(checkpoint.provenance, sort_keys=True, default=str),
         "format": wanted.name,
         "precision": wanted.precision,
+        "input": "pcm",
+        "sdk_version": __version__,
         "research_use": RESEARCH_USE,
     }
 
 
 def decoder_of(checkpoint: Checkpoint) -> Decoder:
     """The decoder that goes into the bundle."""
-    return Decoder(temperature=float(checkpoint.temperature), bias=[float(b) for b in checkpoint.bias])
+    return checkpoint_decoder(checkpoint)
 
 
 def _measure(
-    checkpoint: Checkpoint,
+    subject: Subject,
     wanted: Format,
-    model: onnx.ModelProto,
+    content: bytes,
     data: Data | None,
-    reference: npt.NDArray[np.float32] | None,
+    reference: Logits | None,
+    fp32: bytes,
+    notes: dict[str, Any],
 ) -> Artefact:
-    run, labels = _session(model), list(checkpoint.labels)
-    to_probabilities = partial(decode, decoder=decoder_of(checkpoint))
-    content = model.SerializeToString()
-    golden = run(golden_clips(checkpoint.front_end).astype(np.float32) / np.float32(32768))
+    session, labels = Session(content), list(subject.checkpoint.labels)
+    to_probabilities = partial(decode, decoder=subject.decoder)
+    clips = golden_clips(subject.checkpoint.front_end).astype(np.float32) / np.float32(32768)
+    golden_feed: Feed = {"pcm": clips, **(golden_metadata(subject.schema, len(clips)) if subject.schema else {})}
+    golden = session.run(golden_feed)
+    one = {name: values[:1] for name, values in golden_feed.items()}
+    speed: dict[str, float] = {"latency_ratio": 1.0}
+    if wanted.precision != "fp32":
+        baseline = Session(fp32)
+        speed = latency_ratio(lambda: session.run(one), lambda: baseline.run(one))
     if data is None or reference is None:
-        return Artefact(wanted, content, {}, {}, ("exported without a corpus",), golden)
+        return Artefact(wanted, content, {**notes, **speed}, {}, ("exported without a corpus",), golden)
     cycles = data.verification
-    logits = run_batches(run, cycles.pcm, _BATCH)
-    figures = parity(reference, logits, to_probabilities)
+    logits = subject.graph_logits(session, cycles)
+    figures = {**parity(reference, logits, subject.labels_of), **notes, **speed}
     figures |= compare(to_probabilities(reference), to_probabilities(logits), cycles, labels)
     reports = {
         split: accuracy(
             to_probabilities(logits[mask]),
-            CycleSet(
-                cycles.corpus, split, cycles.pcm[:0],
-                tuple(np.asarray(cycles.labels)[mask]), tuple(np.asarray(cycles.patients)[mask]),
-            ),
+            subject.labels_of(logits[mask]),
+            cycles.take(np.flatnonzero(mask), split, sound=False),
             labels,
         )
         for split, mask in data.held_out.items()
-    }  # fmt: skip
+    }
     return Artefact(wanted, content, figures, reports, tuple(gate_failures(wanted.gate, figures)), golden)
 
 

@@ -1,14 +1,20 @@
-"""Post-training int8 quantisation of a CNN's ``features → logits`` graph for CPUs (static U8S8 Q/DQ)."""
+"""Post-training int8 of a ``features → logits`` graph: which layers can be taken, and ONNX Runtime's quantiser.
+
+Measured reasons for each choice: README, "Export".
+"""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,71 +24,210 @@ from onnx import TensorProto
 from edge_sdk.errors import ExportError
 
 _log = logging.getLogger(__name__)
-_QUANTISED_OPS = ["Conv", "Add", "GlobalAveragePool", "AveragePool", "MaxPool", "Relu", "Clip"]
+
+Scheme = Literal["dynamic", "static-u8s8", "static-s8"]
+"""``dynamic``: linear layers, activations measured as they come. ``static-u8s8``: convolutions, for CPUs.
+``static-s8``: both, symmetric and with float bias, for TensorRT."""
+
+Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""One batch of the network's inputs by name."""
+
+_TAKEN: dict[Scheme, tuple[str, ...]] = {
+    "dynamic": ("MatMul", "Gemm"),
+    "static-u8s8": ("Conv", "Add", "GlobalAveragePool", "AveragePool", "MaxPool", "Relu", "Clip"),
+    "static-s8": ("Conv", "MatMul", "Gemm"),
+}
+_WEIGHTED = ("Conv", "MatMul", "Gemm")
+_PERCENTILE_ELEMENTS = 2_000_000  # weights; percentile keeps every activation of a batch, minmax two numbers of each
 
 
-def quantise_static(
-    model: onnx.ModelProto,
-    calibration: Sequence[npt.NDArray[np.float32]],
-    *,
-    method: str = "percentile",
-    keep_float: Iterable[str] = (),
-) -> onnx.ModelProto:
-    """Quantise convolutions and what lies between them; the linear head stays float.
+def cpu_scheme(model: onnx.ModelProto) -> Scheme:
+    """What serves this graph best on a CPU: ``dynamic`` where most weights are linear layers, else ``static-u8s8``."""
+    convolutions = {n.name for n in model.graph.node if n.op_type == "Conv"}
+    weights = _weights(model)
+    convolved = sum(size for name, (_, size) in weights.items() if name in convolutions)
+    return "dynamic" if sum(size for _, size in weights.values()) > 2 * convolved else "static-u8s8"
 
-    Activations are unsigned and asymmetric, weights signed and per channel: the form ONNX Runtime's CPU kernels run
-    fastest. Figures behind these choices: README, "Export".
+
+def quantisable(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
+    """Names of the nodes with constant weights that a scheme quantises; the head stays float."""
+    found = _weights(model)
+    taken = {n.name for n in model.graph.node if n.op_type in _TAKEN[scheme]} - {_head(model)}
+    return [name for name in found if name in taken]
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, tuple[str, int]]:
+    """Node → its constant weight and that one's elements; batches of matrices are left out, no kernel takes them."""
+    tensors = {t.name: t for t in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        weight = tensors.get(node.input[1]) if node.op_type in _WEIGHTED else None
+        if weight is not None and (len(weight.dims) == 2 or (node.op_type == "Conv" and len(weight.dims) > 2)):
+            found[str(node.name)] = (str(weight.name), int(np.prod(weight.dims)))
+    return found
+
+
+def _head(model: onnx.ModelProto) -> str:
+    """The last node with weights before the output: logits are read at full precision."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    waiting = [model.graph.output[0].name]
+    while waiting:
+        node = makers.get(waiting.pop(0))
+        if node is None:
+            continue
+        if node.op_type in _WEIGHTED:
+            return str(node.name)
+        waiting.extend(node.input)
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Count:
+    """Proof that a graph is really quantised."""
+
+    weights: int  # int8 initialisers of two or more axes
+    elements: int  # theirs
+    share: float  # of the elements of all initialisers of two or more axes
+    bytes: int  # of the graph
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> Int8Count:
+        """Count."""
+        tensors = [t for t in model.graph.initializer if len(t.dims) >= 2]
+        eight = [t for t in tensors if t.data_type in (TensorProto.INT8, TensorProto.UINT8)]
+        total = sum(int(np.prod(t.dims)) for t in tensors)
+        elements = sum(int(np.prod(t.dims)) for t in eight)
+        return cls(len(eight), elements, elements / total if total else 0.0, model.ByteSize())
+
+
+class Quantiser:
+    """Quantises one graph as often as a search asks; calibrates once. A context manager, for its temporary files.
 
     Parameters
     ----------
     model
-        fp32 graph with one input ``features`` ``[B, 1, M, T]``.
+        fp32 graph, first input ``features`` ``[B, 1, M, T]``.
+    scheme
+        See :data:`Scheme`.
     calibration
-        Batches of features of training patients, ``[b, 1, M, T]``.
+        Batches of training patients; not needed by ``dynamic``.
     method
-        ``percentile`` clips outliers of the activations, ``minmax`` keeps them, ``entropy`` balances.
-    keep_float
-        Names of nodes to leave in float.
+        Of calibration: ``percentile`` clips outliers, ``minmax`` keeps them. None: ``percentile`` for small CNNs, else
+        ``minmax``, whose memory does not grow with the number of cycles.
 
     Raises
     ------
     ExportError
-        There is nothing to calibrate on, or the result holds no int8 weights.
+        Nothing to calibrate on, or no layer that the scheme can take.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    if not calibration:
-        raise ExportError("int8 needs calibration cycles: pass --corpus and --root of the training data")
-    methods = {
-        "percentile": CalibrationMethod.Percentile,
-        "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        source, ready, target = (Path(folder) / n for n in ("source.onnx", "ready.onnx", "target.onnx"))
-        onnx.save(strip_initializer_info(model), source)
-        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-        chatter = io.StringIO()  # the calibrator prints, and stdout may belong to --json
-        with contextlib.redirect_stdout(chatter):
-            quantize_static(
-                str(ready),
-                str(target),
-                _Batches(calibration),  # type: ignore[no-untyped-call]
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=_QUANTISED_OPS,
-                nodes_to_exclude=list(keep_float),
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=methods[method],
-                extra_options={"CalibMaxIntermediateOutputs": 64, "CalibPercentile": 99.999},
-            )
-        _log.debug("%s", chatter.getvalue())
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        scheme: Scheme,
+        calibration: Sequence[Feed] = (),
+        *,
+        method: Literal["percentile", "minmax"] | None = None,
+    ) -> None:
+        if scheme != "dynamic" and not calibration:
+            raise ExportError("int8 needs calibration cycles: pass --corpus and --root of the training data")
+        self.scheme, self._calibration = scheme, calibration
+        self._folder = tempfile.TemporaryDirectory()
+        self._source = self._prepare(model)
+        prepared = onnx.load(self._source)
+        self.layers = quantisable(prepared, scheme)
+        if not self.layers:
+            self._folder.cleanup()
+            raise ExportError(f"the graph holds no layer that {scheme} int8 can take; export onnx-fp32 or onnx-fp16")
+        self._weights = _weights(prepared)
+        self._others = [n.name for n in prepared.graph.node if n.op_type in _WEIGHTED and n.name not in self.layers]
+        small = sum(int(np.prod(t.dims)) for t in prepared.graph.initializer) < _PERCENTILE_ELEMENTS
+        self._method = method or ("percentile" if small and scheme == "static-u8s8" else "minmax")
+
+    def __enter__(self) -> Quantiser:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._folder.cleanup()
+
+    def quantise(self, keep_float: Collection[str] = ()) -> onnx.ModelProto:
+        """The graph with all :attr:`layers` in int8 but ``keep_float``.
+
+        Raises
+        ------
+        ExportError
+            ONNX Runtime left more layers in float than it was told to.
+        """
+        target = Path(self._folder.name) / "target.onnx"
+        left = [*self._others, *keep_float]
+        excluded = [*left, *(f"{name}_MatMul" for name in left)]  # what the dynamic quantiser makes of a Gemm first
+        # the calibrator prints, and stdout may belong to --json; the quantiser warns of what was done on purpose
+        with contextlib.redirect_stdout(io.StringIO()), _without_warnings():
+            if self.scheme == "dynamic":
+                self._dynamic(target, excluded)
+            else:
+                self._static(target, excluded)
         quantised = onnx.load(target)
-    if int8_share(quantised) < 0.5:
-        raise ExportError("quantisation left most weights in float: the graph holds no convolutions it can take")
-    return quantised
+        wanted = dict(self._weights[name] for name in set(self.layers) - set(keep_float))  # weights may be shared
+        count = Int8Count.of(quantised)
+        if count.weights < len(wanted) or count.elements < sum(wanted.values()):
+            raise ExportError(
+                f"of {len(wanted)} layers, quantisation left {len(wanted) - count.weights} in float without a word; "
+                "export onnx-fp32, or report this with your onnxruntime version"
+            )
+        _log.debug("%d layers in int8, %.0f %% of all weights", count.weights, 100 * count.share)
+        return strip_initializer_info(quantised)
+
+    def _prepare(self, model: onnx.ModelProto) -> Path:
+        source = Path(self._folder.name) / "source.onnx"
+        onnx.save(strip_initializer_info(model), source)
+        if self.scheme != "static-u8s8":
+            return source  # pre-processing turns a linear layer into Reshape, Gemm, Reshape
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        ready = source.with_name("ready.onnx")
+        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        return ready
+
+    def _dynamic(self, target: Path, excluded: list[str]) -> None:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(
+            str(self._source),
+            str(target),
+            op_types_to_quantize=list(_TAKEN["dynamic"]),
+            nodes_to_exclude=excluded,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+    def _static(self, target: Path, excluded: list[str]) -> None:
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        methods = {"percentile": CalibrationMethod.Percentile, "minmax": CalibrationMethod.MinMax}
+        options: dict[str, Any] = {"CalibMaxIntermediateOutputs": 64, "CalibPercentile": 99.999}
+        symmetric = self.scheme == "static-s8"
+        if symmetric:
+            options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+            options |= {"MatMulConstBOnly": True}
+        cache: dict[str, Any] = {}
+        if "calibration_cache_path" in inspect.signature(quantize_static).parameters:
+            cache["calibration_cache_path"] = str(Path(self._folder.name) / "ranges.json")
+        quantize_static(
+            str(self._source),
+            str(target),
+            _Batches(self._calibration),  # type: ignore[no-untyped-call]
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_TAKEN[self.scheme]),
+            nodes_to_exclude=excluded,
+            per_channel=True,
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=methods[self._method],
+            extra_options=options,
+            **cache,
+        )
 
 
 def strip_initializer_info(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -96,25 +241,27 @@ def strip_initializer_info(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def int8_share(model: onnx.ModelProto) -> float:
-    """Share of the weights (elements of initializers with two or more axes) that are stored as 8-bit integers."""
-    total = eight = 0
-    for tensor in model.graph.initializer:
-        if len(tensor.dims) < 2:
-            continue
-        elements = int(np.prod(tensor.dims))
-        total += elements
-        if tensor.data_type in (TensorProto.INT8, TensorProto.UINT8):
-            eight += elements
-    return eight / total if total else 0.0
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps back what is logged to the root logger itself."""
+
+    def louder(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root = logging.getLogger()
+    root.addFilter(louder)
+    try:
+        yield
+    finally:
+        root.removeFilter(louder)
 
 
 class _Batches:
     """The reader ONNX Runtime's calibrator asks for; rewinds are not needed."""
 
-    def __init__(self, batches: Sequence[npt.NDArray[np.float32]]) -> None:
-        self._iterator: Iterator[npt.NDArray[np.float32]] = iter(batches)
+    def __init__(self, batches: Sequence[Feed]) -> None:
+        self._iterator: Iterator[Feed] = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self._iterator, None)
-        return None if batch is None else {"features": batch}
+        return None if batch is None else dict(batch)

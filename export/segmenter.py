@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from edge_sdk.errors import ExportError
-from edge_sdk.models.segmenter import PHASES, Segmenter, SegmenterStep, for_steps
+from edge_sdk.models.segmenter import GATE_CLIP, PHASES, Segmenter, SegmenterStep, for_steps
 from export.graph import OPSET, _drop_exporter_notes, finish
 from export.quantise import strip_initializer_info
 
@@ -69,6 +69,7 @@ def export_segmenter(
     if written != OPSET:
         raise ExportError(f"asked the exporter for opset {OPSET}, it wrote {written}")
     _drop_exporter_notes(model)
+    _clip_gates(model)
     onnx.helper.set_model_props(
         model,
         {
@@ -86,3 +87,11 @@ def export_segmenter(
     )
     finish(model)
     return model
+
+
+def _clip_gates(model: onnx.ModelProto) -> None:
+    """Torch's operator has no such setting, ONNX's has."""
+    recurrent = [node for node in model.graph.node if node.op_type == "GRU"]
+    if len(recurrent) != 1:
+        raise ExportError(f"expected one GRU in the segmenter's graph, found {len(recurrent)}; use another torch")
+    recurrent[0].attribute.append(onnx.helper.make_attribute("clip", GATE_CLIP))

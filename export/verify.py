@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.metrics import encode, evaluate_predictions, paired_bootstrap
+from edge_sdk.metrics import encode, evaluate_predictions, expected_calibration_error, paired_bootstrap
 from export.formats import Gate
 
 Logits = npt.NDArray[np.float32]
@@ -26,18 +26,31 @@ class CycleSet:
     pcm: npt.NDArray[np.float32]  # [N, window_samples]
     labels: tuple[str, ...]  # [N]
     patients: tuple[str, ...]  # [N]
+    metadata: tuple[Mapping[str, Any], ...] = ()  # [N] what is known of each; empty: nothing of any
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def rows(self, begin: int, end: int) -> list[Mapping[str, Any]]:
+        """Metadata of cycles ``begin`` to ``end``, which may lie beyond the last."""
+        if self.metadata:
+            return list(self.metadata[begin:end])
+        return [{}] * len(self.labels[begin:end])
 
-def run_batches(run: Callable[[npt.NDArray[np.float32]], Logits], pcm: npt.NDArray[np.float32], batch: int) -> Logits:
-    """Logits ``[N, C]`` of all clips, ``batch`` at a time."""
-    parts = [run(pcm[i : i + batch]) for i in range(0, len(pcm), batch)]
-    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+    def take(self, rows: npt.NDArray[np.intp], split: str, *, sound: bool = True) -> CycleSet:
+        """The cycles at ``rows``; without ``sound`` only what is known of them."""
+        chosen = rows.tolist()
+        return CycleSet(
+            self.corpus,
+            split,
+            self.pcm[rows] if sound else self.pcm[:0],
+            tuple(self.labels[i] for i in chosen),
+            tuple(self.patients[i] for i in chosen),
+            tuple(self.metadata[i] for i in chosen) if self.metadata else (),
+        )
 
 
-def parity(reference: Logits, artefact: Logits, decode: Callable[[Logits], npt.NDArray[np.float64]]) -> dict[str, Any]:
+def parity(reference: Logits, artefact: Logits, decide: Callable[[Logits], npt.NDArray[np.int64]]) -> dict[str, Any]:
     """Distance of an artefact's logits from the reference's, and how often the decision is the same."""
     difference = np.abs(artefact.astype(np.float64) - reference.astype(np.float64))
     return {
@@ -45,7 +58,7 @@ def parity(reference: Logits, artefact: Logits, decode: Callable[[Logits], npt.N
         "max_abs_error": float(difference.max()),
         "mean_abs_error": float(difference.mean()),
         "relative_error": float(np.linalg.norm(difference) / np.linalg.norm(reference.astype(np.float64))),
-        "agreement": float((decode(reference).argmax(1) == decode(artefact).argmax(1)).mean()),
+        "agreement": float((decide(reference) == decide(artefact)).mean()),
     }
 
 
@@ -63,7 +76,7 @@ def compare(
     Returns
     -------
     dict
-        ``auroc_drop`` and ``score_drop`` (positive: the artefact is worse) with ``…_ci``.
+        ``auroc_drop`` and ``score_drop`` (positive: the artefact is worse) with ``…_ci``, ``ece`` and ``ece_fp32``.
     """
     result: dict[str, Any] = {}
     truth = encode(cycles.labels, labels)
@@ -72,12 +85,17 @@ def compare(
         paired = paired_bootstrap(truth, reference, artefact, cycles.patients, metric, resamples=resamples, seed=seed)
         result[f"{metric}_drop"] = -paired.difference
         result[f"{metric}_drop_ci"] = [-paired.high, -paired.low]
+    for name, probabilities in (("ece", artefact), ("ece_fp32", reference)):
+        result[name] = expected_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth)
     return result
 
 
-def accuracy(probabilities: npt.NDArray[np.float64], cycles: CycleSet, labels: list[str]) -> dict[str, Any]:
+def accuracy(
+    probabilities: npt.NDArray[np.float64], decisions: npt.NDArray[np.int64], cycles: CycleSet, labels: list[str]
+) -> dict[str, Any]:
     """The figures of ``stetho evaluate`` for one artefact on one split."""
-    report = evaluate_predictions(cycles.labels, probabilities, cycles.patients, labels=labels)
+    predictions = [labels[index] for index in decisions.tolist()]
+    report = evaluate_predictions(cycles.labels, probabilities, cycles.patients, labels=labels, predictions=predictions)
     kept = (
         "n", "patients", "counts", "confusion", "specificity", "sensitivity", "score", "score_ci", "sensitivity_2class",
         "score_2class", "score_2class_ci", "auroc", "auroc_ci", "ece", "ece_ci",
@@ -91,6 +109,7 @@ def gate_failures(gate: Gate, figures: dict[str, Any]) -> list[str]:
         ("relative_error", figures["relative_error"], gate.max_relative_error, "<="),
         ("agreement", figures["agreement"], gate.min_agreement, ">="),
         ("auroc_drop", figures["auroc_drop"], gate.max_auroc_drop, "<="),
+        ("upper 95 % bound of auroc_drop", figures["auroc_drop_ci"][1], gate.max_auroc_drop_high, "<="),
         ("score_drop", figures["score_drop"], gate.max_score_drop, "<="),
     )
     failures = [

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.errors import CheckpointError, CorpusError
+from edge_sdk.errors import BundleError, CheckpointError, CorpusError
 
 if TYPE_CHECKING:
-    from edge_sdk.corpora import Corpus, Recording
+    from edge_sdk.corpora import Corpus, Cycle, Recording
     from edge_sdk.runtime.bundle import Bundle
 
 BATCH = 32  # windows per call of the engine
 _BLOCK_S = 0.5
 
+MetadataMode = Literal["given", "unknown", "shuffled"]
+
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
+
+Known = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +38,25 @@ class Predictions:
     items: tuple[dict[str, Any], ...]  # what identifies each: recording, patient, start_s and end_s or cycles
     patients: tuple[str, ...]
     truth: tuple[str, ...]
+    known: tuple[Known, ...]  # device, site, sex, age_years, bmi of each, whatever the model was told
     probabilities: npt.NDArray[np.float64]  # [n, C]
+    decisions: npt.NDArray[np.int64]  # [n] indices into the labels, by the bundle's decoder
     answered: npt.NDArray[np.bool_]  # [n] false where the quality gate left a recording without any label
     unlabelled: int = 0  # recordings left out because their publisher does not say what they are
 
+    @property
+    def predictions(self) -> list[str]:
+        """Label of each item; of no meaning where there is no answer."""
+        return [self.labels[index] for index in self.decisions.tolist()]
+
     def lines(self) -> Iterator[dict[str, Any]]:
         """One JSON object an item."""
-        for item, truth, row, answered in zip(self.items, self.truth, self.probabilities, self.answered, strict=True):
+        rows = zip(self.items, self.truth, self.probabilities, self.predictions, self.answered, strict=True)
+        for item, truth, row, prediction, answered in rows:
             yield {
                 **item,
                 "truth": truth,
-                "prediction": self.labels[int(row.argmax())] if answered else None,
+                "prediction": prediction if answered else None,
                 "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
             }
 
@@ -72,23 +84,32 @@ def checkpoint_bundle(path: Path) -> Bundle:
     """
     import torch
 
+    from edge_sdk.models.conditioning import Metadata
+    from edge_sdk.models.frontend import FoldedFrontEnd
     from edge_sdk.runtime import schema
     from edge_sdk.runtime.bundle import Bundle
+    from edge_sdk.runtime.decoding import decoder_problem
+    from edge_sdk.training.calibration import checkpoint_decoder
     from edge_sdk.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
-    if checkpoint.decoder != "softmax":
-        raise CheckpointError(f"{path}: evaluating a {checkpoint.decoder} head is not in this build; export it first")
-    network = checkpoint.build_end_to_end()
+    decoder = checkpoint_decoder(checkpoint)
+    if problem := decoder_problem(decoder, checkpoint.labels):
+        raise CheckpointError(f"{path}: {problem}; train again with 'stetho train'")
+    network, front_end = checkpoint.build(), FoldedFrontEnd(checkpoint.front_end).eval()
+    fields = checkpoint.metadata_schema.inputs if checkpoint.metadata_schema is not None else ()
 
     class TorchEngine:
         name = "torch"
-        inputs = ("pcm",)
+        inputs = ("pcm", *fields)
         outputs = ("logits",)
 
         def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            told = {name: inputs[name] for name in fields if name in inputs}
             with torch.inference_mode():
-                return {"logits": network(torch.from_numpy(inputs["pcm"])).numpy()}
+                features = front_end(torch.from_numpy(inputs["pcm"]))
+                logits = network(features, Metadata.from_arrays(told)) if told else network(features)
+            return {"logits": logits.numpy()}
 
     artefact = schema.ArtefactEntry(
         file=path.name, format="torch", precision="fp32", sha256="", bytes=0, front_end=checkpoint.front_end.to_dict()
@@ -101,16 +122,64 @@ def checkpoint_bundle(path: Path) -> Bundle:
         description="checkpoint",
         research_use="",
         labels=list(checkpoint.labels),
-        decoder=schema.Decoder(temperature=checkpoint.temperature, bias=list(checkpoint.bias)),
+        decoder=decoder,
+        metadata=checkpoint.metadata,
         artefacts=[artefact],
         segmenter=schema.SegmenterEntry(),
         golden=schema.Golden(file="", sha256="", tolerance={}),
+        training={**checkpoint.provenance, "labels_scheme": checkpoint.recipe.get("labels_scheme", "four")},
     )
     return Bundle(path, manifest, artefact, TorchEngine())
 
 
-def predict(bundle: Bundle, corpus: Corpus, progress: Progress | None = None) -> Predictions:
+def relabelled(corpus: Corpus, bundle: Bundle, scheme: str | None) -> Corpus:
+    """The corpus under the labels that the model gives.
+
+    Parameters
+    ----------
+    corpus
+        As loaded.
+    bundle
+        Its labels, and the scheme that a checkpoint was trained under, decide where ``scheme`` is absent.
+    scheme
+        A name of ``corpora.labels.SCHEMES``.
+
+    Raises
+    ------
+    CorpusError
+        Some breath or recording has no label of the scheme.
+    """
+    from edge_sdk.corpora.labels import SCHEMES, as_cycles, relabel
+
+    known = getattr(bundle.manifest, "training", {}).get("labels_scheme")
+    if scheme is None:
+        fitting = [name for name, rule in SCHEMES.items() if rule.labels == tuple(bundle.labels)]
+        scheme = known or (fitting[0] if fitting else "four")
+    if scheme in ("four", "binary"):  # a two-label model is scored on four-class truth as it stands
+        return corpus
+    changed = relabel(corpus, scheme)
+    return changed if changed.cycles else as_cycles(changed)
+
+
+def predict(
+    bundle: Bundle,
+    corpus: Corpus,
+    progress: Progress | None = None,
+    *,
+    metadata: MetadataMode = "given",
+    seed: int = 0,
+) -> Predictions:
     """Answers for every labelled item of a corpus; each recording is read once.
+
+    Parameters
+    ----------
+    bundle, corpus, progress
+        What answers, what is asked, and whom to tell.
+    metadata
+        What a model that reads metadata is told: what is ``given``, nothing (``unknown``), or that of another item
+        drawn at random (``shuffled``): a model that loses nothing by it has not used what it was told.
+    seed
+        Of the shuffle.
 
     Raises
     ------
@@ -118,20 +187,41 @@ def predict(bundle: Bundle, corpus: Corpus, progress: Progress | None = None) ->
         Nothing in it is labelled.
     AudioError
         A recording that cannot be read.
+    BundleError
+        Another mode than ``given`` for a model that reads no metadata.
     """
-    return _predict_cycles(bundle, corpus, progress) if corpus.cycles else _predict_recordings(bundle, corpus, progress)
+    if metadata != "given" and not bundle.manifest.metadata:
+        raise BundleError(f"{bundle.manifest.name} reads no metadata; leave --metadata {metadata} out")
+    if corpus.cycles:
+        return _predict_cycles(bundle, corpus, progress, metadata, seed)
+    return _predict_recordings(bundle, corpus, progress, metadata, seed)
 
 
-def _predict_cycles(bundle: Bundle, corpus: Corpus, progress: Progress | None) -> Predictions:
+def _told(rows: Sequence[Known], mode: MetadataMode, seed: int) -> list[Known]:
+    if mode == "unknown":
+        return [{} for _ in rows]
+    if mode == "shuffled":
+        return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows)).tolist()]
+    return list(rows)
+
+
+def _predict_cycles(
+    bundle: Bundle, corpus: Corpus, progress: Progress | None, metadata: MetadataMode, seed: int
+) -> Predictions:
     from edge_sdk.corpora.audio import batches, cycle_pcm
 
-    rows: list[npt.NDArray[np.float64]] = []
+    known = [known_of(cycle) for cycle in corpus.cycles]
+    rows = [{**row, "duration_s": c.duration_s} for row, c in zip(known, corpus.cycles, strict=True)]
+    told = _told(rows, metadata, seed) if bundle.manifest.metadata else []
+    answers: list[npt.NDArray[np.float64]] = []
     done = 0
     for cycles, windows in batches(cycle_pcm(corpus.cycles, bundle.front_end), BATCH):
-        rows.append(bundle.classify(windows))
+        beside = told[done : done + len(cycles)]
+        answers.append(bundle.classify(windows, beside) if beside else bundle.classify(windows))
         done += len(cycles)
         if progress is not None:
             progress("breaths", done, len(corpus.cycles))
+    probabilities = np.concatenate(answers)
     return Predictions(
         "cycle",
         bundle.labels,
@@ -141,46 +231,56 @@ def _predict_cycles(bundle: Bundle, corpus: Corpus, progress: Progress | None) -
         ),
         tuple(cycle.patient for cycle in corpus.cycles),
         tuple(cycle.label for cycle in corpus.cycles),
-        np.concatenate(rows),
+        tuple(known),
+        probabilities,
+        bundle.decide(probabilities),
         np.ones(len(corpus.cycles), dtype=np.bool_),
     )
 
 
-def _predict_recordings(bundle: Bundle, corpus: Corpus, progress: Progress | None) -> Predictions:
+def _predict_recordings(
+    bundle: Bundle, corpus: Corpus, progress: Progress | None, metadata: MetadataMode, seed: int
+) -> Predictions:
     from edge_sdk.corpora import OTHER
 
     labelled = [recording for recording in corpus.recordings if recording.abnormal is not None]
     if not labelled:
         raise CorpusError(f"{corpus.name} at {corpus.root} says of no recording whether it is normal; nothing to score")
+    known = [known_of(recording) for recording in labelled]
+    told = _told(known, metadata, seed)
     normal = bundle.labels.index(bundle.manifest.decoder.normal_label)
     undecided = np.full(len(bundle.labels), 0.5 / (len(bundle.labels) - 1))
     undecided[normal] = 0.5
     rows, counts = [], []
-    for done, recording in enumerate(labelled, 1):
-        answers = list(_stream_recording(bundle, recording))
+    for done, recording in enumerate(labelled):
+        answers = list(_stream_recording(bundle, recording, told[done]))
         rows.append(np.mean(answers, axis=0) if answers else undecided)
         counts.append(len(answers))
         if progress is not None:
-            progress("recordings", done, len(labelled))
+            progress("recordings", done + 1, len(labelled))
+    probabilities = np.stack(rows)
     return Predictions(
         "recording",
         bundle.labels,
         tuple({"recording": r.id, "patient": r.patient, "cycles": n} for r, n in zip(labelled, counts, strict=True)),
         tuple(recording.patient for recording in labelled),
         tuple(recording.label or OTHER for recording in labelled),
-        np.stack(rows),
+        tuple(known),
+        probabilities,
+        bundle.decide(probabilities),
         np.array(counts) > 0,
         unlabelled=len(corpus.recordings) - len(labelled),
     )
 
 
-def _stream_recording(bundle: Bundle, recording: Recording) -> Iterator[npt.NDArray[np.float64]]:
+def _stream_recording(bundle: Bundle, recording: Recording, known: Known) -> Iterator[npt.NDArray[np.float64]]:
     """Probabilities ``[C]`` of each breath that the stream found and labelled."""
     from edge_sdk.corpora.audio import read_recording
     from edge_sdk.events import CycleResult
 
     samples, rate = read_recording(recording.path)
-    stream = bundle.stream(rate, metadata=_metadata(recording) if bundle.manifest.metadata else None)
+    told = {name: value for name, value in known.items() if value is not None}
+    stream = bundle.stream(rate, metadata=told if bundle.manifest.metadata else None)
     step = max(1, round(_BLOCK_S * rate))
     for begin in range(0, samples.size + step, step):
         last = begin >= samples.size
@@ -191,9 +291,9 @@ def _stream_recording(bundle: Bundle, recording: Recording) -> Iterator[npt.NDAr
             return
 
 
-def _metadata(recording: Recording) -> dict[str, str | float]:
-    given = {name: getattr(recording, name) for name in ("site", "device", "age_years", "sex", "bmi")}
-    return {name: value for name, value in given.items() if value is not None}
+def known_of(item: Recording | Cycle) -> Known:
+    """The metadata columns of a recording or breath."""
+    return {name: getattr(item, name) for name in ("site", "device", "age_years", "sex", "bmi")}
 
 
 @contextmanager

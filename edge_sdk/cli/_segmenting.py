@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import CorpusError
-from edge_sdk.events import BreathCycle, CycleResult, Event
-from edge_sdk.metrics.events import Announcement, ScoredRecording
+from edge_sdk.metrics.events import ScoredRecording
+from edge_sdk.metrics.heard import Heard
 
 if TYPE_CHECKING:
     from edge_sdk.cli._evaluation import Progress
@@ -21,64 +20,8 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.bundle import Bundle
 
 BLOCK_S = 0.1  # of sound pushed at a time; the events do not depend on it
-_FAR_S = 0.5  # a final cycle whose onset is farther from the announced one is another breath
 PHANTOM_SEEDS = range(1_000_100, 1_000_110)
 PHANTOM_S = 60.0
-
-
-@dataclass
-class Heard:
-    """What one stream said, in seconds; a provisional onset that no final cycle follows is withdrawn."""
-
-    cycles: list[BreathCycle] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    announcements: list[Announcement] = field(default_factory=list)
-    _open: BreathCycle | None = None
-
-    def event(self, event: Event) -> None:
-        if isinstance(event, CycleResult):
-            self.labels.append(event.label)
-        elif isinstance(event, BreathCycle):
-            self._final(event) if event.final else self._provisional(event)
-
-    def finish(self) -> Heard:
-        """The stream has ended: what is still open was never confirmed."""
-        self._withdraw()
-        return self
-
-    def _provisional(self, cycle: BreathCycle) -> None:
-        self._withdraw()
-        self._open = cycle
-
-    def _withdraw(self) -> None:
-        if self._open is not None:
-            self.announcements.append(_announcement(self._open, None))
-            self._open = None
-
-    def _final(self, cycle: BreathCycle) -> None:
-        announced = self._open
-        if announced is None or abs(announced.start_s - cycle.start_s) > _FAR_S:
-            self._withdraw()
-            announced = cycle
-        self._open = None
-        self.cycles.append(cycle)
-        self.announcements.append(_announcement(announced, cycle.start_s))
-
-    @property
-    def spans(self) -> npt.NDArray[np.float64]:
-        """Begin and end of the final cycles, ``[n, 2]``."""
-        return np.array([(c.start_s, c.end_s) for c in self.cycles], dtype=np.float64).reshape(-1, 2)
-
-    @property
-    def phases(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Inspirations and expirations of the cycles whose change of phase is known."""
-        rows = [(c.start_s, c.phase_change / c.sample_rate, c.end_s) for c in self.cycles if c.phase_change is not None]
-        table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-        return {"inspiration": table[:, :2], "expiration": table[:, 1:]}
-
-
-def _announcement(cycle: BreathCycle, final_onset_s: float | None) -> Announcement:
-    return Announcement(cycle.start_s, cycle.emitted_at / cycle.sample_rate, final_onset_s)
 
 
 def listen_to(

@@ -1,131 +1,231 @@
-"""``stetho bench``: timings of this machine, as a table or as JSON lines."""
+"""``stetho bench``: timings and scores of this machine, as a table or as JSON lines."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_sdk.cli._common import BundleOption, JsonOption, emit_json, jsonable
+from edge_sdk.cli import _bench_show as bench_show
+from edge_sdk.cli import bench_long
+from edge_sdk.cli._bench_show import BundleArgument, MarkdownOption, OutOption, QuickOption
+from edge_sdk.cli._common import ArtefactOption, BundleOption, JsonOption
+from edge_sdk.corpora.registry import corpus_names
 
-app = typer.Typer(help="Latency of models and of the whole pipeline.", no_args_is_help=True, add_completion=False)
+if TYPE_CHECKING:
+    from benchmarks.accuracy import AccuracyError
+    from edge_sdk.corpora import Corpus
 
-QuickOption = Annotated[bool, typer.Option("--quick", help="A short run: proves that it works, no figures to quote.")]
-BundleArgument = Annotated[str | None, typer.Argument(metavar="[BUNDLE]", help="The bundle; the same as --bundle.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Also write the rows as a JSON file.")]
+app = typer.Typer(help="Benchmarks of models and of the whole pipeline.", no_args_is_help=True, add_completion=False)
+
+_LATENCY_COLUMNS = (
+    "p50_ms", "p95_ms", "p99_ms", "max_ms", "n", "ratio_to_torch", "cycles_per_s", "roofline_pct", "bound", "rss_mb",
+    "share", "cpu_s_per_hour", "gemm_gflops", "memory_gb_s",
+)  # fmt: skip
+_STREAM_COLUMNS = (
+    "cpu_s_per_hour", "times_real_time", "cycles", "streams", "cpu_load", "misses", "p50_ms", "p95_ms", "p99_ms",
+    "max_ms", "n", "rss_mb", "event_f1", "detection_delay_p50_s", "most_without_miss", "cpu_r2", "mb_per_stream",
+)  # fmt: skip
+_ACCURACY_COLUMNS = (
+    "n", "score", "score_2class", "sensitivity", "specificity", "auroc", "ece", "bytes", "p50_ms", "p99_ms", "passed",
+)  # fmt: skip
 
 
 @app.command()
 def latency(
-    subject: BundleArgument = None,
+    subjects: Annotated[
+        list[str] | None, typer.Argument(metavar="[BUNDLE]...", help="Bundles, timed in the same rounds.")
+    ] = None,
     bundle: BundleOption = "default",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Intra-op threads of every engine.")] = 1,
+    artefact: Annotated[
+        list[str] | None, typer.Option("--artefact", help="Format; may be repeated; all of a bundle where absent.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", help="cpu, cuda, tensorrt, tensorrt-ep; may be repeated.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, help="Intra-op threads of every engine; may be repeated.")
+    ] = None,
     batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch size; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed calls of every subject.")] = 300,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Folder of recordings; simulated patients where absent.")
+    ] = None,
+    stages: Annotated[float, typer.Option("--stages", min=0, help="Seconds of sound for the stages of a stream.")] = 60,
     quick: QuickOption = False,
     out: OutOption = None,
+    markdown: MarkdownOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Model latency per breath: every artefact of a bundle, and the same network in torch eager where installed."""
+    """Model latency per breath: bundles × artefacts × engines × threads × batches, torch eager beside them, and the
+    stages of a stream. ``roofline`` is the share of what this machine could do at best."""
     from benchmarks.latency import LatencyOptions, run
 
     options = LatencyOptions(
-        bundle=subject or bundle,
-        threads=threads,
+        bundles=tuple(subjects or [bundle]),
+        artefacts=tuple(artefact or ()),
+        engines=tuple(engine or ["cpu"]),
+        threads=tuple(threads or [1]),
         batches=tuple(batch or [1]),
         rounds=20 if quick else rounds,
         warm_up=3 if quick else 20,
+        root=root,
+        stages_s=min(stages, 5.0) if quick else stages,
+        quick=quick,
     )
-    columns = ("p50_ms", "p95_ms", "p99_ms", "max_ms", "n", "ratio_to_torch", "rss_mb")
-    _show(run(options), "Model latency per breath (PCM in, logits out)", columns, out, json_)
+    title = "Model latency per breath (PCM in, logits out)"
+    with bench_show.rounds_bar(json_) as bar:
+        bench_show.show(run(options, bar), title, _LATENCY_COLUMNS, out, json_, markdown)
+
+
+@app.command()
+def accuracy(
+    bundle: Annotated[str, typer.Argument(help="Bundle directory, 'default', or a checkpoint.", metavar="BUNDLE")],
+    corpus: Annotated[str, typer.Argument(help=f"{corpus_names()}.", metavar="CORPUS")],
+    root: Annotated[Path, typer.Argument(help="The publisher's folder, or the generic CSV.", metavar="ROOT")],
+    split: Annotated[str, typer.Option("--split", help="Which part; 'all' always works.")] = "all",
+    artefact: Annotated[
+        list[str] | None, typer.Option("--artefact", help="Format; may be repeated; the default one where absent.")
+    ] = None,
+    floor: Annotated[
+        list[str] | None, typer.Option("--floor", help="Fail below it, for example auroc=0.93.", metavar="NAME=X")
+    ] = None,
+    ceiling: Annotated[
+        list[str] | None, typer.Option("--ceiling", help="Fail above it, for example ece=0.05.", metavar="NAME=X")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out files that cannot be used.")] = False,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples of the intervals.")] = 1000,
+    quick: QuickOption = False,
+    out: OutOption = None,
+    markdown: MarkdownOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Accuracy beside size and speed, with intervals, calibration, and figures per device and site.
+
+    Exit status 1 when a floor or ceiling is missed: a gate for releases.
+    """
+    from benchmarks.accuracy import CEILINGS, FLOORS, parse_limits
+    from edge_sdk.cli._evaluation import relabelled
+    from edge_sdk.corpora import load_corpus
+
+    limits = []
+    for texts, known, what in ((floor, FLOORS, "floor"), (ceiling, CEILINGS, "ceiling")):
+        try:
+            limits.append(parse_limits(texts or [], known, what))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=f"--{what}") from error
+    loaded = load_corpus(corpus, root, split=split, partial=partial)
+    resamples = min(bootstrap, 100) if quick else bootstrap
+    wanted: list[str | None] = list(artefact) if artefact else [None]
+    problems: list[AccuracyError] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        from benchmarks.harness import machine_row
+
+        yield machine_row()
+        for form in wanted:
+            yield _accuracy_row(bundle, form, loaded, relabelled, split, limits, resamples, quick, problems)
+
+    title = f"Accuracy on {corpus}, split {split}"
+    bench_show.show(rows(), title, _ACCURACY_COLUMNS, out, json_, markdown)
+    if problems:
+        raise problems[0]
+
+
+def _accuracy_row(
+    name: str,
+    form: str | None,
+    corpus: Corpus,
+    relabelled: Any,
+    split: str,
+    limits: list[dict[str, float]],
+    resamples: int,
+    quick: bool,
+    problems: list[AccuracyError],
+) -> dict[str, Any]:
+    from benchmarks.accuracy import AccuracyError, accuracy_row, missed_limits, watched
+    from edge_sdk.cli._evaluation import load_model, predict, progress_bar
+
+    bundle, engine = watched(load_model(name, form))
+    asked = relabelled(_few(corpus) if quick else corpus, bundle, None)
+    with progress_bar() as progress:
+        answers = predict(bundle, asked, progress)
+    row = accuracy_row(bundle, engine, answers, corpus.name, split, resamples=resamples, quick=quick)
+    missed = missed_limits(row, *limits)
+    row |= {"floors": limits[0], "ceilings": limits[1], "missed": missed, "passed": not missed}
+    if missed:
+        where = f"{bundle.manifest.name} {bundle.manifest.version}, {bundle.artefact.format}, {corpus.name} {split}"
+        problems.append(AccuracyError(f"{where}: {'; '.join(missed)}; do not release it, or change the limit"))
+    return row
+
+
+def _few(corpus: Corpus, cycles: int = 200) -> Corpus:
+    """Every k-th breath or recording, so that all labels stay in."""
+    from dataclasses import replace
+
+    if corpus.cycles:
+        return replace(corpus, cycles=corpus.cycles[:: max(1, len(corpus.cycles) // cycles)])
+    return replace(corpus, recordings=corpus.recordings[:: max(1, len(corpus.recordings) // 10)])
 
 
 @app.command()
 def stream(
     subject: BundleArgument = None,
     bundle: BundleOption = "default",
-    artefact: Annotated[str | None, typer.Option("--artefact", help="Format of the classifier to load.")] = None,
+    artefact: ArtefactOption = None,
+    segmenter: Annotated[
+        str | None, typer.Option("--segmenter", help="'envelope' or a step graph instead of the bundle's.", metavar="S")
+    ] = None,
     root: Annotated[
         Path | None, typer.Option("--root", help="Folder of recordings; simulated patients where absent.")
     ] = None,
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", help="What --root is a copy of: its annotated recordings are replayed.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Of the corpus.")] = "all",
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="throughput, replay, streams, sessions or start; may be repeated; else all."),
+    ] = None,
     minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Sound pushed through at full speed.")] = 10.0,
     paced: Annotated[float, typer.Option("--paced", min=0, help="Seconds replayed in real time.")] = 20.0,
+    hold: Annotated[float, typer.Option("--hold", min=0, help="Seconds at each number of parallel streams.")] = 10.0,
+    steady: Annotated[float, typer.Option("--steady", min=0, help="Seconds at a constant number.")] = 30.0,
+    most: Annotated[int, typer.Option("--most", min=1, help="Parallel streams and sessions at most.")] = 512,
+    cores: Annotated[int, typer.Option("--cores", min=1, help="Cores for the parallel streams.")] = 1,
+    deadline: Annotated[float, typer.Option("--deadline-ms", min=1, help="From capture to events.")] = 100.0,
     starts: Annotated[int, typer.Option("--starts", min=0, help="Cold starts of 'stetho screen'.")] = 5,
     quick: QuickOption = False,
     out: OutOption = None,
+    markdown: MarkdownOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """The whole pipeline: CPU seconds per hour of sound, delay in real time, cold start and memory."""
-    from benchmarks.stream import StreamOptions, run
+    """The whole pipeline: CPU per hour of sound, latency in real time, streams that a core carries, cold start."""
+    from benchmarks.stream import PARTS, StreamOptions, run
 
+    if unknown := [name for name in part or () if name not in PARTS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(PARTS)}", param_hint="--part")
     options = StreamOptions(
         bundle=subject or bundle,
         artefact=artefact,
+        segmenter=segmenter,
         root=root,
+        corpus=corpus,
+        split=split,
+        parts=tuple(part or PARTS),
         minutes=0.25 if quick else minutes,
-        paced_s=3.0 if quick else paced,
-        starts=1 if quick else starts,
+        paced_s=min(paced, 2.0) if quick else paced,
+        starts=min(starts, 1) if quick else starts,
+        hold_s=min(hold, 0.3) if quick else hold,
+        steady_s=0.0 if quick else steady,
+        most=most,
+        deadline_s=deadline / 1e3,
+        cores=cores,
+        quick=quick,
     )
-    columns = ("cpu_s_per_hour", "times_real_time", "cycles", "p50_ms", "p95_ms", "max_ms", "n", "rss_mb")
-    _show(run(options, _tell(json_)), "Pipeline", columns, out, json_)
+    bench_show.show(run(options, bench_show.tell(json_)), "Pipeline", _STREAM_COLUMNS, out, json_, markdown)
 
 
-def _tell(json_: bool) -> Any:
-    if json_ or not sys.stderr.isatty():
-        return None
-    return lambda step: typer.echo(f"· {step}", err=True)
-
-
-def _show(rows: Iterable[dict[str, Any]], title: str, columns: tuple[str, ...], out: Path | None, json_: bool) -> None:
-    kept = []
-    for row in rows:
-        kept.append(row)
-        if json_:
-            emit_json(row)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"command": _command(), "rows": jsonable(kept)}, indent=2)
-        out.write_text(text + "\n", encoding="utf-8")
-    if not json_:
-        _table(kept, title, columns)
-
-
-def _command() -> str:
-    """The command line as a person would type it again: without the directories of this machine."""
-    return " ".join(["stetho", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])])
-
-
-def _table(rows: list[dict[str, Any]], title: str, columns: tuple[str, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    machine, *measured = rows
-    table = Table(title=title, title_justify="left")
-    table.add_column("subject", no_wrap=True)
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
-    notes = []
-    for row in measured:
-        subject = row["subject"]
-        name = str(subject.get("part") or subject.get("artefact"))
-        if subject.get("batch", 1) != 1:
-            name += f" × {subject['batch']}"
-        if "failed" in row:
-            notes.append(f"{name}: {row['failed']}")
-        else:
-            table.add_row(name, *(_cell(row.get(c)) for c in columns))
-    console = Console()
-    console.print(f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average'][0]:.1f}", highlight=False)
-    console.print(table)
-    for note in notes:
-        console.print(f"not measured: {note}", highlight=False, markup=False)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) and abs(value) < 100 else f"{value:.0f}"
+bench_long.register(app)

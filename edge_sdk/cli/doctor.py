@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import typer
 
-from edge_sdk.cli._common import BundleOption, JsonOption, describe, emit_json
+from edge_sdk.cli._checks import Check, guarded, version_of
+from edge_sdk.cli._common import BundleOption, JsonOption, emit_json
+from edge_sdk.cli._doctor_gpu import gpu_checks
 
 _CORE = ("numpy", "onnxruntime", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec")
 _EXTRAS = {
     "train": ("torch", "torchaudio", "PyYAML"),
     "export": ("onnx", "onnxscript"),
+    "trust": ("cryptography",),
     "dev": ("pytest", "ruff", "mypy", "import-linter", "scikit-learn", "hypothesis"),
 }
 _MARKS = {"ok": ("✓", "green"), "absent": ("–", "yellow"), "failed": ("✗", "red")}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    status: Literal["ok", "absent", "failed"]  # absent: optional and not there
-    detail: str
-    fix: str | None = None
 
 
 def doctor(bundle: BundleOption = "default", json: JsonOption = False) -> None:
@@ -55,20 +44,12 @@ def examine(bundle: str) -> Iterator[Check]:
     """Every check in order; none of them raises."""
     yield _machine()
     yield from _packages()
-    yield from _guarded("audio input", _microphones)
-    yield from _guarded("serial ports", _serial)
-    yield from _guarded(f"bundle {bundle}", lambda: _bundle(bundle))
-    yield from _guarded("tensorrt", lambda: _tensorrt("tensorrt", "tensorrt"))
-    yield from _guarded("tensorrt-rtx", lambda: _tensorrt("tensorrt-rtx", "tensorrt_rtx"))
-    yield from _guarded("recordings", _data)
-    yield from _guarded("disk", _disk)
-
-
-def _guarded(name: str, check: Callable[[], Check]) -> Iterator[Check]:
-    try:
-        yield check()
-    except Exception as error:
-        yield Check(name, "failed", describe(error))
+    yield from guarded("audio input", _microphones)
+    yield from guarded("serial ports", _serial)
+    yield from guarded(f"bundle {bundle}", lambda: _bundle(bundle))
+    yield from gpu_checks(bundle)
+    yield from guarded("recordings", _data)
+    yield from guarded("disk", _disk)
 
 
 def _machine() -> Check:
@@ -79,15 +60,8 @@ def _machine() -> Check:
     return Check("machine", "ok", detail)
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _packages() -> Iterator[Check]:
-    found = {name: _version(name) for name in _CORE}
+    found = {name: version_of(name) for name in _CORE}
     missing = [name for name, version in found.items() if version is None]
     detail = ", ".join(f"{name} {version}" for name, version in found.items() if version)
     if missing:
@@ -95,7 +69,7 @@ def _packages() -> Iterator[Check]:
     else:
         yield Check("core packages", "ok", detail)
     for extra, names in _EXTRAS.items():
-        found = {name: _version(name) for name in names}
+        found = {name: version_of(name) for name in names}
         missing = [name for name, version in found.items() if version is None]
         if missing:
             fix = f"pip install 'stethoscope-edge-sdk[{extra}]'"
@@ -138,17 +112,6 @@ def _disk() -> Check:
     if free_gb < 1:
         return Check("disk", "failed", f"{free_gb:.1f} GB free here", "make room: recordings and training need some GB")
     return Check("disk", "ok", f"{free_gb:.0f} GB free here")
-
-
-def _tensorrt(extra: str, module: str) -> Check:
-    fix = f"pip install 'stethoscope-edge-sdk[{extra}]' (on Jetson TensorRT comes with JetPack)"
-    if importlib.util.find_spec(module) is None:
-        return Check(extra, "absent", "not installed", fix)
-    imported = importlib.import_module(module)
-    builder = imported.Builder(imported.Logger(imported.Logger.ERROR))  # fails where there is no usable GPU
-    if builder is None:
-        return Check(extra, "absent", f"{imported.__version__}, no usable GPU")
-    return Check(extra, "ok", f"{imported.__version__}: can build engines; none was run here")
 
 
 def _bundle(bundle: str) -> Check:

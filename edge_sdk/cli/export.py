@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,15 +19,21 @@ if TYPE_CHECKING:
     from edge_sdk.training.checkpoint import Checkpoint
 
 
+def _formats_help() -> str:
+    try:
+        from export.formats import formats_help
+    except ImportError:  # the SDK without its export side
+        return "Comma-separated artefact formats."
+    return formats_help()
+
+
 def export(
     model: Annotated[
         str,
         typer.Argument(metavar="CHECKPOINT|RECIPE", help="Checkpoint of 'stetho train'; a recipe with --untrained."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Bundle directory to write.")],
-    formats: Annotated[
-        str | None, typer.Option("--formats", help="Comma-separated artefact formats (default: all of the table).")
-    ] = None,
+    formats: Annotated[str | None, typer.Option("--formats", help=_formats_help())] = None,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="Corpus for calibration and verification: the one trained on.")
     ] = None,
@@ -33,6 +43,16 @@ def export(
     ] = False,
     size: Annotated[str | None, typer.Option("--size", help="Size of an untrained model.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
+    features_graph: Annotated[
+        bool, typer.Option("--features-graph", help="Also write each network alone: features → logits.")
+    ] = False,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option("--fix", metavar="FIELD=VALUE", help="Build metadata into the network (site=Trachea); repeat."),
+    ] = None,
+    segmenter: Annotated[
+        Path | None, typer.Option("--segmenter", help="Step graph of a learned segmenter; else the default bundle's.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Export a checkpoint to ONNX, quantise it, measure it on real cycles and write a bundle."""
@@ -40,6 +60,8 @@ def export(
 
     if (corpus is None) != (root is None):
         raise ExportError("give --corpus and --root together")
+    if size is not None and not untrained:
+        raise ExportError("--size goes with --untrained; a checkpoint has the size it was trained with")
     try:
         import onnx  # noqa: F401
         import torch  # noqa: F401
@@ -47,38 +69,88 @@ def export(
         raise MissingDependencyError(
             f"{error.name} is not installed; run 'pip install \"stethoscope-edge-sdk[export]\"'"
         ) from error
-    manifest = _export(model, out, formats, corpus, root, untrained, size, name, quiet=json_)
-    _report(manifest, out, json_)
+    order = _Order(model, out, formats, corpus, root, untrained, size, name, features_graph, _fixed(fix), segmenter)
+    with _progress(quiet=json_) as progress:
+        manifest, made = _export(order, progress)
+    _report(manifest, out, made, json_)
 
 
-def _export(
-    model: str,
-    out: Path,
-    formats: str | None,
-    corpus: str | None,
-    root: Path | None,
-    untrained: bool,
-    size: str | None,
-    name: str | None,
-    *,
-    quiet: bool,
-) -> Manifest:
-    from export.assemble import assemble
+@dataclass(frozen=True)
+class _Order:
+    """What the command line asks for."""
+
+    model: str
+    out: Path
+    formats: str | None
+    corpus: str | None
+    root: Path | None
+    untrained: bool
+    size: str | None
+    name: str | None
+    features_graph: bool
+    fixed: dict[str, str] | None
+    segmenter: Path | None
+
+
+def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, list[Path]]:
+    from export.assemble import assemble, require_writable
     from export.formats import parse_formats
     from export.pipeline import gather, make_artefacts
 
-    def progress(step: str) -> None:
-        if not quiet and sys.stderr.isatty():
-            typer.echo(f"· {step}", err=True)
-
-    wanted = parse_formats(formats or ("onnx-fp32" if corpus is None else None))
-    checkpoint = _untrained(model, size) if untrained else _checkpoint(model)
+    wanted = parse_formats(order.formats or ("onnx-fp32" if order.corpus is None else None))
+    require_writable(order.out)
+    checkpoint = _untrained(order.model, order.size) if order.untrained else _checkpoint(order.model)
     data = None
-    if corpus is not None and root is not None:
-        progress(f"reading the cycles of {corpus}")
-        data = gather(checkpoint, corpus, root)
-    artefacts = make_artefacts(checkpoint, wanted, data, progress)
-    return assemble(checkpoint, artefacts, out, name=name or out.resolve().name, untrained=untrained)
+    if order.corpus is not None and order.root is not None:
+        progress(f"reading the cycles of {order.corpus}")
+        data = gather(checkpoint, order.corpus, order.root)
+    artefacts = make_artefacts(
+        checkpoint,
+        wanted,
+        data,
+        progress,
+        untrained=order.untrained,
+        features_graph=order.features_graph,
+        fixed=order.fixed,
+    )
+    progress("writing the bundle")
+    name = order.name or order.out.resolve().name
+    manifest = assemble(
+        checkpoint,
+        artefacts,
+        order.out,
+        name=name,
+        untrained=order.untrained,
+        fixed=order.fixed,
+        segmenter=order.segmenter,
+    )
+    made: list[Path] = []
+    for row in wanted:
+        if row.made_from == "bundle":
+            progress(f"{row.name}: building")
+            module, _, function = row.builder.partition(":")
+            made += getattr(import_module(module), function)(order.out, progress)
+    return manifest, made
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """The step at hand beside a spinner where a person watches; elsewhere nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+def _fixed(pairs: list[str] | None) -> dict[str, str] | None:
+    """``["site=Trachea"]`` → ``{"site": "Trachea"}``."""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise typer.BadParameter(f"{pair!r} is not FIELD=VALUE", param_hint="--fix")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])} or None
 
 
 def _checkpoint(path: str) -> Checkpoint:
@@ -93,22 +165,36 @@ def _untrained(recipe: str, size: str | None) -> Checkpoint:
     return untrained_checkpoint(recipe, size=size)
 
 
-def _report(manifest: Manifest, out: Path, json_: bool) -> None:
+def _report(manifest: Manifest, out: Path, made: list[Path], json_: bool) -> None:
     if json_:
         for a in manifest.artefacts:
             emit_json(_row(a, out))
+        for path in made:
+            emit_json({"type": "made", "bundle": str(out), "path": str(path)})
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{manifest.name} {manifest.version} → {out}", title_justify="left")
-    for column in ("artefact", "kB", "verified", "relative error", "same decision", "AUROC drop", "Score drop"):
+    figures_of = ("relative_error", "agreement", "auroc_drop", "score_drop", "latency_ratio")
+    for column in (
+        "artefact",
+        "kB",
+        "verified",
+        "rel. error",
+        "same decision",
+        "AUROC drop",
+        "Score drop",
+        "time/fp32",
+    ):
         table.add_column(column)
     for a in manifest.artefacts:
-        figures = [a.parity.get(k) for k in ("relative_error", "agreement", "auroc_drop", "score_drop")]
+        figures = [a.parity.get(k) for k in figures_of]
         cells = ["–" if f is None else f"{f:.4g}" for f in figures]
         table.add_row(a.format, f"{a.bytes / 1000:.0f}", "yes" if a.verified else "; ".join(a.failures), *cells)
     Console().print(table)
+    for path in made:
+        typer.echo(f"→ {path}")
 
 
 def _row(artefact: Any, out: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "edge_sdk.cli.train",
     "evaluate": "edge_sdk.cli.evaluate",
     "segment-eval": "edge_sdk.cli.segment_eval",
+    "figures": "edge_sdk.cli.figures",
     "export": "edge_sdk.cli.export",
     "compile": "edge_sdk.cli.compile",
     "triton": "edge_sdk.cli.triton",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,12 +12,16 @@ from edge_sdk.cli._common import JsonOption, emit_json, error_line
 
 def verify(
     bundle: Annotated[str, typer.Argument(help="Bundle directory, or 'default'.", metavar="BUNDLE")] = "default",
+    trusted_key: Annotated[
+        list[Path] | None,
+        typer.Option("--trusted-key", help="Public key that must have signed it (else STETHO_TRUSTED_KEYS)."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check hashes, signatures and golden vectors of a bundle on this machine."""
+    """Check signature, version, hashes and golden vectors of a bundle on this machine."""
     from edge_sdk.runtime.bundle import verify_bundle
 
-    checks = verify_bundle(bundle)
+    checks = verify_bundle(bundle, trusted_key or None)
     for check in checks:
         if json:
             emit_json({"type": "check", "name": check.name, "ok": check.ok, "detail": check.detail})

@@ -9,20 +9,27 @@ from edge_sdk.metrics.calibration import (
     reliability,
     softmax,
 )
+from edge_sdk.metrics.compare import Answers, compare_predictions
+from edge_sdk.metrics.groups import age_band, evaluate_groups
 from edge_sdk.metrics.icbhi import CLASSES, OTHER, IcbhiScores, confusion_matrix, encode, icbhi_scores
-from edge_sdk.metrics.ranking import auroc, average_precision
+from edge_sdk.metrics.ranking import OperatingPoint, auroc, average_precision, roc_curve, sensitivity_at_specificity
 from edge_sdk.metrics.report import evaluate_predictions
 
 __all__ = [
     "CLASSES",
     "OTHER",
+    "Answers",
     "IcbhiScores",
+    "OperatingPoint",
     "PairedDifference",
     "Reliability",
+    "age_band",
     "auroc",
     "average_precision",
+    "compare_predictions",
     "confusion_matrix",
     "encode",
+    "evaluate_groups",
     "evaluate_predictions",
     "expected_calibration_error",
     "fit_temperature",
@@ -30,5 +37,7 @@ __all__ = [
     "negative_log_likelihood",
     "paired_bootstrap",
     "reliability",
+    "roc_curve",
+    "sensitivity_at_specificity",
     "softmax",
 ]

@@ -24,6 +24,8 @@ RATE_NAMES: tuple[Metric, ...] = ("specificity", "sensitivity", "score", "sensit
 """Columns of :func:`edge_sdk.metrics.icbhi.rates`."""
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+Decide: TypeAlias = Callable[[Floats], npt.NDArray[np.int64]]
+"""Probabilities ``[n, C]`` → class indices ``[n]``, by the thresholds of a decoder."""
 
 _CHUNK_VALUES = 2_000_000  # weights of cycles held at once by the AUROC: 16 MB
 
@@ -93,6 +95,39 @@ def auroc_resamples(
     return out
 
 
+def sensitivity_resamples(
+    weights: Floats,
+    patient: npt.NDArray[np.int64],
+    positive: npt.NDArray[np.bool_],
+    score: Floats,
+    specificity: float,
+) -> Floats:
+    """Sensitivity at the threshold that each resample would choose for a specificity; NaN where a class is absent.
+
+    The threshold is chosen anew in every resample, as :func:`edge_sdk.metrics.ranking.sensitivity_at_specificity`
+    chooses it on the cycles themselves, so the interval holds the uncertainty of the choice too.
+    """
+    if len(score) == 0:
+        return np.full(len(weights), np.nan)
+    order = np.argsort(score, kind="stable")
+    ranked, owner, truth = score[order], patient[order], positive[order].astype(np.float64)
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    out = np.empty(len(weights))
+    step = max(1, _CHUNK_VALUES // len(score))
+    for begin in range(0, len(weights), step):
+        weight = weights[begin : begin + step][:, owner]  # [chunk, n]
+        positives = np.add.reduceat(weight * truth, starts, axis=1)
+        negatives = np.add.reduceat(weight, starts, axis=1) - positives
+        blank = np.zeros((len(weight), 1))
+        with np.errstate(invalid="ignore"):
+            below = np.hstack([blank, negatives.cumsum(axis=1)]) / negatives.sum(axis=1, keepdims=True)
+            caught = 1.0 - np.hstack([blank, positives.cumsum(axis=1)]) / positives.sum(axis=1, keepdims=True)
+        first = (below >= specificity - 1e-12).argmax(axis=1)
+        found = caught[np.arange(len(weight)), first]
+        out[begin : begin + step] = np.where(np.isnan(below[:, -1]), np.nan, found)
+    return out
+
+
 def ece_resamples(
     weights: Floats,
     patient: npt.NDArray[np.int64],
@@ -127,6 +162,7 @@ def paired_bootstrap(
     metric: Metric = "auroc",
     *,
     normal: int = 0,
+    decide: Decide | tuple[Decide, Decide] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference:
@@ -137,11 +173,14 @@ def paired_bootstrap(
     truth
         ``[n]`` class indices.
     probabilities_a, probabilities_b
-        ``[n, C]`` probabilities of the two models; the prediction is the argmax.
+        ``[n, C]`` probabilities of the two models.
     patients
         ``[n]`` patient of each cycle.
     metric
         Which metric to compare.
+    decide
+        How probabilities become labels, for both models or for each (``runtime.decoding.decide`` with their
+        decoders); the most probable label where absent.
 
     Raises
     ------
@@ -155,32 +194,49 @@ def paired_bootstrap(
         raise ValueError("truth, patients and both probabilities must describe the same cycles")
     if n_patients < 2:
         raise ValueError("a patient bootstrap needs at least two patients")
+    both = decide if isinstance(decide, tuple) else (decide or _most_probable,) * 2
+    answers = [(p, np.asarray(rule(p), dtype=np.int64)) for p, rule in zip(pair, both, strict=True)]
+    metric_of = _metric_function(metric, true, patient, normal)
     one = np.ones((1, n_patients))
     weights = patient_weights(n_patients, resamples, seed)
-    metric_of = _metric_function(metric, true, patient, normal)
-    a, b = (float(metric_of(one, p)[0]) for p in pair)
+    a, b = (float(metric_of(one, *answer)[0]) for answer in answers)
+    return paired_difference(metric, a, b, metric_of(weights, *answers[0]), metric_of(weights, *answers[1]))
+
+
+def paired_difference(metric: Metric, a: float, b: float, resampled_a: Floats, resampled_b: Floats) -> PairedDifference:
+    """Interval and p-value of ``b − a`` from the two models' values on the same resamples, ``[resamples]`` each.
+
+    Raises
+    ------
+    ValueError
+        The metric is undefined on these cycles (only one class) or on most resamples.
+    """
     if not np.isfinite(a - b):
         raise ValueError(f"{metric} is undefined here: the cycles lack a class")
-    differences = metric_of(weights, pair[1]) - metric_of(weights, pair[0])
+    differences = resampled_b - resampled_a
     differences = differences[np.isfinite(differences)]
     bounds = interval(differences)
-    if bounds is None:
-        raise ValueError(f"{metric} is undefined on every resample: too few patients")
+    if bounds is None or 2 * len(differences) < len(resampled_a):
+        raise ValueError(f"{metric} is undefined on most resamples: too few patients")
     n = len(differences)
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     p_value = min(1.0, 2 * (tail + 1) / (n + 1))
     return PairedDifference(metric, a, b, b - a, bounds[0], bounds[1], p_value, n)
 
 
+def _most_probable(probabilities: Floats) -> npt.NDArray[np.int64]:
+    return np.asarray(probabilities.argmax(1), dtype=np.int64)
+
+
 def _metric_function(
     metric: Metric, truth: npt.NDArray[np.int64], patient: npt.NDArray[np.int64], normal: int
-) -> Callable[[Floats, Floats], Floats]:
-    def value(weights: Floats, probabilities: Floats) -> Floats:
+) -> Callable[[Floats, Floats, npt.NDArray[np.int64]], Floats]:
+    def value(weights: Floats, probabilities: Floats, prediction: npt.NDArray[np.int64]) -> Floats:
         if metric == "auroc":
             return auroc_resamples(weights, patient, truth != normal, 1 - probabilities[:, normal])
-        prediction = probabilities.argmax(1)
         if metric == "ece":
-            return ece_resamples(weights, patient, probabilities.max(1), prediction == truth)
+            confidence = np.take_along_axis(probabilities, prediction[:, None], 1)[:, 0]
+            return ece_resamples(weights, patient, confidence, prediction == truth)
         rows = rate_resamples(weights, patient, truth, prediction, probabilities.shape[1], normal)
         return rows[:, RATE_NAMES.index(metric)]
 

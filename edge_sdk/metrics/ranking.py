@@ -102,6 +102,37 @@ def sensitivity_at_specificity(
     return OperatingPoint(float(thresholds[first]), float(caught[first]), float(below[first]))
 
 
+def roc_curve(
+    positive: npt.ArrayLike, score: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """False and true positive rate of every threshold, from (0, 0) to (1, 1); tied scores are one step.
+
+    Parameters
+    ----------
+    positive, score
+        As for :func:`auroc`.
+    weight
+        ``[n]`` how often each item counts; once where absent.
+
+    Returns
+    -------
+    The two rates, or ``None`` when only one class is present.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ or a score is not finite.
+    """
+    truth, values = _checked(positive, score)
+    counted = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=np.float64)
+    _, group = np.unique(-values, return_inverse=True)
+    hits = np.cumsum(np.bincount(group, weights=counted * truth))
+    alarms = np.cumsum(np.bincount(group, weights=counted * ~truth))
+    if len(hits) == 0 or hits[-1] == 0 or alarms[-1] == 0:
+        return None
+    return np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1])
+
+
 def _checked(positive: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     truth = np.asarray(positive, dtype=np.bool_)
     values = np.asarray(score, dtype=np.float64)

@@ -12,7 +12,10 @@ import numpy.typing as npt
 from edge_sdk.metrics import bootstrap
 from edge_sdk.metrics.calibration import expected_calibration_error
 from edge_sdk.metrics.icbhi import CLASSES, OTHER, confusion_matrix, encode, icbhi_scores
-from edge_sdk.metrics.ranking import auroc, average_precision
+from edge_sdk.metrics.ranking import auroc, average_precision, sensitivity_at_specificity
+
+OPERATING_SPECIFICITIES = (0.8, 0.9)
+"""At which the sensitivity to abnormal sounds is told."""
 
 
 def evaluate_predictions(
@@ -51,40 +54,67 @@ def evaluate_predictions(
     -------
     dict
         ``n``, ``patients``, ``labels``, ``counts``, ``confusion`` (rows truth, columns prediction, in the order of
-        ``labels``), ``sensitivity``, ``specificity``, ``score``, ``sensitivity_2class``, ``score_2class``, ``auroc``
-        and ``average_precision`` (abnormal against normal), ``ece``, and ``…_ci`` ``[low, high]``. What is
-        undefined is ``None``. ``confusion``, the rates and ``ece`` leave out "other" truths and unanswered items;
-        ``n``, ``counts`` and ``auroc`` hold all.
+        ``labels``), ``sensitivity``, ``specificity``, ``score``, ``sensitivity_2class``, ``score_2class``, ``recall``
+        of each label, ``auroc`` and ``average_precision`` (abnormal against normal), ``ece``,
+        ``operating_points`` (a row for each of ``OPERATING_SPECIFICITIES``; their thresholds are chosen on these
+        very items), and ``…_ci`` ``[low, high]``. What is undefined is ``None``. ``confusion``, the rates and ``ece``
+        leave out "other" truths and unanswered items; ``n``, ``counts``, ``auroc`` and the operating points hold all.
 
     Raises
     ------
     ValueError
         Lengths differ, a label is unknown, or a probability is not a finite number in [0, 1].
     """
-    items = _prepare(truth, probabilities, patients, list(labels), normal_label, predictions, answered)
+    items = prepare(truth, probabilities, patients, list(labels), normal_label, predictions, answered)
+    report = figures_of(items, len(set(patients)))
+    return report | _intervals(items, report, patients, resamples, seed)
+
+
+def figures_of(items: Items, patients: int) -> dict[str, Any]:
+    """The figures of :func:`evaluate_predictions` without their intervals."""
     keep = items.keep
     confusion = confusion_matrix(items.true[keep], items.predicted[keep], len(items.labels))
+    rows = confusion.sum(1)
     report: dict[str, Any] = {
         "n": len(items.true),
-        "patients": len(set(patients)),
+        "patients": patients,
         "labels": items.labels,
         "counts": {name: int((items.classed & (items.true == i)).sum()) for i, name in enumerate(items.labels)},
         "confusion": confusion.tolist(),
         **asdict(icbhi_scores(confusion, items.normal)),
+        "recall": {name: float(confusion[i, i] / rows[i]) if rows[i] else None for i, name in enumerate(items.labels)},
         "auroc": auroc(items.positive, items.abnormal),
         "average_precision": average_precision(items.positive, items.abnormal),
         "ece": expected_calibration_error(items.confidence[keep], items.correct[keep]),
+        "operating_points": _operating_points(items),
     }
     if not items.classed.all():
         report["counts"][OTHER] = int((~items.classed).sum())
     if not items.answered.all():
         report["unclassified"] = int((~items.answered).sum())
-    return report | _intervals(items, report, patients, resamples, seed)
+    return report
+
+
+def _operating_points(items: Items) -> list[dict[str, Any]]:
+    points = []
+    for wanted in OPERATING_SPECIFICITIES:
+        point = sensitivity_at_specificity(items.positive, items.abnormal, wanted)
+        points.append(
+            {
+                "specificity_at_least": wanted,
+                "sensitivity": None if point is None else point.sensitivity,
+                "specificity": None if point is None else point.specificity,
+                # infinite where nothing may be called abnormal, which JSON cannot say
+                "threshold": point.threshold if point is not None and np.isfinite(point.threshold) else None,
+                "sensitivity_ci": None,
+            }
+        )
+    return points
 
 
 @dataclass(frozen=True, slots=True)
-class _Items:
-    """Everything as arrays ``[n]``."""
+class Items:
+    """Truth and answers of one model as arrays ``[n]``; made by :func:`prepare`."""
 
     labels: list[str]
     normal: int
@@ -108,7 +138,7 @@ class _Items:
         return np.asarray(~self.classed | (self.true != self.normal))
 
 
-def _prepare(
+def prepare(
     truth: Sequence[str],
     probabilities: npt.ArrayLike,
     patients: Sequence[str],
@@ -116,7 +146,8 @@ def _prepare(
     normal_label: str,
     predictions: Sequence[str] | None,
     answered: npt.ArrayLike | None,
-) -> _Items:
+) -> Items:
+    """Check and encode; arguments and errors of :func:`evaluate_predictions`."""
     p = np.asarray(probabilities, dtype=np.float64)
     if not len(truth) == len(patients) == len(p) or p.shape != (len(p), len(labels)):
         raise ValueError(f"{len(truth)} truths, {len(patients)} patients and probabilities {p.shape} do not match")
@@ -131,7 +162,7 @@ def _prepare(
     given = np.ones(len(p), np.bool_) if answered is None else np.asarray(answered, dtype=np.bool_)
     if not len(predicted) == len(given) == len(p):
         raise ValueError(f"{len(predicted)} predictions and {len(given)} answers for {len(p)} items")
-    return _Items(
+    return Items(
         labels,
         normal,
         true=encode([normal_label if name == OTHER else name for name in names], labels),
@@ -155,23 +186,40 @@ def _collapse(truth: Sequence[str], labels: list[str], normal: int) -> list[str]
 
 
 def _intervals(
-    items: _Items, report: dict[str, Any], patients: Sequence[str], resamples: int, seed: int
+    items: Items, report: dict[str, Any], patients: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Any]:
     patient, n_patients = bootstrap.patient_indices(patients)
-    names = [*bootstrap.RATE_NAMES, "auroc", "ece"]
+    names: list[bootstrap.Metric] = [*bootstrap.RATE_NAMES, "auroc", "ece"]
     intervals: dict[str, Any] = {f"{name}_ci": None for name in names}
     intervals["bootstrap"] = {"unit": "patient", "resamples": resamples, "seed": seed, "level": bootstrap.LEVEL}
     if n_patients < 2 or resamples < 1:
         return intervals
     weights = bootstrap.patient_weights(n_patients, resamples, seed)
-    keep = items.keep
-    owner, true, predicted = patient[keep], items.true[keep], items.predicted[keep]
-    rows = bootstrap.rate_resamples(weights, owner, true, predicted, len(items.labels), items.normal)
-    drawn = dict(zip(bootstrap.RATE_NAMES, rows.T, strict=True)) | {
-        "auroc": bootstrap.auroc_resamples(weights, patient, items.positive, items.abnormal),
-        "ece": bootstrap.ece_resamples(weights, owner, items.confidence[keep], items.correct[keep]),
-    }
+    drawn = resampled(items, weights, patient)
     for name in names:
         bounds = bootstrap.interval(drawn[name]) if report[name] is not None else None
         intervals[f"{name}_ci"] = list(bounds) if bounds else None
-    return intervals
+    points = []
+    for point in report["operating_points"]:
+        bounds = None
+        if point["sensitivity"] is not None:
+            draws = bootstrap.sensitivity_resamples(
+                weights, patient, items.positive, items.abnormal, point["specificity_at_least"]
+            )
+            bounds = bootstrap.interval(draws)
+        points.append({**point, "sensitivity_ci": list(bounds) if bounds else None})
+    return intervals | {"operating_points": points}
+
+
+def resampled(
+    items: Items, weights: bootstrap.Floats, patient: npt.NDArray[np.int64]
+) -> dict[bootstrap.Metric, bootstrap.Floats]:
+    """Every metric on every resample of patients, ``[resamples]`` by name."""
+    keep = items.keep
+    owner, true, predicted = patient[keep], items.true[keep], items.predicted[keep]
+    rows = bootstrap.rate_resamples(weights, owner, true, predicted, len(items.labels), items.normal)
+    return {
+        **dict(zip(bootstrap.RATE_NAMES, rows.T, strict=True)),
+        "auroc": bootstrap.auroc_resamples(weights, patient, items.positive, items.abnormal),
+        "ece": bootstrap.ece_resamples(weights, owner, items.confidence[keep], items.correct[keep]),
+    }

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
+from edge_sdk.models.forgetful_gru import ForgetfulGRU
 from edge_sdk.signal.spec import FrontEndSpec
 
 PHASES = ("inspiration", "expiration", "none")
@@ -40,6 +41,8 @@ SIZES = {
     "base": SegmenterSize(72, 80, (1, 2, 4)),
 }
 _TAPS = 5
+GATE_CLIP = 5.0
+"""Of the GRU's gates: no memory lasts longer than about 150 frames, 3 s, without being renewed."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class Segmenter(nn.Module):
         self.norm: nn.Module = nn.BatchNorm1d(width.channels)
         self.blocks = nn.ModuleList(CausalBlock(width.channels, dilation) for dilation in width.dilations)
         self.dropout = nn.Dropout(dropout)
-        self.gru = nn.GRU(width.channels, width.hidden)
+        self.gru = ForgetfulGRU(width.channels, width.hidden, GATE_CLIP)
         self.head = nn.Linear(width.hidden, OUTPUTS)
 
     @property

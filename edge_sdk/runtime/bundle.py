@@ -179,8 +179,8 @@ def load_bundle(
     allow_untrained
         Accept random weights (benchmarks, tests).
     engine
-        ``auto``, ``tensorrt``, ``tensorrt-ep``, ``cuda`` or ``cpu``; absent: ``$STETHO_ENGINE``, else ``auto``, the best
-        one that is proven here. GPU engines are always compared with the golden vector.
+        ``auto``, ``tensorrt``, ``tensorrt-ep``, ``cuda`` or ``cpu``; absent: ``$STETHO_ENGINE``, else ``auto``, the
+        best one that is proven here. GPU engines are always compared with the golden vector.
     trusted
         Files of trusted public keys; absent: ``$STETHO_TRUSTED_KEYS``. With any, the bundle must be signed by one of
         them and not be older than a version that this device has run.
@@ -188,8 +188,8 @@ def load_bundle(
     Raises
     ------
     BundleError
-        Missing, incomplete, corrupt, newer than this SDK, untrained, unsigned or older where that matters, or its golden
-        vector does not come out.
+        Missing, incomplete, corrupt, newer than this SDK, untrained, unsigned or older where that matters, or its
+        golden vector does not come out.
     EngineError
         The engine cannot load the artefact, or there is no such engine.
     """
@@ -208,7 +208,7 @@ def load_bundle(
         _choose(folder, manifest, artefact),
         wanted_engine(engine),
         threads,
-        partial(_checked_file, folder),
+        partial(checked_file, folder),
         chosen=artefact is not None,
     )
 
@@ -230,7 +230,8 @@ def load_bundle(
     return bundle
 
 
-def _checked_file(folder: Path, entry: ArtefactEntry) -> Path:
+def checked_file(folder: Path, entry: ArtefactEntry) -> Path:
+    """The file of an artefact; raises ``BundleError`` where it is missing or does not match its sha256."""
     _require(_hash_check(folder, entry.file, entry.sha256))
     return _inside(folder, entry.file)
 

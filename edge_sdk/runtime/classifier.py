@@ -26,9 +26,7 @@ class Answer:
     elapsed_ns: int  # in the engine and the decoder
 
 
-def classify_cycle(
-    bundle: Bundle, pcm: npt.NDArray[np.float32], metadata: Mapping[str, Any] | None = None
-) -> Answer:
+def classify_cycle(bundle: Bundle, pcm: npt.NDArray[np.float32], metadata: Mapping[str, Any] | None = None) -> Answer:
     """Classify one breath, ``[n]`` samples at the front end's rate, n >= 1, with what is known of it.
 
     Raises

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from edge_sdk.errors import EngineError
 
-
 CPU = "CPUExecutionProvider"
 Provider = str | tuple[str, dict[str, str]]
 
@@ -57,7 +56,7 @@ class OrtEngine:
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if self._session.get_providers()[0] != first:  # it falls back without an exception when libraries are missing
             raise EngineError(
-                f"ONNX Runtime {onnxruntime.__version__} does not get {first} to work; install the CUDA and cuDNN that it "
+                f"ONNX Runtime {onnxruntime.__version__} cannot use {first}; install the CUDA and cuDNN that it "
                 "was built for ('stetho doctor' shows what is there)"
             )
         self._outputs = [o.name for o in self._session.get_outputs()]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.signal.clock import convert_index
+from edge_sdk.signal.frames import frame_view
 
 _STOP_DB = 70.0
 _TRANSITION = 0.1  # of the lower rate, centred on half of it
@@ -75,11 +76,12 @@ class LowDelayResampler:
             return np.zeros(0, dtype=np.float32)
         place = np.arange(self._produced, until, dtype=np.int64) * self._down
         first = place // self._up - self._half + 1 - self._start  # of the inputs of each output, in ``held``
-        windows = np.lib.stride_tricks.sliding_window_view(held, 2 * self._half)
         if self._up == 1:
-            out = windows[first[0] :: self._down][: len(first)] @ self._bank[0]
+            windows = frame_view(held[first[0] :], 2 * self._half, self._down)[: len(first)]
+            # einsum sums each row by itself: an output has the same bits wherever it stands in its block.
+            out = np.einsum("ij,j->i", windows, self._bank[0])
         else:
-            out = np.einsum("ij,ij->i", windows[first], self._bank[place % self._up])
+            out = np.einsum("ij,ij->i", frame_view(held, 2 * self._half)[first], self._bank[place % self._up])
         self._produced = until
         keep = until * self._down // self._up - self._half + 1 - self._start
         if keep > 0:

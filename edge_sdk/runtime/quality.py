@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.events import QualityEvent, QualityState
+from edge_sdk.signal.frames import frame_view
 
 _TINY = 1e-14  # added to energies before the logarithm
 _FRAME_S = 0.064
@@ -67,22 +69,37 @@ class Measures:
 def measure(samples: npt.NDArray[np.float32], sample_rate: int) -> Measures:
     """Measure ``[n]`` samples, n >= 1."""
     centred = samples - samples.mean(dtype=np.float64)
-    rms_dbfs = float(10 * np.log10(np.mean(np.square(centred)) + _TINY))
-    size = max(8, round(_FRAME_S * sample_rate))
+    rms_dbfs = _dbfs(centred)
+    window, band_bins, heart_bins, wide_bins = _analysis(sample_rate)
+    size = window.size
     if centred.size < 3 * size:
         return Measures(rms_dbfs, float("inf"), float("inf"), rms_dbfs, 0.0)  # too short to tell noise from breath
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-    frames = np.lib.stride_tricks.sliding_window_view(centred, size)[:: size // 2] * window  # [k, size]
+    frames = frame_view(centred, size, size // 2) * window  # [k, size]
     spectrum = np.fft.rfft(frames, axis=1)
     power = np.square(spectrum.real) + np.square(spectrum.imag)  # [k, bins]
-    frequencies = np.arange(power.shape[1]) * sample_rate / size
-    band = power[:, (frequencies >= 100) & (frequencies < min(1000.0, 0.45 * sample_rate))].sum(axis=1)
-    low = power[:, (frequencies >= 30) & (frequencies < 200)].sum(axis=1)
+    band = power[:, band_bins].sum(axis=1)
+    low = power[:, heart_bins].sum(axis=1)
     swing_db, heart_db = (float(np.std(10 * np.log10(energy + _TINY))) for energy in (band, low))
     band_dbfs = float(10 * np.log10(band.mean() / (0.1875 * size * size) + _TINY))  # Hann: 3/8 of the energy, halved
-    wide = power[:, (frequencies >= 100) & (frequencies < 0.45 * sample_rate)].mean(axis=0) + _TINY
+    wide = power[:, wide_bins].mean(axis=0) + _TINY
     flatness = float(np.exp(np.mean(np.log(wide))) / np.mean(wide))
     return Measures(rms_dbfs, swing_db, heart_db, band_dbfs, flatness)
+
+
+@lru_cache(maxsize=16)
+def _analysis(sample_rate: int) -> tuple[npt.NDArray[np.float64], slice, slice, slice]:
+    """Window of a frame, and the bins of 100-1000 Hz, 30-200 Hz and everything above 100 Hz."""
+    size = max(8, round(_FRAME_S * sample_rate))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    frequencies = np.arange(size // 2 + 1) * sample_rate / size
+    top = 0.45 * sample_rate
+    spans = ((100.0, min(1000.0, top)), (30.0, 200.0), (100.0, top))
+    band, heart, wide = (slice(*np.searchsorted(frequencies, span).tolist()) for span in spans)
+    return window, band, heart, wide
+
+
+def _dbfs(centred: npt.NDArray[np.floating[Any]]) -> float:
+    return float(10 * np.log10(np.mean(np.square(centred)) + _TINY))
 
 
 class QualityGate:
@@ -191,7 +208,7 @@ class QualityGate:
 
     def _judge_window(self, begin: int, end: int) -> tuple[QualityState, float]:
         newest = self._window[-1]
-        level = measure(newest, self._model_rate).rms_dbfs
+        level = _dbfs(newest - newest.mean(dtype=np.float64))
         if level < self._p.silence_dbfs:  # told by the newest step alone: a device that fell silent
             return "silence", level
         return self._judge(np.concatenate(tuple(self._window)), begin, end)
@@ -214,9 +231,10 @@ class QualityGate:
 
     def _count_clips(self, hop: npt.NDArray[np.float32], begin: int) -> None:
         size = np.abs(hop)
-        self._peak = max(self._peak, float(size.max(initial=0.0)))
+        loudest = float(size.max(initial=0.0))
+        self._peak = max(self._peak, loudest)
         clipped = 0
-        if self._peak >= _SMALLEST_PEAK:
+        if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else nothing reaches the line below
             high = size >= 0.985 * self._peak
             if high.any():
                 flat = np.abs(np.diff(hop)) <= 1e-4 * self._peak
@@ -227,6 +245,11 @@ class QualityGate:
             self._clips.popleft()
 
     def _clipped_share(self, begin: int, end: int) -> float:
-        inside = [(b, e, n) for b, e, n in self._clips if b < end and e > begin]
-        total = sum(e - b for b, e, _ in inside)
-        return sum(n for _, _, n in inside) / total if total else 0.0
+        total = clipped = 0
+        for hop_begin, hop_end, count in reversed(self._clips):  # the newest first: what is asked for is recent
+            if hop_end <= begin:
+                break
+            if hop_begin < end:
+                total += hop_end - hop_begin
+                clipped += count
+        return clipped / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Which engine runs a bundle: TensorRT, then ONNX Runtime on the GPU, then ONNX Runtime on the CPU, each only if proven.
+"""Which engine runs a bundle: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU; the first that is proven.
 
 A GPU engine counts only after it has computed the bundle's golden vector; what fails is told and the next one is tried.
 """
@@ -177,7 +177,9 @@ def _compiled(manifest: Manifest, entries: Sequence[ArtefactEntry]) -> Iterator[
                 continue
             own = manifest.golden.tolerance.get(artefact.format, 0.0)
             tolerance = max(_GPU_TOLERANCE.get(key["precision"], 0.0), own)
-            yield Candidate("tensorrt", artefact, partial(_open_engine, path, artefact.sha256, key["flavour"]), tolerance)
+            yield Candidate(
+                "tensorrt", artefact, partial(_open_engine, path, artefact.sha256, key["flavour"]), tolerance
+            )
 
 
 def _open_engine(path: Path, onnx_sha256: str, flavour: str) -> Engine:

@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour → Python module, in the order they are preferred."""
 
+_DTYPES = {
+    "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32", "INT64": "int64",
+    "BOOL": "bool",
+}  # fmt: skip
 _RUNS_BEFORE_CAPTURE = 3  # of one batch size: the first may still set things up, and odd batches are not worth a graph
 
 
@@ -57,6 +61,16 @@ def key_of_this_machine(onnx_sha256: str, flavour: str, module: Any, gpu: Gpu) -
         onnx_sha256=onnx_sha256, flavour=flavour, version=str(module.__version__), gpu=gpu.name,
         capability=gpu.capability, driver=gpu.driver, precision="", profiles="",
     )  # fmt: skip
+
+
+def _dtype(tensor: str, kind: Any) -> np.dtype[Any]:
+    """TensorRT's own ``nptype`` fails with numpy 1.24 to 1.26 in releases up to 8.6."""
+    name = _DTYPES.get(kind.name)
+    if name is None:
+        raise EngineError(
+            f"the engine's tensor {tensor} is {kind.name}, which numpy has no type for; compile it in fp16"
+        )
+    return np.dtype(name)
 
 
 @dataclass(slots=True)
@@ -281,7 +295,7 @@ class TensorRtEngine:
         return _Tensor(
             name=name,
             is_input=self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT,
-            dtype=np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))),
+            dtype=_dtype(name, self._engine.get_tensor_dtype(name)),
             row=tuple(self._engine.get_tensor_shape(name))[1:],
         )
 

@@ -106,8 +106,8 @@ def check_signature(folder: Path, manifest: bytes, keys: Sequence[TrustedKey]) -
     if key is None:
         known = ", ".join(f"{k.name} {k.key_id}" for k in keys)
         raise BundleError(
-            f"{folder} is signed by key {key_id}, which is not trusted here (trusted: {known}); do not use this bundle, "
-            "or add its maker's public key"
+            f"{folder} is signed by key {key_id}, which is not trusted here (trusted: {known}); do not use this "
+            "bundle, or add its maker's public key"
         )
     if not _is_valid(key.public, signature, signed_content(manifest)):
         raise BundleError(
@@ -183,7 +183,7 @@ def ed25519() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "cryptography is not installed, so signatures cannot be checked; run 'pip install "
-            "\"stethoscope-edge-sdk[trust]\"'"
+            '"stethoscope-edge-sdk[trust]"\''
         ) from error
     return module
 

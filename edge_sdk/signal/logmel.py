@@ -186,17 +186,48 @@ class LogMel:
 
 def _analyse(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
     """Every whole frame of ``[n]`` samples, n >= frame_samples: ``[k, mel_bins]`` log energies."""
-    dft, mel = analysis_matrices(spec)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, spec.frame_samples)[:: spec.hop_samples]  # [k, N]
+    window, mel = _frame_by_frame(spec)
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    count = 1 + (samples.size - spec.frame_samples) // spec.hop_samples
+    # What sliding_window_view gives, without its checks: they cost more than the DFT of a short block.
+    step = samples.itemsize
+    frames: npt.NDArray[np.float32] = np.ndarray(
+        (count, spec.frame_samples), np.float32, samples, strides=(spec.hop_samples * step, step)
+    )
     parts = []
-    for begin in range(0, len(frames), _FRAMES_AT_ONCE):
-        spectrum = frames[begin : begin + _FRAMES_AT_ONCE] @ dft  # [k, 2 * bins]
-        bins = spectrum.shape[1] // 2
-        power = np.square(spectrum[:, :bins])
-        power += np.square(spectrum[:, bins:])
+    for begin in range(0, count, _FRAMES_AT_ONCE):
+        spectrum = np.fft.rfft(_shaped(frames[begin : begin + _FRAMES_AT_ONCE], window, spec), spec.fft_size)
+        power = np.square(spectrum.real)  # [k, bins]
+        power += np.square(spectrum.imag)
         parts.append(np.log(np.maximum(power @ mel, spec.log_floor)))  # [k, mel_bins]
-    scale = DECIBEL if spec.kind == "stft-db" else 1.0
-    return np.asarray(np.concatenate(parts) * scale, dtype=np.float32)
+    logs = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return (logs * DECIBEL if spec.kind == "stft-db" else logs).astype(np.float32)
+
+
+def _shaped(
+    frames: npt.NDArray[np.float32], window: npt.NDArray[np.float64], spec: FrontEndSpec
+) -> npt.NDArray[np.float64]:
+    """What :func:`analysis_matrices` does to ``[k, N]`` frames before the DFT, step by step."""
+    heard = frames.astype(np.float64)
+    if spec.remove_dc:
+        heard -= np.add.reduce(heard, axis=1, keepdims=True) * (1.0 / spec.frame_samples)
+    shaped = heard * window
+    if spec.preemphasis:
+        faded = window * spec.preemphasis
+        shaped[:, 1:] -= heard[:, :-1] * faded[1:]
+        shaped[:, 0] -= heard[:, 0] * faded[0]  # Kaldi repeats the first sample
+    return shaped
+
+
+@lru_cache(maxsize=32)
+def _frame_by_frame(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Window of a frame, scale folded in, and mel bank."""
+    if spec.kind == "stft-db":
+        phase = 2.0 * np.pi * np.arange(spec.frame_samples) / spec.frame_samples
+        window = 0.5 - 0.5 * np.cos(phase)
+    else:
+        window = _window(spec)
+    return _frozen(window * spec.scale), analysis_matrices(spec)[1]
 
 
 def log_mel(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
+from benchmarks.latency import LatencyOptions
+from benchmarks.latency import run as run_latency
+from benchmarks.rows import check_row, read_results
+from edge_sdk.cli import _bench_show
 from edge_sdk.cli.bench import app
+from edge_sdk.cli.main import run as stetho
+from edge_sdk.runtime.bundle import DEFAULT_BUNDLE
+from edge_sdk.sources.phantom import PhantomSource
 
 LATENCY_KEYS = {"subject", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "n", "rss_mb", "cpu_s"}
 
@@ -22,31 +35,214 @@ def _rows(*arguments: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def latency_rows() -> list[dict[str, Any]]:
-    return _rows("latency")
+    return _rows("latency", "--batch", "1", "--batch", "2")
 
 
-def test_latency_starts_with_the_machine_and_has_a_row_per_artefact(latency_rows: list[dict[str, Any]]) -> None:
-    assert latency_rows[0]["benchmark"] == "machine"
-    artefacts = [row["subject"]["artefact"] for row in latency_rows[1:]]
-    assert artefacts == ["onnx-fp32", "onnx-int8-cpu", "torch-eager"]
-    for row in latency_rows[1:]:
-        assert set(row) >= LATENCY_KEYS
-        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+def _models(rows: list[dict[str, Any]], batch: int = 1) -> dict[str, dict[str, Any]]:
+    return {
+        row["subject"]["artefact"]: row
+        for row in rows
+        if row["benchmark"] == "latency" and not row["subject"].get("part") and row["subject"]["batch"] == batch
+    }
+
+
+def test_every_row_follows_the_schema(latency_rows: list[dict[str, Any]]) -> None:
+    for row in latency_rows:
+        check_row(row)
+
+
+def test_latency_starts_with_the_machine_and_has_a_row_per_artefact_and_batch(
+    latency_rows: list[dict[str, Any]],
+) -> None:
+    assert [row["benchmark"] for row in latency_rows[:2]] == ["machine", "roofline"]
+    for batch in (1, 2):
+        rows = _models(latency_rows, batch)
+        assert list(rows) == ["onnx-fp32", "onnx-int8-cpu", "torch-eager"]
+        for row in rows.values():
+            assert set(row) >= LATENCY_KEYS
+            assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
 
 
 def test_latency_compares_with_torch_in_the_same_rounds(latency_rows: list[dict[str, Any]]) -> None:
-    by_name = {row["subject"]["artefact"]: row for row in latency_rows[1:]}
-    assert by_name["torch-eager"]["ratio_to_torch"] == 1.0
-    assert by_name["onnx-int8-cpu"]["ratio_to_torch"] > 0
+    rows = _models(latency_rows)
+    assert rows["torch-eager"]["ratio_to_torch"] == 1.0
+    assert rows["onnx-int8-cpu"]["ratio_to_torch"] > 0
 
 
-def test_stream_measures_throughput_paced_replay_and_cold_start(tmp_path: Path) -> None:
-    out = tmp_path / "results" / "stream.json"
-    rows = _rows("stream", "--out", str(out))
-    parts = {row["subject"]["part"]: row for row in rows[1:]}
-    assert set(parts) == {"throughput", "paced", "import edge_sdk", "cold start"}
-    assert parts["throughput"]["cpu_s_per_hour"] > 0
-    assert parts["throughput"]["audio_s"] == pytest.approx(15.0)
-    assert parts["paced"]["lost_samples"] == 0
-    assert parts["cold start"]["rss_mb"] > 10
-    assert json.loads(out.read_text())["rows"] == rows
+def test_latency_says_how_much_was_computed_and_how_near_the_ceiling(latency_rows: list[dict[str, Any]]) -> None:
+    one, two = _models(latency_rows, 1)["onnx-fp32"], _models(latency_rows, 2)["onnx-fp32"]
+    assert two["macs"] == 2 * one["macs"] > 1e6
+    assert one["roofline_pct"] > 0
+    assert one["bound"] in ("compute", "memory")
+
+
+def test_the_stages_of_a_stream_share_all_of_its_time(latency_rows: list[dict[str, Any]]) -> None:
+    parts = {row["subject"].get("part") or "": row for row in latency_rows[1:]}
+    stages = {name: row["share"] for name, row in parts.items() if name.startswith("stage")}
+    assert set(stages) == {
+        f"stage {s}" for s in ("resample", "quality", "front end", "segmenter", "classifier", "emit")
+    }
+    assert sum(stages.values()) == pytest.approx(1.0)
+
+
+def test_a_format_that_does_not_load_is_a_row_with_the_reason() -> None:
+    rows = _rows("latency", "--artefact", "onnx-fp32", "--artefact", "onnx-fp99", "--stages", "0")
+    failed = [row for row in rows if row.get("failed")]
+    assert [row["subject"]["artefact"] for row in failed] == ["onnx-fp99"]
+    assert "onnx-fp99" in failed[0]["failed"]
+    assert "onnx-fp32" in _models(rows)
+
+
+def test_several_bundles_run_in_the_same_rounds_even_with_one_name(tmp_path: Path) -> None:
+    copy = tmp_path / "mine"
+    shutil.copytree(DEFAULT_BUNDLE, copy)
+    rows = _rows("latency", "default", str(copy), "--artefact", "onnx-int8-cpu", "--stages", "0")
+    models = [r["subject"]["model"] for r in rows if r["benchmark"] == "latency" and not r.get("failed")]
+    assert len(models) == 4  # and torch eager of each
+    assert len(set(models)) == 2
+    assert any("(mine)" in model for model in models)
+
+
+@pytest.fixture(scope="module")
+def stream_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Path, Path]:
+    folder = tmp_path_factory.mktemp("results")
+    out, markdown = folder / "deeper" / "stream.json", folder / "deeper" / "stream.md"
+    return _rows("stream", "--out", str(out), "--markdown", str(markdown)), out, markdown
+
+
+def _parts(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in rows[1:]:
+        parts.setdefault(row["subject"]["part"], []).append(row)
+    return parts
+
+
+def test_stream_measures_all_its_parts(stream_rows: tuple[list[dict[str, Any]], Path, Path]) -> None:
+    rows, out, markdown = stream_rows
+    parts = _parts(rows)
+    assert set(parts) == {
+        "throughput", "replay onset", "replay breath", "replay label", "streams", "growth of streams", "sessions",
+        "growth of sessions", "import edge_sdk", "cold start",
+    }  # fmt: skip
+    for row in rows:
+        check_row(row)
+    assert parts["throughput"][0]["cpu_s_per_hour"] > 0
+    assert parts["throughput"][0]["audio_s"] == pytest.approx(15.0)
+    assert parts["replay label"][0]["lost_samples"] == 0
+    assert parts["cold start"][0]["rss_mb"] > 10
+    assert list(read_results(out).rows) == rows
+    assert "| compact" in markdown.read_text()
+
+
+def test_stream_tells_how_cpu_and_memory_grow_with_the_number(
+    stream_rows: tuple[list[dict[str, Any]], Path, Path],
+) -> None:
+    for kind in ("streams", "sessions"):
+        parts = _parts(stream_rows[0])
+        assert parts[kind][0]["streams"] == 1
+        assert all(row["n"] > 0 and "misses" in row for row in parts[kind])
+        assert parts[f"growth of {kind}"][0]["most_without_miss"] >= 0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generic corpus of simulated patients with their true breaths."""
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = ["file,patient,start_s,end_s,label,site,device"]
+    for index, scenario in enumerate(("healthy", "asthma", "pneumonia")):
+        source = PhantomSource(scenario, seed=index, duration_s=20.0, sample_rate=4000)
+        samples = np.concatenate([block.samples for block in source])
+        soundfile.write(folder / f"{scenario}.wav", samples, 4000)
+        for t in source.truth:
+            place = ("trachea", "left anterior")[index % 2]
+            lines.append(f"{scenario}.wav,{scenario},{t.start_s},{t.end_s},{t.label},{place},phantom")
+    path = folder / "corpus.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_accuracy_gives_scores_groups_size_and_milliseconds(corpus: Path) -> None:
+    (machine, row) = _rows("accuracy", "default", "csv", str(corpus), "--floor", "auroc=0", "--ceiling", "bytes=1e9")
+    check_row(machine)
+    check_row(row)
+    assert row["passed"]
+    assert 0 <= row["score"] <= 1
+    assert row["bytes"] > 0
+    assert row["p50_ms"] > 0
+    assert {group["group"] for group in row["groups"]["site"]} == {"trachea", "left anterior"}
+    assert sum(bin_["n"] for bin_ in row["reliability"]) == row["n"]
+
+
+def test_a_missed_floor_is_exit_status_1_and_one_line_that_says_which(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        stetho(["bench", "accuracy", "default", "csv", str(corpus), "--quick", "--json", "--floor", "score=1.01"])
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    assert len(output.err.strip().splitlines()) == 1
+    assert "score" in output.err
+    assert "below the floor 1.01" in output.err
+    assert not json.loads(output.out.splitlines()[1])["passed"]
+
+
+def test_a_floor_for_an_unknown_figure_is_a_usage_error(corpus: Path) -> None:
+    result = CliRunner().invoke(app, ["accuracy", "default", "csv", str(corpus), "--floor", "beauty=1"])
+    assert result.exit_code == 2
+
+
+def test_replay_scores_the_breaths_of_a_corpus_as_they_are_heard(corpus: Path) -> None:
+    parts = _parts(_rows("stream", "--part", "replay", "--corpus", "csv", "--root", str(corpus)))
+    assert set(parts) == {"replay onset", "replay breath", "replay label"}
+    row = parts["replay breath"][0]
+    assert row["audio_s"] == pytest.approx(2.0)
+    assert {"event_f1", "detection_delay_p50_s", "look_ahead_s", "lost_samples"} <= set(row)
+
+
+_WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchaudio", "onnx", "sklearn", "scipy", "matplotlib"):
+    sys.modules[name] = None
+from edge_sdk.cli.main import run
+run(["bench", *sys.argv[1:], "--quick", "--json"])
+"""
+
+
+def test_benchmarks_run_in_the_core_install(corpus: Path) -> None:
+    for arguments in (
+        ["accuracy", "default", "csv", str(corpus)],
+        ["latency", "--artefact", "onnx-int8-cpu", "--stages", "1"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert all("torch" in row["failed"] for row in rows if row.get("failed"))
+        assert rows[-1]["n"] > 0
+
+
+def test_ctrl_c_in_the_middle_of_latency_keeps_the_rounds_before() -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    options = LatencyOptions(artefacts=("onnx-int8-cpu",), stages_s=0, quick=True)
+    rows: list[dict[str, Any]] = []
+    with pytest.raises(KeyboardInterrupt):
+        rows.extend(run_latency(options, stop))  # what came before the exception stays in the list
+    assert [row["n"] for row in rows if row["benchmark"] == "latency" and not row.get("failed")] == [4, 4]
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
+        yield {"benchmark": "stream", "subject": {"part": "first"}, "p50_ms": 1.0}
+        raise KeyboardInterrupt
+
+    out = tmp_path / "kept.json"
+    with pytest.raises(KeyboardInterrupt):
+        _bench_show.show(rows(), "title", ("p50_ms",), out, json_=True)
+    kept = read_results(out)
+    assert [row["benchmark"] for row in kept.rows] == ["machine", "stream"]
+    assert "interrupted" in kept.command

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.harness import interleave, machine_row, median_ratio, peak_rss_mb, percentiles
+from benchmarks.energy import EnergyMeter, board_power, tegrastats_watts
+from benchmarks.harness import (
+    Interrupted,
+    Row,
+    deadline_misses,
+    interleave,
+    linear_fit,
+    machine_row,
+    median_ratio,
+    peak_rss_mb,
+    percentiles,
+    pinned,
+)
+from benchmarks.paced import LoopSource
+from benchmarks.roofline import Ceilings, count_macs
+from benchmarks.rows import check_row, json_schema, markdown_table, read_results, write_results
+from benchmarks.stages import StageClock
+from edge_sdk.errors import StethoError
 
 
 def test_every_subject_runs_in_every_round_and_the_order_turns() -> None:
@@ -47,3 +68,161 @@ def test_peak_memory_of_a_child_does_not_inherit_its_parents_size() -> None:
     child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert ballast.sum() == 40_000_000
     assert 5 < child < peak_rss_mb()
+
+
+def test_ctrl_c_between_rounds_keeps_the_whole_rounds() -> None:
+    def stop(index: int) -> None:
+        if index == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        interleave({"a": lambda _: None, "b": stop}, rounds=10, warm_up=0)
+    assert {name: len(t["seconds"]) for name, t in stopped.value.timings.items()} == {"a": 3, "b": 3}
+
+
+def test_a_deadline_is_missed_only_beyond_it() -> None:
+    assert deadline_misses([0.1, 0.2, 0.3], 0.2) == 1
+    assert deadline_misses([], 0.1) == 0
+
+
+def test_a_straight_line_is_found_and_a_crooked_one_told() -> None:
+    straight = linear_fit([1, 2, 3, 4], [3, 5, 7, 9])
+    assert straight is not None
+    assert (straight.slope, straight.intercept, straight.r2) == pytest.approx((2.0, 1.0, 1.0))
+    crooked = linear_fit([1, 2, 3, 4], [0, 9, 0, 9])
+    assert crooked is not None
+    assert crooked.r2 < 0.5
+    assert linear_fit([1, 1], [2, 3]) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads to cores")
+def test_pinned_threads_stay_on_their_cores_and_are_free_afterwards() -> None:
+    before = os.sched_getaffinity(0)
+    with pinned(1) as cores:
+        assert os.sched_getaffinity(0) == set(cores)
+        assert len(cores) == 1
+    assert os.sched_getaffinity(0) == before
+
+
+def test_energy_counts_rapl_packages_once_and_across_a_wrap(tmp_path: Path) -> None:
+    for name, value in (("intel-rapl:0", 900), ("intel-rapl:0:0", 5), ("intel-rapl:1", 100)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(str(value * 1_000_000))
+        (tmp_path / name / "max_energy_range_uj").write_text(str(1000 * 1_000_000))
+    with EnergyMeter(tmp_path, tmp_path / "none") as meter:
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text(str(20 * 1_000_000))
+        (tmp_path / "intel-rapl:1" / "energy_uj").write_text(str(107 * 1_000_000))
+    assert meter.source == "rapl"
+    assert meter.joules == pytest.approx(120.0 + 7.0)
+
+
+def test_energy_reads_the_input_rail_of_a_jetson(tmp_path: Path) -> None:
+    sensor = tmp_path / "hwmon3"
+    sensor.mkdir()
+    files = {"name": "ina3221", "in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "2000"}
+    for name, text in files.items():
+        (sensor / name).write_text(text + "\n")
+    found = board_power(tmp_path)
+    assert found is not None
+    assert found[0] == "VDD_IN"
+    assert found[1]() == pytest.approx(10.0)
+    with EnergyMeter(tmp_path / "none", tmp_path) as meter:
+        time.sleep(0.05)
+    assert meter.source == "ina3221 VDD_IN"
+    assert meter.joules is not None
+    assert meter.joules > 0
+    assert tegrastats_watts("RAM 1/2MB VDD_IN 4970mW/4970mW VDD_CPU 500mW/500mW") == 4.97
+    assert tegrastats_watts("POM_5V_IN 3000/3000") == 3.0
+
+
+def test_a_machine_without_a_meter_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with EnergyMeter(tmp_path, tmp_path) as meter:
+        pass
+    assert not meter.tells
+    assert meter.joules is None
+
+
+def test_kept_results_are_readable_old_and_new(tmp_path: Path) -> None:
+    for path in sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json")):
+        if path.name != "compact_cv.json":  # one report, no rows
+            assert read_results(path).rows
+    write_results(tmp_path / "new.json", "stetho bench x", [machine_row(), {"benchmark": "x", "n": np.int64(3)}])
+    kept = read_results(tmp_path / "new.json")
+    assert kept.command == "stetho bench x"
+    assert kept.rows[1]["n"] == 3
+    (tmp_path / "bad.json").write_text("[]")
+    with pytest.raises(StethoError, match=r"bad\.json"):
+        read_results(tmp_path / "bad.json")
+
+
+def test_a_row_of_wrong_types_is_refused() -> None:
+    check_row({"benchmark": "latency", "subject": {"model": "x"}, "p50_ms": 1.0, "anything": "else"})
+    with pytest.raises(StethoError, match="p50_ms"):
+        check_row({"benchmark": "latency", "p50_ms": "fast"})
+    assert "definitions" in json_schema()
+
+
+def test_the_markdown_table_has_a_line_a_row_and_the_reasons_below() -> None:
+    rows: list[Row] = [
+        {"benchmark": "machine"},
+        {"benchmark": "latency", "subject": {"artefact": "onnx-fp32", "batch": 8}, "p50_ms": 1.5},
+        {"benchmark": "latency", "subject": {"artefact": "onnx-fp16"}, "failed": "no GPU"},
+    ]
+    assert markdown_table(rows, ("p50_ms",)).splitlines() == [
+        "| subject | p50 ms |", "|---|---:|", "| onnx-fp32 × 8 | 1.50 |", "", "* onnx-fp16: no GPU",
+    ]  # fmt: skip
+
+
+def test_multiplications_are_counted_in_convolutions_and_products(tmp_path: Path) -> None:
+    weights = np.zeros((6, 2, 3), np.float32)  # 4 input channels in 2 groups
+    matrix = np.zeros((60, 7), np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], group=2),
+            helper.make_node("Flatten", ["c"], ["f"]),
+            helper.make_node("MatMul", ["f", "m"], ["p"]),
+            helper.make_node("Gemm", ["p", "g"], ["y"], transB=1),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 4, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(array, name)
+            for name, array in (("w", weights), ("m", matrix), ("g", np.zeros((5, 7), np.float32)))
+        ],
+    )
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    for batch in (1, 3):
+        macs = count_macs(path, {"x": np.zeros((batch, 4, 12), np.float32)})
+        assert macs == batch * (6 * 10 * 2 * 3 + 60 * 7 + 7 * 5)
+
+
+def test_the_slower_of_two_ceilings_sets_the_least_time() -> None:
+    ceilings = Ceilings(1, gemm_flops=1e9, memory_bytes=1e9)
+    assert ceilings.least_s(1_000_000, 1000) == (2e-3, "compute")
+    assert ceilings.least_s(1000, 5_000_000) == (5e-3, "memory")
+
+
+def test_stages_within_stages_are_counted_once() -> None:
+    clock = StageClock()
+
+    def spin(seconds: float) -> None:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    inner = clock.timed("front end", lambda: spin(0.02))
+    clock.timed("segmenter", inner)()
+    assert sum(clock.seconds["front end"]) >= 0.02
+    assert sum(clock.seconds["segmenter"]) < 0.02
+
+
+def test_a_looped_source_says_when_each_block_was_due() -> None:
+    sound = np.arange(30, dtype=np.float32)
+    blocks = list(LoopSource(sound, 1000, 0.1, block_s=0.04, start_ns=0))
+    assert np.concatenate([b.samples for b in blocks]).tolist() == [float(k % 30) for k in range(100)]
+    assert [b.host_ns for b in blocks] == [40_000_000, 80_000_000, 100_000_000]

@@ -18,7 +18,7 @@ from edge_sdk.signal.spec import FrontEndSpec
 from export.formats import FORMATS, parse_formats
 from export.graph import OPSET, export_front_end, export_network, join
 from export.lint import MAX_IR, lint
-from export.quantise import int8_share, quantise_static
+from export.quantise import Int8Count, Quantiser, cpu_scheme
 
 Graphs: TypeAlias = tuple[onnx.ModelProto, onnx.ModelProto]
 Clips: TypeAlias = npt.NDArray[np.float32]
@@ -70,23 +70,26 @@ def test_the_joined_graph_is_portable_and_carries_no_trace_of_the_building_machi
 
 def test_int8_is_really_int8_and_close_to_fp32(graphs: Graphs, pcm: Clips) -> None:
     front_end, network = graphs
-    features = [_run(front_end, pcm=pcm)]
-    quantised = quantise_static(network, features)
-    assert int8_share(quantised) > 0.9
-    assert int8_share(network) == 0.0
-    assert lint(join(front_end, quantised, {})) == []
-    reference, result = _run(network, features=features[0]), _run(quantised, features=features[0])
+    features = _run(front_end, pcm=pcm)
+    assert cpu_scheme(network) == "static-u8s8"
+    with Quantiser(network, "static-u8s8", [{"features": features}]) as quantiser:
+        quantised = quantiser.quantise()
+    assert Int8Count.of(quantised).share > 0.9
+    assert Int8Count.of(network).weights == 0
+    assert lint(join(front_end, quantised, {}, tensorrt=False), tensorrt=False) == []
+    reference, result = _run(network, features=features), _run(quantised, features=features)
     assert 0 < np.linalg.norm(result - reference) / np.linalg.norm(reference) < 0.1
 
 
 def test_quantising_prints_nothing(graphs: Graphs, pcm: Clips, capsys: pytest.CaptureFixture[str]) -> None:
-    quantise_static(graphs[1], [_run(graphs[0], pcm=pcm[:2])])
+    with Quantiser(graphs[1], "static-u8s8", [{"features": _run(graphs[0], pcm=pcm[:2])}]) as quantiser:
+        quantiser.quantise()
     assert capsys.readouterr().out == ""
 
 
 def test_quantising_without_cycles_is_refused(graphs: Graphs) -> None:
     with pytest.raises(ExportError, match="--corpus"):
-        quantise_static(graphs[1], [])
+        Quantiser(graphs[1], "static-u8s8")
 
 
 def test_the_lint_names_each_unportable_thing_with_its_fix() -> None:

@@ -60,7 +60,7 @@ def data(checkpoint: Checkpoint, corpus: Path) -> Data:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Checkpoint, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "bundle"
-    artefacts = make_artefacts(checkpoint, list(FORMATS.values()), data, lambda _: None)
+    artefacts = make_artefacts(checkpoint, list(FORMATS.values()), data, lambda _: None, features_graph=True)
     assemble(checkpoint, artefacts, out, name="tiny")
     return out
 
@@ -131,10 +131,24 @@ def test_a_folder_that_is_not_a_bundle_is_never_replaced(checkpoint: Checkpoint,
 
 def test_the_gate_names_every_figure_that_fails() -> None:
     gate = Gate(max_relative_error=0.1, min_agreement=0.97, max_auroc_drop=0.005, max_score_drop=0.01)
-    good = {"n": MIN_CYCLES, "relative_error": 0.05, "agreement": 0.99, "auroc_drop": 0.0, "score_drop": 0.0}
+    good = {
+        "n": MIN_CYCLES,
+        "relative_error": 0.05,
+        "agreement": 0.99,
+        "auroc_drop": 0.0,
+        "auroc_drop_ci": [0.0, 0.005],
+        "score_drop": 0.0,
+    }
     assert gate_failures(gate, good) == []
-    bad = {"n": 3, "relative_error": float("nan"), "agreement": 0.9, "auroc_drop": 0.2, "score_drop": 0.2}
-    assert len(gate_failures(gate, bad)) == 5
+    bad = {
+        "n": 3,
+        "relative_error": float("nan"),
+        "agreement": 0.9,
+        "auroc_drop": 0.2,
+        "auroc_drop_ci": [0.1, 0.3],
+        "score_drop": 0.2,
+    }
+    assert len(gate_failures(gate, bad)) == 6
 
 
 def test_the_card_repeats_the_manifest(bundle: Path) -> None:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from edge_sdk.metrics import auroc, confusion_matrix, expected_calibration_error, icbhi_scores, paired_bootstrap
+from edge_sdk.metrics import (
+    auroc,
+    confusion_matrix,
+    expected_calibration_error,
+    icbhi_scores,
+    paired_bootstrap,
+    sensitivity_at_specificity,
+)
 from edge_sdk.metrics.bootstrap import (
     auroc_resamples,
     ece_resamples,
@@ -16,6 +23,7 @@ from edge_sdk.metrics.bootstrap import (
     patient_indices,
     patient_weights,
     rate_resamples,
+    sensitivity_resamples,
 )
 
 rng = np.random.default_rng(11)
@@ -127,3 +135,17 @@ def test_a_thousand_resamples_of_seven_thousand_cycles_take_under_two_seconds() 
     auroc_resamples(weights, patient, truth != 0, 1 - p[:, 0])
     ece_resamples(weights, patient, p.max(1), p.argmax(1) == truth)
     assert time.process_time() - start < 2.0
+
+
+def test_each_resample_chooses_its_own_operating_point() -> None:
+    weights = patient_weights(P, 25, seed=4)
+    score = 1 - PROBABILITIES[:, 0]
+    for wanted in (0.8, 0.9):
+        found = sensitivity_resamples(weights, PATIENT, TRUTH != 0, score, wanted)
+        for row, weight in enumerate(weights):
+            drawn = drawn_cycles(weight)
+            point = sensitivity_at_specificity(TRUTH[drawn] != 0, score[drawn], wanted)
+            assert point is not None
+            assert found[row] == pytest.approx(point.sensitivity)
+    nobody = sensitivity_resamples(weights, PATIENT, TRUTH > 9, score, 0.8)
+    assert np.isnan(nobody).all()

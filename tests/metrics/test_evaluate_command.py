@@ -45,6 +45,9 @@ class Hearing:
         self.calls.append(len(pcm))
         return np.stack([self._answer(row, 4000) for row in pcm])
 
+    def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        return np.asarray(probabilities.argmax(axis=1))
+
     def _answer(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
         pitch = np.abs(np.fft.rfft(samples)).argmax() * rate / samples.size
         heard = min(TONES, key=lambda name: abs(TONES[name] - pitch))
@@ -216,7 +219,7 @@ def test_what_cannot_be_evaluated_is_one_line(
     clips = data_root / "hf_lung_phase_clips"
     for arguments, message in (
         (("default", "csv", table, "--split", "val"), "has no split 'val'; it has test, all"),
-        (("default", "icbhi", table), "unknown corpus 'icbhi'"),
+        (("default", "elsewhere", table), "unknown corpus 'elsewhere'"),
         (("default", "csv", table, "--predictions", cycles_root / "no" / "file"), "does not exist"),
         (("default", "hf_lung_clips", clips, "--split", "val"), "says of no recording whether it is normal"),
     ):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_curve as reference_curve
 
-from edge_sdk.metrics import auroc, average_precision, sensitivity_at_specificity
+from edge_sdk.metrics import auroc, average_precision, roc_curve, sensitivity_at_specificity
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(-5, 5).map(lambda k: k / 4)), min_size=1, max_size=50)
 
@@ -62,7 +63,7 @@ def test_sensitivity_at_a_specificity_is_the_best_point_of_scikit_learns_curve(
 ) -> None:
     truth, score = split(items)
     assume(truth.any() and not truth.all())
-    false_rate, true_rate, _ = roc_curve(truth, score, drop_intermediate=False)
+    false_rate, true_rate, _ = reference_curve(truth, score, drop_intermediate=False)
     point = sensitivity_at_specificity(truth, score, specificity)
     assert point is not None
     assert point.sensitivity == pytest.approx(true_rate[1 - false_rate >= specificity - 1e-12].max(), abs=1e-12)
@@ -75,3 +76,23 @@ def test_an_operating_point_needs_both_classes_and_a_share() -> None:
     assert sensitivity_at_specificity([True, True], [0.1, 0.2], 0.8) is None
     with pytest.raises(ValueError, match="share"):
         sensitivity_at_specificity([True, False], [0.1, 0.2], 80)
+
+
+@given(scored, st.data())
+def test_roc_curve_matches_scikit_learn_with_ties_and_weights(
+    items: list[tuple[bool, float]], data: st.DataObject
+) -> None:
+    truth, score = split(items)
+    assume(truth.any() and not truth.all())
+    weight = np.array(data.draw(st.lists(st.integers(1, 3), min_size=len(items), max_size=len(items))))
+    curve = roc_curve(truth, score, weight)
+    assert curve is not None
+    alarms, hits, _ = reference_curve(truth, score, sample_weight=weight, drop_intermediate=False)
+    np.testing.assert_allclose(curve[0], alarms, atol=1e-12)
+    np.testing.assert_allclose(curve[1], hits, atol=1e-12)
+
+
+def test_roc_curve_of_one_class_is_undefined() -> None:
+    assert roc_curve([True, True], [0.1, 0.2]) is None
+    assert roc_curve([], []) is None
+    assert roc_curve([True, False], [0.1, 0.2], [0, 1]) is None  # the positive was not drawn

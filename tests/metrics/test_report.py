@@ -108,3 +108,18 @@ def test_input_that_does_not_fit_is_refused() -> None:
         evaluate_predictions(["rub"], [[1, 0, 0, 0]], ["a"])
     with pytest.raises(ValueError, match="normal label"):
         evaluate_predictions(["a"], [[1, 0]], ["p"], labels=("a", "b"))
+
+
+def test_operating_points_and_recalls_go_with_the_report() -> None:
+    report = evaluate_predictions(TRUTH, PROBABILITIES, PATIENTS, resamples=200)
+    assert [point["specificity_at_least"] for point in report["operating_points"]] == [0.8, 0.9]
+    for point in report["operating_points"]:
+        assert point["specificity"] >= point["specificity_at_least"]
+        low, high = point["sensitivity_ci"]
+        assert low <= point["sensitivity"] <= high
+    confusion = np.array(report["confusion"])
+    assert report["recall"]["wheeze"] == confusion[2, 2] / confusion[2].sum()
+    alone = evaluate_predictions(["normal"] * 4, np.full((4, 4), 0.25), list("aabb"), resamples=50)
+    assert alone["recall"]["wheeze"] is None
+    assert all(point["sensitivity"] is None for point in alone["operating_points"])
+    strict_json(alone)

@@ -1,4 +1,4 @@
-"""Figures of a trained model, each a PNG and a JSON of its numbers; needs matplotlib and scikit-learn (extra figures)."""
+"""Figures of a trained model, each a PNG and a JSON of its numbers; the extra ``figures`` brings what they need."""
 
 from edge_sdk.training.figures.catalogue import FIGURES, FigureEntry, Outcome, draw_figures
 from edge_sdk.training.figures.subject import Subject, load_subject

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,7 +11,7 @@ from typing import Any
 
 from edge_sdk.errors import MissingDependencyError, RecipeError
 from edge_sdk.training.figures.subject import Subject
-from edge_sdk.training.storage import write_atomically
+from edge_sdk.training.run import write_json
 
 RESEARCH_USE = "For research use only. Not a medical device."
 
@@ -133,10 +132,5 @@ def _draw(entry: FigureEntry, subject: Subject, out: Path) -> Outcome:
         "research_use": RESEARCH_USE,
         **drawn.numbers,
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(numbers, lambda partial: _write_text(partial, text))
+    write_json(numbers, content)
     return Outcome(entry.name, png, numbers)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

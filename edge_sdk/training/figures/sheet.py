@@ -20,9 +20,7 @@ INK, FAINT = "#222222", "#bbbbbb"
 _DPI = 150
 
 
-def sheet(
-    rows: int, columns: int, width: float, height: float, **grid: Any
-) -> tuple[Figure, npt.NDArray[np.object_]]:
+def sheet(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple[Figure, npt.NDArray[np.object_]]:
     """A figure of ``rows`` x ``columns`` axes ``[rows, columns]``, inches; ``grid`` goes to ``Figure.subplots``."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -36,6 +34,14 @@ def tidy(axis: Any) -> None:
     """No frame above and to the right, small ticks."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8, color=FAINT)
+
+
+def scale(figure: Figure, image: Any, axis: Any, label: str = "") -> None:
+    """The colours' meaning, beside ``axis``."""
+    bar = figure.colorbar(image, ax=axis, shrink=0.8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    bar.set_label(label, fontsize=8)
 
 
 def save(figure: Figure, title: str, subject: Subject, path: Path, note: str = "") -> None:

@@ -61,13 +61,7 @@ class Subject:
     @property
     def protocol(self) -> str:
         """How the figures came about, in one line."""
-        learned = self.checkpoint.provenance
-        recipe = self.checkpoint.recipe
-        source = "untrained" if "corpus" not in learned else f"{learned['corpus']} {learned.get('split', '?')}"
-        choice = "epoch chosen on held-out training patients"
-        if not recipe.get("fit", {}).get("validation_share"):
-            choice = "fixed epochs"
-        return f"{source} → {self.corpus} {self.split}, annotated breaths, {choice}"
+        return f"{protocol_of(self.checkpoint, self.corpus, self.split)}, annotated breaths"
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
@@ -122,6 +116,18 @@ class Subject:
         return _metadata(self.checkpoint, [self.cycles[i] for i in chosen])
 
 
+def protocol_of(checkpoint: Checkpoint, corpus: str, split: str) -> str:
+    """Trained on what, measured on what, and how the epoch was chosen."""
+    learned = checkpoint.provenance
+    choice = "epoch chosen on held-out training patients"
+    if not checkpoint.recipe.get("fit", {}).get("validation_share"):
+        choice = "fixed epochs"
+    if "corpus" not in learned:
+        return f"untrained → {corpus} {split}"
+    target = split if corpus == learned["corpus"] else f"{corpus} {split}"
+    return f"{learned['corpus']} {learned.get('split', '?')} → {target}, {choice}"
+
+
 def load_subject(
     run: Path,
     corpus: Corpus,
@@ -163,7 +169,7 @@ def load_subject(
         raise CheckpointError(f"{path}: {checkpoint.model} has no figures; give a checkpoint of a classifier")
     cycles = _cycles(checkpoint, corpus, partial)
     logits, embeddings = _answers(checkpoint, model, cycles, progress)
-    name = path.parent.name if path.name == CHECKPOINT_FILE else path.stem
+    name = path.resolve().parent.name if path.name == CHECKPOINT_FILE else path.stem
     return Subject(name, checkpoint, model, corpus.name, split, cycles, logits, embeddings, resamples, seed)
 
 

@@ -36,8 +36,8 @@ class SegmentBatch:
     onset: Tensor  # [B, T]
     phase: Tensor  # [B, T] int64, -1 unknown
     weight: Tensor  # [B, T]
-    clips: Tensor  # [B, M, t], t is 0 without clips
-    clip_phase: Tensor  # [B] int64
+    clips: Tensor  # [B, k, M, t], t is 0 without clips
+    clip_phase: Tensor  # [B, k] int64
 
 
 class SegmentTask:
@@ -93,10 +93,11 @@ class SegmentTask:
         settings = self.settings
         logits, _ = model(batch.features)
         total = segment_loss(logits, batch, model.delay, settings)
-        if settings.clip_weight and batch.clips.shape[2]:
-            ahead = batch.clips[:, :, -1:].expand(-1, -1, max(0, model.delay))  # as at the end of a stream
-            said, _ = model(torch.cat((batch.clips, ahead), dim=2))
-            total = total + settings.clip_weight * clip_loss(said, batch.clip_phase, model.delay)
+        if settings.clip_weight and batch.clips.shape[3]:
+            clips = batch.clips.flatten(0, 1)
+            ahead = clips[:, :, -1:].expand(-1, -1, max(0, model.delay))  # as at the end of a stream
+            said, _ = model(torch.cat((clips, ahead), dim=2))
+            total = total + settings.clip_weight * clip_loss(said, batch.clip_phase.flatten(), model.delay)
         return total
 
     def validate(self, model: nn.Module) -> float | None:
@@ -118,13 +119,13 @@ class SegmentTask:
         }
 
     def _clips(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> tuple[Tensor, Tensor]:
-        bins = self.recipe.spec.mel_bins
-        if self._data.clips is None or not self.settings.clip_weight:
-            return torch.zeros(count, bins, 0), torch.zeros(count, dtype=torch.int64)
-        wave, phase = self._sampler.clips(count, numpy_random)
-        half = count // 2
+        bins, each = self.recipe.spec.mel_bins, self.settings.clips_per_window
+        if self._data.clips is None or not self.settings.clip_weight or not each:
+            return torch.zeros(count, 1, bins, 0), torch.zeros(count, 1, dtype=torch.int64)
+        wave, phase = self._sampler.clips(count * each, numpy_random)
+        half = len(wave) // 2
         wave = torch.cat((wave[:half], self._clip_simulator(wave[half:], None, None, random)))
-        return self._front_end.log_mel(wave), phase
+        return self._front_end.log_mel(wave).unflatten(0, (count, each)), phase.view(count, each)
 
 
 def aligned(said: Tensor, told: Tensor, delay: int) -> tuple[Tensor, Tensor]:

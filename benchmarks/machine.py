@@ -1,0 +1,98 @@
+"""The machine that figures were measured on, as far as it tells."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "soxr", "soundfile", "torch", "torchaudio", "onnx", "tensorrt")
+_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+
+
+def machine_row() -> dict[str, Any]:
+    """The first line of every benchmark: what the figures below it were measured on.
+
+    ``usable_cores`` are those that this process may run on (cgroups and affinity), ``gpu`` is ``None`` where there is
+    none.
+    """
+    return {
+        "benchmark": "machine",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "gpu": _gpu(),
+        "board": _board(),
+        "architecture": platform.machine(),
+        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "memory_mb": _memory_mb(),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def usable_cores() -> list[int]:
+    """Cores that this thread may run on; all of them where the system cannot tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _first_line(path: str) -> str | None:
+    try:
+        return Path(path).read_text().splitlines()[0].strip("\0 ")
+    except (OSError, IndexError):
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _board() -> str | None:
+    """What a Jetson or a Raspberry Pi calls itself, with the power mode of a Jetson."""
+    name = _first_line("/proc/device-tree/model")
+    mode = _first_line("/var/lib/nvpmodel/status")
+    return f"{name}, power mode {mode}" if name and mode else name
+
+
+def _gpu() -> dict[str, str] | None:
+    if shutil.which(_GPU_QUERY[0]) is None:
+        return None
+    try:
+        done = subprocess.run(_GPU_QUERY, capture_output=True, text=True, check=False, timeout=10)
+        name, driver, memory = done.stdout.splitlines()[0].split(", ")
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+        return None
+    return {"name": name, "driver": driver, "memory": memory}
+
+
+def _memory_mb() -> int | None:
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20)
+    except (ValueError, OSError, AttributeError):
+        return None

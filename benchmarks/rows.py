@@ -1,0 +1,174 @@
+"""The rows of a benchmark: their schema, the file they are kept in, and the Markdown table of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_sdk.errors import StethoError
+
+
+class Subject(msgspec.Struct, kw_only=True):
+    """What was measured; ``part`` where a benchmark has several."""
+
+    model: str | None = None  # name and version of the bundle
+    artefact: str | None = None  # format, for example onnx-int8-cpu
+    engine: str | None = None
+    threads: int | None = None  # intra-op threads of the engine
+    batch: int | None = None
+    part: str | None = None
+
+
+class MeasuredRow(msgspec.Struct, kw_only=True):
+    """The fields that rows of all benchmarks share; each benchmark adds its own."""
+
+    benchmark: str  # latency, roofline, accuracy, stream, soak, faults, peers, ...
+    subject: Subject = msgspec.field(default_factory=Subject)
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    max_ms: float | None = None  # nothing is clipped
+    n: int | None = None  # measurements behind the percentiles (accuracy: items scored)
+    rss_mb: float | None = None  # peak resident memory, MiB
+    cpu_s: float | None = None  # CPU seconds of all measured calls
+    load_s: float | None = None  # from files to ready
+    joules: float | None = None  # of the whole machine; absent where it does not tell
+    energy_source: str | None = None
+    deadline_ms: float | None = None
+    misses: int | None = None  # of the deadline
+    cores: list[int] | None = None  # that the measured threads were pinned to; empty: not pinned
+    input: str | None = None  # the sound
+    failed: str | None = None  # why there are no figures
+
+
+class MachineRow(msgspec.Struct, kw_only=True):
+    """The first row."""
+
+    benchmark: str
+    cpu: str
+    cores: int | None
+    architecture: str
+    os: str
+    python: str
+    versions: dict[str, str]
+    when: str
+    usable_cores: list[int] = []
+    gpu: dict[str, str] | None = None
+    board: str | None = None
+    governor: str | None = None
+    memory_mb: int | None = None
+    load_average: list[float] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A results file."""
+
+    command: str  # that made it
+    rows: tuple[dict[str, Any], ...]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the rows; fields beyond it are allowed."""
+    schemas, components = msgspec.json.schema_components((MachineRow, MeasuredRow), ref_template="#/definitions/{name}")
+    return {"oneOf": list(schemas), "definitions": components}
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Compare a row with the schema.
+
+    Raises
+    ------
+    StethoError
+        A field is missing or of another type.
+    """
+    wanted = MachineRow if row.get("benchmark") == "machine" else MeasuredRow
+    try:
+        msgspec.convert(dict(row), wanted)
+    except msgspec.ValidationError as error:
+        raise StethoError(f"not a benchmark row ({error}); run the benchmark again with this SDK") from error
+
+
+def plain(value: Any) -> Any:
+    """The same value as JSON can say it: NaN and infinities become null, numpy scalars numbers, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_results(path: Path, command: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep rows as a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"command": command, "rows": plain(list(rows))}, indent=2, ensure_ascii=False, allow_nan=False)
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging.write_text(text + "\n", encoding="utf-8")
+    staging.replace(path)
+
+
+def read_results(path: Path) -> Results:
+    """Read a file of :func:`write_results`, or one in which every row carries its own command.
+
+    Raises
+    ------
+    StethoError
+        Not such a file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = content["rows"]
+        if not all(isinstance(row, dict) for row in rows):
+            raise TypeError("rows must be objects")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StethoError(f"{path} holds no benchmark results ({error}); write it with --out") from error
+    return Results(str(content.get("command", "")), tuple(rows))
+
+
+def subject_name(row: Mapping[str, Any]) -> str:
+    """What a row is about, in a few words: model, part or artefact, threads and batch where they are not 1."""
+    subject = row.get("subject") or {}
+    words = [subject.get("model"), subject.get("part") or subject.get("artefact") or row.get("benchmark")]
+    name = " · ".join(str(word) for word in words if word)
+    if (threads := subject.get("threads") or 1) != 1:
+        name += f" · {threads} threads"
+    if (batch := subject.get("batch") or 1) != 1:
+        name += f" × {batch}"
+    return name
+
+
+def cell(value: Any) -> str:
+    """A figure as people read it: three digits that count."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """GitHub table of the measured rows; those that failed are lines below it, with the reason."""
+    measured = [row for row in rows if row.get("benchmark") != "machine"]
+    lines = ["| subject | " + " | ".join(c.replace("_", " ") for c in columns) + " |"]
+    lines.append("|---|" + "---:|" * len(columns))
+    failed = []
+    for row in measured:
+        if row.get("failed"):
+            failed.append(f"* {subject_name(row)}: {row['failed']}")
+        else:
+            lines.append(f"| {subject_name(row)} | " + " | ".join(cell(row.get(c)) for c in columns) + " |")
+    return "\n".join([*lines, *([""] if failed else []), *failed]) + "\n"

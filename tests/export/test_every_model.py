@@ -1,0 +1,129 @@
+"""Every model leaves torch as two portable graphs with equal logits, at any batch, metadata included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import torch
+
+from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.training.checkpoint import Checkpoint
+from edge_sdk.training.recipe import load_recipe, recipe_names
+from edge_sdk.training.untrained import untrained_checkpoint
+from export.graph import OPSET, example_metadata, export_front_end, export_network, join
+from export.lint import MAX_IR, lint
+from export.session import Session
+
+RECIPES = [name for name in recipe_names() if load_recipe(name).task == "classify"]
+IN_CI = ["ast", "lung-adapter", "add", "mri-net", "softfilm"]  # compact, dass: test_graph, test_dass_export
+PARITY = 1e-4
+
+
+def waken(checkpoint: Checkpoint) -> Checkpoint:
+    """What starts at zero (adapters, conditioning) must matter, or its export is not tested."""
+    generator = torch.Generator().manual_seed(3)
+    state = {
+        name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
+        if tensor.is_floating_point() and tensor.ndim > 1 and not tensor.any()
+        else tensor
+        for name, tensor in checkpoint.state.items()
+    }
+    return replace(checkpoint, state=state)
+
+
+class Exported:
+    """A recipe's untrained model in torch and as both graphs."""
+
+    def __init__(self, recipe: str, size: str) -> None:
+        self.checkpoint = waken(untrained_checkpoint(recipe, size=size))
+        self.spec, self.schema = self.checkpoint.front_end, self.checkpoint.metadata_schema
+        self.model = self.checkpoint.build()
+        self.network = export_network(self.model, self.spec, self.schema)
+        self.joined = join(export_front_end(self.spec), self.network, {})
+        self.sessions = {"features": Session(self.network), "pcm": Session(self.joined)}
+
+    def metadata(self, batch: int) -> dict[str, npt.NDArray[np.float32]]:
+        if self.schema is None:
+            return {}
+        return {name: value.numpy() for name, value in example_metadata(self.schema, batch).arrays().items()}
+
+    def sound(self, batch: int) -> npt.NDArray[np.float32]:
+        generator = np.random.default_rng(batch)
+        return (0.1 * generator.standard_normal((batch, self.spec.window_samples))).astype(np.float32)
+
+    @torch.no_grad()
+    def relative_error(self, kind: str, batch: int) -> float:
+        pcm, known = torch.from_numpy(self.sound(batch)), self.metadata(batch)
+        features = FoldedFrontEnd(self.spec)(pcm)
+        expected = self.model(features, Metadata.from_arrays(known)) if known else self.model(features)
+        found = self.sessions[kind].run({kind: (pcm if kind == "pcm" else features).numpy(), **known})
+        assert found.shape == expected.shape
+        return float(np.linalg.norm(found - expected.numpy()) / np.linalg.norm(expected.numpy()))
+
+
+@cache
+def exported(recipe: str, size: str) -> Exported:
+    return Exported(recipe, size)
+
+
+@pytest.mark.parametrize("recipe", IN_CI)
+def test_both_graphs_give_torchs_logits_for_one_breath_and_three(recipe: str) -> None:
+    _check(exported(recipe, "tiny"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_both_graphs_of_the_published_size_give_torchs_logits(recipe: str) -> None:
+    _check(Exported(recipe, "base"))
+
+
+def _check(subject: Exported) -> None:
+    for kind in ("features", "pcm"):
+        for batch in (1, 3):
+            assert subject.relative_error(kind, batch) <= PARITY, (kind, batch)
+    for graph in (subject.network, subject.joined):
+        assert lint(graph) == []
+        assert graph.ir_version <= MAX_IR
+        assert [o.version for o in graph.opset_import if o.domain == ""] == [OPSET]
+        assert b"site-packages" not in graph.SerializeToString()
+
+
+def test_training_heads_are_not_in_the_graph() -> None:
+    subject = exported("add", "tiny")
+    heads = tuple(subject.model.training_only)  # type: ignore[arg-type]
+    assert heads and any(name.startswith(heads) for name in subject.checkpoint.state)
+    assert not [t.name for t in subject.network.graph.initializer if t.name.startswith(heads)]
+
+
+def test_nodes_bear_the_names_of_their_modules() -> None:
+    assert any(n.name.startswith("encoder.blocks.1.mlp.fc2/") for n in exported("ast", "tiny").network.graph.node)
+
+
+def test_metadata_inputs_are_typed_dynamic_and_change_the_logits() -> None:
+    subject = exported("softfilm", "tiny")
+    assert subject.schema is not None
+    inputs = {i.name: i.type.tensor_type for i in subject.joined.graph.input}
+    assert list(inputs) == ["pcm", *subject.schema.inputs]
+    for name in subject.schema.categorical:
+        assert inputs[name].elem_type == onnx.TensorProto.INT32
+        assert inputs[name].shape.dim[0].dim_param
+    feed = {"pcm": subject.sound(3), **subject.metadata(3)}
+    unknown = {name: np.zeros_like(value) for name, value in feed.items() if name != "pcm"}
+    known = subject.sessions["pcm"].run(feed)
+    assert np.abs(known - subject.sessions["pcm"].run(feed | unknown)).max() > 1e-3
+
+
+def test_an_index_outside_the_vocabulary_and_a_value_that_is_not_valid_are_unknown() -> None:
+    subject = exported("softfilm", "tiny")
+    feed = {"pcm": subject.sound(3), **subject.metadata(3)}
+    nothing = {name: np.zeros_like(value) for name, value in feed.items() if name != "pcm"}
+    strange = {name: np.full_like(v, 1000) for name, v in nothing.items() if v.dtype == np.int32}
+    strange["cont"] = np.full_like(nothing["cont"], np.nan)
+    session = subject.sessions["pcm"]
+    np.testing.assert_array_equal(session.run(feed | nothing), session.run(feed | nothing | strange))

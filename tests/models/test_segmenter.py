@@ -1,0 +1,173 @@
+"""The segmenter: one function for recordings and steps, causal, finite whatever it hears, portable."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from edge_sdk.errors import RecipeError
+from edge_sdk.models.forgetful_gru import ForgetfulGRU
+from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.segmenter import SIZES, Segmenter, SegmenterStep, delay_frames, for_steps
+from edge_sdk.signal.spec import FrontEndSpec
+from export.segmenter import FRAMES_PER_STEP, export_segmenter
+
+SPEC = FrontEndSpec(
+    frame_samples=160, hop_samples=80, mel_bins=16, high_hz=1800.0, scale=32768.0, log_floor=1.0, normalisation="none"
+)
+
+
+def _segmenter(size: str = "tiny", look_ahead_s: float = 0.25, seed: int = 0) -> Segmenter:
+    """Random weights and batch-norm statistics, so that nothing is the identity."""
+    torch.manual_seed(seed)
+    model = Segmenter(front_end=SPEC, size=size, look_ahead_s=look_ahead_s)
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.copy_(torch.rand_like(buffer) + 0.5)
+    return model.eval()
+
+
+def _features(frames: int = 403, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 8.0 + 2.0 * torch.randn(1, SPEC.mel_bins, frames, generator=generator)
+
+
+@torch.no_grad()
+def _in_steps(model: Segmenter, features: torch.Tensor, frames: int) -> torch.Tensor:
+    """``[1, 5, T]`` probabilities, ``frames`` at a time."""
+    step, states = SegmenterStep(for_steps(model, frames)), model.initial_state()
+    parts = []
+    for chunk in features.split(frames, dim=2):
+        activity, onset, phase, *states = step(chunk, *states)
+        parts.append(torch.cat((activity[:, None], onset[:, None], phase), dim=1))
+    return torch.cat(parts, dim=2)
+
+
+@torch.no_grad()
+def _whole(model: Segmenter, features: torch.Tensor) -> torch.Tensor:
+    said, _ = model(features)
+    activity, onset = torch.sigmoid(said.activity)[:, None], torch.sigmoid(said.onset)[:, None]
+    return torch.cat((activity, onset, torch.softmax(said.phase, dim=1)), dim=1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("frames", [1, 4, 7])
+def test_steps_equal_the_whole_recording(size: str, frames: int) -> None:
+    model, features = _segmenter(size), _features()
+    assert (_in_steps(model, features, frames) - _whole(model, features)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_an_answer_hears_no_more_than_the_look_ahead(look_ahead_s: float) -> None:
+    """Column t speaks of the centre of frame t - delay; sound later than the look-ahead must not matter to it."""
+    delay = delay_frames(SPEC, look_ahead_s)
+    described = (30 - delay) * SPEC.hop_samples + SPEC.frame_samples / 2
+    last_heard = 30 * SPEC.hop_samples + SPEC.frame_samples
+    assert last_heard - described <= look_ahead_s * SPEC.rate_hz < last_heard - described + SPEC.hop_samples
+    model = _segmenter(look_ahead_s=look_ahead_s)
+    wave = 0.1 * torch.randn(1, 20_000, generator=torch.Generator().manual_seed(2))
+    other = wave.clone()
+    other[:, last_heard:] = 0.0
+    front_end = FoldedFrontEnd(SPEC)
+    one, two = (_whole(model, front_end.log_mel(sound)) for sound in (wave, other))
+    assert torch.equal(one[..., :31], two[..., :31])
+    assert not torch.allclose(one[..., 31:], two[..., 31:])
+
+
+@pytest.mark.parametrize("sound", ["silence", "offset", "square"])
+def test_states_stay_finite_whatever_is_heard(sound: str) -> None:
+    count = 60 * SPEC.rate_hz
+    wave = {
+        "silence": torch.zeros(count),
+        "offset": torch.full((count,), 0.9),
+        "square": torch.sign(torch.sin(torch.arange(count) * 2 * torch.pi * 50 / SPEC.rate_hz) + 1e-6),
+    }[sound]
+    model = _segmenter()
+    with torch.no_grad():
+        said, states = model(FoldedFrontEnd(SPEC).log_mel(wave[None]))
+    assert all(bool(torch.isfinite(part).all()) for part in (said.activity, said.onset, said.phase, *states))
+    assert max(float(state.abs().max()) for state in states) < 1e5
+
+
+def test_running_mean_is_that_of_what_was_heard() -> None:
+    model, features = _segmenter(), _features(300)
+    mean, _ = model.mean(features, model.initial_state()[0])
+    keep = np.exp(-SPEC.hop_samples / SPEC.rate_hz / 4.0)
+    weights = keep ** np.arange(299, -1, -1)
+    expected = (features[0].numpy() * weights).sum(axis=1) / weights.sum()
+    np.testing.assert_allclose(mean[0, :, -1].numpy(), expected, rtol=1e-5)
+    assert torch.allclose(mean[..., 0], features[..., 0])
+
+
+def test_gain_of_the_device_changes_nothing() -> None:
+    model, features = _segmenter(), _features(100)
+    assert torch.allclose(_whole(model, features), _whole(model, features + 3.0), atol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [1.0, 30.0])
+def test_gradient_of_the_clipped_gru_is_right(clip: float) -> None:
+    torch.manual_seed(0)
+    gru = ForgetfulGRU(4, 3, clip).double()
+    x, state = 3.0 * torch.randn(5, 2, 4, dtype=torch.float64), torch.randn(1, 2, 3, dtype=torch.float64)
+    inputs = (x.requires_grad_(), state.requires_grad_(), *gru.parameters())
+    assert torch.autograd.gradcheck(lambda x, state, *_: gru(x, state)[0], inputs, atol=1e-6)
+
+
+def test_clipped_gru_is_torch_own_where_nothing_is_clipped() -> None:
+    torch.manual_seed(0)
+    gru, own = ForgetfulGRU(4, 3, 30.0), torch.nn.GRU(4, 3)
+    own.load_state_dict(gru.state_dict())
+    x, state = torch.randn(50, 2, 4), torch.randn(1, 2, 3)
+    for mine, theirs in zip(gru(x, state), own(x, state), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_minute_is_all_that_is_remembered() -> None:
+    """Also by a network that learned to keep its gates open for ever."""
+    model = _segmenter()
+    hidden = model.gru.hidden_size
+    with torch.no_grad():
+        _, of_state, input_bias, _ = model.gru.all_weights[0]
+        input_bias[hidden : 2 * hidden] = 50.0
+        of_state.mul_(0.3)
+    features = _features(6000)
+    features[..., :2000] += 5.0 * torch.randn(1, SPEC.mel_bins, 2000, generator=torch.Generator().manual_seed(3))
+    long, fresh = _whole(model, features), _whole(model, features[..., -3000:])
+    assert not torch.allclose(long[..., -2900:-2500], fresh[..., 100:500], atol=1e-3)
+    assert (long[..., -100:] - fresh[..., -100:]).abs().max() < 1e-3
+
+
+def test_exported_step_graph_equals_the_network() -> None:
+    model, features = _segmenter("base"), _features(80)
+    with torch.no_grad():
+        model.gru.all_weights[0][0].mul_(8.0)  # so that gates are clipped, in the graph as here
+    graph = export_segmenter(model, decoder={"onset_cost": 2.0})
+    properties = {p.key: p.value for p in graph.metadata_props}
+    assert properties["kind"] == "stetho-segmenter" and properties["look_ahead_frames"] == str(model.delay)
+    data = graph.SerializeToString()
+    assert len(data) < 300_000
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "features"}
+    parts = []
+    for chunk in features.split(FRAMES_PER_STEP, dim=2):
+        said = dict(zip(names, session.run(None, {"features": chunk.numpy(), **state}), strict=True))
+        state = {name: said[f"{name}_next"] for name in state}
+        parts.append(np.concatenate((said["activity"][:, None], said["onset"][:, None], said["phase"]), axis=1))
+    np.testing.assert_allclose(np.concatenate(parts, axis=2), _whole(model, features).numpy(), atol=1e-4)
+
+
+def test_every_size_stays_within_the_budget() -> None:
+    for size in SIZES:
+        assert sum(p.numel() for p in Segmenter(front_end=SPEC, size=size).parameters()) <= 200_000
+
+
+def test_a_front_end_that_normalises_clips_is_refused() -> None:
+    with pytest.raises(RecipeError, match="normalisation"):
+        Segmenter(front_end=FrontEndSpec(normalisation="centred"))
+    with pytest.raises(RecipeError, match="no size"):
+        Segmenter(front_end=SPEC, size="huge")
+    with pytest.raises(RecipeError, match="look_ahead_s"):
+        Segmenter(front_end=SPEC, look_ahead_s=-0.1)

@@ -1,0 +1,170 @@
+"""The CUDA driver as ``ctypes`` sees it, on host memory: work waits in the stream until someone synchronises."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+ILLEGAL_ADDRESS, NOT_SUPPORTED = 700, 801
+_NAMES = {ILLEGAL_ADDRESS: b"CUDA_ERROR_ILLEGAL_ADDRESS", NOT_SUPPORTED: b"CUDA_ERROR_NOT_SUPPORTED"}
+_MAJOR, _MINOR = 75, 76
+
+
+def _value(argument: Any) -> int:
+    return int(getattr(argument, "value", argument) or 0)
+
+
+def _move(target: int, source: int, size: int) -> None:
+    ctypes.memmove(target, source, size)
+
+
+class CudaDouble:
+    """Stands for ``libcuda``; every call is counted, every address checked."""
+
+    def __init__(
+        self, name: str = "Orin", capability: tuple[int, int] = (8, 7), version: int = 12060, *, graphs: bool = True
+    ) -> None:
+        self.name, self.capability, self.version, self.graphs = name, capability, version, graphs
+        self.calls: Counter[str] = Counter()
+        self.memory: dict[int, Any] = {}  # address → buffer, of the "GPU" and pinned
+        self._queue: list[Callable[[], None]] = []
+        self._recording: list[Callable[[], None]] | None = None
+        self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._streams: set[int] = set()
+        self._next = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("cu"):
+            object.__getattribute__(self, "calls")[name] += 1
+        return object.__getattribute__(self, name)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """What a kernel does: it joins the stream, or the graph that is being recorded."""
+        (self._queue if self._recording is None else self._recording).append(work)
+
+    def read(self, address: int, size: int) -> bytes:
+        assert self._inside(address, size), "kernel reads outside its buffers"
+        return ctypes.string_at(address, size)
+
+    def write(self, address: int, content: bytes) -> None:
+        assert self._inside(address, len(content)), "kernel writes outside its buffers"
+        ctypes.memmove(address, content, len(content))
+
+    def _inside(self, address: int, size: int) -> bool:
+        return any(start <= address and address + size <= start + len(b) for start, b in self.memory.items())
+
+    def _new(self, target: Any, size: int) -> int:
+        buffer = (ctypes.c_uint8 * size)()
+        address = ctypes.addressof(buffer)
+        self.memory[address] = buffer
+        target._obj.value = address
+        return 0
+
+    def _handle(self) -> int:
+        self._next += 1
+        return self._next
+
+    # What the driver exports, with its names.
+
+    def cuInit(self, _flags: int) -> int:
+        return 0
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
+        device._obj.value = ordinal
+        return 0
+
+    def cuDeviceGetName(self, name: Any, _size: int, _device: Any) -> int:
+        name.value = self.name.encode()
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, _device: Any) -> int:
+        value._obj.value = {_MAJOR: self.capability[0], _MINOR: self.capability[1]}[attribute]
+        return 0
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = self.version
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, _device: Any) -> int:
+        context._obj.value = self._handle()
+        return 0
+
+    def cuCtxSetCurrent(self, _context: Any) -> int:
+        return 0
+
+    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:
+        return self._new(address, _value(size))
+
+    def cuMemAllocHost_v2(self, address: Any, size: Any) -> int:
+        return self._new(address, _value(size))
+
+    def cuMemFree_v2(self, address: Any) -> int:
+        return 0 if self.memory.pop(_value(address), None) is not None else ILLEGAL_ADDRESS
+
+    def cuMemFreeHost(self, address: Any) -> int:
+        return 0 if self.memory.pop(_value(address), None) is not None else ILLEGAL_ADDRESS
+
+    def _copy(self, target: Any, source: Any, size: Any) -> int:
+        to, start, count = _value(target), _value(source), _value(size)
+        if not (self._inside(to, count) and self._inside(start, count)):
+            return ILLEGAL_ADDRESS
+        self.enqueue(partial(_move, to, start, count))
+        return 0
+
+    def cuMemcpyHtoDAsync_v2(self, target: Any, source: Any, size: Any, _stream: Any) -> int:
+        return self._copy(target, source, size)
+
+    def cuMemcpyDtoHAsync_v2(self, target: Any, source: Any, size: Any, _stream: Any) -> int:
+        return self._copy(target, source, size)
+
+    def cuStreamCreate(self, stream: Any, _flags: int) -> int:
+        stream._obj.value = self._handle()
+        self._streams.add(stream._obj.value)
+        return 0
+
+    def cuStreamDestroy_v2(self, stream: Any) -> int:
+        self._streams.remove(_value(stream))
+        return 0
+
+    def cuStreamSynchronize(self, _stream: Any) -> int:
+        queue, self._queue = self._queue, []
+        for work in queue:
+            work()
+        return 0
+
+    def cuStreamBeginCapture_v2(self, _stream: Any, _mode: int) -> int:
+        if not self.graphs:
+            return NOT_SUPPORTED
+        self._recording = []
+        return 0
+
+    def cuStreamEndCapture(self, _stream: Any, graph: Any) -> int:
+        assert self._recording is not None
+        graph._obj.value = handle = self._handle()
+        self._graphs[handle], self._recording = self._recording, None
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, executable: Any, graph: Any, _flags: Any) -> int:
+        executable._obj.value = handle = self._handle()
+        self._graphs[handle] = self._graphs[_value(graph)]
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:
+        del self._graphs[_value(graph)]
+        return 0
+
+    def cuGraphLaunch(self, executable: Any, _stream: Any) -> int:
+        for work in self._graphs[_value(executable)]:
+            self.enqueue(work)
+        return 0
+
+    def cuGraphExecDestroy(self, executable: Any) -> int:
+        del self._graphs[_value(executable)]
+        return 0
+
+    def cuGetErrorName(self, status: int, text: Any) -> int:
+        text._obj.value = _NAMES.get(status)
+        return 0 if status in _NAMES else 1

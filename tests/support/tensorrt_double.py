@@ -1,0 +1,370 @@
+"""TensorRT's Python API as releases 8.6, 10.3, 10.16, 11.4 and RTX 1.7 offer it, for machines that have none of them.
+
+Members follow the table in the export specification; those of RTX are compared with the installed module in a test. An
+"engine" holds the ONNX file and computes it with ONNX Runtime on the memory of ``tests.support.cuda_double``.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from tests.support.cuda_double import CudaDouble
+
+RELEASES = ("8.6", "10.3", "10.16", "11.4", "rtx")
+_VERSIONS = {"8.6": "8.6.2", "10.3": "10.3.0", "10.16": "10.16.2", "11.4": "11.4.1", "rtx": "1.7.1.116"}
+_FLAGS_OLD = ("FP16", "INT8", "GPU_FALLBACK", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")
+_FLAGS_NEW = ("GPU_FALLBACK", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", "EDITABLE_TIMING_CACHE")
+_MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "8.6": {"network": ("EXPLICIT_BATCH",), "flags": _FLAGS_OLD, "hardware": ("NONE", "AMPERE_PLUS")},
+    "10.3": {
+        "network": ("EXPLICIT_BATCH", "STRONGLY_TYPED"),
+        "flags": (*_FLAGS_OLD, "BF16", "FP8", "INT4"),
+        "hardware": ("NONE", "AMPERE_PLUS"),
+    },
+    "10.16": {
+        "network": ("EXPLICIT_BATCH", "STRONGLY_TYPED"),
+        "flags": (*_FLAGS_OLD, "BF16", "FP8", "INT4", "EDITABLE_TIMING_CACHE"),
+        "hardware": ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
+    },
+    "11.4": {
+        "network": ("STRONGLY_TYPED",),
+        "flags": _FLAGS_NEW,
+        "hardware": ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
+    },
+    "rtx": {
+        "network": ("STRONGLY_TYPED",),
+        "flags": _FLAGS_NEW,
+        "hardware": ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
+    },
+}
+_UNSUPPORTED = {"DFT", "MelWeightMatrix", "DynamicQuantizeLinear"}
+_NUMPY = {1: np.float32, 6: np.int32, 7: np.int64}
+Call = tuple[Any, ...]
+
+
+def tensorrt_double(
+    release: str, cuda: CudaDouble | None = None, *, dla_cores: int = 0, on_dla: float = 1.0, fails: bool = False
+) -> Any:
+    """A stand-in for the module ``tensorrt`` (or ``tensorrt_rtx``); ``.calls`` lists what was asked of it.
+
+    Parameters
+    ----------
+    release
+        One of ``RELEASES``.
+    cuda
+        Where engines run; without it engines can only be built.
+    dla_cores, on_dla
+        DLA cores of the machine, and the share of layers they take.
+    fails
+        Every build gives up with a logged error.
+    """
+    members = _MEMBERS[release]
+    module = SimpleNamespace(
+        __version__=_VERSIONS[release],
+        release=release,
+        calls=[],
+        cuda=cuda,
+        dla_cores=dla_cores,
+        on_dla=on_dla,
+        fails=fails,
+        ILogger=_ILogger,
+        Logger=_Logger,
+        NetworkDefinitionCreationFlag=_enum("NetworkDefinitionCreationFlag", members["network"]),
+        BuilderFlag=_enum("BuilderFlag", members["flags"]),
+        HardwareCompatibilityLevel=_enum("HardwareCompatibilityLevel", members["hardware"]),
+        MemoryPoolType=_enum("MemoryPoolType", ("WORKSPACE", "DLA_MANAGED_SRAM")),
+        DeviceType=_enum("DeviceType", ("GPU", "DLA")),
+        TensorIOMode=_enum("TensorIOMode", ("NONE", "INPUT", "OUTPUT")),
+        DataType=_DataType,
+    )
+    module.Builder = lambda logger: _Builder(module, logger)
+    module.OnnxParser = lambda network, logger: _Parser(module, network)
+    module.Runtime = lambda logger: _Runtime(module)
+    if release != "8.6":
+        module.IProgressMonitor = _IProgressMonitor
+    if release == "rtx":
+        module.ComputeCapability = _enum("ComputeCapability", ("NONE", "CURRENT", "SM75", "SM86", "SM89"))
+    return module
+
+
+def _enum(name: str, names: tuple[str, ...]) -> Any:
+    return IntEnum(name, names, start=0)  # type: ignore[misc]
+
+
+class _DataType(IntEnum):
+    """Names as TensorRT's, values as ONNX's."""
+
+    FLOAT, INT32, INT64 = 1, 6, 7
+
+
+class _ILogger:
+    """Base of loggers."""
+
+
+class _Logger(_ILogger):
+    ERROR, WARNING, INFO = 1, 2, 3
+
+    def __init__(self, severity: int = WARNING) -> None:
+        self.severity = severity
+
+
+class _IProgressMonitor:
+    """Base of progress monitors."""
+
+
+class _Tensor:
+    def __init__(self, value: onnx.ValueInfoProto) -> None:
+        self.name = value.name
+        self.kind = value.type.tensor_type.elem_type
+        self.shape = tuple(a.dim_value if a.HasField("dim_value") else -1 for a in value.type.tensor_type.shape.dim)
+
+
+class _Network:
+    def __init__(self, flags: int) -> None:
+        self.flags = flags
+        self.content = b""
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[_Tensor] = []
+        self.outputs: list[_Tensor] = []
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.outputs)
+
+    def get_input(self, index: int) -> _Tensor:
+        return self.inputs[index]
+
+    def get_layer(self, index: int) -> int:
+        return index
+
+
+class _Parser:
+    def __init__(self, module: Any, network: _Network) -> None:
+        self._module, self._network = module, network
+        self._errors: list[Any] = []
+
+    @property
+    def num_errors(self) -> int:
+        return len(self._errors)
+
+    def get_error(self, index: int) -> Any:
+        return self._errors[index]
+
+    def parse(self, content: bytes) -> bool:
+        explicit = getattr(self._module.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+        if self._module.release == "8.6" and not (explicit is not None and self._network.flags >> explicit & 1):
+            raise RuntimeError("this release needs EXPLICIT_BATCH")
+        try:
+            model = onnx.load_from_string(content)
+        except Exception:
+            return False
+        for number, node in enumerate(model.graph.node):
+            if node.op_type in _UNSUPPORTED:
+                self._errors.append(self._error(number, node))
+        self._network.content, self._network.nodes = content, list(model.graph.node)
+        self._network.inputs = [_Tensor(v) for v in model.graph.input]
+        self._network.outputs = [_Tensor(v) for v in model.graph.output]
+        return not self._errors
+
+    def _error(self, number: int, node: onnx.NodeProto) -> Any:
+        methods = {"desc": lambda: "Plugin not found,\n are the name and version correct?", "node": lambda: number}
+        if self._module.release != "8.6":
+            methods |= {"node_name": lambda: node.name, "node_operator": lambda: node.op_type}
+        return SimpleNamespace(**methods)
+
+
+class _Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+
+    def set_shape(self, name: str, low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]) -> None:
+        self.shapes[name] = (low, best, high)
+
+
+class _Config:
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.profiles: list[_Profile] = []
+        self.flags: set[str] = set()
+        if module.release == "rtx":
+            self.num_compute_capabilities = 0
+            self.set_compute_capability = lambda member, index: self._note("capability", member.name, index)
+        if module.release != "8.6":
+            self.progress_monitor: Any = None
+
+    def _note(self, *call: Any) -> None:
+        self._module.calls.append(call)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("hardware_compatibility_level", "default_device_type"):
+            self._note(name, value.name)
+        elif name == "DLA_core":
+            self._note(name, value)
+        object.__setattr__(self, name, value)
+
+    def set_flag(self, flag: Any) -> None:
+        assert flag in self._module.BuilderFlag
+        self.flags.add(flag.name)
+        self._note("set_flag", flag.name)
+
+    def clear_flag(self, flag: Any) -> None:
+        self._note("clear_flag", flag.name)
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        self._note("memory", pool.name, size)
+
+    def add_optimization_profile(self, profile: _Profile) -> int:
+        self.profiles.append(profile)
+        return len(self.profiles) - 1
+
+    def create_timing_cache(self, content: bytes) -> Any:
+        self._note("timing cache", len(content))
+        return SimpleNamespace(serialize=lambda: b"timings")
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        self._cache = cache
+        return not ignore_mismatch
+
+    def get_timing_cache(self) -> Any:
+        return self._cache
+
+    def can_run_on_DLA(self, layer: int) -> bool:
+        return layer % 100 < 100 * self._module.on_dla
+
+
+class _Builder:
+    def __init__(self, module: Any, logger: Any) -> None:
+        self._module, self._logger = module, logger
+        self.num_DLA_cores = module.dla_cores
+
+    def create_network(self, flags: int) -> _Network:
+        known = self._module.NetworkDefinitionCreationFlag
+        names = tuple(member.name for member in known if flags >> member & 1)
+        assert flags < 1 << (max(known) + 1), "a flag that this release does not have"
+        self._module.calls.append(("network", *names))
+        return _Network(flags)
+
+    def create_builder_config(self) -> _Config:
+        return _Config(self._module)
+
+    def create_optimization_profile(self) -> _Profile:
+        return _Profile()
+
+    def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
+        typed = getattr(self._module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        if typed is not None and network.flags >> typed & 1 and config.flags & {"FP16", "INT8"}:
+            raise RuntimeError("a strongly typed network takes no precision flags")
+        if self._module.fails:
+            self._logger.log(SimpleNamespace(name="ERROR"), "Could not find any implementation for node stem\n")
+            return None
+        monitor = getattr(config, "progress_monitor", None)
+        if monitor is not None:
+            monitor.phase_start("Building engine", None, 10)
+            for step in range(10):
+                if not monitor.step_complete("Building engine", step):
+                    return None
+            monitor.phase_finish("Building engine")
+        else:
+            self._logger.log(SimpleNamespace(name="INFO"), "Local timing cache in use.")
+        shapes = [profile.shapes for profile in config.profiles]
+        self._module.calls.append(("build", [list(profile.values()) for profile in shapes]))
+        return json.dumps({"profiles": shapes}).encode() + b"\n" + network.content
+
+
+class _Runtime:
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.engine_host_code_allowed = False
+
+    def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
+        head, _, content = plan.partition(b"\n")
+        try:
+            return _Engine(self._module, json.loads(head)["profiles"], content)
+        except ValueError:
+            return None
+
+
+class _Engine:
+    def __init__(self, module: Any, profiles: list[Any], content: bytes) -> None:
+        self.module, self.profiles, self.content = module, profiles, content
+        graph = onnx.load_from_string(content).graph
+        self.inputs = [_Tensor(v) for v in graph.input]
+        self.outputs = [_Tensor(v) for v in graph.output]
+        self.tensors = {t.name: t for t in [*self.inputs, *self.outputs]}
+        self.num_io_tensors = len(self.tensors)
+        self.num_optimization_profiles = len(profiles)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        modes = self.module.TensorIOMode
+        return modes.INPUT if name in [t.name for t in self.inputs] else modes.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> _DataType:
+        return _DataType(self.tensors[name].kind)
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
+        return self.profiles[profile][name]
+
+    def create_execution_context(self) -> _Context:
+        return _Context(self)
+
+
+class _Context:
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self._session = onnxruntime.InferenceSession(engine.content, providers=["CPUExecutionProvider"])
+        self._addresses: dict[str, int] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._profile = 0
+
+    def set_optimization_profile_async(self, index: int, _stream: int) -> bool:
+        self._profile = index
+        self._shapes.clear()
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        low, _, high = self._engine.profiles[self._profile][name]
+        self._shapes[name] = shape
+        return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, _stream: int) -> bool:
+        if set(self._addresses) != set(self._engine.tensors) or len(self._shapes) != len(self._engine.inputs):
+            return False
+        addresses, shapes = dict(self._addresses), dict(self._shapes)
+        self._engine.module.cuda.enqueue(lambda: self._compute(addresses, shapes))
+        return True
+
+    def _compute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+        cuda: CudaDouble = self._engine.module.cuda
+        inputs = {}
+        for tensor in self._engine.inputs:
+            shape, kind = shapes[tensor.name], np.dtype(_NUMPY[tensor.kind])
+            content = cuda.read(addresses[tensor.name], int(np.prod(shape)) * kind.itemsize)
+            inputs[tensor.name] = np.frombuffer(content, kind).reshape(shape)
+        names = [t.name for t in self._engine.outputs]
+        for name, value in zip(names, self._session.run(names, inputs), strict=True):
+            cuda.write(addresses[name], np.ascontiguousarray(value).tobytes())
