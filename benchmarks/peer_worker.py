@@ -256,52 +256,12 @@ class OurStream(Subject):
         return [*events, *stream.finish()]
 
     def profile(self) -> dict[str, float]:
-        """Seconds by stage, of the quickest of three runs; ``rest``: blocks, events, Python in between."""
-        return min((self.staged() for _ in range(3)), key=lambda spent: sum(spent.values()))
+        """CPU seconds by stage."""
+        from benchmarks.stages import StageClock, timed_stream
 
-    def staged(self) -> dict[str, float]:
-        stream = self.bundle.stream(self.rate)
-        spent: dict[str, float] = {}
-        stages = {
-            "resample": ("_to_model", "_to_segmenter"),
-            "quality gate": ("_gate",),
-            "segmenter": ("_segmenter",),
-            "breath watch": ("_watch",),
-            "ring": ("_ring",),
-        }
-        for stage, names in stages.items():
-            for name in names:
-                inner = getattr(stream, name, None)
-                if inner is not None:
-                    setattr(stream, name, _Timed(inner, stage, spent))
-        begin = time.perf_counter()
-        self.play(stream)
-        whole = time.perf_counter() - begin
-        spent["classifier"] = stream.stats.inference_ns / 1e9
-        spent["rest"] = max(0.0, whole - sum(spent.values()))
-        return spent
-
-
-class _Timed:
-    """Passes everything on; the time of methods is added up."""
-
-    def __init__(self, inner: Any, stage: str, spent: dict[str, float]) -> None:
-        self.inner, self.stage, self.spent = inner, stage, spent
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.inner, name)
-        if not callable(found):
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return found(*arguments, **options)
-            finally:
-                self.spent[self.stage] = self.spent.get(self.stage, 0.0) + time.perf_counter() - begin
-
-        setattr(self, name, call)
-        return call
+        clock = StageClock()
+        self.play(timed_stream(self.bundle, self.rate, clock))
+        return {stage: sum(seconds) for stage, seconds in clock.seconds.items()}
 
 
 class Silero(Subject):

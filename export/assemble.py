@@ -19,6 +19,8 @@ from edge_sdk.training.checkpoint import Checkpoint
 from export.card import model_card
 from export.golden import golden_clips, golden_file, golden_metadata
 from export.pipeline import RESEARCH_USE, Artefact, Subject, decoder_of, today
+from export.sbom import FILE as SBOM_FILE
+from export.sbom import sbom
 
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -96,10 +98,10 @@ def assemble(
     )
     files = {a.format.file: a.content for a in artefacts} | segmenter_files
     files |= {a.format.features_file: a.features for a in artefacts if a.features is not None}
-    files |= {
-        GOLDEN_FILE: golden,
-        CARD_FILE: model_card(msgspec.to_builtins(manifest)).encode(),
-    }
+    files |= {GOLDEN_FILE: golden, CARD_FILE: model_card(msgspec.to_builtins(manifest)).encode()}
+    files[SBOM_FILE] = sbom(manifest, files)
+    told = {name: hashlib.sha256(files[name]).hexdigest() for name in (CARD_FILE, SBOM_FILE)}
+    manifest = msgspec.structs.replace(manifest, files=told)
     write_bundle(out, manifest, files)
     return manifest
 

@@ -108,8 +108,11 @@ class Subject:
 
     def labels_of(self, logits: Logits) -> npt.NDArray[np.int64]:
         """Decisions ``[N]``, as on the device."""
-        normal = list(self.checkpoint.labels).index(self.decoder.normal_label)
-        return decide(decode(logits, self.decoder), self.decoder, normal)
+        return self.decided(decode(logits, self.decoder))
+
+    def decided(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Decisions ``[N]`` from probabilities ``[N, C]``."""
+        return decide(probabilities, self.decoder, list(self.checkpoint.labels).index(self.decoder.normal_label))
 
     def known(self, rows: Sequence[Mapping[str, Any]] | None, count: int) -> dict[str, npt.NDArray[Any]]:
         """Metadata inputs of the graph for ``count`` breaths."""
@@ -308,7 +311,7 @@ def _measure(
     cycles = data.verification
     logits = subject.graph_logits(session, cycles)
     figures = {**parity(reference, logits, subject.labels_of), **notes, **speed}
-    figures |= compare(to_probabilities(reference), to_probabilities(logits), cycles, labels)
+    figures |= compare(to_probabilities(reference), to_probabilities(logits), cycles, labels, decide=subject.decided)
     reports = {
         split: accuracy(
             to_probabilities(logits[mask]),

@@ -79,6 +79,17 @@ def sign_bundle(folder: Path, key_file: Path, name: str | None = None) -> Truste
     return key
 
 
+def require_key(path: Path) -> None:
+    """Ask before the work, not after it, whether a private key can sign.
+
+    Raises
+    ------
+    ExportError
+        The key is missing, of another kind, or encrypted.
+    """
+    _read_key(path)
+
+
 def _read_key(path: Path) -> Any:
     module = ed25519()
     from cryptography.exceptions import UnsupportedAlgorithm

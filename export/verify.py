@@ -13,6 +13,7 @@ from edge_sdk.metrics import encode, evaluate_predictions, expected_calibration_
 from export.formats import Gate
 
 Logits = npt.NDArray[np.float32]
+Decide = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.int64]]
 MIN_CYCLES = 500
 """Fewer real cycles than this prove nothing; the artefact stays unverified."""
 
@@ -68,10 +69,22 @@ def compare(
     cycles: CycleSet,
     labels: list[str],
     *,
+    decide: Decide | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Change of AUROC and strict Score against the reference on the same cycles, paired over patients.
+
+    Parameters
+    ----------
+    reference, artefact
+        Probabilities ``[N, C]``.
+    cycles, labels
+        Truth and patients; names of the ``C`` columns.
+    decide
+        Probabilities → labels ``[N]``, by the decoder; the most probable one where absent.
+    resamples, seed
+        Of the bootstrap over patients.
 
     Returns
     -------
@@ -82,11 +95,15 @@ def compare(
     truth = encode(cycles.labels, labels)
     metrics: tuple[Literal["auroc", "score"], ...] = ("auroc", "score")
     for metric in metrics:
-        paired = paired_bootstrap(truth, reference, artefact, cycles.patients, metric, resamples=resamples, seed=seed)
+        paired = paired_bootstrap(
+            truth, reference, artefact, cycles.patients, metric, decide=decide, resamples=resamples, seed=seed
+        )
         result[f"{metric}_drop"] = -paired.difference
         result[f"{metric}_drop_ci"] = [-paired.high, -paired.low]
     for name, probabilities in (("ece", artefact), ("ece_fp32", reference)):
-        result[name] = expected_calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth)
+        decided = probabilities.argmax(axis=1) if decide is None else decide(probabilities)
+        confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
+        result[name] = expected_calibration_error(confidence, decided == truth)
     return result
 
 

@@ -53,6 +53,9 @@ def export(
     segmenter: Annotated[
         Path | None, typer.Option("--segmenter", help="Step graph of a learned segmenter; else the default bundle's.")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="Sign the bundle: private key of 'stetho keys new'.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Export a checkpoint to ONNX, quantise it, measure it on real cycles and write a bundle."""
@@ -69,7 +72,9 @@ def export(
         raise MissingDependencyError(
             f"{error.name} is not installed; run 'pip install \"stethoscope-edge-sdk[export]\"'"
         ) from error
-    order = _Order(model, out, formats, corpus, root, untrained, size, name, features_graph, _fixed(fix), segmenter)
+    order = _Order(
+        model, out, formats, corpus, root, untrained, size, name, features_graph, _fixed(fix), segmenter, sign
+    )
     with _progress(quiet=json_) as progress:
         manifest, made = _export(order, progress)
     _report(manifest, out, made, json_)
@@ -90,15 +95,19 @@ class _Order:
     features_graph: bool
     fixed: dict[str, str] | None
     segmenter: Path | None
+    sign: Path | None
 
 
 def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, list[Path]]:
     from export.assemble import assemble, require_writable
     from export.formats import parse_formats
     from export.pipeline import gather, make_artefacts
+    from export.trust import require_key, sign_bundle
 
     wanted = parse_formats(order.formats or ("onnx-fp32" if order.corpus is None else None))
     require_writable(order.out)
+    if order.sign is not None:
+        require_key(order.sign)
     checkpoint = _untrained(order.model, order.size) if order.untrained else _checkpoint(order.model)
     data = None
     if order.corpus is not None and order.root is not None:
@@ -124,6 +133,8 @@ def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, l
         fixed=order.fixed,
         segmenter=order.segmenter,
     )
+    if order.sign is not None:
+        sign_bundle(order.out, order.sign)
     made: list[Path] = []
     for row in wanted:
         if row.made_from == "bundle":

@@ -445,6 +445,7 @@ def file_checks(folder: Path, manifest: Manifest) -> list[Check]:
     files = {a.file: a.sha256 for a in manifest.artefacts} | {manifest.golden.file: manifest.golden.sha256}
     if manifest.segmenter.file:
         files[manifest.segmenter.file] = manifest.segmenter.sha256 or ""
+    files |= {a.features.file: a.features.sha256 for a in manifest.artefacts if a.features is not msgspec.UNSET}
     files |= manifest.files
     return [_attempt(f"sha256 {n}", partial(_hash_check, folder, n, digest)) for n, digest in files.items()]
 

@@ -1,7 +1,8 @@
-"""Log-mel features in numpy, incremental and in one piece, with all that is linear within a frame in one matrix.
+"""Log-mel features in numpy, incremental and in one piece; and the same analysis as matrices for torch.
 
-DC removal, pre-emphasis, window, zero padding and DFT are linear, so they are one float64-built matrix.
-:func:`analysis_matrices` is the only place that builds it; the torch front end of the models takes it from here.
+DC removal, pre-emphasis, window, zero padding and DFT are linear, so they are one float64-built matrix:
+:func:`analysis_matrices`, which the torch front end of the models takes from here. Numpy computes the steps one by one
+with an FFT, which is quicker for the short blocks of a stream; tests hold the two together.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ def _slaney_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 class LogMel:
     """Incremental log-mel extractor: accepts blocks of any size and returns the frames that are complete.
 
-    Computes in float64: the folded matrix meets the strong low frequencies and the faint high ones of a breath at
-    once, and float32 would leave its rounding in the faint bins.
+    Computes in float64: the transform meets the strong low frequencies and the faint high ones of a breath at once,
+    and float32 would leave its rounding in the faint bins.
 
     Parameters
     ----------

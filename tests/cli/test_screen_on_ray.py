@@ -51,6 +51,7 @@ def plain(items: list[Screened]) -> list[tuple[str, str, bool]]:
     return sorted((item.source, without_time(item.records), item.error is None) for item in items)
 
 
+@pytest.mark.long
 def test_two_nodes_answer_as_one_machine_and_a_dead_node_loses_nothing(recordings: list[Path], cluster: Any) -> None:
     options = Options("default")
     expected = plain(list(screen_all(load_bundle("default"), recordings, options, jobs=1)))

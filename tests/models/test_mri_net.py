@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.models import build_model, count_parameters
+from edge_sdk.models.interlaced import Transition
 from edge_sdk.models.mri_net import SIZES, BranchAttention, LengthOneConv, MriNet
 from edge_sdk.models.pretrained import load_public_weights
 from edge_sdk.models.resize import MatrixResize
@@ -315,3 +316,16 @@ def test_the_published_size_learns_from_one_batch(config: str) -> None:
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert SIZES["base"].picture == (64, 1024)
+
+
+def test_a_transition_answers_as_it_learnt_though_its_streams_are_unlike() -> None:
+    torch.manual_seed(0)
+    transition = Transition(4, 8)
+    assert transition.norms[0].weight is transition.norms[1].weight
+    plain, dilated = torch.randn(64, 4, 8, 8), 5.0 * torch.randn(64, 4, 8, 8) + 3.0
+    with torch.no_grad():
+        for _ in range(200):
+            learnt = transition(plain, dilated)
+        answered = transition.eval()(plain, dilated)
+    for one, other in zip(learnt, answered, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)

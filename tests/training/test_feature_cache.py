@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -79,12 +80,13 @@ def test_a_damaged_file_is_computed_again(
     store, note = next(tmp_path.glob("features-*.npy")), next(tmp_path.glob("features-*.json"))
     content = bytearray(store.read_bytes())
     content[-1] ^= 1
-    {
+    damages: dict[str, Callable[[], object]] = {
         "flip": lambda: store.write_bytes(content),
         "cut": lambda: store.write_bytes(content[:-100]),
         "note": lambda: note.write_text("{"),
         "gone": note.unlink,
-    }[damage]()
+    }
+    damages[damage]()
     with caplog.at_level(logging.WARNING):
         again = cached_features(cycles, SPEC, cache=tmp_path)
     assert np.array_equal(again, whole)
