@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import onnx
@@ -33,8 +34,16 @@ MAX_BYTES = 2**31 - 1
 
 def export_front_end(spec: FrontEndSpec) -> onnx.ModelProto:
     """``pcm [B, window_samples]`` → ``features [B, 1, M, T]``, all in float32, from :class:`FoldedFrontEnd`."""
+    return onnx.load_from_string(_front_end_graph(spec))
+
+
+@lru_cache(maxsize=8)
+def _front_end_graph(spec: FrontEndSpec) -> bytes:
+    """Exported once in a process: it has no weights of its own, and tracing takes seconds."""
     example = torch.randn(2, spec.window_samples) * 0.1
-    return _export(FoldedFrontEnd(spec), (example,), inputs=["pcm"], outputs=["features"])
+    graph = _export(FoldedFrontEnd(spec), (example,), inputs=["pcm"], outputs=["features"])
+    content: bytes = graph.SerializeToString()
+    return content
 
 
 def export_network(model: nn.Module, spec: FrontEndSpec, schema: MetadataSchema | None = None) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from edge_sdk.errors import BundleError
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.frontend import FoldedFrontEnd
 from edge_sdk.runtime.bundle import load_bundle, read_manifest, verify_bundle
+from edge_sdk.runtime.trust import check_signature
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
@@ -29,6 +30,7 @@ from export.assemble import assemble
 from export.formats import FORMATS, formats_help, formats_table
 from export.pipeline import gather, make_artefacts
 from export.session import Session
+from export.trust import make_key
 from tests.export.test_every_model import waken
 
 RATE = 4000
@@ -99,6 +101,7 @@ def test_a_conditioned_bundle_says_what_it_reads_and_keeps_its_golden_vector(
     assert schema is not None
     with np.load(bundle / manifest.golden.file) as golden:
         assert {f"metadata_{name}" for name in schema.inputs} <= set(golden)
+    assert set(manifest.files) == {"MODEL_CARD.md", "sbom.cdx.json"}
     card = (bundle / manifest.model_card).read_text()
     assert "left posterior" in card and "age_years" in card
     assert "dynamic" in card and "not verified: only" in card
@@ -175,8 +178,9 @@ def test_fixed_metadata_becomes_part_of_the_network(checkpoint: Checkpoint, reco
 
 def test_untrained_int8_is_calibrated_on_simulated_breaths_and_says_what_it_is(tmp_path: Path, stetho: Call) -> None:
     out = tmp_path / "b"
+    key = make_key(tmp_path / "key.pem")
     status, text, err = stetho(
-        "export", "compact", "--untrained", "--size", "tiny", "--out", out, "--json",
+        "export", "compact", "--untrained", "--size", "tiny", "--out", out, "--json", "--sign", tmp_path / "key.pem",
         "--formats", "onnx-fp32,onnx-int8-cpu,onnx-int8-trt",
     )  # fmt: skip
     assert status == 0, err
@@ -185,6 +189,7 @@ def test_untrained_int8_is_calibrated_on_simulated_breaths_and_says_what_it_is(t
     assert rows[1]["parity"]["scheme"] == "static-u8s8" and rows[1]["parity"]["latency_ratio"] > 0
     with pytest.raises(BundleError, match="untrained"):
         load_bundle(out)
+    assert check_signature(out, (out / "bundle.json").read_bytes(), [key]).key_id == key.key_id
     assert [check for check in verify_bundle(out) if not check.ok] == []
 
 
@@ -233,6 +238,7 @@ def test_each_wrong_thing_is_one_line_and_leaves_nothing(
         "made from a bundle": ("export", written, "--out", out, "--formats", "triton"),
         "does not read colour": ("export", written, "--out", out, "--fix", "colour=red"),
         "--size goes with --untrained": ("export", written, "--out", out, "--size", "tiny"),
+        "is no private key": ("export", written, "--out", out, "--sign", file),
         "--corpus and --root together": ("export", written, "--out", out, "--corpus", "csv"),
     }
     for message, arguments in cases.items():
