@@ -1,4 +1,4 @@
-"""Features of annotated breaths on disk, for recipes whose training does not touch the waveform.
+"""Features of annotated breaths on disk: what every network of one front end is evaluated on.
 
 Keyed by the front end's digest and by the breaths (file, size, time of change, bounds): an edited recording, another
 front end or another selection of breaths is another file. A file that does not match its checksum is computed again.

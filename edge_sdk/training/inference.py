@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from edge_sdk.corpora.audio import cycle_pcm
 from edge_sdk.corpora.table import Cycle
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.frontend import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.data import TrainingData, known_of
+from edge_sdk.training.feature_cache import cached_features
 from edge_sdk.training.recipe import Recipe
 from edge_sdk.training.sampling import EventTable
 
@@ -45,16 +46,27 @@ def cycle_logits(
 
 @torch.no_grad()
 def annotated_logits(
-    model: nn.Module, spec: FrontEndSpec, cycles: Sequence[Cycle], schema: MetadataSchema | None = None
+    model: nn.Module,
+    spec: FrontEndSpec,
+    cycles: Sequence[Cycle],
+    schema: MetadataSchema | None = None,
+    *,
+    cache: Path | None = None,
 ) -> Logits:
-    """Logits ``[n, C]`` of breaths read, resampled and windowed by the code that ``stetho evaluate`` uses."""
+    """Logits ``[n, C]`` of breaths read, resampled and windowed by the code that ``stetho evaluate`` uses.
+
+    Their features are kept on disk: seeds, sweeps and networks of one front end compute them once.
+    """
     device = _device_of(model)
-    front_end = FoldedFrontEnd(spec).to(device)
+    features = cached_features(cycles, spec, cache=cache)
+    count = max(1, _BATCH_SAMPLES // spec.window_samples)
     rows = []
-    for cycle, pcm in cycle_pcm(cycles, spec):
-        known = [{**known_of(cycle), "duration_s": cycle.duration_s}]
-        rows.append(_forward(model, front_end(torch.from_numpy(pcm)[None].to(device)), schema, known)[0])
-    return np.stack(rows)
+    for begin in range(0, len(cycles), count):
+        piece = cycles[begin : begin + count]
+        known = [{**known_of(cycle), "duration_s": cycle.duration_s} for cycle in piece]
+        batch = torch.from_numpy(np.array(features[begin : begin + count])).to(device)  # a copy: the map is read-only
+        rows.append(_forward(model, batch, schema, known))
+    return np.concatenate(rows)
 
 
 def _forward(model: nn.Module, features: Tensor, schema: MetadataSchema | None, rows: Sequence[Any]) -> Logits:

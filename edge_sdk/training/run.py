@@ -194,7 +194,9 @@ def _evaluate(recipe: Recipe, options: RunOptions, trainer: Trainer, corpus: Cor
         return {}
     settings = recipe.decision
     decision = Decision(settings.temperature, settings.bias or _no_bias(recipe), recipe.decoder, settings.threshold)
-    probabilities = decision.probabilities(annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer)))
+    probabilities = decision.probabilities(
+        annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer), cache=options.cache)
+    )
     return evaluate_predictions(
         [cycle.label for cycle in held_out],
         probabilities,
