@@ -6,6 +6,7 @@ several times and through several of its methods, and SAM needs a backward pass 
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
 import os
@@ -20,6 +21,15 @@ from edge_sdk.errors import TrainingError
 
 Precision = Literal["fp32", "bf16-mixed"]
 _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
+
+
+def leave_group() -> None:
+    """Let go of the other processes; one that simply ends aborts in the threads of its process group.
+
+    Waits for nobody: a process that fails must end, so that ``torchrun`` ends the others.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Machine:
@@ -59,6 +69,9 @@ class Machine:
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
         self.world: int = self._fabric.world_size
+        if self.world > 1:
+            atexit.unregister(leave_group)
+            atexit.register(leave_group)
 
     @property
     def leads(self) -> bool:
