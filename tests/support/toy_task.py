@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,3 +70,5 @@ def train_all(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train_all(Path(sys.argv[1]))
+    torch.distributed.barrier()
+    os._exit(0)  # torch's store may abort an interpreter that winds down after its peer
