@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import heapq
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Row, deadline_misses, linear_fit, percentiles, pinned, resident_mb
-from benchmarks.paced import LoopSource, Samples, loop_slice
+from benchmarks.harness import Row, deadline_misses, give_back_free_memory, linear_fit, percentiles, pinned
+from benchmarks.loads import SETTLE_S, Held, Load
 from benchmarks.replay import subject
-from benchmarks.sounds import Sound
-from edge_sdk.events import AudioBlock, Event, StreamStats
 from edge_sdk.runtime.bundle import Bundle
-from edge_sdk.runtime.session import Session
 
-_SETTLE_S = 0.3  # of every level before anything counts: threads start, caches fill
-_LEAD_NS = 50_000_000
+_DISTURBED = 0.05  # of the cores in the hands of others: a miss may be theirs
+_GROWTH_LEVELS = 6
+_SLOPE_FROM_S = 60.0  # memory and CPU over less time say nothing of an hour
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,273 +30,143 @@ class LoadOptions:
     block_s: float = 0.05
     cores: int = 1
     attempts: int = 2  # a level is missed when all of them miss: others use this machine too
-    fill_s: float = 25.0  # of sound pushed through every new stream first, so that its memory is all in use
-    steady_s: float = 30.0  # at the largest wanted level, for growth with time; 0 leaves it out
+    fill_s: float = 25.0  # of sound pushed through every new stream before it counts
+    repeats: int = 3  # of the levels that growth is told from, in turns; 0: the ramp's own levels once
+    growth_to: int = 64  # streams at most, for the growth with their number
+    steady_s: float = 60.0  # at the largest wanted level, for growth with time; 0 leaves it out
     steady_at: int = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One level held for some time."""
+class _Test:
+    """What every row of one load test says."""
 
-    seconds: tuple[float, ...]  # lateness of every block
-    cpu_load: float  # CPU seconds of this process a second
-    rss_mb: float | None
-    waited_s: float | None = None  # for a core that others used; None where the system does not tell
+    load: Load
+    bundle: Bundle
+    options: LoadOptions
+    cores: list[int]
 
+    def row(self, part: str, **figures: Any) -> Row:
+        return {
+            "benchmark": "stream",
+            "subject": subject(self.bundle, part),
+            "segmenter": self.bundle.segmenter.kind,
+            "deadline_ms": self.options.deadline_s * 1e3,
+            "cores": self.cores,
+            **figures,
+        }
 
-class Load(Protocol):
-    """A number of streams at work."""
-
-    kind: str
-
-    def hold(self, count: int, seconds: float) -> Held:
-        """Run so many in real time for so long."""
-
-
-# -- N streams, one thread ---------------------------------------------------------------------------------------------
-
-
-class StreamLoad:
-    """Streams in one thread, each given its blocks when they are due; starts spread evenly over a block."""
-
-    kind = "streams"
-
-    def __init__(self, bundle: Bundle, sounds: Sequence[Sound], options: LoadOptions) -> None:
-        self._bundle, self._options = bundle, options
-        self._rate = sounds[0].rate_hz
-        self._sounds = [s.samples for s in sounds if s.rate_hz == self._rate]
-        self._block = max(1, round(options.block_s * self._rate))
-        self._streams: list[tuple[Any, Samples, int]] = []  # stream, its sound, where it begins
-
-    def hold(self, count: int, seconds: float) -> Held:
-        """Streams of an earlier level go on; new ones are added."""
-        self._grow(count)
-        block_ns = round(self._options.block_s * 1e9)
-        rounds = max(1, round(seconds / self._options.block_s))
-        settled = round(_SETTLE_S / self._options.block_s)
-        begin_ns = time.monotonic_ns() + _LEAD_NS
-        due = [(begin_ns + (k * block_ns) // count + block_ns, k, 0) for k in range(count)]
-        heapq.heapify(due)
-        late: list[float] = []
-        waited = _waited_s()
-        cpu_before, before = time.process_time_ns(), time.perf_counter_ns()
-        while due:
-            due_ns, k, number = due[0]
-            wait_ns = due_ns - time.monotonic_ns()
-            if wait_ns > 0:
-                time.sleep(wait_ns / 1e9)
-            self._push(k)
-            if number >= settled:
-                late.append((time.monotonic_ns() - due_ns) / 1e9)
-            if number + 1 < rounds + settled:
-                heapq.heapreplace(due, (due_ns + block_ns, k, number + 1))
-            else:
-                heapq.heappop(due)
-        wall = (time.perf_counter_ns() - before) / 1e9
-        cpu_load = (time.process_time_ns() - cpu_before) / 1e9 / wall
-        now = _waited_s()
-        others = None if waited is None or now is None else now - waited
-        return Held(tuple(late), cpu_load, resident_mb(), others)
-
-    def _push(self, k: int) -> None:
-        stream, sound, at = self._streams[k]
-        stream.accept(loop_slice(sound, at, self._block))
-        self._streams[k] = (stream, sound, at + self._block)
-
-    def _grow(self, count: int) -> None:
-        while len(self._streams) < count:
-            k = len(self._streams)
-            self._streams.append((self._bundle.stream(self._rate), self._sounds[k % len(self._sounds)], 997 * k))
-            for _ in range(round(self._options.fill_s / self._options.block_s)):
-                self._push(k)
+    def misses(self, held: Held) -> int:
+        return deadline_misses(held.seconds, self.options.deadline_s)
 
 
-def _waited_s() -> float | None:
-    """How long this thread was ready to run and did not, because its core was busy with others."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-# -- N sessions, each with its threads ---------------------------------------------------------------------------------
-
-
-class _Lateness:
-    """A sink that keeps how late each block was done with."""
-
-    def __init__(self, from_sample: int) -> None:
-        self.seconds: list[float] = []
-        self._from = from_sample
-
-    def open(self, source: str, sample_rate: int) -> None:
-        """Nothing to prepare."""
-
-    def audio(self, block: AudioBlock) -> None:
-        """Called when the stream has done with the block."""
-        if block.first_sample >= self._from:
-            self.seconds.append((time.monotonic_ns() - block.host_ns) / 1e9)
-
-    def event(self, event: Event, latency_ms: float | None) -> None:
-        """Counted by the block."""
-
-    def close(self, stats: StreamStats) -> None:
-        """The source has ended."""
-
-
-class SessionLoad:
-    """Full sessions: a source thread, a queue and a working thread each."""
-
-    kind = "sessions"
-
-    def __init__(self, bundle: Bundle, sounds: Sequence[Sound], options: LoadOptions) -> None:
-        self._bundle, self._options = bundle, options
-        self._sounds = list(sounds)
-
-    def hold(self, count: int, seconds: float) -> Held:
-        """New sessions each time: a session plays once."""
-        options, problems = self._options, []
-        begin_ns = time.monotonic_ns() + _LEAD_NS + 5_000_000 * count
-        sinks: list[_Lateness] = []
-        threads = []
-        for k in range(count):
-            sound = self._sounds[k % len(self._sounds)]
-            source = LoopSource(
-                sound.samples,
-                sound.rate_hz,
-                seconds + _SETTLE_S,
-                block_s=options.block_s,
-                start_ns=begin_ns + round(k * options.block_s * 1e9 / count),
-            )
-            sinks.append(_Lateness(round(_SETTLE_S * sound.rate_hz)))
-            session = Session(source, self._bundle, [sinks[-1]])
-
-            def play(session: Session = session) -> None:
-                try:
-                    session.run()
-                except Exception as error:
-                    problems.append(error)
-
-            threads.append(threading.Thread(target=play, daemon=True))
-        cpu_before, before = time.process_time_ns(), time.perf_counter_ns()
-        for thread in threads:
-            thread.start()
-        time.sleep(max(0.0, (begin_ns - time.monotonic_ns()) / 1e9 + seconds))
-        rss = resident_mb()  # while all of them are at work
-        for thread in threads:
-            thread.join()
-        wall = (time.perf_counter_ns() - before) / 1e9
-        cpu_load = (time.process_time_ns() - cpu_before) / 1e9 / wall
-        if problems:
-            raise problems[0]
-        return Held(tuple(s for sink in sinks for s in sink.seconds), cpu_load, rss)
-
-
-# -- the ramp ----------------------------------------------------------------------------------------------------------
-
-
-def ramp(load: Load, bundle: Bundle, options: LoadOptions, tell: Callable[[str], None]) -> Iterator[Row]:
+def ramp(load: Load, bundle: Bundle, options: LoadOptions, tell: Tell) -> Iterator[Row]:
     """A row a level until one misses its deadline, then how CPU and memory grew with the number, then with time."""
     passed: list[tuple[int, Held]] = []
     missed_at: int | None = None
+    give_back_free_memory()  # else the first streams live in what others left, and seem to take nothing
     with pinned(options.cores) as cores:
+        test = _Test(load, bundle, options, cores)
         for level in options.levels:
             for attempt in range(options.attempts):
                 tell(f"{level} {load.kind} in real time for {options.hold_s:g} s")
                 held = load.hold(level, options.hold_s)
-                misses = deadline_misses(held.seconds, options.deadline_s)
-                yield _level_row(load, bundle, options, cores, level, held, misses, attempt)
-                if misses == 0:
+                yield _level_row(test, level, held, attempt)
+                if test.misses(held) == 0:
                     passed.append((level, held))
                     break
             else:
                 missed_at = level
                 break
-        yield _growth_row(load, bundle, options, cores, passed, missed_at)
+        yield _growth_row(test, passed, missed_at, tell)
         if passed and options.steady_s > 0:
             level = max((n for n, _ in passed if n <= options.steady_at), default=passed[0][0])
             tell(f"{level} {load.kind} for {options.steady_s:g} s")
-            yield _time_row(load, bundle, options, cores, level)
+            yield _time_row(test, level)
 
 
-def _level_row(
-    load: Load,
-    bundle: Bundle,
-    options: LoadOptions,
-    cores: list[int],
-    level: int,
-    held: Held,
-    misses: int,
-    attempt: int,
-) -> Row:
-    return {
-        "benchmark": "stream",
-        "subject": subject(bundle, load.kind),
-        "segmenter": bundle.segmenter.kind,
-        "streams": level,
-        "attempt": attempt + 1,
-        "audio_s": level * options.hold_s,
-        "cpu_load": held.cpu_load,
-        "rss_mb": held.rss_mb,
-        "waited_s": held.waited_s,
-        "deadline_ms": options.deadline_s * 1e3,
-        "misses": misses,
-        "cores": cores,
-        "input": f"blocks of {options.block_s * 1e3:g} ms in real time; latency from capture to all events of a block",
+def _level_row(test: _Test, level: int, held: Held, attempt: int) -> Row:
+    options, misses = test.options, test.misses(held)
+    return test.row(
+        test.load.kind,
+        streams=level,
+        attempt=attempt + 1,
+        audio_s=level * options.hold_s,
+        cpu_load=held.cpu_load,
+        others_load=held.others_load,
+        # A miss while others had the core is no finding about this SDK: measure again on a quiet machine.
+        disturbed=bool(misses) and (held.others_load or 0.0) > _DISTURBED * options.cores,
+        rss_mb=held.rss_mb,
+        misses=misses,
+        input=f"blocks of {options.block_s * 1e3:g} ms in real time; latency from capture to all events of a block",
+        warm_up=f"{options.fill_s:g} s of sound through a new stream, then {SETTLE_S:g} s of every level"
+        if test.load.kind == "streams"
+        else f"{SETTLE_S:g} s of every level",
         **percentiles(held.seconds),
-    }
+    )
 
 
-def _growth_row(
-    load: Load,
-    bundle: Bundle,
-    options: LoadOptions,
-    cores: list[int],
-    passed: Sequence[tuple[int, Held]],
-    missed_at: int | None,
-) -> Row:
-    numbers = [float(n) for n, _ in passed]
-    cpu = linear_fit(numbers, [held.cpu_load for _, held in passed])
-    known = [(n, held.rss_mb) for n, held in zip(numbers, (h for _, h in passed), strict=True) if held.rss_mb]
+def even_levels(top: int, count: int = _GROWTH_LEVELS) -> list[int]:
+    """Numbers from 1 to ``top``, evenly spaced: each weighs the same in a straight line."""
+    return sorted({round(n) for n in np.linspace(1, top, count).tolist()})
+
+
+def _growth_row(test: _Test, passed: Sequence[tuple[int, Held]], missed_at: int | None, tell: Tell) -> Row:
+    options = test.options
+    top = min(max((n for n, _ in passed), default=0), options.growth_to)
+    cpu = {n: [held.cpu_load] for n, held in passed if n <= top}
+    if options.repeats > 0 and top > 1:
+        cpu = _loads_in_turns(test, even_levels(top), tell)
+    middle = linear_fit(list(cpu), [float(np.median(loads)) for loads in cpu.values()])
+    singly = linear_fit([n for n, loads in cpu.items() for _ in loads], [c for loads in cpu.values() for c in loads])
+    known = [(float(n), held.rss_mb) for n, held in passed if held.rss_mb]
     memory = linear_fit([n for n, _ in known], [m for _, m in known])
-    return {
-        "benchmark": "stream",
-        "subject": subject(bundle, f"growth of {load.kind}"),
-        "segmenter": bundle.segmenter.kind,
-        "most_without_miss": max((n for n, _ in passed), default=0),
-        "missed_at": missed_at,  # null: the largest level asked for was still carried
-        "deadline_ms": options.deadline_s * 1e3,
-        "cores": cores,
-        "cpu_load_per_stream": cpu.slope if cpu else None,
-        "cpu_r2": cpu.r2 if cpu else None,
-        "mb_per_stream": memory.slope if memory else None,
-        "memory_r2": memory.r2 if memory else None,
-        "n": len(passed),
-    }
+    return test.row(
+        f"growth of {test.load.kind}",
+        most_without_miss=max((n for n, _ in passed), default=0),
+        missed_at=missed_at,  # null: the largest level asked for was still carried
+        levels=list(cpu),
+        repeats=options.repeats,
+        cpu_loads=list(cpu.values()),  # of each level, in the order of the turns
+        cpu_load_per_stream=middle.slope if middle else None,
+        cpu_load_at_none=middle.intercept if middle else None,
+        cpu_r2=middle.r2 if middle else None,  # of the medians of the turns
+        cpu_r2_single=singly.r2 if singly else None,  # of every turn
+        mb_per_stream=memory.slope if memory else None,
+        memory_r2=memory.r2 if memory else None,
+        n=sum(map(len, cpu.values())),
+    )
 
 
-def _time_row(load: Load, bundle: Bundle, options: LoadOptions, cores: list[int], level: int) -> Row:
+def _loads_in_turns(test: _Test, levels: Sequence[int], tell: Tell) -> dict[int, list[float]]:
+    """CPU load of each level, all levels in turn: a clock that drifts with time must not look like growth."""
+    found: dict[int, list[float]] = {n: [] for n in levels}
+    for turn in range(test.options.repeats):
+        for level in levels if turn % 2 == 0 else reversed(levels):
+            tell(f"CPU of {level} {test.load.kind} for {test.options.hold_s:g} s, turn {turn + 1}")
+            found[level].append(test.load.hold(level, test.options.hold_s).cpu_load)
+    return found
+
+
+def _time_row(test: _Test, level: int) -> Row:
     """The same level again and again: neither CPU nor memory may grow."""
-    parts = 5
-    held = [load.hold(level, options.steady_s / parts) for _ in range(parts)]
+    parts, options = 5, test.options
+    held = [test.load.hold(level, options.steady_s / parts) for _ in range(parts)]
     times = [(k + 1) * options.steady_s / parts for k in range(parts)]
-    memory = linear_fit(times, [h.rss_mb or 0.0 for h in held])
-    cpu = linear_fit(times, [h.cpu_load for h in held])
+    long = options.steady_s >= _SLOPE_FROM_S
+    memory = linear_fit(times, [h.rss_mb or 0.0 for h in held]) if long and held[0].rss_mb else None
+    loads = [h.cpu_load for h in held]
+    cpu = linear_fit(times, loads) if long else None
     late = [s for h in held for s in h.seconds]
-    return {
-        "benchmark": "stream",
-        "subject": subject(bundle, f"time of {load.kind}"),
-        "streams": level,
-        "audio_s": level * options.steady_s,
-        "cpu_load": float(np.mean([h.cpu_load for h in held])),
-        "cpu_drift_pct": 100 * cpu.slope * options.steady_s / float(np.mean([h.cpu_load for h in held]))
-        if cpu
-        else None,
-        "rss_mb": held[-1].rss_mb,
-        "rss_slope_mb_per_hour": memory.slope * 3600 if memory and held[0].rss_mb else None,
-        "deadline_ms": options.deadline_s * 1e3,
-        "misses": deadline_misses(late, options.deadline_s),
-        "cores": cores,
+    return test.row(
+        f"time of {test.load.kind}",
+        streams=level,
+        audio_s=level * options.steady_s,
+        cpu_load=float(np.mean(loads)),
+        cpu_drift_pct=100 * cpu.slope * options.steady_s / float(np.mean(loads)) if cpu else None,
+        others_load=held[-1].others_load,
+        rss_mb=held[-1].rss_mb,
+        rss_slope_mb_per_hour=memory.slope * 3600 if memory else None,
+        misses=deadline_misses(late, options.deadline_s),
         **percentiles(late),
-    }
+    )

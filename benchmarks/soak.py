@@ -199,7 +199,9 @@ def verdict(rows: list[Row], options: SoakOptions, failure: BaseException | None
         "skipped": rows[-1]["skipped"],
         "misses": misses,
         "deadline_ms": options.deadline_ms,
-        "p99_ms": max((r["p99_ms"] for r in rows if "p99_ms" in r), default=None),  # of the worst interval
+        "p99_ms": max(
+            (r["p99_ms"] for r in rows if r.get("p99_ms") is not None), default=None
+        ),  # of the worst interval
         "max_ms": max((r["max_ms"] for r in rows if "max_ms" in r), default=None),
         "n": sum(r["n"] for r in rows),
         "cpu_s": sum(r["cpu_s"] for r in rows),

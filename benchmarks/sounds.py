@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,12 @@ def folder(root: Path, seconds: float) -> Iterator[Sound]:
             return
 
 
-def annotated(corpus: str, root: Path, split: str, seconds: float, *, partial: bool = False) -> Iterator[Sound]:
+def annotated(
+    corpus: str, root: Path, split: str, seconds: float, *, longest_s: float = math.inf, partial: bool = False
+) -> Iterator[Sound]:
     """Recordings of a corpus with at least one annotated breath, until there are so many seconds.
+
+    Of a recording only ``longest_s`` count: nobody will hear more of it.
 
     Raises
     ------
@@ -94,7 +99,7 @@ def annotated(corpus: str, root: Path, split: str, seconds: float, *, partial: b
         samples, rate = read_recording(recording.path)
         truth = np.array([(c.start_s, c.end_s) for c in cycles], np.float64)
         yield Sound(recording.id, recording.patient, samples, rate, truth, tuple(c.label for c in cycles))
-        left -= samples.size / rate
+        left -= min(samples.size / rate, longest_s)
         if left <= 0:
             return
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, machine_row, percentiles, pinned
-from benchmarks.parallel import LoadOptions, SessionLoad, StreamLoad, ramp
+from benchmarks.loads import Load, SessionLoad, StreamLoad
+from benchmarks.parallel import LoadOptions, ramp
 from benchmarks.replay import replay, subject
 from benchmarks.sounds import Sound, annotated, folder, phantoms
 from edge_sdk.errors import StethoError
@@ -41,10 +42,12 @@ class StreamOptions:
     split: str = "all"
     parts: tuple[str, ...] = PARTS
     minutes: float = 10.0  # of sound pushed through as fast as possible
-    paced_s: float = 20.0  # of sound replayed in real time; 0 leaves the rows out
+    paced_s: float = 60.0  # of real time that recordings are replayed for; 0 leaves the rows out
+    together: int = 8  # recordings replayed at once: enough breaths for a P99 in a minute
     starts: int = 5  # cold starts of ``stetho screen``; 0 leaves the rows out
     hold_s: float = 10.0  # real time at each number of streams; 0 leaves these rows out
-    steady_s: float = 30.0  # real time at a constant number of streams
+    repeats: int = 3  # turns of the levels that growth is told from
+    steady_s: float = 60.0  # real time at a constant number of streams
     most: int = 512  # streams
     deadline_s: float = 0.1
     cores: int = 1  # that the parallel streams run on
@@ -61,7 +64,14 @@ def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) ->
         tell(f"{options.minutes:g} minutes of sound as fast as possible")
         yield throughput(bundle, options)
     if "replay" in options.parts and options.paced_s > 0:
-        yield from replay(bundle, _annotated(options), options.paced_s, deadline_s=options.deadline_s, tell=tell)
+        yield from replay(
+            bundle,
+            _annotated(options),
+            options.paced_s,
+            together=options.together,
+            deadline_s=options.deadline_s,
+            tell=tell,
+        )
     for kind in ("streams", "sessions"):
         if kind in options.parts and options.hold_s > 0:
             yield from _parallel(bundle, kind, options, tell)
@@ -89,11 +99,15 @@ def _parallel(bundle: Bundle, kind: str, options: StreamOptions, tell: Callable[
         deadline_s=options.deadline_s,
         cores=options.cores,
         fill_s=1.0 if options.quick else 25.0,
+        repeats=0 if options.quick else options.repeats,
         steady_s=options.steady_s,
         steady_at=50 if kind == "streams" else 16,
     )
     sounds = list(_sounds(options, 15.0 if options.quick else 300.0))
-    made = StreamLoad(bundle, sounds, load) if kind == "streams" else SessionLoad(bundle, sounds, load)
+    if kind == "streams":
+        made: Load = StreamLoad(bundle, sounds, block_s=load.block_s, fill_s=load.fill_s)
+    else:
+        made = SessionLoad(bundle, sounds, block_s=load.block_s)
     yield from ramp(made, bundle, load, tell)
 
 
@@ -142,11 +156,12 @@ def _sounds(options: StreamOptions, seconds: float) -> Iterator[Sound]:
 
 def _annotated(options: StreamOptions) -> Iterator[Sound]:
     """Of a corpus where one is named; else simulated patients, whose breaths are known too."""
+    seconds = options.paced_s * options.together
     if options.corpus is None:
-        return phantoms(options.paced_s, options.sample_rate, longest_s=30.0)
+        return phantoms(seconds, options.sample_rate, longest_s=min(30.0, options.paced_s))
     if options.root is None:
         raise StethoError(f"where is {options.corpus}? give its folder with --root")
-    return annotated(options.corpus, options.root, options.split, options.paced_s)
+    return annotated(options.corpus, options.root, options.split, seconds, longest_s=options.paced_s)
 
 
 def cold_start(options: StreamOptions) -> Row:

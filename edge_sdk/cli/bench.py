@@ -25,8 +25,9 @@ _LATENCY_COLUMNS = (
     "share", "cpu_s_per_hour", "gemm_gflops", "memory_gb_s",
 )  # fmt: skip
 _STREAM_COLUMNS = (
-    "cpu_s_per_hour", "times_real_time", "cycles", "streams", "cpu_load", "misses", "p50_ms", "p95_ms", "p99_ms",
-    "max_ms", "n", "rss_mb", "event_f1", "detection_delay_p50_s", "most_without_miss", "cpu_r2", "mb_per_stream",
+    "cpu_s_per_hour", "times_real_time", "cycles", "streams", "cpu_load", "others_load", "misses", "p50_ms", "p95_ms",
+    "p99_ms", "max_ms", "n", "rss_mb", "event_f1", "detection_delay_p50_s", "most_without_miss", "cpu_r2",
+    "mb_per_stream",
 )  # fmt: skip
 _ACCURACY_COLUMNS = (
     "n", "score", "score_2class", "sensitivity", "specificity", "auroc", "ece", "bytes", "p50_ms", "p99_ms", "passed",
@@ -190,9 +191,11 @@ def stream(
         typer.Option("--part", help="throughput, replay, streams, sessions or start; may be repeated; else all."),
     ] = None,
     minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Sound pushed through at full speed.")] = 10.0,
-    paced: Annotated[float, typer.Option("--paced", min=0, help="Seconds replayed in real time.")] = 20.0,
+    paced: Annotated[float, typer.Option("--paced", min=0, help="Seconds of replay in real time.")] = 60.0,
+    together: Annotated[int, typer.Option("--together", min=1, help="Recordings replayed at once.")] = 8,
     hold: Annotated[float, typer.Option("--hold", min=0, help="Seconds at each number of parallel streams.")] = 10.0,
-    steady: Annotated[float, typer.Option("--steady", min=0, help="Seconds at a constant number.")] = 30.0,
+    repeats: Annotated[int, typer.Option("--repeats", min=0, help="Turns of the levels that growth is told from.")] = 3,
+    steady: Annotated[float, typer.Option("--steady", min=0, help="Seconds at a constant number.")] = 60.0,
     most: Annotated[int, typer.Option("--most", min=1, help="Parallel streams and sessions at most.")] = 512,
     cores: Annotated[int, typer.Option("--cores", min=1, help="Cores for the parallel streams.")] = 1,
     deadline: Annotated[float, typer.Option("--deadline-ms", min=1, help="From capture to events.")] = 100.0,
@@ -217,8 +220,10 @@ def stream(
         parts=tuple(part or PARTS),
         minutes=0.25 if quick else minutes,
         paced_s=min(paced, 2.0) if quick else paced,
+        together=min(together, 2) if quick else together,
         starts=min(starts, 1) if quick else starts,
         hold_s=min(hold, 0.3) if quick else hold,
+        repeats=repeats,
         steady_s=0.0 if quick else steady,
         most=most,
         deadline_s=deadline / 1e3,

@@ -55,6 +55,15 @@ def test_percentiles_keep_the_tail() -> None:
     assert row["p99_ms"] == np.percentile([1.0] * 99 + [5000.0], 99)
 
 
+@pytest.mark.parametrize(
+    ("n", "told"), [(9, []), (10, [90]), (19, [90]), (20, [90, 95]), (99, [90, 95]), (100, [90, 95, 99])]
+)
+def test_a_percentile_is_told_only_where_a_measurement_can_lie_beyond_it(n: int, told: list[int]) -> None:
+    row = percentiles([0.001 * (k + 1) for k in range(n)])
+    assert [percent for percent in (90, 95, 99) if row[f"p{percent}_ms"] is not None] == told
+    assert row["max_ms"] == pytest.approx(n)
+
+
 def test_the_machine_row_names_cpu_and_versions() -> None:
     row = machine_row()
     assert row["benchmark"] == "machine"

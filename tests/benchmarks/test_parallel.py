@@ -1,0 +1,101 @@
+"""The load test ends at the first level that misses, counts only what has settled, and tells growth from turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.harness import Row
+from benchmarks.loads import SETTLE_S, Held, SessionLoad, StreamLoad, busy_s
+from benchmarks.parallel import LoadOptions, even_levels, ramp
+from benchmarks.sounds import Sound, phantoms
+from edge_sdk.runtime.bundle import Bundle, load_bundle
+
+RATE = 4000
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle("default")
+
+
+class FakeLoad:
+    """Carries ``most`` streams; every hold of a level costs a little more than the one before."""
+
+    kind = "streams"
+
+    def __init__(self, most: int, *, others: float = 0.0) -> None:
+        self.most, self.others = most, others
+        self.held: list[int] = []
+
+    def hold(self, count: int, seconds: float) -> Held:
+        self.held.append(count)
+        late = 0.01 if count <= self.most else 0.2
+        return Held((0.001, late), 0.1 + 0.01 * count, 50.0 + 2.0 * count, self.others)
+
+
+def rows(load: FakeLoad, bundle: Bundle, **options: Any) -> dict[str, list[Row]]:
+    made: dict[str, list[Row]] = {}
+    for row in ramp(load, bundle, LoadOptions(steady_s=0.0, **options), lambda _: None):
+        made.setdefault(row["subject"]["part"], []).append(row)
+    return made
+
+
+def test_the_ramp_ends_at_the_first_level_that_misses_twice(bundle: Bundle) -> None:
+    load = FakeLoad(most=4)
+    made = rows(load, bundle, levels=(1, 2, 4, 8, 16), repeats=0)
+    assert load.held == [1, 2, 4, 8, 8]
+    (growth,) = made["growth of streams"]
+    assert (growth["most_without_miss"], growth["missed_at"]) == (4, 8)
+    assert [row["misses"] for row in made["streams"]] == [0, 0, 0, 1, 1]
+
+
+def test_growth_is_told_from_evenly_spaced_levels_in_turns_there_and_back(bundle: Bundle) -> None:
+    load = FakeLoad(most=100)
+    (growth,) = rows(load, bundle, levels=(1, 2, 64, 96), repeats=2, growth_to=64)["growth of streams"]
+    there = even_levels(64)
+    assert there == [1, 14, 26, 39, 51, 64]
+    assert load.held[4:] == [*there, *reversed(there)]
+    assert growth["cpu_load_per_stream"] == pytest.approx(0.01)
+    assert growth["cpu_load_at_none"] == pytest.approx(0.1)
+    assert growth["mb_per_stream"] == pytest.approx(2.0)
+    assert growth["n"] == 12 and growth["cpu_r2"] == pytest.approx(1.0)
+
+
+def test_a_miss_while_others_had_the_core_says_so(bundle: Bundle) -> None:
+    alone, disturbed = (rows(FakeLoad(1, others=o), bundle, levels=(1, 2), repeats=0)["streams"] for o in (0.0, 0.5))
+    assert [row["disturbed"] for row in alone] == [False, False, False]
+    assert [row["disturbed"] for row in disturbed] == [False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["streams", "sessions"])
+def test_a_level_counts_every_settled_block_of_every_stream(bundle: Bundle, kind: str) -> None:
+    sounds = list(phantoms(8.0, RATE))
+    made = (
+        StreamLoad(bundle, sounds, block_s=0.05, fill_s=0.1)
+        if kind == "streams"
+        else SessionLoad(bundle, sounds, block_s=0.05)
+    )
+    held = made.hold(3, 0.5)
+    assert 3 * 9 <= len(held.seconds) <= 3 * 11  # ten blocks each; a session's first and last may straddle the span
+    assert min(held.seconds) >= 0
+    assert 0 < held.cpu_load < 2
+    assert SETTLE_S >= 0.5
+
+
+def test_streams_are_at_different_places_of_their_steps(bundle: Bundle) -> None:
+    load = StreamLoad(bundle, [Sound("x", "x", np.zeros(RATE, np.float32), RATE)], block_s=0.05, fill_s=0.1)
+    load.hold(8, 0.05)
+    heard = [stream.stats.samples_in for stream, _, _ in load._streams]
+    assert len({n % 200 for n in heard}) == 8
+
+
+def test_what_others_took_is_read_from_the_account_of_the_cores(tmp_path: Path) -> None:
+    account = tmp_path / "stat"
+    account.write_text("cpu  9 9 9 9 9 9 9 9\ncpu0 100 0 50 900 7 1 2 47 0 0\ncpu1 1 0 0 5 0 0 0 0 0 0\nintr 5\n")
+    assert busy_s([0], account) == pytest.approx(2.0)
+    assert busy_s([0, 1], account) == pytest.approx(2.01)
+    assert busy_s([0], tmp_path / "none") is None
