@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import BundleError, EngineError, StethoError
-from edge_sdk.runtime import bundle as bundle_module
+from edge_sdk.runtime import bundle_files
 from edge_sdk.runtime.bundle import Bundle, load_bundle, read_manifest, sha256_file, verify_bundle, write_bundle
 from edge_sdk.runtime.envelope import EnvelopeParams
 from edge_sdk.runtime.quality import QualityParams
@@ -244,7 +244,7 @@ def test_a_write_that_fails_leaves_the_old_bundle(folder: Path, monkeypatch: pyt
     def fail(_: object) -> bytes:
         raise OSError("disk full")
 
-    monkeypatch.setattr(bundle_module, "encode_manifest", fail)
+    monkeypatch.setattr(bundle_files, "encode_manifest", fail)
     with pytest.raises(BundleError, match="disk full"):
         write_bundle(folder, read_manifest(folder), {"a": b"a"})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
