@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.faults import FAULTS, ON_TIME_S, _row, on_device_clock, recovery_s
+from benchmarks.fault_row import ON_TIME_S, fault_row, on_device_clock, recovery_s
+from benchmarks.faults import FAULTS
 from benchmarks.rows import check_row
 from edge_sdk.cli import bench_long
 
@@ -84,12 +85,13 @@ def test_what_waited_in_a_buffer_is_late_on_the_devices_clock() -> None:
 
 
 def test_a_row_says_which_bound_does_not_hold() -> None:
-    row = _row("x", recovery_s=3.0, recovery_bound_s=1.0, lost=5, lost_bound=0, accounted=False)
+    row = fault_row("x", recovery_s=3.0, recovery_bound_s=1.0, lost=5, lost_bound=0, accounted=False)
     assert row["passed"] is False
     for word in ("recovered after 3.00 s", "lost 5 samples", "count of lost samples is wrong"):
         assert word in row["why"]
-    assert _row("x", recovery_s=None, recovery_bound_s=1.0, lost=0, lost_bound=0, accounted=True)["passed"] is False
-    assert _row("x", recovery_s=0.2, recovery_bound_s=1.0, lost=0, lost_bound=0, accounted=True)["passed"] is True
+    never = fault_row("x", recovery_s=None, recovery_bound_s=1.0, lost=0, lost_bound=0, accounted=True)
+    assert never["passed"] is False
+    assert fault_row("x", recovery_s=0.2, recovery_bound_s=1.0, lost=0, lost_bound=0, accounted=True)["passed"] is True
 
 
 def test_an_unknown_fault_is_a_usage_error() -> None:
