@@ -58,7 +58,7 @@ class BuildOptions:
     precision: str = "fp32"  # "fp32", "fp16", "int8"
     baked: bool = True  # the ONNX file holds that precision itself
     profiles: tuple[tuple[int, int, int], ...] = PROFILES
-    workspace_mb: int = 1024  # scratch memory the builder may plan with
+    workspace_mb: int | None = None  # scratch memory the engine may use; None: as much as the GPU has
     capabilities: tuple[str, ...] = ()  # RTX: build ahead of time for these, for example ("8.6",); no GPU needed
     hardware_compatible: str = ""  # "ampere": this and later GPUs; "same": GPUs of one compute capability
     version_compatible: bool = False  # runs on later TensorRT too, slower
@@ -278,6 +278,8 @@ class _Build:
         return network
 
     def _set_memory(self, config: Any) -> None:
+        if self._options.workspace_mb is None:
+            return  # any limit is too small for some network at the largest batch: it would not build at all
         size = self._options.workspace_mb << 20
         workspace = self._api.member("MemoryPoolType", "WORKSPACE")
         if workspace is not None and hasattr(config, "set_memory_pool_limit"):
@@ -380,7 +382,9 @@ class _Build:
         if monitor.interrupted:
             raise KeyboardInterrupt
         if plan is None:
-            reasons = shorten(self._errors) or "it gave no reason; try a smaller --workspace or batch"
+            reasons = shorten(self._errors) or "it gave no reason; try a smaller --batch"
+            if self._options.workspace_mb is not None:
+                reasons += "; leave --workspace out or raise it, or give a smaller --batch"
             raise ExportError(f"{self._api.title} could not build the engine: {reasons}")
         return bytes(plan)
 

@@ -32,7 +32,9 @@ def compile(
     batch: Annotated[
         str, typer.Option("--batch", help="Profiles: lowest-best-highest batch, comma-separated.", metavar="PROFILES")
     ] = "1-1-1,1-8-64",
-    workspace: Annotated[int, typer.Option("--workspace", min=16, help="Scratch memory in MB.")] = 1024,
+    workspace: Annotated[
+        int | None, typer.Option("--workspace", min=16, help="Limit of scratch memory in MB (default: the GPU's own).")
+    ] = None,
     hardware_compatible: Annotated[
         str | None, typer.Option("--hardware-compatible", help="ampere or same: runs on other GPUs too, slower.")
     ] = None,

@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
-import torch
 
-from edge_sdk.models.conditioning import Metadata
-from edge_sdk.models.frontend import FoldedFrontEnd
-from edge_sdk.training.checkpoint import Checkpoint
-from edge_sdk.training.recipe import load_recipe, recipe_names
-from edge_sdk.training.untrained import untrained_checkpoint
-from export.graph import OPSET, example_metadata, export_front_end, export_network, join
+from benchmarks.exported import RECIPES, Exported
+from export.graph import OPSET
 from export.lint import MAX_IR, lint
-from export.session import Session
 
-RECIPES = [name for name in recipe_names() if load_recipe(name).task == "classify"]
 IN_CI = ["ast", "lung-adapter", "add", "mri-net", "softfilm"]  # compact, dass: test_graph, test_dass_export
 PARITY = 1e-4
-
-
-def waken(checkpoint: Checkpoint) -> Checkpoint:
-    """What starts at zero (adapters, conditioning) must matter, or its export is not tested."""
-    generator = torch.Generator().manual_seed(3)
-    state = {
-        name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
-        if tensor.is_floating_point() and tensor.ndim > 1 and not tensor.any()
-        else tensor
-        for name, tensor in checkpoint.state.items()
-    }
-    return replace(checkpoint, state=state)
-
-
-class Exported:
-    """A recipe's untrained model in torch and as both graphs."""
-
-    def __init__(self, recipe: str, size: str) -> None:
-        self.checkpoint = waken(untrained_checkpoint(recipe, size=size))
-        self.spec, self.schema = self.checkpoint.front_end, self.checkpoint.metadata_schema
-        self.model = self.checkpoint.build()
-        self.network = export_network(self.model, self.spec, self.schema)
-        self.joined = join(export_front_end(self.spec), self.network, {})
-        self.sessions = {"features": Session(self.network), "pcm": Session(self.joined)}
-
-    def metadata(self, batch: int) -> dict[str, npt.NDArray[np.float32]]:
-        if self.schema is None:
-            return {}
-        return {name: value.numpy() for name, value in example_metadata(self.schema, batch).arrays().items()}
-
-    def sound(self, batch: int) -> npt.NDArray[np.float32]:
-        generator = np.random.default_rng(batch)
-        return (0.1 * generator.standard_normal((batch, self.spec.window_samples))).astype(np.float32)
-
-    @torch.no_grad()
-    def relative_error(self, kind: str, batch: int) -> float:
-        pcm, known = torch.from_numpy(self.sound(batch)), self.metadata(batch)
-        features = FoldedFrontEnd(self.spec)(pcm)
-        expected = self.model(features, Metadata.from_arrays(known)) if known else self.model(features)
-        found = self.sessions[kind].run({kind: (pcm if kind == "pcm" else features).numpy(), **known})
-        assert found.shape == expected.shape
-        return float(np.linalg.norm(found - expected.numpy()) / np.linalg.norm(expected.numpy()))
 
 
 @cache
@@ -84,9 +33,10 @@ def test_both_graphs_of_the_published_size_give_torchs_logits(recipe: str) -> No
 
 
 def _check(subject: Exported) -> None:
-    for kind in ("features", "pcm"):
-        for batch in (1, 3):
-            assert subject.relative_error(kind, batch) <= PARITY, (kind, batch)
+    for batch in (1, 3):
+        errors = subject.relative_errors(batch)
+        assert set(errors) == {"features", "pcm"}
+        assert max(errors.values()) <= PARITY, (batch, errors)
     for graph in (subject.network, subject.joined):
         assert lint(graph) == []
         assert graph.ir_version <= MAX_IR

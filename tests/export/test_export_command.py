@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 
+from benchmarks.exported import waken
 from edge_sdk.cli.main import run
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.table import SITES
@@ -31,7 +32,6 @@ from export.formats import FORMATS, formats_help, formats_table
 from export.pipeline import gather, make_artefacts
 from export.session import Session
 from export.trust import make_key
-from tests.export.test_every_model import waken
 
 RATE = 4000
 Call = Callable[..., tuple[int, str, str]]

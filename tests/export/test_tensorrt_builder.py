@@ -41,13 +41,21 @@ def test_fp32_asks_each_release_for_what_it_has(release: str, graph: bytes, tmp_
     calls = _build(_api(release), graph, tmp_path)
     network = {"8.6": ("EXPLICIT_BATCH",), "11.4": ("STRONGLY_TYPED",), "rtx": ("STRONGLY_TYPED",)}
     assert calls[0] == ("network", *network.get(release, ("EXPLICIT_BATCH", "STRONGLY_TYPED")))
-    assert ("memory", "WORKSPACE", 1 << 30) in calls
+    assert not [c for c in calls if c[0] == "memory"]
     assert ("clear_flag", "TF32") in calls
     assert not [c for c in calls if c[0] == "set_flag"]
     samples = tiny_spec().window_samples
     one, many = calls[-1][1]
     assert one == [((1, samples),) * 3]
     assert many == [((1, samples), (8, samples), (64, samples))]
+
+
+def test_scratch_memory_is_limited_on_demand_and_a_failed_build_then_names_the_option(
+    graph: bytes, tmp_path: Path
+) -> None:
+    assert ("memory", "WORKSPACE", 64 << 20) in _build(_api("10.3"), graph, tmp_path, workspace_mb=64)
+    with pytest.raises(ExportError, match=r"leave --workspace out or raise it, or give a smaller --batch$"):
+        _build(_api("10.3", fails=True), graph, tmp_path / "other", workspace_mb=64)
 
 
 @pytest.mark.parametrize(("release", "flags"), [("8.6", ["FP16"]), ("10.3", []), ("11.4", []), ("rtx", [])])
