@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import msgspec
 
 from edge_sdk.errors import StethoError
+from edge_sdk.files import whole_file
+from edge_sdk.json_lines import jsonable
 
 
 class Subject(msgspec.Struct, kw_only=True):
@@ -97,26 +98,12 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise StethoError(f"not a benchmark row ({error}); run the benchmark again with this SDK") from error
 
 
-def plain(value: Any) -> Any:
-    """The same value as JSON can say it: NaN and infinities become null, numpy scalars numbers, paths text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, Path):
-        return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def write_results(path: Path, command: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep rows as a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"command": command, "rows": plain(list(rows))}, indent=2, ensure_ascii=False, allow_nan=False)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_text(text + "\n", encoding="utf-8")
-    staging.replace(path)
+    text = json.dumps({"command": command, "rows": jsonable(list(rows))}, indent=2, ensure_ascii=False, allow_nan=False)
+    with whole_file(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def read_results(path: Path) -> Results:

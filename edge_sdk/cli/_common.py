@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from edge_sdk.errors import StethoError
+from edge_sdk.json_lines import json_line
 
 BundleOption = Annotated[
     str, typer.Option("--bundle", "-b", help="Bundle directory; 'default' is the one in the wheel.", metavar="B")
@@ -128,22 +126,7 @@ def _leave_quietly() -> NoReturn:
     raise SystemExit(1)
 
 
-def jsonable(value: Any) -> Any:
-    """The same value with what JSON cannot say replaced: NaN and infinities by null, numpy scalars by numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return jsonable(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def emit_json(record: Mapping[str, Any]) -> None:
     """One object, one line, on stdout, at once."""
-    sys.stdout.write(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json_line(record))
     sys.stdout.flush()

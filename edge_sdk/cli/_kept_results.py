@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.cli._common import jsonable
 from edge_sdk.cli._screening import Screened
 from edge_sdk.errors import ResultsError
+from edge_sdk.json_lines import json_line, jsonable
 
 
 class KeptResults:
@@ -60,7 +60,7 @@ class KeptResults:
         self._file.close()
 
     def _write(self, records: Sequence[dict[str, Any]]) -> None:
-        lines = [json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+        lines = [json_line(record) for record in records]
         try:
             self._file.write("".join(lines).encode())
             self._file.flush()

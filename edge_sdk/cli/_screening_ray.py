@@ -14,9 +14,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.cli._common import jsonable
 from edge_sdk.cli._screening import Options, Screened, screen_safely
 from edge_sdk.errors import EngineError, MissingDependencyError
+from edge_sdk.json_lines import jsonable
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle import Bundle

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json as json_module
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from edge_sdk.cli._common import JsonOption, emit_json, jsonable, note_line
+from edge_sdk.cli._common import JsonOption, emit_json, note_line
 from edge_sdk.corpora.registry import corpus_names
 from edge_sdk.errors import CorpusError
+from edge_sdk.files import whole_file
+from edge_sdk.json_lines import json_line
 
 if TYPE_CHECKING:
     from edge_sdk.cli._evaluation import MetadataMode, Predictions
@@ -271,11 +271,6 @@ def _warnings(bundle: Bundle, corpus: Corpus, split: str, train_root: Path | Non
 
 def _write_lines(path: Path, answers: Predictions) -> None:
     """All of the file or nothing."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with staging.open("w", encoding="utf-8") as file:
-            for line in answers.lines():
-                file.write(json_module.dumps(jsonable(line), ensure_ascii=False, allow_nan=False) + "\n")
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+        for line in answers.lines():
+            file.write(json_line(line))

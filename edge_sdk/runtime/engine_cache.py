@@ -8,13 +8,13 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import EngineError
+from edge_sdk.files import whole_file
 
 SIDECAR_SCHEMA = 1
 ANY_GPU = "any"
@@ -104,16 +104,8 @@ def store_engine(engine: Path, content: bytes, key: EngineKey, facts: dict[str, 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The whole file under its name, or what was there before."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path, to_disk=True) as draft:
+        draft.write_bytes(content)
 
 
 def read_sidecar(engine: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import time
@@ -16,6 +14,8 @@ import numpy as np
 
 from edge_sdk.errors import AudioError
 from edge_sdk.events import AudioBlock, Event, Health, StreamStats
+from edge_sdk.files import whole_file
+from edge_sdk.json_lines import json_line
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 _SILENCE_BLOCK = 65_536
 _COMMIT_S = 0.25
 _TO_DISK_S = 1.0
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(record: Mapping[str, Any]) -> str:
-    return json.dumps(_finite(dict(record)), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 class RecorderSink:
@@ -160,16 +150,14 @@ class RecorderSink:
     def _write(self, record: dict[str, Any]) -> None:
         if self._events is not None:
             try:
-                self._events.write(_text(record))
+                self._events.write(json_line(record))
                 self._events.flush()
             except OSError as error:
                 raise self._broken(error) from error
 
     def _write_session(self) -> None:
-        path = self._beside(".session.json")
-        draft = path.with_suffix(".new")
-        draft.write_text(_text(self._session), encoding="utf-8")
-        draft.replace(path)
+        with whole_file(self._beside(".session.json"), alone=True) as draft:
+            draft.write_text(json_line(self._session), encoding="utf-8")
 
     def _beside(self, ending: str) -> Path:
         return self._base.with_name(self._base.name + ending)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.corpora.audio import read_recording
+from edge_sdk.files import whole_file
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -65,8 +66,10 @@ class AudioBank:
         else:
             samples, lengths = _read_all(paths, spec.rate_hz, progress)
             folder.mkdir(parents=True, exist_ok=True)
-            _write_atomically(store, lambda path: _save_array(path, samples))
-            _write_atomically(index, lambda path: _save_text(path, json.dumps(lengths.tolist())))
+            with whole_file(store) as draft, draft.open("wb") as file:
+                np.save(file, samples, allow_pickle=False)
+            with whole_file(index) as draft:
+                draft.write_text(json.dumps(lengths.tolist()), encoding="utf-8")
             _log.info("cached %d recordings in %s", len(paths), store)
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
         return cls(torch.from_numpy(samples), starts, lengths)
@@ -139,18 +142,3 @@ def _key(paths: Sequence[Path], spec: FrontEndSpec) -> str:
         stat = path.stat()
         digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
-
-
-def _save_array(path: Path, samples: npt.NDArray[np.float32]) -> None:
-    with path.open("wb") as file:
-        np.save(file, samples, allow_pickle=False)
-
-
-def _save_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    write(partial)
-    partial.replace(path)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 
 from edge_sdk.corpora.audio import batches, cycle_pcm
 from edge_sdk.corpora.table import Cycle
+from edge_sdk.files import whole_file
 from edge_sdk.models.frontend import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio_bank import Progress, default_cache_folder
@@ -66,15 +65,11 @@ def cached_features(
     if found is not None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    digest = ""
-
-    def write(path: Path) -> None:
-        nonlocal digest
-        _compute(cycles, spec, path, progress)
-        digest = _digest(path)
-
-    _replace_atomically(store, write)
-    _replace_atomically(note, lambda path: _write_text(path, json.dumps({"sha256": digest, "cycles": len(cycles)})))
+    with whole_file(store) as draft:  # two that write the same features at once both succeed
+        _compute(cycles, spec, draft, progress)
+        digest = _digest(draft)
+    with whole_file(note) as draft:
+        draft.write_text(json.dumps({"sha256": digest, "cycles": len(cycles)}), encoding="utf-8")
     _log.info("cached the features of %d breaths in %s", len(cycles), store)
     return _map(store)
 
@@ -135,19 +130,3 @@ def _digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """All of the file or nothing; two that write the same features at once both succeed."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    staging = Path(name)
-    try:
-        write(staging)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edge_sdk.errors import CheckpointError
+from edge_sdk.files import whole_file
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -26,23 +26,13 @@ def save_atomically(content: Any, path: Path) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a file beside ``path``, then rename it; see :func:`save_atomically`."""
-    partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
+        with whole_file(path, alone=True) as draft:
+            write(draft)
     except (OSError, RuntimeError) as error:  # torch reports a short write of its zip as RuntimeError
-        _discard(partial)
         kept = "the previous one is intact" if path.is_file() else "nothing was left behind"
         raise CheckpointError(f"{path} could not be written ({_reason(error)}); {kept}") from error
-    except BaseException:
-        _discard(partial)
-        raise
-
-
-def _discard(partial: Path) -> None:
-    with suppress(OSError):  # the error that matters is the one under way
-        partial.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

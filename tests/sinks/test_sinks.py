@@ -12,9 +12,9 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from edge_sdk.cli._common import jsonable
 from edge_sdk.errors import AudioError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, QualityState, StreamStats
+from edge_sdk.json_lines import jsonable
 from edge_sdk.sinks.console import ConsoleSink, record_lines
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.live import LiveSink, LiveView
