@@ -18,6 +18,7 @@ from torch import nn
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.signal.spec import FrontEndSpec
+from export.attention import fuse_attention
 from export.formats import Format, Gate
 from export.graph import export_network
 from export.quantise import Feed, Int8Count, Quantiser, Scheme, cpu_scheme, strip_initializer_info
@@ -113,18 +114,20 @@ def _int8(wanted: Format, request: Request, scheme: Scheme) -> onnx.ModelProto:
         else:
             outcome = search(quantiser, _judge(wanted.gate, request, request.decide), request.progress)
         layers = len(quantiser.layers)
-    count, before = Int8Count.of(outcome.graph), request.network.ByteSize()
+    graph, fused = fuse_attention(outcome.graph) if scheme == "dynamic" else (outcome.graph, 0)
+    count, before = Int8Count.of(graph), request.network.ByteSize()
     request.notes = {
         "scheme": scheme,
         "layers": layers,
         "smoothed_norms": folded,
+        "fused_attentions": fused,
         "int8_weights": count.weights,
         "int8_share": count.share,
         "size_ratio": count.bytes / before,
         "kept_float": list(outcome.kept_float),
         "sensitivity": dict(outcome.errors),
     }
-    return outcome.graph
+    return graph
 
 
 def _judge(gate: Gate, request: Request, decide: Decide) -> Callable[[onnx.ModelProto], Judgement]:

@@ -36,6 +36,7 @@ _NOT_IN_TENSORRT = {
     "QLinearMatMul": "TensorRT reads Q/DQ only: quantise with QuantFormat.QDQ",
 }
 _STANDARD_DOMAINS = {"", "ai.onnx"}
+_ONNX_RUNTIME = {("com.microsoft", "MultiHeadAttention")}  # in every release from 1.19, for CPUs only
 _8_BIT = (TensorProto.INT8, TensorProto.UINT8)
 
 
@@ -57,6 +58,8 @@ def lint(model: onnx.ModelProto, *, tensorrt: bool = True) -> list[str]:
         problems.append(f"IR version {model.ir_version} is newer than {MAX_IR}: ONNX Runtime 1.19 cannot load it")
     forbidden = _FORBIDDEN | (_NOT_IN_TENSORRT if tensorrt else {"DFT": _NOT_IN_TENSORRT["DFT"]})
     for node in model.graph.node:
+        if not tensorrt and (node.domain, node.op_type) in _ONNX_RUNTIME:
+            continue
         if node.domain not in _STANDARD_DOMAINS:
             problems.append(f"node {node.name or '?'} is from domain {node.domain!r}: only standard ONNX travels")
         elif node.op_type in forbidden:
