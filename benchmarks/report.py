@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report_results import Kept, read_folder
-from benchmarks.report_sections import SECTIONS, Section
+from benchmarks.report_section import Section
+from benchmarks.report_sections import SECTIONS
 from benchmarks.rows import cell
 from edge_sdk.errors import StethoError
 
@@ -141,7 +142,8 @@ def _cell_html(value: Any) -> str:
     return f"<td class='{kind}'>{escape(_value(value))}</td>"
 
 
-_STYLE = """
+_STYLE = (
+    """
 :root{color-scheme:light dark;--page:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d0d7de;--band:#f6f8fa;--bad:#b3261e;
 --c0:#0b66c3;--c1:#c4500a;--c2:#1a7f37;--c3:#8250df;--c4:#bf3989;--c5:#6e5f00;--c6:#0e7c86;--c7:#57606a}
 @media(prefers-color-scheme:dark){:root{--page:#0d1117;--ink:#e6edf3;--soft:#9aa4af;--rule:#30363d;--band:#161b22;
@@ -155,7 +157,9 @@ p{margin:4px 0 12px;max-width:80ch}.use{font-weight:600}.machine,.note,.missing{
 nav{display:flex;flex-wrap:wrap;gap:6px 16px;margin-top:12px}a{color:var(--c0)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:16px;margin:12px 0}
 figure{margin:0;min-width:0}svg{width:100%;max-width:680px;height:auto;display:block}
-svg text{fill:var(--soft);font:12px system-ui,sans-serif}svg text.label{fill:var(--ink)}svg text.note{fill:var(--ink)}
+svg text{fill:var(--soft);font:12px system-ui,sans-serif}svg text.label{fill:var(--ink)}
+svg text.note{fill:var(--ink);paint-order:stroke;stroke:var(--page);stroke-width:3px;stroke-linejoin:round}
+.plots figure:only-child svg{max-width:820px}
 .grid{stroke:var(--rule);stroke-width:1;opacity:.6}.axis,.tick{stroke:var(--soft);fill:none}
 .mark{stroke:var(--soft);stroke-dasharray:5 4;fill:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;list-style:none;margin:4px 0 0;padding:0 0 0 10%;font-size:13px}
@@ -164,7 +168,10 @@ svg text{fill:var(--soft);font:12px system-ui,sans-serif}svg text.label{fill:var
 th,td{padding:5px 10px;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap;vertical-align:top}
 th{background:var(--band);white-space:normal;vertical-align:bottom;font-weight:600}th:first-child,td:first-child,th.text,td.text{text-align:left}
 td.long{white-space:normal;min-width:30ch}td.bad{color:var(--bad);font-weight:600}code{font-size:12.5px}
-""" + "".join(
-    f".fill{k}{{fill:var(--c{k});background:var(--c{k})}}.line{k}{{stroke:var(--c{k});stroke-width:2;fill:none}}"
-    for k in range(8)
+"""
+    + "".join(
+        f".fill{k}{{fill:var(--c{k});background:var(--c{k})}}.line{k}{{stroke:var(--c{k});stroke-width:2;fill:none}}"
+        for k in range(8)
+    )
+    + ".bar{stroke-width:1.5;opacity:.45}"
 )

@@ -50,7 +50,7 @@ def read_folder(folder: Path) -> Kept:
         except StethoError as error:
             unread[path.name] = str(error).replace(str(path), path.name)
             continue
-        known = [r for r in map(_as_benchmark, results.rows) if r is not None]
+        known = [r for r in (_as_benchmark(row, path.stem) for row in results.rows) if r is not None]
         if not known:
             unread[path.name] = f"{path.name} holds no rows of a benchmark"
             continue
@@ -60,11 +60,25 @@ def read_folder(folder: Path) -> Kept:
     return Kept(tuple(rows), tuple(machines), commands, unread)
 
 
-def _as_benchmark(row: Row) -> Row | None:
-    """The row itself, or what ``stetho evaluate`` said as a row of ``bench accuracy``."""
+def _as_benchmark(row: Row, file: str) -> Row | None:
+    """The row itself, or what another command said, as a row of a benchmark; None where it is none."""
+    if file == "look_ahead" and "look_ahead_s" in row:
+        return {"subject": {"model": _named(row)}, **row, "benchmark": "look-ahead"}
     if "benchmark" in row:
         return row
-    if "corpus" in row and "score" in row:
-        name = " ".join(str(row[k]) for k in ("name", "version") if row.get(k))
-        return {"benchmark": "accuracy", "subject": {"model": name, "artefact": row.get("artefact")}, **row}
+    if "recipe" in row and "auroc" in row:  # of benchmarks.training
+        words = [row["recipe"], row.get("size"), f"seed {row['seed']}" if row.get("seed") else "", row.get("note")]
+        split = str(row.get("protocol", "")).partition("→")[2].partition(",")[0]
+        name = " ".join(str(word) for word in words if word)
+        return {"benchmark": "networks", "subject": {"model": name}, "split": split, "p50_ms": row.get("ms"), **row}
+    if "event_f1" in row:  # of stetho segment-eval
+        return {"benchmark": "segmentation", "subject": {"model": _named(row), "part": row.get("segmenter")}, **row}
+    if "corpus" in row and "score" in row:  # of stetho evaluate
+        return {"benchmark": "accuracy", "subject": {"model": _named(row), "artefact": row.get("artefact")}, **row}
+    if "agreement" in row and "format" in row:  # of stetho export
+        return {"benchmark": "conversion", "subject": {"model": row.get("model"), "artefact": row["format"]}, **row}
     return None
+
+
+def _named(row: Row) -> str:
+    return " ".join(str(row[k]) for k in ("name", "version") if row.get(k))

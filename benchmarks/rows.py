@@ -143,7 +143,17 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+        if 0 < abs(value) < 0.001:
+            return f"{value:.1e}"
+        return (
+            "0"
+            if value == 0
+            else f"{value:.3f}"
+            if abs(value) < 1
+            else f"{value:.2f}"
+            if abs(value) < 100
+            else f"{value:.0f}"
+        )
     return str(value)
 
 

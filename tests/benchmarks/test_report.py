@@ -21,7 +21,8 @@ from edge_sdk.errors import StethoError
 
 TITLES = (
     "Latency against accuracy", "Latency of the model", "Stages of the stream", "Event F1 against delay",
-    "Streams against CPU", "Reliability", "Soak", "Faults", "Peers", "Commands",
+    "Event F1 against look-ahead", "Streams against CPU", "The whole pipeline", "Archives", "Reliability",
+    "Networks side by side", "What the conversion costs", "Soak", "Faults", "Peers", "Other results", "Commands",
 )  # fmt: skip
 EVIL = "<script>alert('x')</script>|& \"q\""
 MACHINE = {
@@ -34,8 +35,14 @@ def subject(**more: Any) -> dict[str, Any]:
 
 
 def everything() -> dict[str, list[dict[str, Any]]]:
-    table = {"confidence": [0.4, None, 0.9], "accuracy": [0.3, None, 0.95], "count": [3, 0, 9]}
-    replay = {"event_f1": 0.7, "detection_delay_p50_s": 0.4, "look_ahead_s": 0.2}
+    table = [{"confidence": 0.4, "accuracy": 0.3, "n": 3}, {"confidence": 0.9, "accuracy": 0.95, "n": 9}]
+    replay = {"event_f1": 0.7, "detection_delay_p50_s": 0.4, "look_ahead_s": 0.2, "n": 120, "p99_ms": 30.0}
+    curve = [
+        {"look_ahead_s": s, "event_f1": 0.6 + s / 4, "event_f1_ci": [0.5, 0.8], "detection_delay_p50_s": s + 0.1,
+         "detection_delay_p95_s": s + 0.4, "command": EVIL}
+        for s in (0.48, 0.12, 0.24)
+    ]  # fmt: skip
+    network = {"recipe": "film", "size": "small", "corpus": EVIL, "protocol": "x train→val, strict", "auroc": 0.9}
     return {
         "latency": [
             {"benchmark": "latency", "subject": subject(), "p50_ms": 0.3, "n": 9},
@@ -44,11 +51,28 @@ def everything() -> dict[str, list[dict[str, Any]]]:
             {"benchmark": "latency", "subject": subject(artefact="trt"), "failed": EVIL},
         ],
         "accuracy": [
-            {"benchmark": "accuracy", "subject": subject(), "corpus": EVIL, "auroc": 0.97, "reliability": table},
+            {
+                "benchmark": "accuracy",
+                "subject": subject(),
+                "corpus": EVIL,
+                "auroc": 0.97,
+                "auroc_ci": [0.9, 1.0],
+                "reliability": table,
+            },
             {"benchmark": "accuracy", "subject": subject(artefact="int8"), "corpus": EVIL, "auroc": 0.96},
         ],
+        "look_ahead": curve,
+        "segmentation": [{"name": "compact", "version": "1.0", "segmenter": "learned", "corpus": EVIL, **replay}],
+        "training": [{**network, "ms": 2.0}, {**network, "ms": 3.0, "seed": 1}],
+        "export": [{"model": "film", "format": "onnx-int8-cpu", "agreement": 0.99, "auroc_drop": 1e-5}],
+        "screening": [
+            {"benchmark": "screening", "subject": subject(engine="ray"), "workers": n, "recordings_per_s": 10.0 * n}
+            for n in (1, 2)
+        ],
+        "curious": [{"benchmark": "curious", "subject": subject(part=EVIL), "figure": 3.0, "nested": {}}],
         "stream": [
-            {"benchmark": "stream", "subject": subject(part="replay"), **replay},
+            {"benchmark": "stream", "subject": subject(part="replay label"), **replay},
+            {"benchmark": "stream", "subject": subject(part="growth of streams"), "most_without_miss": 64},
             {"benchmark": "stream", "subject": subject(part="streams"), "streams": 1, "cpu_load": 0.01},
             {"benchmark": "stream", "subject": subject(part="streams"), "streams": 50, "cpu_load": 0.4},
         ],
@@ -98,7 +122,46 @@ def test_all_sections_are_on_both_pages_with_plots_and_commands(full: Path, tmp_
     for page in (html, markdown):
         assert RESEARCH_USE in page and "Test CPU" in page and "stetho bench soak" in page
         assert "No results yet" not in page
-    assert html.count("<svg") >= 8
+    assert html.count("<svg") >= 11
+
+
+def section_of(html: str, title: str) -> str:
+    return html.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
+
+
+def test_every_kind_of_row_is_drawn_as_its_benchmark_writes_it(full: Path, tmp_path: Path) -> None:
+    html, markdown = (path.read_text() for path in write_report(full, tmp_path / "out"))
+    assert section_of(html, "Reliability").count("<circle") == 2
+    delay = section_of(html, "Event F1 against delay")
+    assert delay.count("<circle") == 2  # the replay and the segmenter's own evaluation
+    assert "learned, look-ahead 0.2 s" in delay
+    look = section_of(html, "Event F1 against look-ahead")
+    assert look.count("<svg") == 2 and look.count("<circle") == 3 + 2 * 3
+    assert look.count('bar"') == 3 + 2 * 3
+    assert look.index("look-ahead 0.12 s") < look.index("look-ahead 0.24 s") < look.index("look-ahead 0.48 s")
+    assert "torch eager" in section_of(html, "Latency against accuracy")
+    assert "| film small seed 1 |" in markdown
+    assert "curious" in html and "64" in section_of(html, "The whole pipeline")
+    assert section_of(html, "Archives").count("<circle") == 2
+
+
+def _names(svg: str) -> list[tuple[float, float, float]]:
+    """Left end, right end and height of every name beside a point."""
+    found = []
+    for x, anchor, y, name in re.findall(r'class="note" x="([\d.]+)"( text-anchor="end")? y="([\d.]+)">([^<]*)', svg):
+        wide = 6.8 * len(name)
+        found.append((float(x) - wide, float(x), float(y)) if anchor else (float(x), float(x) + wide, float(y)))
+    return found
+
+
+def test_names_of_points_do_not_lie_on_each_other() -> None:
+    points = [(1.0 + 0.01 * k, 0.9 + 0.001 * k) for k in range(8)]
+    svg = plot([Series("", points, [f"network {k}" for k in range(8)], line=False)], Axes("x", "y", x_from=0, x_to=2))
+    names = _names(svg)
+    assert len(names) == 8
+    for k, (a, b, y) in enumerate(names):
+        for c, d, z in names[:k]:
+            assert b <= c or d <= a or abs(y - z) >= 12
 
 
 def test_the_page_is_self_contained_well_formed_and_escaped(full: Path, tmp_path: Path) -> None:
