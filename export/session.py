@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from edge_sdk.errors import ExportError
+from edge_sdk.runtime.engine import LARGE_BYTES
 from export.quantise import Feed
 
 
@@ -30,8 +31,9 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False
         content = model if isinstance(model, bytes) else model.SerializeToString()
+        large = len(content) > LARGE_BYTES  # as on the device
+        options.enable_cpu_mem_arena, options.enable_mem_pattern = large, not large
         try:
             self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_sdk.errors import EngineError
 
 CPU = "CPUExecutionProvider"
+LARGE_BYTES = 32 << 20  # of a file: networks beyond have activations of tens of megabytes
 Provider = str | tuple[str, dict[str, str]]
 
 
@@ -44,7 +45,10 @@ class OrtEngine:
         # Threads that spin between breaths would eat the core that captures audio.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.enable_cpu_mem_arena = False  # one small activation set: an arena only keeps memory
+        # Small activations: an arena only keeps memory. Large ones would come from the system page by page, at every
+        # call; one block planned for all of them, which goes with the arena, would raise the peak.
+        large = path.is_file() and path.stat().st_size > LARGE_BYTES
+        options.enable_cpu_mem_arena, options.enable_mem_pattern = large, not large
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
