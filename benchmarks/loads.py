@@ -185,22 +185,28 @@ class SessionLoad:
         end_ns = from_ns + round(seconds * 1e9)
         sinks = [_Lateness(from_ns) for _ in range(count)]
         problems: list[Exception] = []
-        threads = [self._player(k, count, begin_ns, end_ns, sink, problems) for k, sink in enumerate(sinks)]
-        for thread in threads:
+        players = [self._player(k, count, begin_ns, end_ns, sink, problems) for k, sink in enumerate(sinks)]
+        for thread, _ in players:
             thread.start()
-        _sleep_until(from_ns)
-        meter = Meter()
-        _sleep_until(end_ns)
-        loads, rss = meter.loads(), resident_mb()  # while all of them are at work
-        for thread in threads:
-            thread.join()
+        try:
+            _sleep_until(from_ns)
+            meter = Meter()
+            _sleep_until(end_ns)
+            loads, rss = meter.loads(), resident_mb()  # while all of them are at work
+        except BaseException:
+            for _, source in players:
+                source.close()
+            raise
+        finally:
+            for thread, _ in players:
+                thread.join()
         if problems:
             raise problems[0]
         return Held(tuple(s for sink in sinks for s in sink.seconds), *_in_order(loads, rss))
 
     def _player(
         self, k: int, count: int, begin_ns: int, end_ns: int, sink: _Lateness, problems: list[Exception]
-    ) -> threading.Thread:
+    ) -> tuple[threading.Thread, LoopSource]:
         sound = self._sounds[k % len(self._sounds)]
         blocks = int(k * _GOLDEN % 1.0 * _SPREAD_S / self._block_s)  # whole ones, and the part of one below
         start_ns = begin_ns + round((blocks + k / count) * self._block_s * 1e9)
@@ -215,7 +221,7 @@ class SessionLoad:
             except Exception as error:
                 problems.append(error)
 
-        return threading.Thread(target=play, daemon=True)
+        return threading.Thread(target=play, daemon=True), source
 
 
 def _sleep_until(at_ns: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,8 @@ _GROWTH_LEVELS = 6
 _SLOPE_FROM_S = 60.0  # memory and CPU over less time say nothing of an hour
 
 Tell = Callable[[str], None]
+Passed: TypeAlias = Sequence[tuple[int, Held]]
+"""Levels without a miss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +69,23 @@ def ramp(load: Load, bundle: Bundle, options: LoadOptions, tell: Tell) -> Iterat
     give_back_free_memory()  # else the first streams live in what others left, and seem to take nothing
     with pinned(options.cores) as cores:
         test = _Test(load, bundle, options, cores)
-        for level in options.levels:
-            for attempt in range(options.attempts):
-                tell(f"{level} {load.kind} in real time for {options.hold_s:g} s")
-                held = load.hold(level, options.hold_s)
-                yield _level_row(test, level, held, attempt)
-                if test.misses(held) == 0:
-                    passed.append((level, held))
+        try:
+            for level in options.levels:
+                for attempt in range(options.attempts):
+                    tell(f"{level} {load.kind} in real time for {options.hold_s:g} s")
+                    held = load.hold(level, options.hold_s)
+                    yield _level_row(test, level, held, attempt)
+                    if test.misses(held) == 0:
+                        passed.append((level, held))
+                        break
+                else:
+                    missed_at = level
                     break
-            else:
-                missed_at = level
-                break
-        yield _growth_row(test, passed, missed_at, tell)
+            cpu = _loads_in_turns(test, passed, tell)
+        except KeyboardInterrupt:
+            yield _growth_row(test, passed, missed_at, _ramp_loads(test, passed))
+            raise
+        yield _growth_row(test, passed, missed_at, cpu)
         if passed and options.steady_s > 0:
             level = max((n for n, _ in passed if n <= options.steady_at), default=passed[0][0])
             tell(f"{level} {load.kind} for {options.steady_s:g} s")
@@ -111,12 +118,7 @@ def even_levels(top: int, count: int = _GROWTH_LEVELS) -> list[int]:
     return sorted({round(n) for n in np.linspace(1, top, count).tolist()})
 
 
-def _growth_row(test: _Test, passed: Sequence[tuple[int, Held]], missed_at: int | None, tell: Tell) -> Row:
-    options = test.options
-    top = min(max((n for n, _ in passed), default=0), options.growth_to)
-    cpu = {n: [held.cpu_load] for n, held in passed if n <= top}
-    if options.repeats > 0 and top > 1:
-        cpu = _loads_in_turns(test, even_levels(top), tell)
+def _growth_row(test: _Test, passed: Passed, missed_at: int | None, cpu: dict[int, list[float]]) -> Row:
     middle = linear_fit(list(cpu), [float(np.median(loads)) for loads in cpu.values()])
     singly = linear_fit([n for n, loads in cpu.items() for _ in loads], [c for loads in cpu.values() for c in loads])
     known = [(float(n), held.rss_mb) for n, held in passed if held.rss_mb]
@@ -126,7 +128,7 @@ def _growth_row(test: _Test, passed: Sequence[tuple[int, Held]], missed_at: int 
         most_without_miss=max((n for n, _ in passed), default=0),
         missed_at=missed_at,  # null: the largest level asked for was still carried
         levels=list(cpu),
-        repeats=options.repeats,
+        repeats=max(map(len, cpu.values()), default=0),
         cpu_loads=list(cpu.values()),  # of each level, in the order of the turns
         cpu_load_per_stream=middle.slope if middle else None,
         cpu_load_at_none=middle.intercept if middle else None,
@@ -138,8 +140,16 @@ def _growth_row(test: _Test, passed: Sequence[tuple[int, Held]], missed_at: int 
     )
 
 
-def _loads_in_turns(test: _Test, levels: Sequence[int], tell: Tell) -> dict[int, list[float]]:
+def _ramp_loads(test: _Test, passed: Passed) -> dict[int, list[float]]:
+    return {n: [held.cpu_load] for n, held in passed if n <= test.options.growth_to}
+
+
+def _loads_in_turns(test: _Test, passed: Passed, tell: Tell) -> dict[int, list[float]]:
     """CPU load of each level, all levels in turn: a clock that drifts with time must not look like growth."""
+    top = min(max((n for n, _ in passed), default=0), test.options.growth_to)
+    if test.options.repeats == 0 or top < 2:
+        return _ramp_loads(test, passed)
+    levels = even_levels(top)
     found: dict[int, list[float]] = {n: [] for n in levels}
     for turn in range(test.options.repeats):
         for level in levels if turn % 2 == 0 else reversed(levels):

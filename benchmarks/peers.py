@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,10 @@ def run(options: PeerOptions, on_step: Callable[[str], None] | None = None) -> I
                 continue
             tell(f"{contest.title}: {', '.join(contest.peers)}")
             yield from _hold(contest, bundle, options, Path(folder), tell)
+
+
+_Seconds: TypeAlias = dict[str, list[float]]
+"""Subject → seconds of each round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for us: the rounds until then are kept, and the worker is killed after
         )
 
     def __enter__(self) -> _Worker:
@@ -217,17 +222,19 @@ def _hold(
         if contest.kind == "events":
             yield from _agreement(contest, bundle, about)
             return
-        cpu, wall = _rounds(workers, options)
+        cpu, wall, interrupted = _rounds(workers, options)
         for name in workers:
             if len(cpu[name]) == 0:
                 yield _row(contest, bundle, name, {**about[name], "failed": "it died while it worked"})
                 continue
             more = dict(about[name])
-            if name == _OURS and contest.kind == "stream":
+            if name == _OURS and contest.kind == "stream" and not interrupted:
                 more["stages"] = _shares(workers[name].ask("profile"))
             if contest.kind == "front-end":
                 more["largest_difference"] = _difference(folder, name)
             yield _row(contest, bundle, name, more | _figures(contest, cpu, wall, name))
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 def _environment(name: str, contest: _Contest, options: PeerOptions, tell: Callable[[str], None]) -> tuple[str, str]:
@@ -238,24 +245,34 @@ def _environment(name: str, contest: _Contest, options: PeerOptions, tell: Calla
     return interpreter(contest.names.get(name, name), make=not options.quick, folder=options.cache, on_step=tell)
 
 
-def _rounds(workers: dict[str, _Worker], options: PeerOptions) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """CPU and wall seconds per round; the order turns, and whoever fails once has none."""
-    cpu: dict[str, list[float]] = {name: [] for name in workers}
-    wall: dict[str, list[float]] = {name: [] for name in workers}
+def _rounds(workers: dict[str, _Worker], options: PeerOptions) -> tuple[_Seconds, _Seconds, bool]:
+    """CPU and wall seconds per round; the order turns, and whoever fails once has none.
+
+    Also whether Ctrl-C ended it: the whole rounds until then are kept; it is raised where there are none.
+    """
+    cpu: _Seconds = {name: [] for name in workers}
+    wall: _Seconds = {name: [] for name in workers}
     names, dead = list(workers), set()
-    for index in range(options.warm_up + options.rounds):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
-            if name in dead:
-                continue
-            answer = workers[name].ask("go")
-            if "failed" in answer:
-                dead.add(name)
-                cpu[name], wall[name] = [], []
-            elif index >= options.warm_up:
-                cpu[name].append(answer["cpu_s"])
-                wall[name].append(answer["wall_s"])
-    return cpu, wall
+    try:
+        for index in range(options.warm_up + options.rounds):
+            shift = index % len(names)
+            for name in names[shift:] + names[:shift]:
+                if name in dead:
+                    continue
+                answer = workers[name].ask("go")
+                if "failed" in answer:
+                    dead.add(name)
+                    cpu[name], wall[name] = [], []
+                elif index >= options.warm_up:
+                    cpu[name].append(answer["cpu_s"])
+                    wall[name].append(answer["wall_s"])
+    except KeyboardInterrupt:
+        whole = min((len(wall[name]) for name in names if name not in dead), default=0)
+        if not whole:
+            raise
+        kept = [{name: spent[:whole] for name, spent in seconds.items()} for seconds in (cpu, wall)]
+        return kept[0], kept[1], True
+    return cpu, wall, False
 
 
 def _figures(contest: _Contest, cpu: dict[str, list[float]], wall: dict[str, list[float]], name: str) -> Row:

@@ -20,6 +20,7 @@ from benchmarks.parallel import LoadOptions, ramp
 from benchmarks.replay import replay, subject
 from benchmarks.sounds import Sound, annotated, folder, phantoms
 from edge_sdk.errors import StethoError
+from edge_sdk.events import StreamStats
 from edge_sdk.runtime.bundle import Bundle, load_bundle
 from edge_sdk.runtime.segmenters import EnvelopeFactory, load_segmenter
 from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
@@ -62,7 +63,7 @@ def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) ->
     bundle = _bundle(options)
     if "throughput" in options.parts:
         tell(f"{options.minutes:g} minutes of sound as fast as possible")
-        yield throughput(bundle, options)
+        yield from throughput(bundle, options)
     if "replay" in options.parts and options.paced_s > 0:
         yield from replay(
             bundle,
@@ -111,30 +112,34 @@ def _parallel(bundle: Bundle, kind: str, options: StreamOptions, tell: Callable[
     yield from ramp(made, bundle, load, tell)
 
 
-def throughput(bundle: Bundle, options: StreamOptions) -> Row:
-    """Process CPU seconds from samples to events, per hour of sound; reading and decoding files is not counted in."""
-    sounds = list(_sounds(options, options.minutes * 60))
-    seconds = sum(sound.seconds for sound in sounds)
-    cycles, inference_ns = 0, 0
-    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
+    """Process CPU seconds from samples to events, per hour of sound; reading and decoding files is not counted in.
+
+    Ctrl-C in the middle is raised after the row of the recordings that were done until then.
+    """
+    seconds, done, cycles, inference_ns, wall_s, cpu_s = 0.0, 0, 0, 0, 0.0, 0.0
+    interrupted = False
     with pinned(1) as cores:
-        for sound in sounds:
-            stream = bundle.stream(sound.rate_hz)
-            block = max(1, sound.rate_hz // 20)
-            for start in range(0, sound.samples.size, block):
-                stream.accept(sound.samples[start : start + block])
-            stream.finish()
-            cycles += stream.stats.cycles
-            inference_ns += stream.stats.inference_ns
-    cpu_s, wall_s = (time.process_time_ns() - cpu) / 1e9, (time.perf_counter_ns() - wall) / 1e9
-    return {
+        try:
+            for sound in _sounds(options, options.minutes * 60):
+                wall, cpu = time.perf_counter(), time.process_time()
+                stats = _pushed(bundle, sound)
+                wall_s += time.perf_counter() - wall
+                cpu_s += time.process_time() - cpu
+                seconds, done = seconds + sound.seconds, done + 1
+                cycles, inference_ns = cycles + stats.cycles, inference_ns + stats.inference_ns
+        except KeyboardInterrupt:
+            interrupted = True
+            if not done:
+                raise
+    yield {
         "benchmark": "stream",
         "subject": subject(bundle, "throughput"),
         "segmenter": bundle.segmenter.kind,
         "cores": cores,
         "input": _describe(options),
         "audio_s": seconds,
-        "recordings": len(sounds),
+        "recordings": done,
         "cycles": cycles,
         "cpu_s": cpu_s,
         "wall_s": wall_s,
@@ -142,6 +147,17 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Row:
         "classifier_s_per_hour": inference_ns / 1e9 * 3600 / seconds,
         "times_real_time": seconds / wall_s,
     }
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _pushed(bundle: Bundle, sound: Sound) -> StreamStats:
+    stream = bundle.stream(sound.rate_hz)
+    block = max(1, sound.rate_hz // 20)
+    for start in range(0, sound.samples.size, block):
+        stream.accept(sound.samples[start : start + block])
+    stream.finish()
+    return stream.stats
 
 
 def _describe(options: StreamOptions) -> str:

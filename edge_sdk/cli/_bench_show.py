@@ -19,6 +19,9 @@ MarkdownOption = Annotated[Path | None, typer.Option("--markdown", help="Also wr
 
 Rows = list[dict[str, Any]]
 
+INTERRUPTED = " (interrupted)"
+"""Stands behind the command of results that Ctrl-C cut short."""
+
 
 def show(
     rows: Iterable[dict[str, Any]],
@@ -47,7 +50,7 @@ def show(
     except KeyboardInterrupt:
         interrupted = True
     if out is not None and kept:
-        write_results(out, command_line() + (" (interrupted)" if interrupted else ""), kept)
+        write_results(out, command_line() + (INTERRUPTED if interrupted else ""), kept)
     if markdown is not None and kept:
         markdown.parent.mkdir(parents=True, exist_ok=True)
         markdown.write_text(f"`{command_line()}`\n\n{markdown_table(kept, columns)}", encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_sdk.cli._bench_show import BundleArgument, OutOption, QuickOption, command_line, show, tell
+from edge_sdk.cli._bench_show import INTERRUPTED, BundleArgument, OutOption, QuickOption, command_line, show, tell
 from edge_sdk.cli._common import BundleOption, JsonOption, emit_json
 
 _QUICK_SOAK_S = 3.0
@@ -194,11 +194,16 @@ def _growing(rows: Iterable[dict[str, Any]], out: Path | None) -> Iterator[dict[
     from benchmarks.rows import write_results
 
     kept = []
-    for row in rows:
-        kept.append(row)
-        if out is not None:
-            write_results(out, command_line(), kept)
-        yield row
+    try:
+        for row in rows:
+            kept.append(row)
+            if out is not None:
+                write_results(out, command_line(), kept)
+            yield row
+    except KeyboardInterrupt:
+        if out is not None and kept:
+            write_results(out, command_line() + INTERRUPTED, kept)
+        raise
 
 
 def _verdicts(found: list[Any], gone: list[str], new: list[str]) -> None:

@@ -15,13 +15,16 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from benchmarks import stream
 from benchmarks.latency import LatencyOptions
 from benchmarks.latency import run as run_latency
 from benchmarks.rows import check_row, read_results
-from edge_sdk.cli import _bench_show
+from benchmarks.sounds import Sound, phantoms
+from benchmarks.stream import StreamOptions
+from edge_sdk.cli import _bench_show, bench_long
 from edge_sdk.cli.bench import app
 from edge_sdk.cli.main import run as stetho
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE
+from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle
 from edge_sdk.sources.phantom import PhantomSource
 
 LATENCY_KEYS = {"subject", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "n", "rss_mb", "cpu_s"}
@@ -236,6 +239,20 @@ def test_ctrl_c_in_the_middle_of_latency_keeps_the_rounds_before() -> None:
     assert [row["n"] for row in rows if row["benchmark"] == "latency" and not row.get("failed")] == [4, 4]
 
 
+def test_ctrl_c_in_the_middle_of_the_throughput_keeps_the_recordings_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = phantoms(20.0, 4000, longest_s=10.0)
+
+    def then_stopped(options: StreamOptions, seconds: float) -> Iterator[Sound]:
+        yield next(sounds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "_sounds", then_stopped)
+    rows: list[dict[str, Any]] = []
+    with pytest.raises(KeyboardInterrupt):
+        rows.extend(stream.throughput(load_bundle("default"), StreamOptions()))
+    assert [row["audio_s"] for row in rows] == [10.0]
+
+
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     def rows() -> Iterator[dict[str, Any]]:
         yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
@@ -248,3 +265,15 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     kept = read_results(out)
     assert [row["benchmark"] for row in kept.rows] == ["machine", "stream"]
     assert "interrupted" in kept.command
+
+
+def test_ctrl_c_of_a_run_whose_file_grows_says_so_too(tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
+        raise KeyboardInterrupt
+
+    out = tmp_path / "kept.json"
+    with pytest.raises(KeyboardInterrupt):
+        list(bench_long._growing(rows(), out))
+    kept = read_results(out)
+    assert len(kept.rows) == 1 and kept.command.endswith("(interrupted)")

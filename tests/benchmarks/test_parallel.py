@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import loads
 from benchmarks.harness import Row
 from benchmarks.loads import SETTLE_S, Held, SessionLoad, StreamLoad, busy_s
 from benchmarks.parallel import LoadOptions, even_levels, ramp
@@ -69,6 +71,32 @@ def test_a_miss_while_others_had_the_core_says_so(bundle: Bundle) -> None:
     alone, disturbed = (rows(FakeLoad(1, others=o), bundle, levels=(1, 2), repeats=0)["streams"] for o in (0.0, 0.5))
     assert [row["disturbed"] for row in alone] == [False, False, False]
     assert [row["disturbed"] for row in disturbed] == [False, True, True]
+
+
+def test_ctrl_c_in_the_ramp_keeps_its_levels_and_their_growth(bundle: Bundle) -> None:
+    class Stopped(FakeLoad):
+        def hold(self, count: int, seconds: float) -> Held:
+            if count == 8:
+                raise KeyboardInterrupt
+            return super().hold(count, seconds)
+
+    made: list[Row] = []
+    with pytest.raises(KeyboardInterrupt):
+        made.extend(ramp(Stopped(100), bundle, LoadOptions((1, 2, 4, 8, 16)), lambda _: None))
+    assert [row.get("streams") for row in made] == [1, 2, 4, None]
+    assert made[-1]["most_without_miss"] == 4 and made[-1]["cpu_load_per_stream"] == pytest.approx(0.01)
+
+
+def test_sessions_that_are_interrupted_are_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(at_ns: int) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    monkeypatch.setattr(loads, "_sleep_until", interrupt)
+    load = SessionLoad(bundle, list(phantoms(8.0, RATE)), block_s=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        load.hold(2, 60.0)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("kind", ["streams", "sessions"])

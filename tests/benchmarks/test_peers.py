@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import peer_environments
+from benchmarks import peer_environments, peers
 from benchmarks.peer_environments import interpreter
 from benchmarks.rows import check_row
 from edge_sdk.cli import bench_long
@@ -97,3 +97,29 @@ def peer_name(calls: list[list[str]]) -> str:
 
 def test_torch_runs_where_it_is(tmp_path: Path) -> None:
     assert interpreter("torchaudio", make=True, folder=tmp_path) == (sys.executable, "present environment")
+
+
+class _Stopped:
+    """A worker of which the ``n``-th question is answered by Ctrl-C."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def ask(self, word: str) -> dict[str, Any]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return {"cpu_s": 1.0, "wall_s": 2.0}
+
+
+def test_ctrl_c_between_two_peers_keeps_the_whole_rounds() -> None:
+    workers: dict[str, Any] = {"ours": _Stopped(99), "theirs": _Stopped(4)}
+    cpu, wall, interrupted = peers._rounds(workers, peers.PeerOptions(rounds=9, warm_up=1))
+    assert interrupted
+    assert cpu == {"ours": [1.0] * 3, "theirs": [1.0] * 3}
+    assert wall == {"ours": [2.0] * 3, "theirs": [2.0] * 3}
+
+
+def test_ctrl_c_before_the_first_round_leaves_nothing_to_keep() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        peers._rounds({"ours": _Stopped(1)}, peers.PeerOptions(rounds=9, warm_up=1))  # type: ignore[dict-item]
