@@ -21,7 +21,8 @@ from benchmarks.harness import Interrupted, Row, interleave, machine_row, median
 from benchmarks.roofline import Ceilings, count_macs, measure_ceilings
 from benchmarks.sounds import breath_clips, folder, phantoms
 from edge_sdk.errors import RecipeError, StethoError
-from edge_sdk.runtime.bundle import Bundle, load_bundle, read_manifest, resolve_bundle
+from edge_sdk.runtime.bundle import Bundle, file_checks, load_bundle, read_manifest, resolve_bundle
+from edge_sdk.runtime.bundle_files import require
 
 Clips = npt.NDArray[np.float32]
 TORCH = "torch-eager"
@@ -67,6 +68,7 @@ def run(options: LatencyOptions, on_round: Callable[[int, int], None] | None = N
     ``roofline_pct`` is the least time that the measured ceilings allow by the median time; both ceilings are of
     float32 on the CPU, so that int8 may pass 100 %.
     """
+    _check(options)
     yield machine_row()
     _import_torch()  # before the cores are given away: it takes all it can get
     with pinned(max(options.threads)) as cores:
@@ -86,6 +88,19 @@ def run(options: LatencyOptions, on_round: Callable[[int, int], None] | None = N
             seen = {id(c.bundle): c.bundle for c in contenders if c.bundle and c.bundle.artefact.default}
             for bundle in seen.values():
                 yield from stage_rows(bundle, _sounds(options), options.stages_s)
+
+
+def _check(options: LatencyOptions) -> None:
+    """A damaged bundle, or formats that no bundle holds, are an error at once; what cannot run here becomes a row."""
+    held: set[str] = set()
+    for name in options.bundles:
+        bundle_folder = resolve_bundle(name)
+        manifest = read_manifest(bundle_folder)
+        for check in file_checks(bundle_folder, manifest):
+            require(check)
+        held |= {artefact.format for artefact in manifest.artefacts}
+    if options.artefacts and held.isdisjoint(options.artefacts):
+        raise StethoError(f"no bundle here holds {', '.join(options.artefacts)}; there are {', '.join(sorted(held))}")
 
 
 def _sounds(options: LatencyOptions) -> Any:

@@ -30,8 +30,13 @@ def show(
     out: Path | None,
     json_: bool,
     markdown: Path | None = None,
+    *,
+    in_table: Callable[[dict[str, Any]], bool] = lambda row: True,
 ) -> Rows:
     """Pass rows on as they come and keep them; Ctrl-C ends the run, and what was measured until then is kept.
+
+    The file is written anew with each row: one that cannot be written is told at the first, and even a kill keeps what
+    was measured.
 
     Raises
     ------
@@ -45,17 +50,19 @@ def show(
     try:
         for row in rows:
             kept.append(row)
+            if out is not None:
+                write_results(out, command_line(), kept)
             if json_:
                 emit_json(row)
     except KeyboardInterrupt:
         interrupted = True
-    if out is not None and kept:
-        write_results(out, command_line() + (INTERRUPTED if interrupted else ""), kept)
+        if out is not None and kept:
+            write_results(out, command_line() + INTERRUPTED, kept)
     if markdown is not None and kept:
         markdown.parent.mkdir(parents=True, exist_ok=True)
         markdown.write_text(f"`{command_line()}`\n\n{markdown_table(kept, columns)}", encoding="utf-8")
     if not json_ and kept:
-        _table(kept, title, columns)
+        _table([row for row in kept if in_table(row)], title, columns)
     if interrupted:
         note_line("interrupted; the rows above are what was measured until then")
         raise KeyboardInterrupt

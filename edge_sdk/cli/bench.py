@@ -63,7 +63,10 @@ def latency(
     """Model latency per breath: bundles × artefacts × engines × threads × batches, torch eager beside them, and the
     stages of a stream. ``roofline`` is the share of what this machine could do at best."""
     from benchmarks.latency import LatencyOptions, run
+    from edge_sdk.runtime.selection import KINDS
 
+    if unknown := [kind for kind in engine or () if kind not in KINDS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(KINDS)}", param_hint="--engine")
     options = LatencyOptions(
         bundles=tuple(subjects or [bundle]),
         artefacts=tuple(artefact or ()),

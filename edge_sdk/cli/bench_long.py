@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edge_sdk.cli._bench_show import INTERRUPTED, BundleArgument, OutOption, QuickOption, command_line, show, tell
+from edge_sdk.cli._bench_show import BundleArgument, OutOption, QuickOption, show, tell
 from edge_sdk.cli._common import BundleOption, JsonOption, emit_json
 
 _QUICK_SOAK_S = 3.0
@@ -85,10 +84,12 @@ def soak(
         deadline_ms=deadline,
         interval_s=interval,
     )
-    rows = _growing(run(options, tell(json_)), out)
-    if not json_:  # hundreds of intervals are for files and plots
-        rows = (r for r in rows if (r.get("subject") or {}).get("part") != "interval")
-    show(rows, "Soak", SOAK_COLUMNS, None, json_)
+    show(run(options, tell(json_)), "Soak", SOAK_COLUMNS, out, json_, in_table=_no_interval)
+
+
+def _no_interval(row: dict[str, Any]) -> bool:
+    """Hundreds of intervals are for files and plots."""
+    return (row.get("subject") or {}).get("part") != "interval"
 
 
 def faults(
@@ -110,7 +111,7 @@ def faults(
     chosen = tuple(only or ())
     name = subject or bundle
     options = FaultOptions.quick(name, chosen) if quick else FaultOptions(bundle=name, fault_s=seconds, only=chosen)
-    show(_growing(run(options, tell(json_)), out), "Faults", FAULT_COLUMNS, None, json_)
+    show(run(options, tell(json_)), "Faults", FAULT_COLUMNS, out, json_)
 
 
 def peers(
@@ -144,7 +145,7 @@ def peers(
         cache=cache,
         only=tuple(only or ()),
     )
-    show(_growing(run(options, tell(json_)), out), "Peers (ratio: ours by theirs)", PEER_COLUMNS, None, json_)
+    show(run(options, tell(json_)), "Peers (ratio: ours by theirs)", PEER_COLUMNS, out, json_)
 
 
 def report(
@@ -187,23 +188,6 @@ def compare(
             emit_json({"benchmark": "compare", **asdict(one)})
         return
     _verdicts(found, *unmatched(first, second))
-
-
-def _growing(rows: Iterable[dict[str, Any]], out: Path | None) -> Iterator[dict[str, Any]]:
-    """The same rows; the file is written anew with each, so that even a kill keeps what was measured."""
-    from benchmarks.rows import write_results
-
-    kept = []
-    try:
-        for row in rows:
-            kept.append(row)
-            if out is not None:
-                write_results(out, command_line(), kept)
-            yield row
-    except KeyboardInterrupt:
-        if out is not None and kept:
-            write_results(out, command_line() + INTERRUPTED, kept)
-        raise
 
 
 def _verdicts(found: list[Any], gone: list[str], new: list[str]) -> None:

@@ -21,7 +21,7 @@ from benchmarks.latency import run as run_latency
 from benchmarks.rows import check_row, read_results
 from benchmarks.sounds import Sound, phantoms
 from benchmarks.stream import StreamOptions
-from edge_sdk.cli import _bench_show, bench_long
+from edge_sdk.cli import _bench_show
 from edge_sdk.cli.bench import app
 from edge_sdk.cli.main import run as stetho
 from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle
@@ -267,13 +267,67 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert "interrupted" in kept.command
 
 
-def test_ctrl_c_of_a_run_whose_file_grows_says_so_too(tmp_path: Path) -> None:
+def test_the_file_grows_with_every_row_and_a_kill_keeps_it(tmp_path: Path) -> None:
+    out = tmp_path / "kept.json"
+    seen: list[int] = []
+
     def rows() -> Iterator[dict[str, Any]]:
         yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
-        raise KeyboardInterrupt
+        seen.append(len(read_results(out).rows))
+        yield {"benchmark": "stream", "subject": {"part": "first"}, "p50_ms": 1.0}
+        seen.append(len(read_results(out).rows))
 
-    out = tmp_path / "kept.json"
-    with pytest.raises(KeyboardInterrupt):
-        list(bench_long._growing(rows(), out))
-    kept = read_results(out)
-    assert len(kept.rows) == 1 and kept.command.endswith("(interrupted)")
+    _bench_show.show(rows(), "title", ("p50_ms",), out, json_=True)
+    assert seen == [1, 2]
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    measured: list[int] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
+        measured.append(1)
+
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        _bench_show.show(rows(), "title", ("p50_ms",), tmp_path / "file" / "kept.json", json_=True)
+    assert measured == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["latency", "--engine", "abacus"], 2, "abacus"),
+        (["latency", "--artefact", "onnx-int3"], 1, "onnx-int3"),
+        (["latency", "BROKEN"], 1, "sha256"),
+        (["stream", "BROKEN"], 1, "sha256"),
+        (["soak", "BROKEN"], 1, "sha256"),
+        (["faults", "BROKEN"], 1, "sha256"),
+        (["peers", "BROKEN"], 1, "sha256"),
+        (["accuracy", "default", "sprsound", "nowhere"], 1, "does not exist"),
+        (["stream", "--root", "nowhere"], 1, "nowhere"),
+        (["stream", "--part", "replay", "--corpus", "sprsound"], 1, "--root"),
+        (["soak", "--root", "nowhere"], 1, "nowhere"),
+        (["stream", "--part", "dance"], 2, "dance"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    broken: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
+) -> None:
+    given = [str(broken) if word == "BROKEN" else word for word in arguments]
+    with pytest.raises(SystemExit) as ended:
+        stetho(["bench", *given, "--quick", "--json"])
+    assert ended.value.code == status
+    error = capfd.readouterr().err
+    assert words in error
+    assert status == 2 or len(error.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default bundle with a byte too many in its int8 artefact."""
+    folder = tmp_path_factory.mktemp("broken") / "bundle"
+    shutil.copytree(DEFAULT_BUNDLE, folder)
+    with (folder / "classifier.int8.onnx").open("ab") as file:
+        file.write(b"x")
+    return folder
