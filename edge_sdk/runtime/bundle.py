@@ -180,11 +180,8 @@ def load_bundle(
     manifest = read_manifest(folder, keys)
     if keys:
         check_version(manifest.name, manifest.version)
-    if manifest.untrained and not allow_untrained:
-        raise BundleError(
-            f"{folder} holds untrained weights, made for benchmarks; its answers would mean nothing: "
-            "export a trained checkpoint, or use the default bundle"
-        )
+    if not allow_untrained:
+        _refuse_untrained(folder, manifest)
     found = candidates(
         manifest,
         choose_artefact(folder, manifest, artefact),
@@ -202,11 +199,24 @@ def load_bundle(
     made, entry, attempts = choose(found, prove)
     bundle = Bundle(folder, manifest, entry, made)
     bundle.attempts = attempts
-    if manifest.segmenter.file:
-        require(hash_check(folder, manifest.segmenter.file, manifest.segmenter.sha256 or ""))
-    segmenter = bundle.segmenter
-    if verify and isinstance(segmenter, LearnedFactory):
-        require(segmenter_check(folder, manifest, segmenter))
+    _prove_segmenter(bundle, golden=verify)
     if keys:
         record_version(manifest.name, manifest.version)
     return bundle
+
+
+def _refuse_untrained(folder: Path, manifest: Manifest) -> None:
+    if manifest.untrained:
+        raise BundleError(
+            f"{folder} holds untrained weights, made for benchmarks; its answers would mean nothing: "
+            "export a trained checkpoint, or use the default bundle"
+        )
+
+
+def _prove_segmenter(bundle: Bundle, *, golden: bool) -> None:
+    entry = bundle.manifest.segmenter
+    if entry.file:
+        require(hash_check(bundle.path, entry.file, entry.sha256 or ""))
+    segmenter = bundle.segmenter
+    if golden and isinstance(segmenter, LearnedFactory):
+        require(segmenter_check(bundle.path, bundle.manifest, segmenter))
