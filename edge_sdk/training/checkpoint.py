@@ -20,6 +20,10 @@ from edge_sdk.training.storage import save_atomically
 
 FORMAT = "stethoscope-edge-sdk checkpoint"
 SCHEMA = 1
+_KINDS = {
+    "model": str, "size": str, "recipe": dict, "front_end": dict, "labels": list, "decoder": str, "bias": list,
+    "state_dict": dict, "metrics": dict, "provenance": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,16 +128,16 @@ def load_checkpoint(path: Path, *, model: str | None = None) -> Checkpoint:
         raise CheckpointError(f"{path} is not a readable checkpoint; train again or copy the file anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by 'stetho train'; give a checkpoint of this SDK")
-    if content.get("schema", 0) > SCHEMA:
-        raise CheckpointError(
-            f"{path} was made by a newer SDK (schema {content['schema']}, this SDK reads {SCHEMA}); upgrade"
-        )
+    _check_schema(path, content.get("schema"))
     if model is not None and content.get("model") != model:
         raise CheckpointError(
             f"{path} is a checkpoint of model {content.get('model')!r}, not {model!r}; "
             f"use --set model.name={content.get('model')} or give a checkpoint of {model!r}"
         )
     try:
+        for name, kind in _KINDS.items():
+            if not isinstance(content[name], kind) or (name == "labels" and not content[name]):
+                raise TypeError(f"{name} is {content[name]!r}")
         return Checkpoint(
             model=content["model"],
             size=content["size"],
@@ -150,6 +154,13 @@ def load_checkpoint(path: Path, *, model: str | None = None) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is incomplete ({error}); train again") from error
+
+
+def _check_schema(path: Path, schema: object) -> None:
+    if not isinstance(schema, int) or schema < 1:
+        raise CheckpointError(f"{path} has schema {schema!r}, which no SDK writes; train again or copy the file anew")
+    if schema > SCHEMA:
+        raise CheckpointError(f"{path} was made by a newer SDK (schema {schema}, this SDK reads {SCHEMA}); upgrade")
 
 
 def _builtin(value: Any) -> Any:

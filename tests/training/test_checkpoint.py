@@ -75,8 +75,14 @@ def test_unusable_files_are_refused_with_the_fix(checkpoint: Checkpoint, tmp_pat
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match=r"newer SDK.*upgrade"):
         load_checkpoint(_edited(checkpoint, path, schema=99))
-    with pytest.raises(CheckpointError, match=r"incomplete.*labels"):
-        load_checkpoint(_edited(checkpoint, path, labels=...))
+    for schema in (0, "two", None, ...):
+        with pytest.raises(CheckpointError, match=r"has schema .*, which no SDK writes"):
+            load_checkpoint(_edited(checkpoint, path, schema=schema))
+    for name, wrong in {"labels": ..., "recipe": 3, "size": None, "state_dict": []}.items():
+        with pytest.raises(CheckpointError, match=rf"incomplete.*{name}"):
+            load_checkpoint(_edited(checkpoint, path, **{name: wrong}))
+    with pytest.raises(CheckpointError, match=r"incomplete \(labels is \[\]\)"):
+        load_checkpoint(_edited(checkpoint, path, labels=[]))
 
 
 def test_checkpoint_of_another_model_is_refused_with_the_fix(checkpoint: Checkpoint, tmp_path: Path) -> None:
