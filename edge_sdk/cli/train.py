@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from edge_sdk.training.run import RunOptions
     from edge_sdk.training.sweep import PlannedRun
 
-_FIGURES = ("n", "score", "sensitivity", "specificity", "score_2class", "auroc", "ece")
+_FIGURES = (
+    "n", "score", "sensitivity", "specificity", "score_2class", "auroc", "ece",
+    "n_true", "n_predicted", "event_f1", "event_f1_iou70", "detection_delay_p95_s", "revision_rate", "rate_mae_bpm",
+)  # fmt: skip
 
 
 def train(
@@ -201,19 +204,19 @@ def _show(result: dict[str, Any], folds: int) -> None:
 
     console = Console()
     figures = result["metrics"] if folds else result
-    if "score" not in figures:
+    if not set(_FIGURES) & set(figures):
         console.print("no validation cycles: nothing measured")
     for name in _FIGURES:
         if figures.get(name) is not None:
             interval = figures.get(f"{name}_ci")
             span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             value = figures[name]
-            console.print(f"{name:>14} {value:.3f}{span}" if isinstance(value, float) else f"{name:>14} {value}")
+            console.print(f"{name:>21} {value:.3f}{span}" if isinstance(value, float) else f"{name:>21} {value}")
     if folds:
         decision = result["decision"]
-        console.print(f"{'decision':>14} temperature {decision['temperature']}, bias {decision['bias']}")
+        console.print(f"{'decision':>21} temperature {decision['temperature']}, bias {decision['bias']}")
     else:
-        console.print(f"{'checkpoint':>14} {result['checkpoint']}")
+        console.print(f"{'checkpoint':>21} {result['checkpoint']}")
 
 
 def _show_runs(rows: list[dict[str, Any]]) -> None:

@@ -147,12 +147,12 @@ def test_outputs_are_compared_with_the_moment_they_speak_of(delay: int) -> None:
     assert torch.equal(kept_said, kept_told) and kept_said.shape[1] == 10 - abs(delay)
 
 
-def _recipe(*overrides: str) -> Recipe:
+def tiny_recipe(*overrides: str) -> Recipe:
     return load_recipe("segmenter", size="tiny", overrides=["heart_corpus=null", *overrides])
 
 
 def test_perfect_answers_cost_less_than_shifted_ones() -> None:
-    task = SegmentTask(_recipe(), _data())
+    task = SegmentTask(tiny_recipe(), _data())
     batch = task.batch(np.random.default_rng(0), Randomness(torch.Generator().manual_seed(0)), 2)
     delay = 11
 
@@ -176,7 +176,7 @@ def test_held_out_patients_are_a_repeatable_share() -> None:
         held_out_patients(["a"], 0.5, 0)
 
 
-def _write_corpus(root: Path) -> None:
+def write_corpus(root: Path) -> None:
     """Six children in the layout of SPRSound: simulated breathing at 8 kHz with its annotation."""
     for folder in ("train_json", "train_wav"):
         (root / folder).mkdir(parents=True)
@@ -198,10 +198,10 @@ def _write_corpus(root: Path) -> None:
 
 
 def test_tiny_run_writes_a_checkpoint_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    _write_corpus(tmp_path / "corpus")
+    write_corpus(tmp_path / "corpus")
 
     def run(out: str, epochs_seen: int | None = None) -> dict[str, object]:
-        recipe = _recipe("segment.clip_corpus=null", "fit.validation_share=0.2", "segment.window_s=4.0")
+        recipe = tiny_recipe("segment.clip_corpus=null", "fit.validation_share=0.2", "segment.window_s=4.0")
         options = RunOptions(
             "sprsound", tmp_path / "corpus", tmp_path / out, cache=tmp_path / "cache", logs=(), resamples=0
         )

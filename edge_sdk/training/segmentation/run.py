@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -14,7 +16,7 @@ from edge_sdk.metrics.bootstrap import RESAMPLES
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import PHASES, Segmenter
 from edge_sdk.training.audio_bank import Progress
-from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
+from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edge_sdk.training.fit import STATE_FILE, Step, Trainer
 from edge_sdk.training.loggers import RunLogs, flat
 from edge_sdk.training.provenance import git_commit, sdk_version
@@ -30,6 +32,8 @@ from edge_sdk.training.segmentation.task import (
     decoder_params,
     segment_section,
 )
+from edge_sdk.training.segmentation.teaching import Teachers, teacher_paths
+from edge_sdk.training.segmentation.tuning import search_decoder
 
 LABELS = ("activity", "onset", *PHASES)
 """Rows of the network's output, as the checkpoint names them."""
@@ -69,15 +73,15 @@ def train_segmenter(
     held = held_out_patients(data.patients, recipe.fit.validation_share, options.seed)
     kept = data.of_patients(set(data.patients) - held)
     validation = [recording for recording in data.recordings if recording.patient in held]
-    trainer = Trainer(
-        recipe.fit, recipe.optimiser, SegmentTask(recipe, kept, validation, options.seed), options.seed,
-        device=options.device,
-    )  # fmt: skip
+    task = SegmentTask(recipe, kept, validation, options.seed, load_teachers(recipe))
+    trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed, device=options.device)
     model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
     assert isinstance(model, Segmenter)
     metrics: dict[str, Any] = {"split": options.val_split, "seed": options.seed, "losses": trainer.losses}
     if trainer.validation:
         metrics |= {"validation": trainer.validation, "best_epoch": trainer.best_epoch}
+    if settings.search and validation:
+        recipe, metrics["decoder_search"] = tuned(model, recipe, validation, options.seed)
     if reported.cycles and options.val_split != options.train_split:
         found = breathing_of(reported, recipe.spec, settings, cache=options.cache)
         metrics |= segment_report(model, recipe, found, resamples=options.resamples)
@@ -85,6 +89,34 @@ def train_segmenter(
         metrics["phase_accuracy"] = phase_accuracy(model, data.held_clips)
     logs.finish(metrics)
     return _write(recipe, options, model, metrics, kept)
+
+
+def tuned(
+    model: Segmenter, recipe: Recipe, recordings: Sequence[Breathing], seed: int
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with the decoder that suits the network best on these recordings, and figures of the search."""
+    settings = segment_section(recipe)
+    params, figures = search_decoder(
+        listen(model, recordings), model.delay, recipe.spec, decoder_params(recipe),
+        evaluations=settings.search, seed=seed,
+    )  # fmt: skip
+    decoder = msgspec.structs.replace(settings, decoder=asdict(params))
+    return msgspec.structs.replace(recipe, segment=decoder), {"evaluations": settings.search, **figures}
+
+
+def load_teachers(recipe: Recipe) -> Teachers | None:
+    """Those of ``segment.teachers``; None where the recipe names none.
+
+    Raises
+    ------
+    RecipeError, CheckpointError
+        A file that is not there, that holds no segmenter, or one of another front end.
+    """
+    settings = segment_section(recipe)
+    if not settings.teachers:
+        return None
+    models = [load_segmenter(load_checkpoint(path))[0] for path in teacher_paths(settings.teachers)]
+    return Teachers(models, recipe.spec, settings.teacher_weight)
 
 
 def _side(corpus: Corpus, split: str) -> Corpus:

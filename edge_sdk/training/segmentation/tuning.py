@@ -1,0 +1,121 @@
+"""Search of the decoder's settings on held-out patients: event F1 within bounds on delay and revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.metrics.events import event_report
+from edge_sdk.runtime.phase_decoder import DecoderParams
+from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.segmentation.decode import Heard, emit
+
+_BROOD = 8  # candidates between two moves of the centre
+_PARENTS = 6  # whose mean is the centre: one lucky candidate must not decide
+_WIDTH, _WIDER, _NARROWER = 0.5, 1.05, 0.93
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the shipped decoder promises; beyond them F1 is paid with."""
+
+    delay_p95_s: float = 0.58  # onset to announcement
+    revision_rate: float = 0.09
+    onset_error_p50_s: float = 0.058
+
+
+_PRICES = {"delay_p95_s": 0.5, "revision_rate": 0.8, "onset_error_p50_s": 0.2}  # of F1, for each unit beyond a bound
+_FIGURES = {name: f"detection_{name}" if name.startswith("delay") else name for name in _PRICES}
+
+_FACTORS = (  # settings that are moved by factors, exp(0.25) a step
+    "activity_weight", "onset_weight", "odds_cap", "shortest_s", "typical_s", "spread", "duration_weight",
+    "final_lag_s", "announce_margin", "announce_s", "withdraw_margin",
+)  # fmt: skip
+_STEPS = {"activity_bias": 0.3, "onset_bias": 0.3, "onset_cost": 0.4, "least_confidence": 0.05}
+_KNOBS = (*_FACTORS, *_STEPS)
+
+
+def search_decoder(
+    heard: Sequence[Heard],
+    delay: int,
+    spec: FrontEndSpec,
+    start: DecoderParams,
+    *,
+    evaluations: int,
+    seed: int = 0,
+    bounds: Bounds | None = None,
+) -> tuple[DecoderParams, dict[str, Any]]:
+    """Evolve settings from ``start``; a pure function of its arguments.
+
+    Parameters
+    ----------
+    heard
+        What the network said of recordings of patients it did not learn from; those without truth are left out.
+    delay
+        Frames by which it lags.
+    spec
+        Of its frames.
+    start
+        Where the search begins, and what is kept where nothing better is found.
+    evaluations
+        Candidates that are tried.
+    seed
+        Of the candidates.
+    bounds
+        Promises that are to be kept.
+
+    Returns
+    -------
+    params, figures
+        The settings, and ``{"start": …, "found": …}``: event F1, merit and the bounded figures of both.
+    """
+    told = [h for h in heard if len(h.truth_s)]
+    bounds = bounds or Bounds()
+    random = np.random.default_rng([seed, 23])
+
+    def judge(params: DecoderParams) -> dict[str, float]:
+        report = event_report([emit(h, delay, spec, params) for h in told], resamples=0)
+        return _figures(report, bounds)
+
+    first = judge(start)
+    tried = [(first["merit"], np.zeros(len(_KNOBS)))]
+    width = _WIDTH
+    for begin in range(0, evaluations - 1, _BROOD):
+        centre, best = _centre(tried), max(merit for merit, _ in tried)
+        for _ in range(min(_BROOD, evaluations - 1 - begin)):
+            place = centre + width * random.standard_normal(len(_KNOBS))
+            tried.append((judge(_moved(start, place))["merit"], place))
+        width *= _WIDER if max(merit for merit, _ in tried) > best else _NARROWER
+    found = _moved(start, _centre(tried)) if evaluations > 1 else start
+    last = judge(found)
+    if last["merit"] < first["merit"]:
+        found, last = start, first
+    return found, {"start": first, "found": last}
+
+
+def _centre(tried: Sequence[tuple[float, npt.NDArray[np.float64]]]) -> npt.NDArray[np.float64]:
+    best = sorted(tried, key=lambda row: -row[0])[:_PARENTS]
+    return np.asarray(np.mean([place for _, place in best], axis=0))
+
+
+def _moved(start: DecoderParams, place: npt.NDArray[np.float64]) -> DecoderParams:
+    values = asdict(start)
+    for name, by in zip(_KNOBS, place.tolist(), strict=True):
+        values[name] = values[name] * float(np.exp(0.25 * by)) if name in _FACTORS else values[name] + _STEPS[name] * by
+    shortest = min(max(values["shortest_s"], 0.1), 1.0)
+    return replace(
+        DecoderParams(**{name: round(value, 3) for name, value in values.items()}),
+        shortest_s=round(shortest, 3),
+        least_confidence=round(min(max(values["least_confidence"], 0.0), 0.9), 3),
+    )
+
+
+def _figures(report: dict[str, Any], bounds: Bounds) -> dict[str, float]:
+    figures = {name: float(report[key] or 0.0) for name, key in _FIGURES.items()}
+    beyond = sum(price * max(0.0, figures[name] - getattr(bounds, name)) for name, price in _PRICES.items())
+    event_f1 = float(report["event_f1"])
+    return {"event_f1": event_f1, "merit": event_f1 - beyond, **figures}

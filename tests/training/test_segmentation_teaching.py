@@ -1,0 +1,110 @@
+"""The segmenter learns from segmenters, and its decoder is searched for on held-out patients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edge_sdk.errors import RecipeError
+from edge_sdk.models.segmenter import Segmenter
+from edge_sdk.runtime.phase_decoder import DecoderParams
+from edge_sdk.training.checkpoint import load_checkpoint
+from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.run import RunOptions
+from edge_sdk.training.segmentation.decode import Heard
+from edge_sdk.training.segmentation.run import train_segmenter
+from edge_sdk.training.segmentation.task import decoder_params
+from edge_sdk.training.segmentation.teaching import Teachers, teacher_paths
+from edge_sdk.training.segmentation.tuning import Bounds, search_decoder
+from tests.training.test_segmentation import SPEC, tiny_recipe, write_corpus
+
+
+def _trained(folder: Path, *overrides: str) -> dict[str, Any]:
+    """A tiny run on the corpus of six children in ``folder``."""
+    if not (folder / "corpus").is_dir():
+        write_corpus(folder / "corpus")
+    small = ("segment.clip_corpus=null", "fit.validation_share=0.2", "segment.window_s=4.0", "fit.epochs=1")
+    options = RunOptions(
+        "sprsound", folder / "corpus", folder / f"run{len(list(folder.iterdir()))}", cache=folder / "cache", logs=(),
+        resamples=0,
+    )  # fmt: skip
+    return train_segmenter(tiny_recipe(*small, *overrides), options)
+
+
+@pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.5])
+def test_a_teacher_is_asked_about_the_frame_that_it_speaks_of(look_ahead_s: float) -> None:
+    """Column t of a network that lags by d speaks of frame t - d, so of frame f in column f + d."""
+    torch.manual_seed(1)
+    model = Segmenter(front_end=SPEC, size="tiny", look_ahead_s=look_ahead_s).eval()
+    features = 2.0 * torch.randn(2, SPEC.mel_bins, 60)
+    annotated = torch.zeros(2, 60)
+    activity, onset = Teachers([model], SPEC, 1.0).soften(features, annotated, annotated)
+    said = torch.sigmoid(model(features)[0].activity)
+    first, last = max(0, -model.delay), 60 - max(0, model.delay)
+    torch.testing.assert_close(activity[:, first:last], said[:, first + model.delay : last + model.delay])
+    assert activity.shape == onset.shape == (2, 60) and bool(torch.isfinite(activity).all())
+
+
+def test_teachers_answers_are_averaged_and_mixed_with_the_annotation() -> None:
+    torch.manual_seed(1)
+    models = [Segmenter(front_end=SPEC, size="tiny", look_ahead_s=s) for s in (0.1, 0.25)]
+    features, annotated = torch.randn(1, SPEC.mel_bins, 40), torch.ones(1, 40)
+    alone = [Teachers([m], SPEC, 1.0).soften(features, annotated, annotated)[0] for m in models]
+    both = Teachers(models, SPEC, 0.5).soften(features, annotated, annotated)[0]
+    torch.testing.assert_close(both, 0.5 + 0.25 * (alone[0] + alone[1]))
+    assert torch.equal(Teachers(models, SPEC, 0.0).soften(features, annotated, annotated)[0], annotated)
+
+
+def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    model = Segmenter(front_end=SPEC, size="tiny")
+    with pytest.raises(RecipeError, match="another front end"):
+        Teachers([model], replace(SPEC, mel_bins=8), 0.5)
+    with pytest.raises(RecipeError, match="between 0 and 1"):
+        Teachers([model], SPEC, 1.5)
+    with pytest.raises(RecipeError, match="no checkpoint"):
+        teacher_paths([str(tmp_path / "absent.pt")])
+
+
+def test_a_run_learns_from_the_run_before(tmp_path: Path) -> None:
+    plain = _trained(tmp_path)
+    taught = _trained(tmp_path, f"segment.teachers=[{Path(plain['checkpoint']).parent}]")
+    states = [load_checkpoint(Path(result["checkpoint"])).state for result in (plain, taught)]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_search_keeps_its_promises_and_ships_what_it_found(tmp_path: Path) -> None:
+    result = _trained(tmp_path, "segment.search=10")
+    search = result["decoder_search"]
+    assert search["found"]["merit"] >= search["start"]["merit"] and search["evaluations"] == 10
+    recipe = Recipe.from_dict(load_checkpoint(Path(result["checkpoint"])).recipe)
+    assert decoder_params(recipe) != decoder_params(tiny_recipe()) or search["found"] == search["start"]
+
+
+def test_the_search_hears_what_the_network_says_softly() -> None:
+    """Breaths of which the network is rarely sure: the decoder that expects certainty misses most of them."""
+    heard = [_told_softly(f"p{k}", np.random.default_rng(k)) for k in range(3)]
+    deaf = DecoderParams(activity_bias=1.0, onset_weight=0.1)
+    anything = Bounds(delay_p95_s=9.0, revision_rate=1.0, onset_error_p50_s=9.0)
+    found, figures = search_decoder(heard, 0, SPEC, deaf, evaluations=49, bounds=anything)
+    assert figures["found"]["event_f1"] > figures["start"]["event_f1"] + 0.1
+    again, _ = search_decoder(heard, 0, SPEC, deaf, evaluations=49, bounds=anything)
+    assert found == again
+
+
+def _told_softly(name: str, random: np.random.Generator) -> Heard:
+    """20 s of breaths, each as likely to the network as chance has it, and more so than the pauses."""
+    frames, hop_s = 1000, SPEC.hop_samples / SPEC.rate_hz
+    starts = np.arange(1.0, 18.0, 2.4) + random.uniform(-0.2, 0.2, 8)
+    truth = np.stack((starts, starts + random.uniform(1.2, 1.8, 8)), axis=1)
+    centre = (np.arange(frames) + 0.5) * hop_s
+    activity, onset = np.full(frames, 0.1), np.full(frames, 0.02)
+    for (begin, end), likely in zip(truth, random.uniform(0.3, 0.9, 8), strict=True):
+        activity[(centre >= begin) & (centre < end)] = likely
+        onset[np.abs(centre - begin) < 0.05] = 0.5
+    phase = np.full((3, frames), 1 / 3)
+    return Heard(name, name, frames * SPEC.hop_samples, truth, activity, onset, phase, frames)
