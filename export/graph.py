@@ -173,17 +173,23 @@ def _export(
         shapes = (shapes[0], shapes[1:])
     with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program: Any = torch.onnx.export(
-            module,
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program: Any = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # its exceptions share no base class, and it wraps Ctrl-C in them
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ExportError(f"torch {torch.__version__} cannot export {type(module).__name__}: {first}") from error
     buffer = io.BytesIO()
     program.save(buffer)
     model = strip_initializer_info(onnx.load_from_string(buffer.getvalue()))
@@ -195,6 +201,14 @@ def _export(
     _drop_exporter_notes(model)
     _fusable_gelu(model)
     return model
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _fusable_gelu(model: onnx.ModelProto) -> None:

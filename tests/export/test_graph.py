@@ -118,3 +118,28 @@ def test_an_unknown_format_names_the_known_ones() -> None:
         parse_formats("onnx-fp33")
     assert [f.name for f in parse_formats("onnx-int8-cpu, onnx-fp32,onnx-fp32")] == ["onnx-int8-cpu", "onnx-fp32"]
     assert all(f.name == name for name, f in FORMATS.items())
+
+
+class _Refuses(torch.nn.Module):
+    """Fails while it is traced."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        try:
+            raise self.error("no\nmore")
+        except BaseException:
+            raise RuntimeError("the exporter wraps everything\nin many lines") from None
+
+
+def test_what_torch_cannot_export_is_one_line() -> None:
+    with pytest.raises(ExportError, match=r"^torch \S+ cannot export _Refuses: .+$") as caught:
+        export_network(_Refuses(ValueError), SPEC)
+    assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_that_the_exporter_wraps_is_still_ctrl_c() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        export_network(_Refuses(KeyboardInterrupt), SPEC)
