@@ -23,7 +23,8 @@ from edge_sdk.files import whole_file
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models import count_parameters
 from edge_sdk.training.checkpoint import load_checkpoint
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.loggers import flat
+from edge_sdk.training.recipe import Recipe, load_recipe
 from edge_sdk.training.run import CHECKPOINT_FILE
 from edge_sdk.training.segmentation.data import Breathing, breathing_of
 from edge_sdk.training.segmentation.decode import emit, listen
@@ -31,11 +32,13 @@ from edge_sdk.training.segmentation.run import load_segmenter
 from edge_sdk.training.segmentation.task import decoder_params, segment_section
 
 COLUMNS = (
-    "look_ahead_s", "teachers", "event_f1", "event_f1_ci", "event_f1_iou70", "event_f1_ignoring_gaps",
+    "look_ahead_s", "event_f1", "event_f1_ci", "event_f1_iou70", "event_f1_ignoring_gaps",
     "onset_error_p50_s", "detection_delay_p50_s", "detection_delay_p95_s", "revision_rate", "rate_mae_bpm",
     "phase_accuracy",
 )  # fmt: skip
 _MORE = ("n_true", "n_predicted", "recordings", "patients")
+_DECODER = "segment.decoder."
+_WORDS = ("title", "development", "protocol", "paper")  # of a recipe that shape no weight
 _RESEARCH_USE = "For research use only. Not a medical device."
 
 
@@ -47,7 +50,7 @@ def score(run: Path, recordings: Sequence[Breathing], resamples: int) -> Row:
     scored = [emit(heard, model.delay, recipe.spec, params) for heard in listen(model, recordings)]
     report = event_report(scored, resamples=resamples)
     phases = checkpoint.metrics.get("phase_accuracy") or {}
-    found = {**report, "teachers": len(segment_section(recipe).teachers), "phase_accuracy": phases.get("clip")}
+    found = {**report, "phase_accuracy": phases.get("clip")}
     return {
         "benchmark": "look-ahead",
         "subject": {"model": f"segmenter {run.name}"},
@@ -59,16 +62,18 @@ def score(run: Path, recordings: Sequence[Breathing], resamples: int) -> Row:
 
 
 def _command(recipe: Recipe) -> str:
-    settings = segment_section(recipe)
-    parts = [
-        f"stetho train segmenter --corpus sprsound --root ROOT --out RUN "
-        f"--set model.options.look_ahead_s={recipe.model.options['look_ahead_s']}"
+    """How to train it again: every setting in which it differs from the packaged recipe."""
+    packaged, own = (flat(r.to_dict()) for r in (load_recipe(recipe.name, size=recipe.model.size), recipe))
+    parts = [f"stetho train {recipe.name} --corpus sprsound --root ROOT --out RUN"]
+    parts += [
+        f"--set {key}={value}"
+        for key, value in own.items()
+        if packaged.get(key) != value and not key.startswith(_DECODER) and key not in _WORDS
     ]
-    if settings.search:
-        parts.append(f"--set segment.search={settings.search}")
-    if settings.teachers:
-        names = ",".join(Path(name).name or name for name in settings.teachers)
-        parts.append(f"--set segment.teachers=[{names}] --set segment.teacher_weight={settings.teacher_weight}")
+    decoders = [{k: v for k, v in r.items() if k.startswith(_DECODER)} for r in (packaged, own)]
+    if decoders[0] != decoders[1]:
+        values = ", ".join(f"{key.removeprefix(_DECODER)}: {value}" for key, value in decoders[1].items())
+        parts.append(f"--set 'segment.decoder={{{values}}}'")
     return " ".join(parts)
 
 
@@ -90,27 +95,20 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from edge_sdk.training.figures.sheet import COLOURS, sheet
 
     figure, axes = sheet(1, 2, 9.0, 3.6)
-    groups = {"annotation alone": [r for r in rows if not r["teachers"]], "taught": [r for r in rows if r["teachers"]]}
-    for colour, (name, group) in zip(COLOURS, groups.items(), strict=False):
-        if not group:
-            continue
-        at = [row["look_ahead_s"] for row in group]
-        f1 = [row["event_f1"] for row in group]
-        ends = [row["event_f1_ci"] or (value, value) for row, value in zip(group, f1, strict=True)]
-        bars = [
-            [v - low for v, (low, _) in zip(f1, ends, strict=True)],
-            [h - v for v, (_, h) in zip(f1, ends, strict=True)],
-        ]
-        axes[0, 0].errorbar(at, f1, yerr=bars, marker="o", capsize=3, color=colour, label=name)
-        for share, line in (("p50", "-"), ("p95", "--")):
-            delay = [row[f"detection_delay_{share}_s"] for row in group]
-            axes[0, 1].plot(at, delay, line, marker="o", color=colour, label=f"{share.upper()}, {name}")
+    at = [row["look_ahead_s"] for row in rows]
+    f1 = [row["event_f1"] for row in rows]
+    ends = [row["event_f1_ci"] or (row["event_f1"], row["event_f1"]) for row in rows]
+    bars = [[abs(value - end[side]) for value, end in zip(f1, ends, strict=True)] for side in (0, 1)]
+    axes[0, 0].errorbar(at, f1, yerr=bars, marker="o", capsize=3, color=COLOURS[0])
+    for share, line in (("p50", "-"), ("p95", "--")):
+        delay = [row[f"detection_delay_{share}_s"] for row in rows]
+        axes[0, 1].plot(at, delay, line, marker="o", color=COLOURS[1], label=share.upper())
+    axes[0, 1].legend(fontsize=8, frameon=False)
     axes[0, 0].set_ylabel("event F1, IoU ≥ 0.5")
     axes[0, 1].set_ylabel("onset to announcement, s")
     axis: Any
     for axis in axes.flat:
         axis.set_xlabel("look-ahead, s")
-        axis.legend(fontsize=8, frameon=False)
     first = rows[0]
     figure.supxlabel(
         f"{first['n_true']} annotated breaths of {first['patients']} patients; bars: 95 % patient bootstrap. "
@@ -134,9 +132,7 @@ def main(
     recipe = load_segmenter(load_checkpoint(runs[0] / CHECKPOINT_FILE))[1]
     found = breathing_of(load_corpus(corpus, root, split=split), recipe.spec, segment_section(recipe))
     annotated = [recording for recording in found if len(recording.piece.truth.cycles)]
-    rows = sorted(
-        (score(run, annotated, bootstrap) for run in runs), key=lambda row: (row["look_ahead_s"], row["teachers"])
-    )
+    rows = sorted((score(run, annotated, bootstrap) for run in runs), key=lambda row: float(row["look_ahead_s"]))
     for row in rows:
         typer.echo(json.dumps(row))
     if out is not None:

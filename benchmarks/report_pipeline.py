@@ -60,17 +60,20 @@ def look_ahead(kept: Kept) -> Section:
         key=lambda r: float(r["look_ahead_s"]),
     )
     scored = [r for r in rows if number(r.get("event_f1")) is not None]
-    groups = {name: [r for r in scored if _taught(r) == name] for name in dict.fromkeys(map(_taught, scored))}
-    by_look = [_f1_series(name, of_group, "look_ahead_s", named=False) for name, of_group in groups.items()]
-    by_delay = [
-        _f1_series(f"{what}{', ' if name else ''}{name}", told, f"detection_delay_p{percent}_s", named=True)
-        for percent, what in ((50, "median delay"), (95, "P95 of the delay"))
-        for name, of_group in groups.items()
-        if (told := [r for r in of_group if number(r.get(f"detection_delay_p{percent}_s")) is not None])
-    ]
     plots = []
-    if by_look:
-        plots.append(plot(by_look, Axes("look-ahead, s", _F1, x_from=0.0)))
+    if scored:
+        by_look = Series(
+            "", [(r["look_ahead_s"], r["event_f1"]) for r in scored], intervals=[r.get("event_f1_ci") for r in scored]
+        )
+        plots.append(plot([by_look], Axes("look-ahead, s", _F1, x_from=0.0)))
+    by_delay = []
+    for percent, name in ((50, "median delay"), (95, "P95 of the delay")):
+        told = [r for r in scored if number(r.get(f"detection_delay_p{percent}_s")) is not None]
+        if told:
+            points = [(float(r[f"detection_delay_p{percent}_s"]), float(r["event_f1"])) for r in told]
+            labels = [f"{r['look_ahead_s']:.2g} s" for r in told]
+            bars = [r.get("event_f1_ci") for r in told]
+            by_delay.append(Series(name, points, labels, intervals=bars))
     if by_delay:
         plots.append(plot(by_delay, Axes("detection delay, s (points named by their look-ahead)", _F1, x_from=0.0)))
     return section(
@@ -78,26 +81,11 @@ def look_ahead(kept: Kept) -> Section:
         "Sound beyond a moment that must have been heard before the segmenter speaks of it, against what is found and "
         "when it is announced. Bars are 95 % patient bootstrap.",
         rows,
-        "corpus split teachers event_f1 event_f1_ci event_f1_iou70 detection_delay_p50_s detection_delay_p95_s "
+        "corpus split event_f1 event_f1_ci event_f1_iou70 detection_delay_p50_s detection_delay_p95_s "
         "onset_error_p50_s revision_rate rate_mae_bpm n_true",
         COMMANDS["look-ahead"],
         plots=plots,
         name=lambda r: f"look-ahead {float(r['look_ahead_s']):.3g} s",
-    )
-
-
-def _taught(row: Row) -> str:
-    """Segmenters that learnt from others are another curve."""
-    count = row.get("teachers")
-    return f"{count} teachers" if count else "without teachers" if count == 0 else ""
-
-
-def _f1_series(name: str, rows: Sequence[Row], figure: str, *, named: bool) -> Series:
-    return Series(
-        name,
-        [(float(r[figure]), float(r["event_f1"])) for r in rows],
-        [f"{float(r['look_ahead_s']):.2g} s" for r in rows] if named else (),
-        intervals=[r.get("event_f1_ci") for r in rows],
     )
 
 

@@ -13,7 +13,7 @@ COMMANDS = {
     "latency": "stetho bench latency --out benchmarks/results/latency.json",
     "accuracy": "stetho bench accuracy default sprsound $STETHO_DATA/sprsound --out benchmarks/results/accuracy.json",
     "stream": "stetho bench stream --root $STETHO_DATA/sprsound --out benchmarks/results/stream.json",
-    "look-ahead": "python -m benchmarks.look_ahead RUN... --root ROOT --out benchmarks/results/look_ahead.json",
+    "look-ahead": "stetho segment-eval BUNDLE sprsound $STETHO_DATA/sprsound --split val --json",
     "screening": "python -m benchmarks.screening $STETHO_DATA/sprsound --out benchmarks/results/screening.json",
     "networks": "python -m benchmarks.training RUN... --root ROOT --out benchmarks/results/training.json",
     "conversion": "stetho export RUN/checkpoint.pt --out OUT --corpus sprsound --root $STETHO_DATA/sprsound --json",

@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 
 from edge_sdk import __version__
-from edge_sdk.errors import BundleError, ExportError
+from edge_sdk.errors import BundleError
 from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, read_manifest, write_bundle
+from edge_sdk.runtime.bundle_files import hash_check, require
 from edge_sdk.runtime.schema import MANIFEST, ArtefactEntry, FeaturesEntry, Golden, Manifest, SegmenterEntry
-from edge_sdk.runtime.segmenters import SEGMENTER_FILE, describe_segmenter
 from edge_sdk.training.checkpoint import Checkpoint
 from export.card import model_card
 from export.golden import golden_clips, golden_file, golden_metadata
 from export.pipeline import RESEARCH_USE, Artefact, Subject, decoder_of, today
 from export.sbom import FILE as SBOM_FILE
 from export.sbom import sbom
+from export.segmenter import SegmenterPart, segmenter_part
 
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -58,15 +59,17 @@ def assemble(
     fixed
         Metadata that was built into the network.
     segmenter
-        Step graph of a learned segmenter. Without one the bundle gets a copy of the default bundle's.
+        Checkpoint or step graph of a learned segmenter. Without one the bundle gets a copy of the default bundle's.
 
     Raises
     ------
     BundleError
         ``out`` exists and is no bundle, or cannot be written.
+    ExportError, CheckpointError
+        The segmenter is not there, or is none.
     """
     schema = Subject(checkpoint, fixed).schema
-    segmenter_entry, segmenter_files = _segmenter(segmenter)
+    part = segmenter_part(segmenter) if segmenter is not None else _default_segmenter()
     verified = [a for a in artefacts if not a.failures]
     chosen = default_format or (min(verified, key=lambda a: len(a.content)) if verified else artefacts[0]).format.name
     clips = golden_clips(checkpoint.front_end)
@@ -87,18 +90,67 @@ def assemble(
         decoder=decoder_of(checkpoint),
         metadata=schema.to_dict() if schema is not None else {},
         artefacts=[_entry(checkpoint, a, default=a.format.name == chosen) for a in artefacts],
-        segmenter=segmenter_entry,
+        segmenter=part.entry,
         golden=Golden(
             file=GOLDEN_FILE,
             sha256=hashlib.sha256(golden).hexdigest(),
             tolerance={a.format.name: a.format.golden_tolerance for a in artefacts},
         ),
         model_card=CARD_FILE,
-        training=_training(checkpoint) | ({"fixed_metadata": dict(fixed)} if fixed else {}),
+        training=_training(checkpoint, fixed, part),
     )
-    files = {a.format.file: a.content for a in artefacts} | segmenter_files
+    files = {a.format.file: a.content for a in artefacts} | _segmenter_files(part)
     files |= {a.format.features_file: a.features for a in artefacts if a.features is not None}
-    files |= {GOLDEN_FILE: golden, CARD_FILE: model_card(msgspec.to_builtins(manifest)).encode()}
+    return _write(manifest, files | {GOLDEN_FILE: golden}, out)
+
+
+def with_segmenter(base: Path, segmenter: Path, out: Path, *, name: str | None = None, version: str) -> Manifest:
+    """Write a bundle with the classifier of another one and a segmenter of its own.
+
+    Parameters
+    ----------
+    base
+        Bundle whose artefacts and golden vector are taken over, byte for byte.
+    segmenter
+        Checkpoint or step graph.
+    out
+        The bundle's directory; may be ``base``.
+    name
+        Of the bundle; that of ``base`` where absent.
+    version
+        Of the bundle.
+
+    Raises
+    ------
+    BundleError
+        ``base`` is damaged, or ``out`` is no bundle or cannot be written.
+    ExportError, CheckpointError
+        The segmenter is not there, or is none.
+    """
+    old = read_manifest(base)
+    part = segmenter_part(segmenter)
+    taken = {a.file: a.sha256 for a in old.artefacts} | {old.golden.file: old.golden.sha256}
+    taken |= {a.features.file: a.features.sha256 for a in old.artefacts if a.features}
+    for file, digest in taken.items():
+        require(hash_check(base, file, digest))
+    manifest = msgspec.structs.replace(
+        old,
+        name=name or old.name,
+        version=version,
+        created=today(),
+        sdk_version=__version__,
+        segmenter=part.entry,
+        files={},
+        model_card=CARD_FILE,
+        training={**{k: v for k, v in old.training.items() if k != "segmenter"}, **_told_of(part)},
+    )
+    files = {file: (base / file).read_bytes() for file in taken} | _segmenter_files(part)
+    return _write(manifest, files, out)
+
+
+def _write(manifest: Manifest, files: dict[str, bytes], out: Path) -> Manifest:
+    """Add model card and bill of materials, and write it all."""
+    files = files | {CARD_FILE: model_card(msgspec.to_builtins(manifest)).encode()}
     files[SBOM_FILE] = sbom(manifest, files)
     told = {name: hashlib.sha256(files[name]).hexdigest() for name in (CARD_FILE, SBOM_FILE)}
     manifest = msgspec.structs.replace(manifest, files=told)
@@ -124,16 +176,23 @@ def require_writable(out: Path) -> None:
         raise BundleError(f"cannot write {out} ({error.strerror}); choose a folder that you may write to") from error
 
 
-def _segmenter(path: Path | None) -> tuple[SegmenterEntry, dict[str, bytes]]:
-    """The manifest's entry and its file: the graph given, else what the default bundle has."""
-    if path is not None:
-        if not path.is_file():
-            raise ExportError(f"segmenter {path} does not exist; give the step graph of a trained segmenter")
-        return describe_segmenter(path), {SEGMENTER_FILE: path.read_bytes()}
-    entry = read_manifest(DEFAULT_BUNDLE).segmenter if (DEFAULT_BUNDLE / MANIFEST).is_file() else SegmenterEntry()
+def _default_segmenter() -> SegmenterPart:
+    """What the default bundle has."""
+    if not (DEFAULT_BUNDLE / MANIFEST).is_file():
+        return SegmenterPart(SegmenterEntry(), b"")
+    manifest = read_manifest(DEFAULT_BUNDLE)
+    entry = manifest.segmenter
     if entry.kind != "learned" or entry.file is None:
-        return SegmenterEntry(), {}
-    return entry, {entry.file: (DEFAULT_BUNDLE / entry.file).read_bytes()}
+        return SegmenterPart(SegmenterEntry(), b"")
+    return SegmenterPart(entry, (DEFAULT_BUNDLE / entry.file).read_bytes(), manifest.training.get("segmenter", {}))
+
+
+def _segmenter_files(part: SegmenterPart) -> dict[str, bytes]:
+    return {} if part.entry.file is None else {part.entry.file: part.content}
+
+
+def _told_of(part: SegmenterPart) -> dict[str, Any]:
+    return {"segmenter": part.training} if part.training else {}
 
 
 def _entry(checkpoint: Checkpoint, artefact: Artefact, *, default: bool) -> ArtefactEntry:
@@ -167,5 +226,6 @@ def _description(checkpoint: Checkpoint) -> str:
     return f"{title} ({checkpoint.model}, size {checkpoint.size}): one breath → {', '.join(checkpoint.labels)}."
 
 
-def _training(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {**checkpoint.provenance, "model": checkpoint.model, "size": checkpoint.size, "recipe": checkpoint.recipe}
+def _training(checkpoint: Checkpoint, fixed: Mapping[str, Any] | None, part: SegmenterPart) -> dict[str, Any]:
+    own = {"model": checkpoint.model, "size": checkpoint.size, "recipe": checkpoint.recipe}
+    return {**checkpoint.provenance, **own, **({"fixed_metadata": dict(fixed)} if fixed else {}), **_told_of(part)}

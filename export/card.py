@@ -20,6 +20,7 @@ def model_card(bundle: Mapping[str, Any]) -> str:
         _accuracy(bundle["artefacts"]),
         _training(bundle["training"]),
         _front_end(bundle),
+        _segmenter(bundle),
         _limits(bundle),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"
@@ -138,7 +139,8 @@ def _training(training: Mapping[str, Any]) -> str:
     lines = ["## Training", ""]
     recipe = training.get("recipe") or {}
     lines += [f"* {key}: {recipe[key]}" for key in ("protocol", "development") if recipe.get(key)]
-    lines += [f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in training.items() if key != "recipe"]
+    own = [key for key in training if key not in ("recipe", "segmenter")]
+    lines += [f"* {key.replace('_', ' ')}: {_plain(training[key])}" for key in own]
     return "\n".join(lines)
 
 
@@ -146,6 +148,48 @@ def _front_end(bundle: Mapping[str, Any]) -> str:
     spec = bundle["artefacts"][0]["front_end"]
     lines = ["## Front end (inside the ONNX graph)", "", "| setting | value |", "|---|---|"]
     return "\n".join([*lines, *(f"| {key} | {value} |" for key, value in spec.items())])
+
+
+_BREATHS = (
+    ("event F1, IoU ≥ 0.5 (95 %, patients)", "event_f1", 3, ""),
+    ("event F1, IoU ≥ 0.7", "event_f1_iou70", 3, ""),
+    ("event F1 without predictions in long unlabelled gaps", "event_f1_ignoring_gaps", 3, ""),
+    ("the same, before the first and after the last annotated breath too", "event_f1_ignoring_gaps_and_ends", 3, ""),
+    ("onset error P50", "onset_error_p50_s", 3, " s"),
+    ("onset to announcement P50, withdrawn ones included", "detection_delay_p50_s", 2, " s"),
+    ("onset to announcement P95, withdrawn ones included", "detection_delay_p95_s", 2, " s"),
+    ("share of announcements withdrawn or moved", "revision_rate", 3, ""),
+    ("respiratory rate, mean absolute error", "rate_mae_bpm", 2, " /min"),
+)
+
+
+def _segmenter(bundle: Mapping[str, Any]) -> str:
+    """The network that finds the breaths, and its figures as it streams."""
+    entry, told = bundle["segmenter"], bundle["training"].get("segmenter") or {}
+    if entry["kind"] != "learned":
+        return ""
+    step = entry["step"]
+    lines = [
+        "## Segmenter",
+        "",
+        f"`{entry['file']}` finds the breaths: a causal network with {step['look_ahead_s']:g} s of look-ahead and an "
+        "online decoder with explicit durations.",
+        "",
+        *(f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in told.items()),
+    ]
+    for split, figures in step["accuracy"].items():
+        lines += [
+            "",
+            f"| {split}, streaming: {figures['recordings']} recordings with {figures['n_true']} annotated breaths of "
+            f"{figures['patients']} patients | value |",
+            "|---|---|",
+            *(
+                f"| {title} | {_with_interval(figures, key, digits)}{unit} |"
+                for title, key, digits, unit in _BREATHS
+                if figures.get(key) is not None
+            ),
+        ]
+    return "\n".join(lines).rstrip()
 
 
 def _limits(bundle: Mapping[str, Any]) -> str:

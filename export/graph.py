@@ -166,11 +166,40 @@ def _align(first: onnx.ModelProto, second: onnx.ModelProto) -> onnx.ModelProto:
 def _export(
     module: nn.Module, example: tuple[Tensor, ...], *, inputs: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    module = module.eval()
     batch = torch.export.Dim("batch", min=1, max=4096)
     shapes: Any = tuple({0: batch} for _ in inputs)
     if isinstance(module, _WithMetadata):  # its second parameter takes all the rest
         shapes = (shapes[0], shapes[1:])
+    return run_exporter(module, example, inputs=inputs, outputs=outputs, dynamic_shapes=shapes)
+
+
+def run_exporter(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic_shapes: Any = None,
+) -> onnx.ModelProto:
+    """Torch's dynamo exporter, quiet, at our opset, with nodes that bear the names of their modules.
+
+    Parameters
+    ----------
+    module
+        Is put into evaluation mode.
+    example
+        Its inputs.
+    inputs, outputs
+        Names in the graph.
+    dynamic_shapes
+        As torch takes them; all sizes are fixed where absent.
+
+    Raises
+    ------
+    ExportError
+        Torch cannot export it, or wrote another opset.
+    """
+    module = module.eval()
     with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         try:
@@ -181,7 +210,7 @@ def _export(
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes=shapes,
+                dynamic_shapes=dynamic_shapes,
                 external_data=False,
                 verbose=False,
             )

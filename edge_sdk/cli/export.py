@@ -51,8 +51,14 @@ def export(
         typer.Option("--fix", metavar="FIELD=VALUE", help="Build metadata into the network (site=Trachea); repeat."),
     ] = None,
     segmenter: Annotated[
-        Path | None, typer.Option("--segmenter", help="Step graph of a learned segmenter; else the default bundle's.")
+        Path | None,
+        typer.Option("--segmenter", help="A segmenter's checkpoint or step graph; else the default bundle's."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="BUNDLE", help="Of a segmenter's checkpoint: whose classifier it goes with."),
+    ] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Of the bundle; the SDK's where absent.")] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="Sign the bundle: private key of 'stetho keys new'.")
     ] = None,
@@ -73,10 +79,15 @@ def export(
             f"{error.name} is not installed; run 'pip install \"stethoscope-edge-sdk[export]\"'"
         ) from error
     order = _Order(
-        model, out, formats, corpus, root, untrained, size, name, features_graph, _fixed(fix), segmenter, sign
+        model, out, formats, corpus, root, untrained, size, name, version, features_graph, _fixed(fix), segmenter, sign
     )
     with _progress(quiet=json_) as progress:
-        manifest, made = _export(order, progress)
+        if not untrained and _is_segmenter(model):
+            manifest, made = _export_segmenter(order, base or "default", progress), list[Path]()
+        elif base is not None:
+            raise ExportError("--base goes with the checkpoint of a segmenter; a classifier brings its own artefacts")
+        else:
+            manifest, made = _export(order, progress)
     _report(manifest, out, made, json_)
 
 
@@ -92,6 +103,7 @@ class _Order:
     untrained: bool
     size: str | None
     name: str | None
+    version: str | None
     features_graph: bool
     fixed: dict[str, str] | None
     segmenter: Path | None
@@ -129,6 +141,7 @@ def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, l
         artefacts,
         order.out,
         name=name,
+        **({} if order.version is None else {"version": order.version}),
         untrained=order.untrained,
         fixed=order.fixed,
         segmenter=order.segmenter,
@@ -142,6 +155,36 @@ def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, l
             module, _, function = row.builder.partition(":")
             made += getattr(import_module(module), function)(order.out, progress)
     return manifest, made
+
+
+def _is_segmenter(path: str) -> bool:
+    return _checkpoint(path).model == "segmenter"
+
+
+def _export_segmenter(order: _Order, base: str, progress: Callable[[str], None]) -> Manifest:
+    """The classifier of ``base`` and the segmenter of the checkpoint, in one bundle."""
+    from edge_sdk import __version__
+    from edge_sdk.errors import ExportError
+    from edge_sdk.runtime.bundle import DEFAULT_BUNDLE
+    from export.assemble import require_writable, with_segmenter
+    from export.trust import require_key, sign_bundle
+
+    if order.formats or order.corpus or order.fixed or order.segmenter or order.features_graph:
+        raise ExportError(
+            "a segmenter is exported as the one step graph it is, with the figures of its run; leave --formats, "
+            "--corpus, --root, --fix, --segmenter and --features-graph out"
+        )
+    require_writable(order.out)
+    if order.sign is not None:
+        require_key(order.sign)
+    progress("exporting the step graph")
+    folder = DEFAULT_BUNDLE if base == "default" else Path(base)
+    manifest = with_segmenter(
+        folder, Path(order.model), order.out, name=order.name, version=order.version or __version__
+    )
+    if order.sign is not None:
+        sign_bundle(order.out, order.sign)
+    return manifest
 
 
 @contextmanager
@@ -180,6 +223,7 @@ def _report(manifest: Manifest, out: Path, made: list[Path], json_: bool) -> Non
     if json_:
         for a in manifest.artefacts:
             emit_json(_row(a, out))
+        emit_json({"type": "segmenter", "bundle": str(out), **_segmenter_row(manifest)})
         for path in made:
             emit_json({"type": "made", "bundle": str(out), "path": str(path)})
         return
@@ -204,8 +248,17 @@ def _report(manifest: Manifest, out: Path, made: list[Path], json_: bool) -> Non
         cells = ["–" if f is None else f"{f:.4g}" for f in figures]
         table.add_row(a.format, f"{a.bytes / 1000:.0f}", "yes" if a.verified else "; ".join(a.failures), *cells)
     Console().print(table)
+    row = _segmenter_row(manifest)
+    measured = "; ".join(f"event F1 {f['event_f1']:.3f} on {split}" for split, f in row["accuracy"].items())
+    typer.echo(f"segmenter: {row['kind']}" + (f", {measured}" if measured else ""))
     for path in made:
         typer.echo(f"→ {path}")
+
+
+def _segmenter_row(manifest: Manifest) -> dict[str, Any]:
+    step = manifest.segmenter.step
+    known = {"look_ahead_s": step.look_ahead_s, "accuracy": step.accuracy} if step else {"accuracy": {}}
+    return {"kind": manifest.segmenter.kind, "sha256": manifest.segmenter.sha256, **known}
 
 
 def _row(artefact: Any, out: Path) -> dict[str, Any]:

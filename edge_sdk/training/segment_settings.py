@@ -40,6 +40,4 @@ class SegmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     rates_bpm: tuple[float, float] = (8.0, 70.0)  # of the patients, uniform in the logarithm
     decoder: dict[str, float] = {}  # settings of the runtime's decoder, tuned on held-out patients
     search: int = 0  # candidates of a search for better ones, on the held-out patients after the last epoch
-    teachers: tuple[str, ...] = ()  # checkpoints or runs of segmenters whose answers are mixed into the targets
-    teacher_weight: float = 0.7  # of their mean answer; the annotation keeps the rest
     extra: tuple[str, ...] = ()  # more corpora with cycles or phases, as NAME=FOLDER (icbhi=..., hf_lung_v1=...)

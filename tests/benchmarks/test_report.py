@@ -145,18 +145,6 @@ def test_every_kind_of_row_is_drawn_as_its_benchmark_writes_it(full: Path, tmp_p
     assert section_of(html, "Archives").count("<circle") == 2
 
 
-def test_segmenters_that_learnt_from_others_are_a_curve_of_their_own(tmp_path: Path) -> None:
-    rows = [
-        {"benchmark": "look-ahead", "look_ahead_s": s, "teachers": t, "event_f1": 0.6 + t / 50 + s / 5,
-         "detection_delay_p50_s": s}
-        for s in (0.1, 0.3) for t in (0, 3)
-    ]  # fmt: skip
-    write_results(tmp_path / "look_ahead.json", "x", [MACHINE, *rows])
-    look = section_of(write_report(tmp_path, tmp_path / "out")[0].read_text(), "Event F1 against look-ahead")
-    assert "without teachers" in look and "3 teachers" in look and "median delay, 3 teachers" in look
-    assert look.count('<path class="line0"') == look.count('<path class="line1"') == 2
-
-
 def _names(svg: str) -> list[tuple[float, float, float]]:
     """Left end, right end and height of every name beside a point."""
     found = []

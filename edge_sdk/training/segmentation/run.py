@@ -16,7 +16,7 @@ from edge_sdk.metrics.bootstrap import RESAMPLES
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import PHASES, Segmenter
 from edge_sdk.training.audio_bank import Progress
-from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.fit import STATE_FILE, Step, Trainer
 from edge_sdk.training.loggers import RunLogs, flat
 from edge_sdk.training.provenance import git_commit, sdk_version
@@ -32,7 +32,6 @@ from edge_sdk.training.segmentation.task import (
     decoder_params,
     segment_section,
 )
-from edge_sdk.training.segmentation.teaching import Teachers, teacher_paths
 from edge_sdk.training.segmentation.tuning import search_decoder
 
 LABELS = ("activity", "onset", *PHASES)
@@ -73,7 +72,7 @@ def train_segmenter(
     held = held_out_patients(data.patients, recipe.fit.validation_share, options.seed)
     kept = data.of_patients(set(data.patients) - held)
     validation = [recording for recording in data.recordings if recording.patient in held]
-    task = SegmentTask(recipe, kept, validation, options.seed, load_teachers(recipe))
+    task = SegmentTask(recipe, kept, validation, options.seed)
     trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed, device=options.device)
     model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
     assert isinstance(model, Segmenter)
@@ -102,21 +101,6 @@ def tuned(
     )  # fmt: skip
     decoder = msgspec.structs.replace(settings, decoder=asdict(params))
     return msgspec.structs.replace(recipe, segment=decoder), {"evaluations": settings.search, **figures}
-
-
-def load_teachers(recipe: Recipe) -> Teachers | None:
-    """Those of ``segment.teachers``; None where the recipe names none.
-
-    Raises
-    ------
-    RecipeError, CheckpointError
-        A file that is not there, that holds no segmenter, or one of another front end.
-    """
-    settings = segment_section(recipe)
-    if not settings.teachers:
-        return None
-    models = [load_segmenter(load_checkpoint(path))[0] for path in teacher_paths(settings.teachers)]
-    return Teachers(models, recipe.spec, settings.teacher_weight)
 
 
 def _side(corpus: Corpus, split: str) -> Corpus:

@@ -21,7 +21,6 @@ from edge_sdk.training.recipe import Recipe
 from edge_sdk.training.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.data import Breathing, SegmentData
 from edge_sdk.training.segmentation.decode import emit, listen
-from edge_sdk.training.segmentation.teaching import Teachers
 from edge_sdk.training.segmentation.windows import WindowSampler
 
 MODEL = "segmenter"
@@ -54,8 +53,6 @@ class SegmentTask:
         Recordings with cycles, of other patients; empty: nothing is validated.
     seed
         Of the simulated patients.
-    teachers
-        Soften the targets; None: the annotation alone is learnt.
 
     Raises
     ------
@@ -63,16 +60,8 @@ class SegmentTask:
         The recipe has no ``segment`` section.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: SegmentData,
-        held_out: Sequence[Breathing] = (),
-        seed: int = 0,
-        teachers: Teachers | None = None,
-    ) -> None:
+    def __init__(self, recipe: Recipe, data: SegmentData, held_out: Sequence[Breathing] = (), seed: int = 0) -> None:
         self.recipe = recipe
-        self._teachers = teachers
         self.settings = segment_section(recipe)
         self._data, self._held_out = data, list(held_out)
         spec = recipe.spec
@@ -97,10 +86,9 @@ class SegmentTask:
             heart = self._sampler.heart(len(loose), numpy_random)
             wave[loose] = self._simulator(wave[loose], noise, heart, random)
         clips, clip_phase = self._clips(numpy_random, random, count)
-        features, activity, onset = self._front_end.log_mel(wave), drawn.activity, drawn.onset
-        if self._teachers is not None:
-            activity, onset = self._teachers.soften(features, activity, onset)
-        return SegmentBatch(features, activity, onset, drawn.phase, drawn.weight, clips, clip_phase)
+        return SegmentBatch(
+            self._front_end.log_mel(wave), drawn.activity, drawn.onset, drawn.phase, drawn.weight, clips, clip_phase
+        )
 
     def loss(self, model: nn.Module, batch: SegmentBatch) -> Tensor:
         assert isinstance(model, Segmenter)

@@ -1,17 +1,12 @@
-"""The segmenter learns from segmenters, and its decoder is searched for on held-out patients."""
+"""The decoder's settings are searched for on patients that the network did not learn from."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import torch
 
-from edge_sdk.errors import RecipeError
-from edge_sdk.models.segmenter import Segmenter
 from edge_sdk.runtime.phase_decoder import DecoderParams
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipe import Recipe
@@ -19,7 +14,6 @@ from edge_sdk.training.run import RunOptions
 from edge_sdk.training.segmentation.decode import Heard
 from edge_sdk.training.segmentation.run import train_segmenter
 from edge_sdk.training.segmentation.task import decoder_params
-from edge_sdk.training.segmentation.teaching import Teachers, teacher_paths
 from edge_sdk.training.segmentation.tuning import Bounds, search_decoder
 from tests.training.test_segmentation import SPEC, tiny_recipe, write_corpus
 
@@ -34,47 +28,6 @@ def _trained(folder: Path, *overrides: str) -> dict[str, Any]:
         resamples=0,
     )  # fmt: skip
     return train_segmenter(tiny_recipe(*small, *overrides), options)
-
-
-@pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.5])
-def test_a_teacher_is_asked_about_the_frame_that_it_speaks_of(look_ahead_s: float) -> None:
-    """Column t of a network that lags by d speaks of frame t - d, so of frame f in column f + d."""
-    torch.manual_seed(1)
-    model = Segmenter(front_end=SPEC, size="tiny", look_ahead_s=look_ahead_s).eval()
-    features = 2.0 * torch.randn(2, SPEC.mel_bins, 60)
-    annotated = torch.zeros(2, 60)
-    activity, onset = Teachers([model], SPEC, 1.0).soften(features, annotated, annotated)
-    said = torch.sigmoid(model(features)[0].activity)
-    first, last = max(0, -model.delay), 60 - max(0, model.delay)
-    torch.testing.assert_close(activity[:, first:last], said[:, first + model.delay : last + model.delay])
-    assert activity.shape == onset.shape == (2, 60) and bool(torch.isfinite(activity).all())
-
-
-def test_teachers_answers_are_averaged_and_mixed_with_the_annotation() -> None:
-    torch.manual_seed(1)
-    models = [Segmenter(front_end=SPEC, size="tiny", look_ahead_s=s) for s in (0.1, 0.25)]
-    features, annotated = torch.randn(1, SPEC.mel_bins, 40), torch.ones(1, 40)
-    alone = [Teachers([m], SPEC, 1.0).soften(features, annotated, annotated)[0] for m in models]
-    both = Teachers(models, SPEC, 0.5).soften(features, annotated, annotated)[0]
-    torch.testing.assert_close(both, 0.5 + 0.25 * (alone[0] + alone[1]))
-    assert torch.equal(Teachers(models, SPEC, 0.0).soften(features, annotated, annotated)[0], annotated)
-
-
-def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    model = Segmenter(front_end=SPEC, size="tiny")
-    with pytest.raises(RecipeError, match="another front end"):
-        Teachers([model], replace(SPEC, mel_bins=8), 0.5)
-    with pytest.raises(RecipeError, match="between 0 and 1"):
-        Teachers([model], SPEC, 1.5)
-    with pytest.raises(RecipeError, match="no checkpoint"):
-        teacher_paths([str(tmp_path / "absent.pt")])
-
-
-def test_a_run_learns_from_the_run_before(tmp_path: Path) -> None:
-    plain = _trained(tmp_path)
-    taught = _trained(tmp_path, f"segment.teachers=[{Path(plain['checkpoint']).parent}]")
-    states = [load_checkpoint(Path(result["checkpoint"])).state for result in (plain, taught)]
-    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_the_search_keeps_its_promises_and_ships_what_it_found(tmp_path: Path) -> None:

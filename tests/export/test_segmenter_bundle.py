@@ -1,0 +1,105 @@
+"""From 'stetho train segmenter' to a bundle that finds breaths with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_sdk.events import BreathCycle
+from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle, read_manifest, verify_bundle
+from edge_sdk.training.checkpoint import save_checkpoint
+from edge_sdk.training.run import RunOptions
+from edge_sdk.training.segmentation.run import train_segmenter
+from edge_sdk.training.segmentation.task import decoder_params
+from edge_sdk.training.untrained import untrained_checkpoint
+from tests.cli.conftest import Stetho, stetho  # noqa: F401
+from tests.runtime.conftest import phantom
+from tests.training.test_segmentation import tiny_recipe, write_corpus
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("segmenter")
+    write_corpus(folder / "corpus")
+    recipe = tiny_recipe("segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1")
+    options = RunOptions("sprsound", folder / "corpus", folder / "run", cache=folder / "cache", logs=(), resamples=20)
+    return Path(train_segmenter(recipe, options)["checkpoint"])
+
+
+def test_a_trained_segmenter_joins_the_default_classifier(
+    stetho: Stetho,  # noqa: F811
+    run: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "ward"
+    told = stetho("export", str(run), "--out", str(out), "--version", "1.2.0", "--json")
+    assert told.status == 0, told.err
+    row = next(r for r in told.records if r["type"] == "segmenter")
+    assert row["kind"] == "learned" and row["accuracy"]["sprsound val"]["n_true"] >= 1
+    manifest = read_manifest(out)
+    assert (manifest.name, manifest.version) == ("compact", "1.2.0")
+    assert manifest.training["segmenter"]["name"] == "segmenter" and manifest.training["segmenter"]["seed"] == 0
+    for artefact in read_manifest(DEFAULT_BUNDLE).artefacts:
+        assert (out / artefact.file).read_bytes() == (DEFAULT_BUNDLE / artefact.file).read_bytes()
+    assert (out / "segmenter.onnx").read_bytes() != (DEFAULT_BUNDLE / "segmenter.onnx").read_bytes()
+    assert [check.name for check in verify_bundle(out) if not check.ok] == []
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "## Segmenter" in card and "| event F1, IoU ≥ 0.5" in card and "`learned` segmenter" in card
+    stream = load_bundle(out).stream(4000)
+    events = [*stream.accept(phantom("asthma", 20.0).astype(np.float32)), *stream.finish()]
+    assert all(isinstance(e.start_s, float) for e in events if isinstance(e, BreathCycle))
+
+
+def test_a_classifier_takes_a_segmenter_along(stetho: Stetho, run: Path, tmp_path: Path) -> None:  # noqa: F811
+    checkpoint = tmp_path / "compact.pt"
+    save_checkpoint(untrained_checkpoint("compact", size="tiny"), checkpoint)
+    told = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--segmenter", str(run))
+    assert told.status == 0, told.err
+    assert "segmenter: learned" in told.out
+    entry = read_manifest(tmp_path / "b").segmenter
+    assert entry.kind == "learned" and entry.params == asdict(decoder_params(tiny_recipe()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--formats", "onnx-fp32"], "one step graph"),
+        (["--base", "nowhere"], "nowhere"),
+        (["--segmenter", "other.onnx"], "one step graph"),
+    ],
+)
+def test_options_of_classifiers_are_refused(
+    options: list[str],
+    message: str,
+    stetho: Stetho,  # noqa: F811
+    run: Path,
+    tmp_path: Path,
+) -> None:
+    told = stetho("export", str(run), "--out", str(tmp_path / "b"), *options)
+    assert told.status == 1 and message in told.error
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_damaged_base_is_refused_and_a_classifier_has_none(
+    stetho: Stetho,  # noqa: F811
+    run: Path,
+    tmp_path: Path,
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(DEFAULT_BUNDLE, base)
+    with (base / "classifier.int8.onnx").open("ab") as file:
+        file.write(b"x")
+    told = stetho("export", str(run), "--out", str(tmp_path / "b"), "--base", str(base))
+    assert told.status == 1 and "does not match its sha256" in told.error
+    checkpoint = tmp_path / "compact.pt"
+    save_checkpoint(untrained_checkpoint("compact", size="tiny"), checkpoint)
+    told = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--base", "default")
+    assert told.status == 1 and "--base goes with the checkpoint of a segmenter" in told.error
+    told = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--segmenter", str(checkpoint))
+    assert told.status == 1 and "not of a segmenter" in told.error
+    assert json.loads((base / "bundle.json").read_text())["name"] == "compact"
