@@ -136,7 +136,8 @@ def main(
     for row in rows:
         typer.echo(json.dumps(row))
     if out is not None:
-        command = f"python -m benchmarks.look_ahead {' '.join(run.name for run in runs)} --root ROOT --out {out.name}"
+        named = out.name if out.is_absolute() else out
+        command = f"python -m benchmarks.look_ahead {' '.join(run.name for run in runs)} --root ROOT --out {named}"
         write_results(out, command, [machine_row(), *rows])
         with whole_file(out.with_suffix(".md")) as draft:
             draft.write_text(as_markdown(rows, command), encoding="utf-8")

@@ -42,12 +42,6 @@ def write_report(folder: Path, out: Path) -> tuple[Path, Path]:
     return html, markdown
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " – ".join(cell(v) for v in value)
-    return cell(value)
-
-
 def _title(column: str) -> str:
     return column.replace("_", " ")
 
@@ -77,7 +71,7 @@ def as_markdown(kept: Kept, sections: Sequence[Section]) -> str:
             lines.append("| subject | " + " | ".join(map(_title, section.columns)) + " |")
             lines.append("|---|" + "---:|" * len(section.columns))
             for name, row in section.table:
-                cells = [_inline(name), *(_inline(_value(row.get(c))) for c in section.columns)]
+                cells = [_inline(name), *(_inline(cell(row.get(c))) for c in section.columns)]
                 lines.append("| " + " | ".join(cells) + " |")
         lines += ["", *(f"* {_inline(note)}" for note in section.notes)] if section.notes else []
     lines += ["", "## Commands", "", "| file | command |", "|---|---|"]
@@ -139,7 +133,7 @@ def _section_html(section: Section) -> str:
 def _cell_html(value: Any) -> str:
     long = isinstance(value, str) and len(value) > _LONG
     kind = "text long" if long else "text" if isinstance(value, str) else "bad" if value is False else "number"
-    return f"<td class='{kind}'>{escape(_value(value))}</td>"
+    return f"<td class='{kind}'>{escape(cell(value))}</td>"
 
 
 _STYLE = (

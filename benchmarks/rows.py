@@ -142,6 +142,8 @@ def cell(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):  # an interval
+        return " – ".join(cell(v) for v in value)
     if isinstance(value, float):
         if 0 < abs(value) < 0.001:
             return f"{value:.1e}"
