@@ -27,6 +27,11 @@ JUDGED_FROM_S = 1200.0
 SLOPE_LIMIT_MB_PER_HOUR = 1.0
 
 _FEWEST_INTERVALS = 4  # that a slope is told from
+_JUDGED = (
+    "t_s", "rss_mb", "drift_ms", "audio_s", "lost_samples", "skipped", "misses", "p99_ms", "max_ms", "n", "cpu_s",
+    "temperature_c", "throttled",
+)  # fmt: skip
+"""What the verdict needs of an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,12 @@ class SoakOptions:
     speed: float = 1.0  # 2 plays twice as fast as life: two hours of sound in one
     rate_hz: int = 8000
     deadline_ms: float = 100.0  # capture of a block's last sample → block and its events at the sink
-    interval_s: float | None = None  # between rows; None: 10 s, more for long runs
+    interval_s: float | None = None  # between rows; None: 30 s, more for long runs
 
     @property
     def every_s(self) -> float:
-        """At most about 500 rows, whatever the length."""
-        return self.interval_s or min(max(10.0, self.seconds / 500), self.seconds / _FEWEST_INTERVALS)
+        """At most about 120 rows, whatever the length: the rows are kept in the process whose memory is measured."""
+        return self.interval_s or min(max(30.0, self.seconds / 120), self.seconds / _FEWEST_INTERVALS)
 
 
 class _Watch:
@@ -107,7 +112,7 @@ def run(options: SoakOptions, on_step: Callable[[str], None] | None = None) -> I
             row = _interval(now, session, source, watch, options) | {"cpu_s": used - cpu}
             row["cpu_load"] = row["cpu_s"] / (now - (rows[-1]["t_s"] if rows else 0.0))
             cpu = used
-            rows.append(row)
+            rows.append({name: row.get(name) for name in _JUDGED})
             yield {"benchmark": "soak", "subject": {**subject, "part": "interval"}, **row}
             if on_step is not None:
                 on_step(_progress(row, options.seconds))
@@ -202,7 +207,7 @@ def verdict(rows: list[Row], options: SoakOptions, failure: BaseException | None
         "p99_ms": max(
             (r["p99_ms"] for r in rows if r.get("p99_ms") is not None), default=None
         ),  # of the worst interval
-        "max_ms": max((r["max_ms"] for r in rows if "max_ms" in r), default=None),
+        "max_ms": max((r["max_ms"] for r in rows if r.get("max_ms") is not None), default=None),
         "n": sum(r["n"] for r in rows),
         "cpu_s": sum(r["cpu_s"] for r in rows),
         "cpu_load": sum(r["cpu_s"] for r in rows) / rows[-1]["t_s"],
