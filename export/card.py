@@ -180,8 +180,8 @@ def _segmenter(bundle: Mapping[str, Any]) -> str:
     for split, figures in step["accuracy"].items():
         lines += [
             "",
-            f"| {split}, streaming: {figures['recordings']} recordings with {figures['n_true']} annotated breaths of "
-            f"{figures['patients']} patients | value |",
+            f"| {split}, streaming at {entry['rate_hz']} Hz: {figures['recordings']} recordings with "
+            f"{figures['n_true']} annotated breaths of {figures['patients']} patients | value |",
             "|---|---|",
             *(
                 f"| {title} | {_with_interval(figures, key, digits)}{unit} |"
