@@ -36,12 +36,16 @@ _SKIP_FROM, _JOIN_FROM, _CAUGHT_UP = 0.5, 0.75, 0.1
 _JOINED_S = 0.25
 _BEHIND_NS = 100_000_000  # a burst after a stall is worked off faster
 
+_PATIENCE_S = 0.25
+"""For which a full queue makes a live source wait before it drops, once until it is half empty again: what a device and
+its driver held back during a stall comes in one burst, faster than any queue is read, and needs no more than this."""
+
 
 class Inbox:
     """A queue of blocks bounded in samples, between one writer and one reader.
 
-    Full, it either makes the writer wait, or drops its oldest blocks and counts them: the block that follows a drop
-    says in ``lost_before`` exactly how many samples are missing.
+    Full, it either makes the writer wait, or soon drops its oldest blocks and counts them: the block that follows a
+    drop says in ``lost_before`` exactly how many samples are missing.
     """
 
     def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
@@ -53,16 +57,21 @@ class Inbox:
         self._held = 0  # samples
         self._ended = False
         self._closed = False
+        self._patience_s = _PATIENCE_S  # that is left
         self._changed = threading.Condition()
 
     def put(self, block: AudioBlock) -> bool:
         """Add a block; False when the reader has gone."""
         with self._changed:
             while not self._closed and self._blocks and self._held + block.samples.size > self._capacity:
-                if self._drop_oldest:
-                    block = self._drop(block)
-                else:
+                if not self._drop_oldest:
                     self._changed.wait()
+                elif self._patience_s > 0:
+                    began = time.monotonic()
+                    self._changed.wait(self._patience_s)
+                    self._patience_s -= time.monotonic() - began
+                else:
+                    block = self._drop(block)
             if self._closed:
                 return False
             self._blocks.append(block)
@@ -90,6 +99,8 @@ class Inbox:
                 taken.append(self._blocks.popleft())
                 size += taken[-1].samples.size
             self._held -= size
+            if 2 * self._held <= self._capacity:
+                self._patience_s = _PATIENCE_S
             self.joined += len(taken) - 1
             self._changed.notify_all()
         if len(taken) == 1:

@@ -219,6 +219,36 @@ def test_a_full_inbox_drops_the_oldest_and_counts_it() -> None:
     assert inbox.dropped == 2100 and inbox.exhausted
 
 
+def test_what_a_stall_held_back_is_worked_off_not_dropped() -> None:
+    """Three times what the queue holds, all at once, and a reader that takes a millisecond for each block."""
+    inbox = Inbox(1000, drop_oldest=True)
+    read: list[AudioBlock] = []
+
+    def work() -> None:
+        while not inbox.exhausted:
+            block = inbox.get(0.1)
+            if block is not None:
+                read.append(block)
+                time.sleep(0.001)
+
+    reader = threading.Thread(target=work)
+    reader.start()
+    for i in range(30):
+        inbox.put(AudioBlock(np.zeros(100, np.float32), RATE, i * 100))
+    inbox.end()
+    reader.join(5)
+    assert inbox.dropped == 0 and [b.first_sample for b in read] == list(range(0, 3000, 100))
+
+
+def test_a_reader_that_does_not_read_costs_patience_once() -> None:
+    inbox = Inbox(100, drop_oldest=True)
+    begin = time.monotonic()
+    for i in range(50):
+        inbox.put(AudioBlock(np.zeros(100, np.float32), RATE, i * 100))
+    assert inbox.dropped == 4900
+    assert time.monotonic() - begin < 5.0, "a quarter of a second, not for each of them"
+
+
 def test_losses_of_the_source_survive_a_drop() -> None:
     inbox = Inbox(500, drop_oldest=True)
     inbox.put(AudioBlock(np.zeros(400, np.float32), RATE, 50, lost_before=50))
