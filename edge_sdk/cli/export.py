@@ -82,13 +82,14 @@ def export(
         model, out, formats, corpus, root, untrained, size, name, version, features_graph, _fixed(fix), segmenter, sign
     )
     with _progress(quiet=json_) as progress:
-        if not untrained and _is_segmenter(model):
+        segmenter_only = not untrained and _is_segmenter(model)
+        if segmenter_only:
             manifest, made = _export_segmenter(order, base or "default", progress), list[Path]()
         elif base is not None:
             raise ExportError("--base goes with the checkpoint of a segmenter; a classifier brings its own artefacts")
         else:
             manifest, made = _export(order, progress)
-    _report(manifest, out, made, json_)
+    _report(manifest, out, made, json_, segmenter=segmenter_only)
 
 
 @dataclass(frozen=True)
@@ -219,11 +220,12 @@ def _untrained(recipe: str, size: str | None) -> Checkpoint:
     return untrained_checkpoint(recipe, size=size)
 
 
-def _report(manifest: Manifest, out: Path, made: list[Path], json_: bool) -> None:
+def _report(manifest: Manifest, out: Path, made: list[Path], json_: bool, *, segmenter: bool) -> None:
     if json_:
         for a in manifest.artefacts:
             emit_json(_row(a, out))
-        emit_json({"type": "segmenter", "bundle": str(out), **_segmenter_row(manifest)})
+        if segmenter:
+            emit_json({"type": "segmenter", "bundle": str(out), **_segmenter_row(manifest)})
         for path in made:
             emit_json({"type": "made", "bundle": str(out), "path": str(path)})
         return
