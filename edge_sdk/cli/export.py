@@ -82,13 +82,14 @@ def export(
         model, out, formats, corpus, root, untrained, size, name, version, features_graph, _fixed(fix), segmenter, sign
     )
     with _progress(quiet=json_) as progress:
-        segmenter_only = not untrained and _is_segmenter(model)
+        checkpoint = None if untrained else _checkpoint(model)
+        segmenter_only = checkpoint is not None and checkpoint.model == "segmenter"
         if segmenter_only:
             manifest, made = _export_segmenter(order, base or "default", progress), list[Path]()
         elif base is not None:
             raise ExportError("--base goes with the checkpoint of a segmenter; a classifier brings its own artefacts")
         else:
-            manifest, made = _export(order, progress)
+            manifest, made = _export(order, checkpoint, progress)
     _report(manifest, out, made, json_, segmenter=segmenter_only)
 
 
@@ -111,7 +112,9 @@ class _Order:
     sign: Path | None
 
 
-def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, list[Path]]:
+def _export(
+    order: _Order, checkpoint: Checkpoint | None, progress: Callable[[str], None]
+) -> tuple[Manifest, list[Path]]:
     from export.assemble import assemble, require_writable
     from export.formats import parse_formats
     from export.pipeline import gather, make_artefacts
@@ -121,7 +124,7 @@ def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, l
     require_writable(order.out)
     if order.sign is not None:
         require_key(order.sign)
-    checkpoint = _untrained(order.model, order.size) if order.untrained else _checkpoint(order.model)
+    checkpoint = checkpoint or _untrained(order.model, order.size)
     data = None
     if order.corpus is not None and order.root is not None:
         progress(f"reading the cycles of {order.corpus}")
@@ -156,10 +159,6 @@ def _export(order: _Order, progress: Callable[[str], None]) -> tuple[Manifest, l
             module, _, function = row.builder.partition(":")
             made += getattr(import_module(module), function)(order.out, progress)
     return manifest, made
-
-
-def _is_segmenter(path: str) -> bool:
-    return _checkpoint(path).model == "segmenter"
 
 
 def _export_segmenter(order: _Order, base: str, progress: Callable[[str], None]) -> Manifest:
