@@ -32,7 +32,7 @@ class FaultOptions:
 
     @classmethod
     def quick(cls, bundle: str = "default", only: tuple[str, ...] = ()) -> FaultOptions:
-        return cls(bundle=bundle, calm_s=0.2, fault_s=0.4, only=only)
+        return cls(bundle=bundle, calm_s=0.15, fault_s=0.3, only=only)
 
 
 def fault_row(

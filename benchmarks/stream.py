@@ -27,7 +27,7 @@ from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 
 STREAM_LEVELS = (1, 2, 4, 8, 16, 24, 32, 40, 50, 64, 80, 100, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 SESSION_LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192)
-QUICK_LEVELS = (1, 2, 4)
+QUICK_LEVELS = (1, 4)
 PARTS = ("throughput", "replay", "streams", "sessions", "start")
 
 
