@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 _IMPOSSIBLE = -1e12
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
+_RESCALE = 256  # frames after which the best score is called zero again
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +106,34 @@ class PhaseDecoder:
         self._same = round(p.same_s / frame_s)
         lengths = np.arange(1, self._longest + 1) * frame_s
         prior = np.square(np.log(lengths / p.typical_s) / p.spread) * (-0.5 * p.duration_weight)
-        self._prior = prior[self._shortest - 1 :][::-1].copy()  # [longest - shortest + 1], the oldest start first
+        self._prior = prior[self._shortest - 1 :][::-1].copy()  # [span], the oldest start first
         # An open breath is at its best still: no length below the typical one costs anything yet.
         self._survival = np.where(lengths < p.typical_s, 0.0, prior)[::-1].copy()  # [longest]
-        self._open = np.empty(self._longest)
-        self._ending = np.empty((most_frames, len(self._prior)))  # scratch
-        self._memory = np.empty((4, self._longest + self._lag + 2 * most_frames))  # activity and three phases
+        self._weight = np.array([[p.activity_weight], [p.onset_weight]])
+        self._bias = np.array([[p.activity_bias], [p.onset_bias]])
+        # Scores of open breaths by their start, the oldest first; then room for those that begin in the step at hand.
+        self._scores = np.empty(self._longest + most_frames)
+        span, item = len(self._prior), self._scores.itemsize
+        # Row t: breaths that may end at boundary now + t; all began before this step.
+        self._endable = np.ndarray((most_frames, span), np.float64, self._scores, strides=(item, item))
+        self._ending = np.empty((most_frames, span))  # scratch
+        self._held = self._longest + self._lag + 2 * most_frames  # frames that may have to be recalled
+        self._memory = np.empty((4, 2 * self._held))  # activity and three phases; written from left to right
         self.reset()
 
     def reset(self) -> None:
         """Start over: the next frame is frame 0, and nothing is open."""
         self._now = 0
         self._final_end = 0  # nothing before this can change
-        self._open.fill(_IMPOSSIBLE)  # score of the breath that began k frames ago, newest last
+        self._scores.fill(_IMPOSSIBLE)
+        self._open = self._scores[: self._longest]
+        self._hoped = self._open.copy()  # the same with what their lengths cost so far
         self._paths: list[_Breath | None] = [None] * self._longest  # the path before each of these
         self._pause = 0.0  # score of being in no breath
         self._pause_path: _Breath | None = None
         self._announced: int | None = None  # start of the provisional breath
-        self._memory.fill(0.5)
+        self._memory[:, : self._held] = 0.5
+        self._written = self._held  # columns of the memory, up to the newest frame
 
     @property
     def frames(self) -> int:
@@ -167,54 +178,59 @@ class PhaseDecoder:
     # -- the paths -----------------------------------------------------------------------------------------------------
 
     def _advance(self, activity: Floats, onset: Floats) -> None:
-        p, count = self._p, len(activity)
-        gain = np.clip(_log_odds(activity) - p.activity_bias, -p.odds_cap, p.odds_cap) * p.activity_weight
-        begin = np.clip(_log_odds(onset) - p.onset_bias, -p.odds_cap, p.odds_cap) * p.onset_weight - p.onset_cost
+        count, scores, longest = len(activity), self._scores, self._longest
+        gain, begin = self._evidence(activity, onset)
         total = np.cumsum(gain)  # score gained by a breath from the step's first frame on
-        span = self._longest - self._shortest + 1
-        padded = np.concatenate((self._open, np.full(count, _IMPOSSIBLE)))
         ending = self._ending[:count]
-        for t in range(count):  # row t: breaths that may end at boundary now + t, oldest first; all began before this
-            np.add(padded[t : t + span], self._prior, out=ending[t])
-        where = ending.argmax(axis=1)
-        ended = ending[np.arange(count), where]
+        np.add(self._endable[:count], self._prior, out=ending)
+        where = ending.argmax(axis=1).tolist()
         gains, starts = total.tolist(), begin.tolist()
-        news: list[float] = []
+        before = 0.0
         for t in range(count):
-            before = gains[t - 1] if t else 0.0
-            score = float(ended[t]) + before
+            score = float(ending[t, where[t]]) + before
             if score > self._pause:
+                oldest = where[t] + t
                 self._pause = score
-                oldest = int(where[t]) + t
-                self._pause_path = _Breath(
-                    self._now - self._longest + oldest, self._now + t, self._paths[oldest]
-                )  # fmt: skip
-            news.append(self._pause + starts[t] - before)
+                self._pause_path = _Breath(self._now - longest + oldest, self._now + t, self._paths[oldest])
+            scores[longest + t] = self._pause + starts[t] - before
             self._paths.append(self._pause_path)
-        padded[self._longest :] = news
-        self._open = padded[count:] + gains[-1]
+            before = gains[t]
         del self._paths[:count]
+        np.add(scores[count : longest + count], before, out=self._open)
+        scores[longest:] = _IMPOSSIBLE
+        if self._now // _RESCALE != (self._now + count) // _RESCALE:
+            top = max(self._pause, float(self._open.max()))
+            self._pause -= top
+            self._open -= top
+            np.maximum(self._open, _IMPOSSIBLE, out=self._open)
         self._now += count
-        top = max(self._pause, float(self._open.max()))
-        self._pause -= top
-        self._open -= top
-        np.maximum(self._open, _IMPOSSIBLE, out=self._open)
+
+    def _evidence(self, activity: Floats, onset: Floats) -> Floats:
+        """What each frame speaks for being in a breath, and for beginning one: ``[2, n]``."""
+        odds = np.array((activity, onset), dtype=np.float64)
+        np.maximum(odds, _TINY, out=odds)
+        np.minimum(odds, 1.0 - _TINY, out=odds)
+        odds = np.log(odds / (1.0 - odds))
+        odds -= self._bias
+        np.maximum(odds, -self._p.odds_cap, out=odds)
+        np.minimum(odds, self._p.odds_cap, out=odds)
+        odds *= self._weight
+        odds[1] -= self._p.onset_cost
+        return np.asarray(odds)
 
     def _best(self) -> tuple[int | None, _Breath | None]:
         """Start of the open breath of the best path (None: it is in no breath), and the path before it."""
-        scores = self._open + self._survival
-        k = int(scores.argmax())
-        if float(scores[k]) > self._pause:
+        np.add(self._open, self._survival, out=self._hoped)
+        k = int(self._hoped.argmax())
+        if float(self._hoped[k]) > self._pause:
             return self._now - self._longest + k, self._paths[k]
         return None, self._pause_path
 
     def _lead_of(self, start: int) -> float:
-        """How much the open breath beats pauses and open breaths that begin elsewhere."""
-        scores = self._open + self._survival
+        """How much the open breath beats pauses and open breaths that begin elsewhere; of what ``_best`` compared."""
         k = start - self._now + self._longest
-        score = float(scores[k])
-        scores[max(0, k - self._same) : k + self._same + 1] = _IMPOSSIBLE
-        return score - max(self._pause, float(scores.max()))
+        elsewhere = (self._hoped[: max(0, k - self._same)], self._hoped[k + self._same + 1 :])
+        return float(self._hoped[k]) - max(self._pause, *(float(part.max()) for part in elsewhere if part.size))
 
     def _finalise(self, path: _Breath | None, until: int, found: list[DecodedBreath]) -> None:
         """Make the breaths of the path that end by ``until`` final, the oldest first."""
@@ -283,14 +299,17 @@ class PhaseDecoder:
         return DecodedBreath(breath.start, breath.end, True, self._confidence(breath.start, breath.end), change)
 
     def _remember(self, activity: Floats, phase: Floats) -> None:
-        count = len(activity)
-        self._memory[:, :-count] = self._memory[:, count:]
-        self._memory[0, -count:] = activity
-        self._memory[1:, -count:] = phase
+        begin, end = self._written, self._written + len(activity)
+        if end > self._memory.shape[1]:
+            self._memory[:, : self._held] = self._memory[:, begin - self._held : begin]
+            begin, end = self._held, self._held + len(activity)
+        self._memory[0, begin:end] = activity
+        self._memory[1:, begin:end] = phase
+        self._written = end
 
     def _recalled(self, begin: int, end: int) -> Floats:
-        size = self._memory.shape[1]
-        return self._memory[:, max(0, size - (self._now - begin)) : size - (self._now - end)]
+        last = self._written - self._now  # column of frame 0
+        return self._memory[:, max(self._written - self._held, last + begin) : last + end]
 
     def _confidence(self, begin: int, end: int) -> float:
         held = self._recalled(begin, end)[0]
@@ -311,11 +330,6 @@ class PhaseDecoder:
         if float(inside[k]) < none + self._p.phase_margin:
             return None
         return int(end - held.shape[1] + least + k)
-
-
-def _log_odds(probability: Floats) -> Floats:
-    clipped = np.clip(probability, _TINY, 1.0 - _TINY)
-    return np.asarray(np.log(clipped / (1.0 - clipped)))
 
 
 def _contains(path: _Breath | None, wanted: _Breath) -> bool:

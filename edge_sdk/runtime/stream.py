@@ -64,7 +64,6 @@ class Stream:
         self.metadata = dict(metadata or {})
         self._hop = max(1, round(HOP_S * sample_rate))
         self._model_rate = bundle.front_end.rate_hz
-        self._blocks = Reblocker(self._hop)
         self._to_model = StreamResampler(sample_rate, self._model_rate)
         self._ring = Ring(round(_RING_S * self._model_rate))
         self._segmenter: Segmenter = bundle.segmenter.new()
@@ -76,6 +75,9 @@ class Stream:
             self._to_segmenter = LowDelayResampler(sample_rate, own_rate)
         elif own_rate != self._model_rate:
             self._to_segmenter = StreamResampler(sample_rate, own_rate)
+        # Hops that end when the resampler gives out what a step of the segmenter needs: an onset waits for nothing.
+        ahead = self._to_segmenter.delay_samples if isinstance(self._to_segmenter, LowDelayResampler) else 0
+        self._blocks = Reblocker(self._hop, ahead % self._hop)
         self._watch = BreathWatch(sample_rate, bundle.quality_params.breathless_s)
         self._gate = QualityGate(sample_rate, self._model_rate, bundle.quality_params)
         self._first: int | None = None  # source index of the first sample ever

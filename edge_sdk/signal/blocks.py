@@ -13,12 +13,16 @@ class Reblocker:
     ----------
     hop
         Samples of every block that comes out, at least 1.
+    first
+        Of the first one only, and of the first after :meth:`flush` or :meth:`reset`; 0: as the others.
     """
 
-    def __init__(self, hop: int) -> None:
-        if hop < 1:
-            raise ValueError(f"hop must be at least 1 sample, got {hop}")
+    def __init__(self, hop: int, first: int = 0) -> None:
+        if hop < 1 or not 0 <= first <= hop:
+            raise ValueError(f"hop must be at least 1 sample and the first no longer, got {hop} and {first}")
         self.hop = hop
+        self._first = first or hop
+        self._size = self._first  # of the hop at hand
         self._hop_buffer = np.zeros(hop, dtype=np.float32)
         self._filled = 0
 
@@ -32,21 +36,21 @@ class Reblocker:
         hops: list[npt.NDArray[np.float32]] = []
         position = 0
         while position < samples.size:
-            take = min(self.hop - self._filled, samples.size - position)
+            take = min(self._size - self._filled, samples.size - position)
             self._hop_buffer[self._filled : self._filled + take] = samples[position : position + take]
             self._filled += take
             position += take
-            if self._filled == self.hop:
-                hops.append(self._hop_buffer.copy())
-                self._filled = 0
+            if self._filled == self._size:
+                hops.append(self._hop_buffer[: self._size].copy())
+                self._filled, self._size = 0, self.hop
         return hops
 
     def flush(self) -> npt.NDArray[np.float32]:
         """Return the ``[pending]`` samples that fill no hop (possibly none) and forget them."""
         rest = self._hop_buffer[: self._filled].copy()
-        self._filled = 0
+        self.reset()
         return rest
 
     def reset(self) -> None:
         """Forget the pending samples."""
-        self._filled = 0
+        self._filled, self._size = 0, self._first

@@ -59,6 +59,26 @@ def test_inputs_that_do_not_fit_are_an_engine_error(bundle: Bundle, inputs: dict
         bundle.engine.run(inputs)
 
 
+def test_bound_arrays_give_what_a_run_gives(bundle: Bundle) -> None:
+    engine, rng = bundle.engine, np.random.default_rng(2)
+    assert isinstance(engine, OrtEngine)
+    pcm, logits = np.zeros((1, bundle.front_end.window_samples), np.float32), np.zeros((1, 4), np.float32)
+    step = engine.bind({"pcm": pcm}, {"logits": logits})
+    for _ in range(2):
+        pcm[:] = rng.standard_normal(pcm.shape) * 0.05
+        step()
+        np.testing.assert_array_equal(logits, engine.run({"pcm": pcm.copy()})["logits"])
+
+
+def test_arrays_that_do_not_fit_are_an_engine_error(bundle: Bundle) -> None:
+    engine = bundle.engine
+    assert isinstance(engine, OrtEngine)
+    logits = np.zeros((1, 4), np.float32)
+    for wrong in ({"sound": np.zeros((1, 3), np.float32)}, {"pcm": np.zeros((1, 7), np.float32)}):
+        with pytest.raises(EngineError, match=r"do not fit|inference failed"):
+            engine.bind(wrong, {"logits": logits})()
+
+
 def test_a_file_that_is_no_graph_is_an_engine_error(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"garbage")
     with pytest.raises(EngineError, match=r"cannot load .*bad\.onnx"):

@@ -23,6 +23,18 @@ def test_hops_are_exact_and_nothing_is_lost(sizes: list[int], hop: int) -> None:
     np.testing.assert_array_equal(np.concatenate([*hops, rest]), samples)
 
 
+@given(sizes=st.lists(st.integers(0, 700), max_size=30), hop=st.integers(1, 200), data=st.data())
+def test_the_first_hop_may_be_shorter(sizes: list[int], hop: int, data: st.DataObject) -> None:
+    first = data.draw(st.integers(1, hop))
+    samples = np.arange(sum(sizes), dtype=np.float32)
+    reblocker = Reblocker(hop, first)
+    for _ in range(2):  # after a flush too
+        hops = [h for piece in np.split(samples, np.cumsum(sizes))[:-1] for h in reblocker.accept(piece)]
+        rest = reblocker.flush()
+        assert [h.size for h in hops] == [first, *[hop] * len(hops)][: len(hops)]
+        np.testing.assert_array_equal(np.concatenate([*hops, rest]), samples)
+
+
 def test_one_large_block_gives_all_its_hops_at_once() -> None:
     assert len(Reblocker(80).accept(np.zeros(8000, dtype=np.float32))) == 100
 
@@ -46,3 +58,5 @@ def test_flush_and_reset_leave_nothing_behind() -> None:
 def test_a_hop_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="hop"):
         Reblocker(0)
+    with pytest.raises(ValueError, match="first"):
+        Reblocker(10, 11)
