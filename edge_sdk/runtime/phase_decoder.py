@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Probabilities = npt.NDArray[np.floating[Any]]
 
 _IMPOSSIBLE = -1e12
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
@@ -140,7 +141,7 @@ class PhaseDecoder:
         """Frames decoded since the last reset."""
         return self._now
 
-    def accept(self, activity: Floats, onset: Floats, phase: Floats) -> list[DecodedBreath]:
+    def accept(self, activity: Probabilities, onset: Probabilities, phase: Probabilities) -> list[DecodedBreath]:
         """Decode ``[n]`` activity and onset probabilities and ``[3, n]`` phases; return what they determine.
 
         Raises
@@ -177,7 +178,7 @@ class PhaseDecoder:
 
     # -- the paths -----------------------------------------------------------------------------------------------------
 
-    def _advance(self, activity: Floats, onset: Floats) -> None:
+    def _advance(self, activity: Probabilities, onset: Probabilities) -> None:
         count, scores, longest = len(activity), self._scores, self._longest
         gain, begin = self._evidence(activity, onset)
         total = np.cumsum(gain)  # score gained by a breath from the step's first frame on
@@ -205,7 +206,7 @@ class PhaseDecoder:
             np.maximum(self._open, _IMPOSSIBLE, out=self._open)
         self._now += count
 
-    def _evidence(self, activity: Floats, onset: Floats) -> Floats:
+    def _evidence(self, activity: Probabilities, onset: Probabilities) -> Floats:
         """What each frame speaks for being in a breath, and for beginning one: ``[2, n]``."""
         odds = np.array((activity, onset), dtype=np.float64)
         np.maximum(odds, _TINY, out=odds)
@@ -298,7 +299,7 @@ class PhaseDecoder:
         change = self._phase_change(breath.start, breath.end)
         return DecodedBreath(breath.start, breath.end, True, self._confidence(breath.start, breath.end), change)
 
-    def _remember(self, activity: Floats, phase: Floats) -> None:
+    def _remember(self, activity: Probabilities, phase: Probabilities) -> None:
         begin, end = self._written, self._written + len(activity)
         if end > self._memory.shape[1]:
             self._memory[:, : self._held] = self._memory[:, begin - self._held : begin]
