@@ -212,9 +212,12 @@ def _show(result: dict[str, Any], folds: int) -> None:
             span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             value = figures[name]
             console.print(f"{name:>21} {value:.3f}{span}" if isinstance(value, float) else f"{name:>21} {value}")
-    if folds:
+    if folds and "decision" in result:
         decision = result["decision"]
         console.print(f"{'decision':>21} temperature {decision['temperature']}, bias {decision['bias']}")
+    elif folds:
+        for name, value in result.get("decoder", {}).items():
+            console.print(f"{name:>21} {value:g}")
     else:
         console.print(f"{'checkpoint':>21} {result['checkpoint']}")
 

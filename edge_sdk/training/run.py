@@ -129,10 +129,13 @@ def run_cross_validation(
     Returns
     -------
     dict
-        ``metrics`` pooled over held-out cycles, ``folds``, and ``decision`` to copy into the recipe.
+        ``metrics`` pooled over held-out cycles, ``folds``, and ``decision`` to copy into the recipe. Of a segmenter:
+        see :func:`~edge_sdk.training.segmentation.crossval.cross_validate_segmenter`.
     """
-    if recipe.task != "classify":
-        raise RecipeError("--cv is for classifiers; train the recipe without it")
+    if recipe.task == "segment":
+        from edge_sdk.training.segmentation.crossval import cross_validate_segmenter
+
+        return cross_validate_segmenter(recipe, options, folds, on_read=on_read, on_step=on_step)
     corpus = load_sides(recipe, options)
     both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
     result = cross_validate(

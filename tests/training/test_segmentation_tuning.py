@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from edge_sdk.errors import RecipeError
 from edge_sdk.runtime.phase_decoder import DecoderParams
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipe import Recipe
-from edge_sdk.training.run import RunOptions
+from edge_sdk.training.run import RunOptions, run_cross_validation
 from edge_sdk.training.segmentation.decode import Heard
 from edge_sdk.training.segmentation.run import train_segmenter
 from edge_sdk.training.segmentation.task import decoder_params
@@ -36,6 +39,28 @@ def test_the_search_keeps_its_promises_and_ships_what_it_found(tmp_path: Path) -
     assert search["found"]["merit"] >= search["start"]["merit"] and search["evaluations"] == 10
     recipe = Recipe.from_dict(load_checkpoint(Path(result["checkpoint"])).recipe)
     assert decoder_params(recipe) != decoder_params(tiny_recipe()) or search["found"] == search["start"]
+
+
+def test_cross_validation_hears_every_training_patient_once_and_suggests_a_decoder(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus")
+    recipe = tiny_recipe(
+        "segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1", "segment.search=4"
+    )  # fmt: skip
+    options = RunOptions(
+        "sprsound", tmp_path / "corpus", tmp_path / "cv", cache=tmp_path / "cache", logs=(), resamples=0
+    )
+    steps: list[int] = []
+    report = run_cross_validation(recipe, options, 2, on_step=lambda fold, _: steps.append(fold))
+    assert set(steps) == {0, 1}
+    assert report["metrics"]["patients"] == 5 == report["provenance"]["patients"]  # the sixth is of the other split
+    assert DecoderParams.from_dict(report["decoder"]) is not None
+    assert report["decoder_search"]["start"]["event_f1"] == pytest.approx(report["metrics"]["event_f1"])
+    assert json.loads((tmp_path / "cv" / "cv.json").read_text())["folds"] == 2
+    steps.clear()
+    again = run_cross_validation(recipe, options, 2, on_step=lambda fold, _: steps.append(fold))
+    assert not steps and again["decoder_search"] == report["decoder_search"]  # resumed: all was trained
+    with pytest.raises(RecipeError, match="patients"):
+        run_cross_validation(recipe, options, 9)
 
 
 def test_the_search_hears_what_the_network_says_softly() -> None:

@@ -24,7 +24,7 @@ from edge_sdk.training.recipe import Recipe
 from edge_sdk.training.run import CHECKPOINT_FILE, METRICS_FILE, RunOptions, load_sides, write_json, write_recipe
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import Breathing, SegmentData, breathing_of, load_segment_data
-from edge_sdk.training.segmentation.decode import emit, listen, phases_of_clips
+from edge_sdk.training.segmentation.decode import Heard, emit, listen, phases_of_clips
 from edge_sdk.training.segmentation.task import (
     MODEL,
     SegmentTask,
@@ -65,7 +65,7 @@ def train_segmenter(
     settings = segment_section(recipe)
     logs = RunLogs(options.out, options.logs, flat(recipe.to_dict()))
     corpus = load_sides(recipe, options)
-    training, reported = (_side(corpus, name) for name in (options.train_split, options.val_split))
+    training, reported = (side_of(corpus, name) for name in (options.train_split, options.val_split))
     data = load_segment_data(
         training, recipe.spec, settings, heart_corpus=recipe.heart_corpus, cache=options.cache, progress=on_read
     )
@@ -80,7 +80,8 @@ def train_segmenter(
     if trainer.validation:
         metrics |= {"validation": trainer.validation, "best_epoch": trainer.best_epoch}
     if settings.search and validation:
-        recipe, metrics["decoder_search"] = tuned(model, recipe, validation, options.seed)
+        heard = listen(model, validation)
+        recipe, metrics["decoder_search"] = tuned(heard, model.delay, recipe, options.seed)
     if reported.cycles and options.val_split != options.train_split:
         found = breathing_of(reported, recipe.spec, settings, cache=options.cache)
         metrics |= segment_report(model, recipe, found, resamples=options.resamples)
@@ -90,20 +91,18 @@ def train_segmenter(
     return _write(recipe, options, model, metrics, kept)
 
 
-def tuned(
-    model: Segmenter, recipe: Recipe, recordings: Sequence[Breathing], seed: int
-) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe with the decoder that suits the network best on these recordings, and figures of the search."""
+def tuned(heard: Sequence[Heard], delay: int, recipe: Recipe, seed: int) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with the decoder that suits best what a network said, and figures of the search."""
     settings = segment_section(recipe)
     params, figures = search_decoder(
-        listen(model, recordings), model.delay, recipe.spec, decoder_params(recipe),
-        evaluations=settings.search, seed=seed,
-    )  # fmt: skip
+        heard, delay, recipe.spec, decoder_params(recipe), evaluations=settings.search, seed=seed
+    )
     decoder = msgspec.structs.replace(settings, decoder=asdict(params))
     return msgspec.structs.replace(recipe, segment=decoder), {"evaluations": settings.search, **figures}
 
 
-def _side(corpus: Corpus, split: str) -> Corpus:
+def side_of(corpus: Corpus, split: str) -> Corpus:
+    """The recordings of one split."""
     return corpus.where(lambda recording: recording.split == split)
 
 
@@ -158,7 +157,7 @@ def _write(
         bias=(0.0,) * len(LABELS),
         state=model.state_dict(),
         metrics=metrics,
-        provenance=_provenance(options, data),
+        provenance=provenance(options, data),
     )
     path = options.out / CHECKPOINT_FILE
     save_checkpoint(checkpoint, path)
@@ -167,7 +166,8 @@ def _write(
     return {**metrics, "checkpoint": str(path)}
 
 
-def _provenance(options: RunOptions, data: SegmentData) -> dict[str, Any]:
+def provenance(options: RunOptions, data: SegmentData) -> dict[str, Any]:
+    """Where a network comes from: corpus, counts, seed, versions."""
     return {
         "corpus": options.corpus,
         "split": options.train_split,

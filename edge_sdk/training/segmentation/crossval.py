@@ -1,0 +1,111 @@
+"""Patient-grouped cross-validation of the segmenter: figures of patients unseen, and the decoder that suits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edge_sdk.corpora.splits import grouped_folds
+from edge_sdk.errors import RecipeError
+from edge_sdk.metrics.events import event_report
+from edge_sdk.models.segmenter import Segmenter
+from edge_sdk.training.audio_bank import Progress
+from edge_sdk.training.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.run import CV_FILE, RunOptions, load_sides, write_json
+from edge_sdk.training.segmentation.data import SegmentData, load_segment_data
+from edge_sdk.training.segmentation.decode import Heard, emit, listen
+from edge_sdk.training.segmentation.run import provenance, side_of, tuned
+from edge_sdk.training.segmentation.task import SegmentTask, build_segmenter, decoder_params, segment_section
+
+
+def cross_validate_segmenter(
+    recipe: Recipe,
+    options: RunOptions,
+    folds: int,
+    *,
+    on_read: Progress | None = None,
+    on_step: Callable[[int, Step], None] | None = None,
+) -> dict[str, Any]:
+    """Train once per fold of the *training* split, pool what is heard of the patients left out, and write ``cv.json``.
+
+    The split that a run reports on stays untouched. With ``segment.search`` the decoder's settings are searched for on
+    the pooled recordings: on every training patient, by a network that never heard that patient.
+
+    Parameters
+    ----------
+    recipe, options
+        As for one run; an interrupted cross-validation resumes in ``options.out``.
+    folds
+        Number of patient-disjoint folds.
+    on_read, on_step
+        Progress; ``on_step`` is called with (fold, step).
+
+    Returns
+    -------
+    dict
+        ``metrics`` pooled over the recordings left out, by the recipe's decoder; ``decoder_search`` and ``decoder`` to
+        copy into the recipe, where it was searched for.
+
+    Raises
+    ------
+    RecipeError, CorpusError, TrainingError, CheckpointError
+        As the parts say; too few patients.
+    """
+    training = side_of(load_sides(recipe, options), options.train_split)
+    data = load_segment_data(
+        training, recipe.spec, segment_section(recipe), heart_corpus=recipe.heart_corpus, cache=options.cache,
+        progress=on_read,
+    )  # fmt: skip
+    heard = out_of_fold(recipe, data, folds, options, on_step)
+    delay, params = build_segmenter(recipe).delay, decoder_params(recipe)
+    scored = [emit(said, delay, recipe.spec, params) for said in heard]
+    report: dict[str, Any] = {
+        "recipe": recipe.name,
+        "size": recipe.model.size,
+        "seed": options.seed,
+        "folds": folds,
+        "metrics": event_report(scored, resamples=options.resamples),
+        "provenance": provenance(options, data),
+    }
+    if segment_section(recipe).search:
+        found, report["decoder_search"] = tuned(heard, delay, recipe, options.seed)
+        report["decoder"] = segment_section(found).decoder
+    write_json(options.out / CV_FILE, report)
+    return report
+
+
+def out_of_fold(
+    recipe: Recipe,
+    data: SegmentData,
+    folds: int,
+    options: RunOptions,
+    on_step: Callable[[int, Step], None] | None = None,
+) -> list[Heard]:
+    """What networks say of recordings whose patients they did not learn from; every recording once.
+
+    Raises
+    ------
+    RecipeError
+        There are fewer patients than folds.
+    """
+    recordings = data.recordings
+    try:
+        fold = grouped_folds([0] * len(recordings), [r.patient for r in recordings], folds, seed=options.seed)
+    except ValueError as error:
+        raise RecipeError(f"--cv {folds}: {error}") from error
+    heard: list[Heard] = []
+    for number in range(folds):
+        left_out = [r for r, k in zip(recordings, fold.tolist(), strict=True) if k == number]
+        others = set(data.patients) - {r.patient for r in left_out}
+        task = SegmentTask(recipe, data.of_patients(others), (), options.seed + number)
+        trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed + number, device=options.device)
+        report = None if on_step is None else _numbered(on_step, number)
+        model = trainer.run(options.out / f"fold-{number}" / STATE_FILE, report)
+        assert isinstance(model, Segmenter)
+        heard += listen(model, left_out)
+    return heard
+
+
+def _numbered(on_step: Callable[[int, Step], None], number: int) -> Callable[[Step], None]:
+    return lambda step: on_step(number, step)
