@@ -52,6 +52,7 @@ class SegmentLogits:
     activity: Tensor  # [B, T]
     onset: Tensor  # [B, T]
     phase: Tensor  # [B, 3, T], PHASES
+    offset: Tensor  # [B, T], ends of breaths; only taught
 
 
 def delay_frames(spec: FrontEndSpec, look_ahead_s: float) -> int:
@@ -176,6 +177,7 @@ class Segmenter(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.gru = ForgetfulGRU(width.channels, width.hidden, GATE_CLIP)
         self.head = nn.Linear(width.hidden, OUTPUTS)
+        self.taught = nn.Linear(width.hidden, 1)  # where breaths end: it makes the others better, nobody asks for it
 
     @property
     def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -196,6 +198,11 @@ class Segmenter(nn.Module):
 
     def logits(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """``features [B, M, T]`` raw log-mel and the states → ``[B, T, OUTPUTS]`` and the next states."""
+        y, following = self._heard(features, states)
+        return self.head(y), following
+
+    def _heard(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What the heads judge by, ``[B, T, H]``."""
         mean, heard = self.mean(features, states[0])
         level = mean.mean(dim=1, keepdim=True)
         # Each bin against its own past is free of the device's response; against all bins it keeps the colour.
@@ -206,8 +213,7 @@ class Segmenter(nn.Module):
             x, past = block(x, past)
             following.append(past)
         y, memory = self.gru(self.dropout(x.permute(2, 0, 1)), states[-1])  # [T, B, H]
-        out = self.head(self.dropout(y)).transpose(0, 1)  # [B, T, OUTPUTS]
-        return out, [*following, memory]
+        return self.dropout(y).transpose(0, 1), [*following, memory]
 
     def forward(self, features: Tensor, *states: Tensor) -> tuple[SegmentLogits, list[Tensor]]:
         """A run of frames, whole recording or step.
@@ -224,8 +230,10 @@ class Segmenter(nn.Module):
         logits, states
             Of each frame, and what the next call takes.
         """
-        out, following = self.logits(features, states or self.initial_state(len(features)))
-        return SegmentLogits(out[..., 0], out[..., 1], out[..., 2:].transpose(1, 2)), following
+        y, following = self._heard(features, states or self.initial_state(len(features)))
+        out = self.head(y)  # [B, T, OUTPUTS]
+        offset = self.taught(y)[..., 0]
+        return SegmentLogits(out[..., 0], out[..., 1], out[..., 2:].transpose(1, 2), offset), following
 
 
 class SegmenterStep(nn.Module):

@@ -29,7 +29,9 @@ class SegmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     poor_weight: float = 0.3  # of recordings without any annotated cycle, taken as without breath
     onset_width_s: float = 0.08  # half the base of the triangle around an onset
     onset_weight: float = 1.0  # of the onset's loss against the activity's
-    onset_positive: float = 1.5  # of onset frames against others
+    offset_width_s: float = 0.12  # the same of the end of a breath, which the network only learns to tell beside
+    offset_weight: float = 0.7
+    onset_positive: float = 1.5  # of onset frames, and of offset frames, against others
     phase_weight: float = 0.5
     clip_weight: float = 1.0  # of phase clips heard alone from a fresh state; 0: none
     clips_per_window: int = 2  # of them in a batch, for each of its windows

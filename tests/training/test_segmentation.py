@@ -66,22 +66,23 @@ def _loudness(wave: np.ndarray) -> np.ndarray:
 def test_activity_lies_where_the_breath_sounds(speed: float) -> None:
     piece = _bursts().cut(1234, 33_000).played(speed)
     targets = FrameTargets.empty(SPEC.frames_of(piece.wave.size))
-    Painter(SPEC, 0.08).paint(targets, piece.truth, 0, piece.wave.size)
+    Painter(SPEC, 0.08, 0.12).paint(targets, piece.truth, 0, piece.wave.size)
     assert np.mean((_loudness(piece.wave) > 0.02) == (targets.activity > 0.5)) > 0.98
 
 
 def test_onset_pulses_peak_at_the_onsets_and_cuts_make_none() -> None:
     piece = _bursts()
     targets = FrameTargets.empty(SPEC.frames_of(piece.wave.size))
-    Painter(SPEC, 0.08).paint(targets, piece.truth, 0, piece.wave.size)
+    Painter(SPEC, 0.08, 0.12).paint(targets, piece.truth, 0, piece.wave.size)
     centre = np.arange(len(targets.onset)) * 80 + 80
-    for onset in piece.truth.cycles[:, 0]:
-        near = np.abs(centre - onset) < 400
-        assert abs(centre[near][np.argmax(targets.onset[near])] - onset) <= 40
+    for pulses, moments in ((targets.onset, piece.truth.cycles[:, 0]), (targets.offset, piece.truth.cycles[:, 1])):
+        for moment in moments[moments < piece.wave.size - 400]:
+            near = np.abs(centre - moment) < 400
+            assert abs(centre[near][np.argmax(pulses[near])] - moment) <= 40
     assert np.count_nonzero(targets.onset) <= 9 * len(piece.truth.cycles)
     middle = piece.cut(RATE, 2 * RATE)  # begins inside the first breath
     cut = FrameTargets.empty(SPEC.frames_of(RATE))
-    Painter(SPEC, 0.08).paint(cut, middle.truth, 0, RATE)
+    Painter(SPEC, 0.08, 0.12).paint(cut, middle.truth, 0, RATE)
     assert cut.activity[0] == 1.0 and cut.onset.max() == 0.0
     assert cut.weight[0] == 0.0 and cut.weight[-1] == 1.0  # nobody could tell the rest of a breath
 
@@ -92,7 +93,7 @@ def test_long_gaps_are_doubtful_and_short_ones_are_pauses() -> None:
     np.testing.assert_array_equal(gaps, [[10_000, 20_000]])
     truth = Truth(cycles=cycles, doubtful=gaps, doubt_weight=0.25)
     targets = FrameTargets.empty(SPEC.frames_of(25_000))
-    Painter(SPEC, 0.08).paint(targets, truth, 0, 25_000)
+    Painter(SPEC, 0.08, 0.12).paint(targets, truth, 0, 25_000)
     assert set(np.unique(targets.weight)) == {0.25, 1.0}
     assert targets.weight[(12_000 // 80)] == 0.25 and targets.weight[5500 // 80] == 1.0
 
@@ -104,7 +105,7 @@ def test_clips_become_breaths_of_inspiration_then_expiration() -> None:
     assert (truth.inspirations[:, 1] <= truth.expirations[:, 0]).all()
     assert (truth.cycles[1:, 0] >= truth.cycles[:-1, 1]).all()
     targets = FrameTargets.empty(SPEC.frames_of(piece.wave.size))
-    Painter(SPEC, 0.08).paint(targets, truth, 0, piece.wave.size)
+    Painter(SPEC, 0.08, 0.12).paint(targets, truth, 0, piece.wave.size)
     level = _loudness(piece.wave)
     assert np.median(level[targets.phase == 0]) > 2 * np.median(level[targets.phase == 1])
     assert UNTOLD in targets.phase  # late in a clip the phase may be over
@@ -124,7 +125,7 @@ def test_windows_repeat_and_hold_every_kind() -> None:
     settings = SegmentSection(window_s=8.0, phantoms=2, phantom_s=8.0, mix=MixSection(negatives=0.2))
     sampler = WindowSampler(_data(_clips()), settings, SPEC)
     one, two = (sampler.draw(12, np.random.default_rng(5)) for _ in range(2))
-    for name in ("wave", "activity", "onset", "phase", "weight", "exact"):
+    for name in ("wave", "activity", "onset", "offset", "phase", "weight", "exact"):
         assert torch.equal(getattr(one, name), getattr(two, name))
     assert one.wave.shape == (12, 8 * RATE) and one.activity.shape == (12, SPEC.frames_of(8 * RATE))
     assert bool(torch.isfinite(one.wave).all()) and float(one.wave.abs().max()) <= 1.0
@@ -161,7 +162,8 @@ def test_perfect_answers_cost_less_than_shifted_ones() -> None:
             return torch.roll(8.0 * (values * 2.0 - 1.0), shift, dims=-1)
 
         phase = torch.zeros(2, 3, batch.phase.shape[1])
-        return SegmentLogits(late(batch.activity), late((batch.onset > 0.5).float()), phase)
+        onset, offset = (late((pulses > 0.5).float()) for pulses in (batch.onset, batch.offset))
+        return SegmentLogits(late(batch.activity), onset, phase, offset)
 
     costs = [float(segment_loss(answer(shift), batch, delay, task.settings)) for shift in (delay, 0, 2 * delay)]
     assert costs[0] < 0.5 * min(costs[1:])

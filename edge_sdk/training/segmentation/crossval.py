@@ -69,7 +69,7 @@ def cross_validate_segmenter(
         "provenance": provenance(options, data),
     }
     if segment_section(recipe).search:
-        found, report["decoder_search"] = tuned(heard, delay, recipe, options.seed)
+        found, report["decoder_search"] = tuned(heard, delay, recipe, options.seed, on_read)
         report["decoder"] = segment_section(found).decoder
     write_json(options.out / CV_FILE, report)
     return report

@@ -81,7 +81,7 @@ def train_segmenter(
         metrics |= {"validation": trainer.validation, "best_epoch": trainer.best_epoch}
     if settings.search and validation:
         heard = listen(model, validation)
-        recipe, metrics["decoder_search"] = tuned(heard, model.delay, recipe, options.seed)
+        recipe, metrics["decoder_search"] = tuned(heard, model.delay, recipe, options.seed, on_read)
     if reported.cycles and options.val_split != options.train_split:
         found = breathing_of(reported, recipe.spec, settings, cache=options.cache)
         metrics |= segment_report(model, recipe, found, resamples=options.resamples)
@@ -91,11 +91,13 @@ def train_segmenter(
     return _write(recipe, options, model, metrics, kept)
 
 
-def tuned(heard: Sequence[Heard], delay: int, recipe: Recipe, seed: int) -> tuple[Recipe, dict[str, Any]]:
+def tuned(
+    heard: Sequence[Heard], delay: int, recipe: Recipe, seed: int, progress: Progress | None = None
+) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with the decoder that suits best what a network said, and figures of the search."""
     settings = segment_section(recipe)
     params, figures = search_decoder(
-        heard, delay, recipe.spec, decoder_params(recipe), evaluations=settings.search, seed=seed
+        heard, delay, recipe.spec, decoder_params(recipe), evaluations=settings.search, seed=seed, progress=progress
     )
     decoder = msgspec.structs.replace(settings, decoder=asdict(params))
     return msgspec.structs.replace(recipe, segment=decoder), {"evaluations": settings.search, **figures}

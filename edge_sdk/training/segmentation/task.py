@@ -34,6 +34,7 @@ class SegmentBatch:
     features: Tensor  # [B, M, T]
     activity: Tensor  # [B, T]
     onset: Tensor  # [B, T]
+    offset: Tensor  # [B, T]
     phase: Tensor  # [B, T] int64, -1 unknown
     weight: Tensor  # [B, T]
     clips: Tensor  # [B, k, M, t], t is 0 without clips
@@ -87,8 +88,9 @@ class SegmentTask:
             wave[loose] = self._simulator(wave[loose], noise, heart, random)
         clips, clip_phase = self._clips(numpy_random, random, count)
         return SegmentBatch(
-            self._front_end.log_mel(wave), drawn.activity, drawn.onset, drawn.phase, drawn.weight, clips, clip_phase
-        )
+            self._front_end.log_mel(wave), drawn.activity, drawn.onset, drawn.offset, drawn.phase, drawn.weight,
+            clips, clip_phase,
+        )  # fmt: skip
 
     def loss(self, model: nn.Module, batch: SegmentBatch) -> Tensor:
         assert isinstance(model, Segmenter)
@@ -140,19 +142,23 @@ def aligned(said: Tensor, told: Tensor, delay: int) -> tuple[Tensor, Tensor]:
 
 
 def segment_loss(logits: SegmentLogits, batch: SegmentBatch, delay: int, settings: SegmentSection) -> Tensor:
-    """Weighted cross-entropies of activity, onset and phase, each a mean over the frames that count."""
+    """Weighted cross-entropies of activity, onset, offset and phase, each a mean over the frames that count."""
     weight = aligned(logits.activity, batch.weight, delay)[1]
     counted = weight.sum().clamp(min=1.0)
-    said, told = aligned(logits.activity, batch.activity, delay)
-    activity = (F.binary_cross_entropy_with_logits(said, told, reduction="none") * weight).sum() / counted
-    said, told = aligned(logits.onset, batch.onset, delay)
     positive = torch.tensor(settings.onset_positive)
-    pulses = F.binary_cross_entropy_with_logits(said, told, reduction="none", pos_weight=positive)
-    onset = (pulses * weight).sum() / counted
+
+    def cost(said: Tensor, told: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        said, told = aligned(said, told, delay)
+        each = F.binary_cross_entropy_with_logits(said, told, reduction="none", pos_weight=pos_weight)
+        return (each * weight).sum() / counted
+
+    activity = cost(logits.activity, batch.activity)
+    onset, offset = cost(logits.onset, batch.onset, positive), cost(logits.offset, batch.offset, positive)
     said, phase = aligned(logits.phase, batch.phase, delay)
     known = (phase >= 0).sum().clamp(min=1)
     phases = F.cross_entropy(said, phase, ignore_index=-1, reduction="sum") / known
-    return activity + settings.onset_weight * onset + settings.phase_weight * phases
+    edges = settings.onset_weight * onset + settings.offset_weight * offset
+    return activity + edges + settings.phase_weight * phases
 
 
 def clip_loss(logits: SegmentLogits, phase: Tensor, delay: int) -> Tensor:

@@ -84,14 +84,15 @@ class FrameTargets:
 
     activity: npt.NDArray[np.float32]  # [T] 0 or 1
     onset: npt.NDArray[np.float32]  # [T] 0..1, a triangle around each onset
+    offset: npt.NDArray[np.float32]  # [T] the same around each end
     phase: npt.NDArray[np.int64]  # [T] index into PHASES, or UNTOLD
-    weight: npt.NDArray[np.float32]  # [T] of activity and onset in the loss
+    weight: npt.NDArray[np.float32]  # [T] of activity, onset and offset in the loss
 
     @classmethod
     def empty(cls, frames: int) -> FrameTargets:
         """Nothing known."""
         zeros = np.zeros(frames, dtype=np.float32)
-        return cls(zeros, zeros.copy(), np.full(frames, UNTOLD, dtype=np.int64), zeros.copy())
+        return cls(zeros, zeros.copy(), zeros.copy(), np.full(frames, UNTOLD, dtype=np.int64), zeros.copy())
 
 
 class Painter:
@@ -101,13 +102,13 @@ class Painter:
     ----------
     spec
         Where frames lie.
-    onset_width_s
-        Half the base of the triangle around an onset.
+    onset_width_s, offset_width_s
+        Half the base of the triangle around an onset, and around an end: that one is less certain.
     """
 
-    def __init__(self, spec: FrontEndSpec, onset_width_s: float) -> None:
+    def __init__(self, spec: FrontEndSpec, onset_width_s: float, offset_width_s: float) -> None:
         self._hop, self._half = spec.hop_samples, spec.frame_samples / 2
-        self._width = onset_width_s * spec.rate_hz
+        self._widths = onset_width_s * spec.rate_hz, offset_width_s * spec.rate_hz
 
     def paint(self, targets: FrameTargets, truth: Truth, offset: int, samples: int) -> None:
         """Targets of the frames whose centres lie in the ``samples`` from ``offset`` on."""
@@ -116,10 +117,9 @@ class Painter:
             return
         centre = np.arange(first, last) * self._hop + self._half - offset  # [k] samples of the piece
         targets.activity[first:last] = _inside(truth.cycles, centre)
-        onsets = truth.cycles[:, 0]
-        if len(onsets):
-            distance = np.abs(centre[:, None] - onsets[None]).min(axis=1)
-            targets.onset[first:last] = np.maximum(0.0, 1.0 - distance / self._width)
+        edges = zip((targets.onset, targets.offset), truth.cycles.T, self._widths, strict=True)
+        for pulses, moments, width in edges:
+            pulses[first:last] = _triangles(centre, moments, width)
         phase = np.where(_inside(truth.told, centre), NONE, UNTOLD)
         phase[_inside(truth.inspirations, centre)] = INSPIRATION
         phase[_inside(truth.expirations, centre)] = EXPIRATION
@@ -129,6 +129,16 @@ class Painter:
     def _range(self, begin: int, end: int, frames: int) -> tuple[int, int]:
         first, last = (int(np.ceil((edge - self._half) / self._hop)) for edge in (begin, end))
         return max(0, first), min(frames, last)
+
+
+def _triangles(
+    centre: npt.NDArray[np.floating], moments: npt.NDArray[np.floating], width: float
+) -> npt.NDArray[np.floating]:
+    """1 at a moment, falling to 0 at ``width`` from it."""
+    if len(moments) == 0:
+        return np.zeros(len(centre))
+    distance = np.abs(centre[:, None] - moments[None]).min(axis=1)
+    return np.maximum(0.0, 1.0 - distance / width)
 
 
 def _inside(part: Spans, centre: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:

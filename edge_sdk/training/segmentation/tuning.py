@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge_sdk.metrics.events import event_report
 from edge_sdk.runtime.phase_decoder import DecoderParams
 from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.audio_bank import Progress
 from edge_sdk.training.segmentation.decode import Heard, emit
 
 _BROOD = 8  # candidates between two moves of the centre
@@ -48,6 +49,7 @@ def search_decoder(
     evaluations: int,
     seed: int = 0,
     bounds: Bounds | None = None,
+    progress: Progress | None = None,
 ) -> tuple[DecoderParams, dict[str, Any]]:
     """Evolve settings from ``start``; a pure function of its arguments.
 
@@ -67,6 +69,8 @@ def search_decoder(
         Of the candidates.
     bounds
         Promises that are to be kept.
+    progress
+        Told after each candidate.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def search_decoder(
         for _ in range(min(_BROOD, evaluations - 1 - begin)):
             place = centre + width * random.standard_normal(len(_KNOBS))
             tried.append((judge(_moved(start, place))["merit"], place))
+            if progress is not None:
+                progress("decoders tried", len(tried), evaluations)
         width *= _WIDER if max(merit for merit, _ in tried) > best else _NARROWER
     found = _moved(start, _centre(tried)) if evaluations > 1 else start
     last = judge(found)

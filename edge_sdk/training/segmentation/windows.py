@@ -28,6 +28,7 @@ class Windows:
     wave: Tensor  # [B, N] float32 in ±1
     activity: Tensor  # [B, T]
     onset: Tensor  # [B, T]
+    offset: Tensor  # [B, T]
     phase: Tensor  # [B, T] int64, -1 where nobody knows
     weight: Tensor  # [B, T]
     exact: Tensor  # [B] bool: to be spared the device simulation
@@ -52,7 +53,7 @@ class WindowSampler:
         self._data, self._settings, self._spec = data, settings, spec
         self.samples = round(settings.window_s * spec.rate_hz)
         self.frames = spec.frames_of(self.samples)
-        self._painter = Painter(spec, settings.onset_width_s)
+        self._painter = Painter(spec, settings.onset_width_s, settings.offset_width_s)
         self._disturbances = Disturbances(spec.rate_hz, data.hearts, seed)
         self._phantoms = phantom_pieces(
             settings.phantoms, settings.phantom_s, settings.rates_bpm, spec.rate_hz, seed=seed
@@ -81,7 +82,7 @@ class WindowSampler:
             exact.append(spared)
         stack = {
             name: torch.from_numpy(np.stack([getattr(target, name) for target in targets]))
-            for name in ("activity", "onset", "phase", "weight")
+            for name in ("activity", "onset", "offset", "phase", "weight")
         }
         return Windows(wave=torch.from_numpy(np.stack(waves)), exact=torch.tensor(exact), **stack)
 
