@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk.errors import RecipeError
+from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.runtime.phase_decoder import DecoderParams
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipe import Recipe
@@ -61,6 +61,29 @@ def test_cross_validation_hears_every_training_patient_once_and_suggests_a_decod
     assert not steps and again["decoder_search"] == report["decoder_search"]  # resumed: all was trained
     with pytest.raises(RecipeError, match="patients"):
         run_cross_validation(recipe, options, 9)
+
+
+def test_another_decoder_asks_for_no_other_training(tmp_path: Path) -> None:
+    """Unless the epoch was chosen with it, on held-out patients."""
+    write_corpus(tmp_path / "corpus")
+    small = ("segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1")
+
+    def run(folder: str, *overrides: str) -> dict[str, Any]:
+        options = RunOptions(
+            "sprsound", tmp_path / "corpus", tmp_path / folder, cache=tmp_path / "cache", logs=(), resamples=0
+        )
+        return train_segmenter(tiny_recipe(*small, *overrides), options, on_step=lambda _: steps.append(1))
+
+    steps: list[int] = []
+    run("all", "fit.validation_share=0")
+    trained = len(steps)
+    again = run("all", "fit.validation_share=0", "segment.decoder={typical_s: 1.1}")
+    assert len(steps) == trained
+    recipe = Recipe.from_dict(load_checkpoint(Path(again["checkpoint"])).recipe)
+    assert decoder_params(recipe).typical_s == 1.1
+    run("some", "fit.validation_share=0.2")
+    with pytest.raises(CheckpointError):
+        run("some", "fit.validation_share=0.2", "segment.decoder={typical_s: 1.1}")
 
 
 def test_the_search_hears_what_the_network_says_softly() -> None:

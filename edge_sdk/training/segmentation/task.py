@@ -117,6 +117,8 @@ class SegmentTask:
     def identity(self) -> dict[str, Any]:
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
         del shaping["segment"]["search"]  # comes after the last epoch: another search does not ask for another training
+        if not self._held_out:  # nor does another decoder that chose no epoch
+            del shaping["segment"]["decoder"]
         return {
             "recipe": shaping,
             "recordings": len(self._data.recordings),
