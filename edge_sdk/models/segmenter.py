@@ -102,26 +102,27 @@ class RunningMean(nn.Module):
         Frames of one matrix product.
     """
 
-    weights: Tensor  # [n, n] of the frame in the row for the sum at the column
-    fall: Tensor  # [1, 1, n] of the state
+    weights: (
+        Tensor  # [n + 1, n] of the state in the first row, and of the frame in each other, for the sum at the column
+    )
 
     def __init__(self, seconds: float, hop_s: float, chunk: int = _CHUNK) -> None:
         super().__init__()
         self.seconds, self.hop_s, self.chunk = seconds, hop_s, chunk
         keep = torch.exp(torch.tensor(-hop_s / seconds, dtype=torch.float64))
-        lag = torch.arange(chunk)[None] - torch.arange(chunk)[:, None]
+        lag = torch.arange(chunk)[None] - torch.arange(-1, chunk)[:, None]
         weights = torch.where(lag >= 0, keep ** lag.clamp(min=0), 0.0)
         self.register_buffer("weights", weights.float(), persistent=False)
-        self.register_buffer("fall", (keep ** torch.arange(1, chunk + 1)).float()[None, None], persistent=False)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``x [B, M, T]``, ``state [B, M + 1, 1]`` → mean ``[B, M, T]`` up to each frame, and the next state."""
         bins = x.shape[1]
         counted = F.pad(x, (0, 0, 0, 1), value=1.0)  # the last row adds up the weights
         sums = []
-        for chunk in counted.split(self.chunk, dim=2):
+        # A step is one chunk and is not split: each node of its graph costs as much as its arithmetic.
+        for chunk in (counted,) if x.shape[2] <= self.chunk else counted.split(self.chunk, dim=2):
             n = chunk.shape[2]
-            total = chunk @ self.weights[:n, :n] + state * self.fall[:, :, :n]
+            total = torch.cat((state, chunk), dim=2) @ self.weights[: n + 1, :n]
             state = total[:, :, -1:]
             sums.append(total)
         total = sums[0] if len(sums) == 1 else torch.cat(sums, dim=2)
