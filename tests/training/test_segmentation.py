@@ -155,7 +155,7 @@ def tiny_recipe(*overrides: str) -> Recipe:
 def test_perfect_answers_cost_less_than_shifted_ones() -> None:
     task = SegmentTask(tiny_recipe(), _data())
     batch = task.batch(np.random.default_rng(0), Randomness(torch.Generator().manual_seed(0)), 2)
-    delay = 11
+    delay = 10
 
     def answer(shift: int) -> SegmentLogits:
         def late(values: torch.Tensor) -> torch.Tensor:
@@ -222,7 +222,7 @@ def test_tiny_run_writes_a_checkpoint_and_resumes_to_the_same_weights(tmp_path: 
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert {"event_f1", "validation", "best_epoch"} <= set(whole)
     model, recipe = load_segmenter(load_checkpoint(Path(str(whole["checkpoint"]))))
-    assert model.delay == 11 and recipe.segment is not None
+    assert model.delay == 10 and recipe.segment is not None
 
 
 def test_a_classifier_is_no_segmenter() -> None:
