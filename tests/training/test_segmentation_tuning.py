@@ -90,7 +90,7 @@ def test_the_search_hears_what_the_network_says_softly() -> None:
     """Breaths of which the network is rarely sure: the decoder that expects certainty misses most of them."""
     heard = [_told_softly(f"p{k}", np.random.default_rng(k)) for k in range(3)]
     deaf = DecoderParams(activity_bias=1.0, onset_weight=0.1)
-    anything = Bounds(delay_p95_s=9.0, revision_rate=1.0, onset_error_p50_s=9.0)
+    anything = Bounds(9.0, 1.0, 9.0, 99.0)
     found, figures = search_decoder(heard, 0, SPEC, deaf, evaluations=49, bounds=anything)
     assert figures["found"]["event_f1"] > figures["start"]["event_f1"] + 0.1
     again, _ = search_decoder(heard, 0, SPEC, deaf, evaluations=49, bounds=anything)

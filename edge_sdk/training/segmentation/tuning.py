@@ -22,15 +22,20 @@ _WIDTH, _WIDER, _NARROWER = 0.5, 1.05, 0.93
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the shipped decoder promises; beyond them F1 is paid with."""
+    """What the shipped decoder promises; beyond them F1 is paid with.
 
-    delay_p95_s: float = 0.58  # onset to announcement
+    A network that learned from fewer patients, as those of a cross-validation did, announces later than the one that
+    ships: the bound on the delay leaves room for that.
+    """
+
+    detection_delay_p95_s: float = 0.62  # onset to announcement
     revision_rate: float = 0.09
     onset_error_p50_s: float = 0.058
+    rate_mae_bpm: float = 2.0
 
 
-_PRICES = {"delay_p95_s": 0.5, "revision_rate": 0.8, "onset_error_p50_s": 0.2}  # of F1, for each unit beyond a bound
-_FIGURES = {name: f"detection_{name}" if name.startswith("delay") else name for name in _PRICES}
+_PRICES = {"detection_delay_p95_s": 0.5, "revision_rate": 0.8, "onset_error_p50_s": 0.2, "rate_mae_bpm": 0.01}
+"""Of F1, for each unit beyond a bound."""
 
 _FACTORS = (  # settings that are moved by factors, exp(0.25) a step
     "activity_weight", "onset_weight", "odds_cap", "shortest_s", "typical_s", "spread", "duration_weight",
@@ -121,7 +126,7 @@ def _moved(start: DecoderParams, place: npt.NDArray[np.float64]) -> DecoderParam
 
 
 def _figures(report: dict[str, Any], bounds: Bounds) -> dict[str, float]:
-    figures = {name: float(report[key] or 0.0) for name, key in _FIGURES.items()}
+    figures = {name: float(report[name] or 0.0) for name in _PRICES}
     beyond = sum(price * max(0.0, figures[name] - getattr(bounds, name)) for name, price in _PRICES.items())
     event_f1 = float(report["event_f1"])
     return {"event_f1": event_f1, "merit": event_f1 - beyond, **figures}
