@@ -32,6 +32,8 @@ class DecoderParams:
     onset_weight: float = 1.0  # of the log odds of the onset pulse where a breath begins
     onset_bias: float = -1.5
     onset_cost: float = 1.5  # of beginning a breath at all
+    early_cost: float = 0.0  # of beginning one at once after a start: no pause before it was heard;
+    early_s: float = 0.5  # falling to nothing by then
     odds_cap: float = 4.0  # log odds are cut here: one frame must not decide alone
     shortest_s: float = 0.4
     longest_s: float = 8.0
@@ -112,6 +114,8 @@ class PhaseDecoder:
         self._survival = np.where(lengths < p.typical_s, 0.0, prior)[::-1].copy()  # [longest]
         self._weight = np.array([[p.activity_weight], [p.onset_weight]])
         self._bias = np.array([[p.activity_bias], [p.onset_bias]])
+        early = round(p.early_s / frame_s) if p.early_cost else 0
+        self._early = p.early_cost * (1.0 - np.arange(early) / max(1, early))  # of the first frames
         # Scores of open breaths by their start, the oldest first; then room for those that begin in the step at hand.
         self._scores = np.empty(self._longest + most_frames)
         span, item = len(self._prior), self._scores.itemsize
@@ -217,6 +221,9 @@ class PhaseDecoder:
         np.minimum(odds, self._p.odds_cap, out=odds)
         odds *= self._weight
         odds[1] -= self._p.onset_cost
+        if self._now < self._early.size:
+            early = self._early[self._now : self._now + odds.shape[1]]
+            odds[1, : early.size] -= early
         return np.asarray(odds)
 
     def _best(self) -> tuple[int | None, _Breath | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +52,18 @@ def finals(told: list[tuple[int, DecodedBreath]]) -> list[DecodedBreath]:
 
 
 BREATHS = [(20, 100), (130, 220), (220, 300), (340, 430)]
+
+
+def test_a_start_is_no_onset() -> None:
+    """A network that has heard nothing yet thinks a breath half likely: only a clear one may begin unheard."""
+    frames = sound([(40, 120), (150, 240)], 300)
+    frames[0][:25] = 0.6
+    hasty = DecoderParams(activity_bias=0.0, onset_cost=-1.0, duration_weight=0.1)
+    careful = replace(hasty, early_cost=4.0)
+    assert finals(decode(frames, hasty))[0].start == 0
+    assert finals(decode(frames, careful))[0].start == pytest.approx(40, abs=1)
+    frames[0][:25] = 0.95  # a breath under way
+    assert finals(decode(frames, careful))[0].start == 0
 
 
 def test_clear_breaths_come_out_as_they_are() -> None:
