@@ -102,9 +102,7 @@ class RunningMean(nn.Module):
         Frames of one matrix product.
     """
 
-    weights: (
-        Tensor  # [n + 1, n] of the state in the first row, and of the frame in each other, for the sum at the column
-    )
+    weights: Tensor  # [n + 1, n] of the state (first row) and of the frames (the others) for the sum at each column
 
     def __init__(self, seconds: float, hop_s: float, chunk: int = _CHUNK) -> None:
         super().__init__()

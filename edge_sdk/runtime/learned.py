@@ -117,7 +117,7 @@ class StepModel:
 class StepRun:
     """The network on its way through one stream: states and outputs stay where they are, nothing is made anew.
 
-    A step costs a third less than :meth:`StepModel.step`, where every array goes through Python.
+    A step costs less than :meth:`StepModel.step`, where every array goes through Python.
 
     Parameters
     ----------

@@ -63,6 +63,8 @@ class DecoderParams:
             raise ValueError("segmenter decoder: need 0 < shortest_s < longest_s <= 30, typical_s > 0, spread > 0")
         if params.final_lag_s < 0 or params.announce_margin < 0 or params.withdraw_margin < 0 or params.announce_s <= 0:
             raise ValueError("segmenter decoder: final_lag_s and the margins must not be negative, announce_s positive")
+        if params.early_cost < 0 or not 0 <= params.early_s <= 10:
+            raise ValueError("segmenter decoder: early_cost must not be negative, early_s lie between 0 and 10")
         return params
 
 

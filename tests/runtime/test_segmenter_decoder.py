@@ -179,6 +179,7 @@ def test_a_step_that_is_too_long_is_refused() -> None:
         ({"onset_weight": "2"}, "must be numbers"),
         ({"shortest_s": 9.0}, "shortest_s"),
         ({"announce_s": 0.0}, "announce_s"),
+        ({"early_cost": -1.0}, "early_cost"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict[str, object], message: str) -> None:
