@@ -129,7 +129,7 @@ class OrtEngine:
                     bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         except Exception as error:
             raise EngineError(f"the arrays do not fit the graph: {_first_line(error)}") from error
-        held = (*inputs.values(), *outputs.values())
+        held = (*inputs.values(), *outputs.values())  # the binding knows their addresses only
 
         def run(_held: tuple[npt.NDArray[Any], ...] = held) -> None:
             try:
