@@ -10,9 +10,9 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from edge_sdk import Session, load_bundle
-from edge_sdk.cli._screening import labels_of
-from edge_sdk.cli.demo import truth_of
+from edge_sdk.cli.runtime.demo import truth_of
 from edge_sdk.events import AudioBlock, Event, StreamStats
+from edge_sdk.screening.recordings import labels_of
 from edge_sdk.sinks.live import LiveView
 from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import Row, percentiles
+from benchmarks.core.harness import Row, percentiles
 from edge_sdk.errors import StethoError
 from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.metrics.groups import age_band, evaluate_groups
-from edge_sdk.runtime.bundle import Bundle
+from edge_sdk.runtime.bundle.load import Bundle
 
 FLOORS = ("score", "score_2class", "sensitivity", "sensitivity_2class", "specificity", "auroc", "average_precision")
 """Figures that may have a floor: larger is better."""

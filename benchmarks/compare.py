@@ -129,7 +129,7 @@ def _key(row: Mapping[str, Any]) -> str:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    from benchmarks.rows import subject_name
+    from benchmarks.core.rows import subject_name
 
     name = f"{row.get('benchmark', '')}: {subject_name(row)}"
     extra = " ".join(str(row[k]) for k in ("corpus", "split", "streams") if row.get(k) is not None)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.energy import EnergyMeter
-from benchmarks.harness import Interrupted, Row, interleave, machine_row, median_ratio, percentiles, pinned
-from benchmarks.roofline import Ceilings, count_macs, measure_ceilings
-from benchmarks.sounds import breath_clips, folder, phantoms
+from benchmarks.core.audio import breath_clips, folder, phantoms
+from benchmarks.core.energy import EnergyMeter
+from benchmarks.core.harness import Interrupted, Row, interleave, machine_row, median_ratio, percentiles, pinned
+from benchmarks.core.roofline import Ceilings, count_macs, measure_ceilings
 from edge_sdk.errors import RecipeError, StethoError
-from edge_sdk.runtime.bundle import Bundle, file_checks, load_bundle, read_manifest, resolve_bundle
-from edge_sdk.runtime.bundle_files import require
+from edge_sdk.runtime.bundle.files import require
+from edge_sdk.runtime.bundle.load import Bundle, file_checks, load_bundle, read_manifest, resolve_bundle
 
 Clips = npt.NDArray[np.float32]
 TORCH = "torch-eager"
@@ -83,7 +83,7 @@ def run(options: LatencyOptions, on_round: Callable[[int, int], None] | None = N
         for batch in options.batches:
             yield from _timed(contenders, batch, options, ceilings, cores, on_round)
         if options.stages_s > 0:
-            from benchmarks.stages import stage_rows
+            from benchmarks.stream.stages import stage_rows
 
             seen = {id(c.bundle): c.bundle for c in contenders if c.bundle and c.bundle.artefact.default}
             for bundle in seen.values():
@@ -303,7 +303,7 @@ def torch_network(bundle: Bundle) -> tuple[Any, str]:
     try:
         import torch
 
-        from edge_sdk.models.frontend import FoldedFrontEnd
+        from edge_sdk.models.layers.front_end import FoldedFrontEnd
         from edge_sdk.models.registry import build_model
     except ImportError as error:
         return None, f"{error.name} is not installed; run 'pip install \"stethoscope-edge-sdk[train]\"'"
@@ -338,8 +338,8 @@ def _torch_name() -> str:
 _PROBE = """
 import sys
 import numpy as np
-from benchmarks.harness import peak_rss_mb
-from edge_sdk.runtime.bundle import load_bundle
+from benchmarks.core.harness import peak_rss_mb
+from edge_sdk.runtime.bundle.load import load_bundle
 folder, form, threads, engine = sys.argv[1:]
 bundle = load_bundle(
     folder, artefact=form, threads=int(threads), verify=False, allow_untrained=True, engine=engine

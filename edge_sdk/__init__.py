@@ -29,15 +29,15 @@ from edge_sdk.errors import (
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Gap, QualityEvent, StreamStats
 
 if TYPE_CHECKING:
-    from edge_sdk.runtime.bundle import Bundle, load_bundle
+    from edge_sdk.runtime.bundle.load import Bundle, load_bundle
     from edge_sdk.runtime.session import Session
     from edge_sdk.runtime.stream import Stream
     from edge_sdk.sources import open_source
 
 # Loaded when first asked for, so that ``import edge_sdk`` stays free of ONNX Runtime and the audio libraries.
 _LAZY = {
-    "Bundle": "edge_sdk.runtime.bundle",
-    "load_bundle": "edge_sdk.runtime.bundle",
+    "Bundle": "edge_sdk.runtime.bundle.load",
+    "load_bundle": "edge_sdk.runtime.bundle.load",
     "Session": "edge_sdk.runtime.session",
     "Stream": "edge_sdk.runtime.stream",
     "open_source": "edge_sdk.sources",

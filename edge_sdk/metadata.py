@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+FIELDS = ("site", "device", "age_years", "sex", "bmi")
+"""Metadata of a recording: columns of a corpus table, keys of ``bundle.stream(metadata=...)``."""
+
 CATEGORICAL = ("device", "site", "sex")
 CONTINUOUS = ("age_years", "bmi", "duration_s")
 UNKNOWN = 0  # index of everything that is absent or that training never saw
@@ -133,6 +136,11 @@ class MetadataSchema:
             tuple(float(value) for value in values.get("mean", ())),
             tuple(float(value) for value in values.get("std", ())),
         )
+
+
+def metadata_of(item: object) -> dict[str, Any]:
+    """The metadata fields of a corpus ``Recording`` or ``Cycle``: name → value, None where unknown."""
+    return {name: getattr(item, name) for name in FIELDS}
 
 
 def _folded(name: Any) -> str:

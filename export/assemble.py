@@ -12,9 +12,9 @@ import msgspec
 
 from edge_sdk import __version__
 from edge_sdk.errors import BundleError
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, read_manifest, write_bundle
-from edge_sdk.runtime.bundle_files import hash_check, require
-from edge_sdk.runtime.schema import MANIFEST, ArtefactEntry, FeaturesEntry, Golden, Manifest, SegmenterEntry
+from edge_sdk.runtime.bundle.files import hash_check, require
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest, write_bundle
+from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, FeaturesEntry, Golden, Manifest, SegmenterEntry
 from edge_sdk.training.checkpoint import Checkpoint
 from export.card import model_card
 from export.golden import golden_clips, golden_file, golden_metadata

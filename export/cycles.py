@@ -10,8 +10,8 @@ import numpy.typing as npt
 from edge_sdk.corpora import OTHER, load_corpus
 from edge_sdk.corpora.audio import cycle_pcm
 from edge_sdk.errors import ExportError
+from edge_sdk.metadata import metadata_of
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.data import known_of
 from export.verify import CycleSet
 
 
@@ -36,5 +36,5 @@ def load_cycles(corpus: str, root: Path, spec: FrontEndSpec) -> tuple[CycleSet, 
         cycles.append(cycle)
     labels, patients = tuple(c.label for c in cycles), tuple(c.patient for c in cycles)
     splits = np.asarray([c.split or "all" for c in cycles], dtype=np.str_)
-    metadata = tuple({**known_of(c), "duration_s": c.duration_s} for c in cycles)
+    metadata = tuple({**metadata_of(c), "duration_s": c.duration_s} for c in cycles)
     return CycleSet(corpus, "all", pcm, labels, patients, metadata), splits

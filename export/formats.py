@@ -25,8 +25,8 @@ class Format:
     """One kind of artefact a bundle can hold, or that is made from a finished bundle.
 
     ``builder`` is ``module:function``, imported when it is needed. Of a file in the bundle it is called with a
-    :class:`export.build.Request` and gives back a ``features → logits`` graph; of what is made from a finished bundle,
-    with ``(bundle: Path, progress: Callable[[str], None])``, and gives back the paths that it wrote.
+    :class:`export.onnx.build.Request` and gives back a ``features → logits`` graph; of what is made from a finished
+    bundle, with ``(bundle: Path, progress: Callable[[str], None])``, and gives back the paths that it wrote.
     """
 
     name: str  # as given to ``--formats``
@@ -59,7 +59,7 @@ FORMATS: dict[str, Format] = {
             precision="fp32",
             devices="any CPU or GPU with ONNX Runtime; TensorRT",
             description="the reference: pcm → logits, front end folded into one Conv1d",
-            builder="export.build:fp32",
+            builder="export.onnx.build:fp32",
             default=True,
         ),
         Format(
@@ -68,7 +68,7 @@ FORMATS: dict[str, Format] = {
             precision="int8",
             devices="x86-64 and ARM CPUs with ONNX Runtime",
             description="transformers: dynamic S8 per channel; CNNs: static U8S8 Q/DQ; front end and head stay fp32",
-            builder="export.build:int8_cpu",
+            builder="export.onnx.build:int8_cpu",
             gate=_INT8,
             golden_tolerance=0.5,
             needs_calibration=True,
@@ -81,7 +81,7 @@ FORMATS: dict[str, Format] = {
             precision="fp16",
             devices="GPUs with ONNX Runtime or TensorRT; slower than fp32 on CPUs",
             description="inputs, outputs, front end, norms and softmax stay fp32",
-            builder="export.build:fp16",
+            builder="export.onnx.build:fp16",
             gate=Gate(
                 max_relative_error=1e-2,
                 min_agreement=0.99,
@@ -97,7 +97,7 @@ FORMATS: dict[str, Format] = {
             precision="int8",
             devices="NVIDIA GPUs with TensorRT",
             description="symmetric S8 Q/DQ around linear layers and convolutions, bias in float",
-            builder="export.build:int8_trt",
+            builder="export.onnx.build:int8_trt",
             gate=_INT8,
             golden_tolerance=0.5,
             needs_calibration=True,
@@ -108,7 +108,7 @@ FORMATS: dict[str, Format] = {
             precision="of its ONNX",
             devices="the NVIDIA GPU that it is built on",
             description="TensorRT engine from the bundle's ONNX, kept in the engine cache",
-            builder="export.tensorrt:build_format",
+            builder="export.tensorrt.builder:build_format",
             made_from="bundle",
         ),
         Format(
@@ -117,7 +117,7 @@ FORMATS: dict[str, Format] = {
             precision="of its ONNX",
             devices="Triton Inference Server",
             description="model repository beside the bundle: dynamic batching, PCM → label",
-            builder="export.triton:build_format",
+            builder="export.triton.repository:build_format",
             made_from="bundle",
         ),
     )

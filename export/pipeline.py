@@ -21,18 +21,18 @@ from edge_sdk import __version__
 from edge_sdk.errors import ExportError
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
+from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import decide, decode
-from edge_sdk.runtime.schema import Decoder
 from edge_sdk.training.calibration import checkpoint_decoder
 from edge_sdk.training.checkpoint import Checkpoint
-from export.build import Request, build
 from export.cycles import load_cycles
 from export.formats import Format
 from export.golden import golden_clips, golden_metadata, simulated_breaths
-from export.graph import export_front_end, finish, join
-from export.quantise import Feed
-from export.session import Session, latency_ratio
+from export.onnx.build import Request, build
+from export.onnx.graph import export_front_end, finish, join
+from export.onnx.quantise import Feed
+from export.onnx.session import Session, latency_ratio
 from export.verify import CycleSet, accuracy, compare, gate_failures, parity
 
 RESEARCH_USE = "Research use only: not a medical device, not cleared by any regulator."

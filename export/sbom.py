@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from edge_sdk.runtime.schema import Manifest
+from edge_sdk.runtime.bundle.schema import Manifest
 
 FILE = "sbom.cdx.json"
 TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "soundfile", "soxr", "torch", "torchaudio", "msgspec")

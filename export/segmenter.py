@@ -17,12 +17,12 @@ from msgspec.structs import replace
 
 from edge_sdk.errors import ExportError
 from edge_sdk.models.segmenter import GATE_CLIP, PHASES, Segmenter, SegmenterStep, for_steps
-from edge_sdk.runtime.schema import SegmenterEntry
-from edge_sdk.runtime.segmenters import SEGMENTER_FILE, describe_segmenter
+from edge_sdk.runtime.bundle.schema import SegmenterEntry
+from edge_sdk.runtime.segmentation.factory import SEGMENTER_FILE, describe_segmenter
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.segmentation.run import load_segmenter
 from edge_sdk.training.segmentation.task import decoder_params
-from export.graph import finish, run_exporter
+from export.onnx.graph import finish, run_exporter
 
 FRAMES_PER_STEP = 4
 KIND = "stetho-segmenter"

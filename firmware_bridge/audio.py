@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from firmware_bridge import adpcm
 from firmware_bridge.errors import ProtocolError
-from firmware_bridge.protocol import Audio, Codec
+from firmware_bridge.framing import Audio, Codec
 
 Samples = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]

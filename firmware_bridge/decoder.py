@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from firmware_bridge import cobs
 from firmware_bridge.constants import MAX_ENCODED
 from firmware_bridge.errors import ProtocolError
-from firmware_bridge.protocol import MAJOR, Frame, parse_body
+from firmware_bridge.framing import MAJOR, Frame, parse_body
 
 
 @dataclass(frozen=True, slots=True)

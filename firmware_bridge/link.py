@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from firmware_bridge.clock import ClockFit
 from firmware_bridge.constants import ACK_TIMEOUT_S, RETRIES
 from firmware_bridge.errors import CommandError, LinkError, LinkLost, LinkStalled, LinkVersionError
-from firmware_bridge.loss import ResumePoint
-from firmware_bridge.protocol import (
+from firmware_bridge.framing import (
     AckCode,
     Command,
     DeviceEvent,
@@ -29,6 +28,7 @@ from firmware_bridge.protocol import (
     encode_message,
 )
 from firmware_bridge.receiver import LinkBlock, LinkStats, Listeners, Receiver, TimeOffset, wrong_version
+from firmware_bridge.sample_account import ResumePoint
 from firmware_bridge.transport import Transport, open_transport
 
 __all__ = ["DeviceLink", "LinkBlock", "LinkStats", "ResumePoint", "TimeOffset", "reconnect"]

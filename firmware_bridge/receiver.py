@@ -15,8 +15,7 @@ from firmware_bridge import audio
 from firmware_bridge.clock import ClockFit, ClockFitter
 from firmware_bridge.decoder import Fault, FrameDecoder
 from firmware_bridge.errors import LinkError, LinkLost, LinkVersionError, ProtocolError
-from firmware_bridge.loss import ResumePoint, SampleAccount, SequenceAccount
-from firmware_bridge.protocol import (
+from firmware_bridge.framing import (
     MAJOR,
     Audio,
     Codec,
@@ -33,6 +32,7 @@ from firmware_bridge.protocol import (
     Time,
     parse,
 )
+from firmware_bridge.sample_account import ResumePoint, SampleAccount, SequenceAccount
 
 _log = logging.getLogger(__name__)
 

@@ -11,26 +11,26 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edge_sdk.cli._common import guard, take_debug_flag
+from edge_sdk.cli.options import guard, take_debug_flag
 
 COMMANDS = {
-    "demo": "edge_sdk.cli.demo",
-    "devices": "edge_sdk.cli.devices",
-    "device-sim": "edge_sdk.cli.device_sim",
-    "listen": "edge_sdk.cli.listen",
-    "screen": "edge_sdk.cli.screen",
-    "data": "edge_sdk.cli.data",
-    "train": "edge_sdk.cli.train",
-    "evaluate": "edge_sdk.cli.evaluate",
-    "segment-eval": "edge_sdk.cli.segment_eval",
-    "figures": "edge_sdk.cli.figures",
-    "export": "edge_sdk.cli.export",
-    "compile": "edge_sdk.cli.compile",
-    "triton": "edge_sdk.cli.triton",
-    "keys": "edge_sdk.cli.keys",
-    "verify": "edge_sdk.cli.verify",
-    "bench": "edge_sdk.cli.bench",
-    "doctor": "edge_sdk.cli.doctor",
+    "demo": "edge_sdk.cli.runtime.demo",
+    "devices": "edge_sdk.cli.runtime.devices",
+    "device-sim": "edge_sdk.cli.runtime.device_sim",
+    "listen": "edge_sdk.cli.runtime.listen",
+    "screen": "edge_sdk.cli.runtime.screen",
+    "data": "edge_sdk.cli.training.data",
+    "train": "edge_sdk.cli.training.train",
+    "evaluate": "edge_sdk.cli.training.evaluate",
+    "segment-eval": "edge_sdk.cli.training.segment_eval",
+    "figures": "edge_sdk.cli.training.figures",
+    "export": "edge_sdk.cli.export.export",
+    "compile": "edge_sdk.cli.export.compile",
+    "triton": "edge_sdk.cli.export.triton",
+    "keys": "edge_sdk.cli.export.keys",
+    "verify": "edge_sdk.cli.export.verify",
+    "bench": "edge_sdk.cli.bench.commands",
+    "doctor": "edge_sdk.cli.doctor.command",
 }
 """Sub-command → module. The module holds a function of that name, or a ``typer.Typer`` named ``app`` for a group."""
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.corpora._files import audio_header, samples_digest
 from edge_sdk.corpora.counts import count, discrepancies, published, split_counts
+from edge_sdk.corpora.loaders.files import audio_header, samples_digest
 from edge_sdk.corpora.loading import measure, usable
 from edge_sdk.corpora.registry import Publication, entry_of
 from edge_sdk.corpora.splits import SPLIT_FILE, apply_split_file, patients_by_split, shared_patients

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from edge_sdk.corpora._files import audio_header
 from edge_sdk.corpora.counts import split_discrepancies
+from edge_sdk.corpora.loaders.files import audio_header
 from edge_sdk.corpora.registry import CorpusEntry, entry_of
 from edge_sdk.corpora.splits import apply_split_file
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, PhaseEvent, Recording, SoundEvent

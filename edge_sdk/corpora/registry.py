@@ -48,7 +48,7 @@ _ENTRIES = (
     CorpusEntry(
         "sprsound",
         "SPRSound 2022",
-        "edge_sdk.corpora.sprsound",
+        "edge_sdk.corpora.loaders.sprsound",
         # The publisher states the total of events; 6656 and 1004 stand in train_json and intra_test_json, and
         # inter_test has the rest.
         Publication(
@@ -59,13 +59,13 @@ _ENTRIES = (
             rate_hz=8000,
         ),
     ),
-    CorpusEntry("kauh", "KAUH", "edge_sdk.corpora.kauh", Publication(336, 112, rate_hz=4000)),
-    CorpusEntry("hls_cmds", "HLS-CMDS lung sounds", "edge_sdk.corpora.hls_cmds", Publication(50)),
-    CorpusEntry("hf_lung_clips", "HF_Lung_V1 phase clips", "edge_sdk.corpora.hf_lung_clips"),
+    CorpusEntry("kauh", "KAUH", "edge_sdk.corpora.loaders.kauh", Publication(336, 112, rate_hz=4000)),
+    CorpusEntry("hls_cmds", "HLS-CMDS lung sounds", "edge_sdk.corpora.loaders.hls_cmds", Publication(50)),
+    CorpusEntry("hf_lung_clips", "HF_Lung_V1 phase clips", "edge_sdk.corpora.loaders.hf_lung_clips"),
     CorpusEntry(
         "icbhi",
         "ICBHI 2017",
-        "edge_sdk.corpora.icbhi",
+        "edge_sdk.corpora.loaders.icbhi",
         Publication(
             920,
             126,
@@ -80,7 +80,7 @@ _ENTRIES = (
     CorpusEntry(
         "hf_lung_v1",
         "HF_Lung_V1",
-        "edge_sdk.corpora.hf_lung_v1",
+        "edge_sdk.corpora.loaders.hf_lung_v1",
         Publication(
             9765,
             splits=(("train", 7809, 0), ("test", 1956, 0)),
@@ -92,10 +92,10 @@ _ENTRIES = (
     CorpusEntry(
         "esc50",
         "ESC-50",
-        "edge_sdk.corpora.esc50",
+        "edge_sdk.corpora.loaders.esc50",
         Publication(2000, splits=tuple((f"fold{k}", 400, 0) for k in range(1, 6)), rate_hz=44100, categories=50),
     ),
-    CorpusEntry("csv", "generic CSV", "edge_sdk.corpora.generic_csv"),
+    CorpusEntry("csv", "generic CSV", "edge_sdk.corpora.loaders.generic_csv"),
 )
 
 REGISTRY: dict[str, CorpusEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.corpora._files import csv_rows, without_audio_suffix
+from edge_sdk.corpora.loaders.files import csv_rows, without_audio_suffix
 from edge_sdk.corpora.table import Corpus, Fault
 from edge_sdk.errors import CorpusError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from edge_sdk.corpora._files import samples_digest
+from edge_sdk.corpora.loaders.files import samples_digest
 from edge_sdk.corpora.table import OTHER, Corpus, Recording
 from edge_sdk.errors import CorpusError
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.metadata import MetadataSchema
-from edge_sdk.models.add_layer import DenoisingLayer, FilterAxes, FilterMode, FilterSettings
 from edge_sdk.models.ast import Ast
 from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.layers.denoising import DenoisingLayer, FilterAxes, FilterMode, FilterSettings
+from edge_sdk.models.layers.resize import MatrixResize
 from edge_sdk.models.network import GridMix, Network, Outputs
-from edge_sdk.models.resize import MatrixResize
 from edge_sdk.signal.spec import FrontEndSpec
 
 Picture = Literal["resize", "native"]

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import ExportError, RecipeError
 from edge_sdk.metadata import MetadataSchema
-from edge_sdk.models.ast_encoder import TOKENS, AstEncoder, AstPlan, Block, Grid, PositionRule, resize_positions
 from edge_sdk.models.conditioning import (
     Conditioner,
     Conditioning,
@@ -25,9 +24,10 @@ from edge_sdk.models.conditioning import (
     FoldedConditioner,
     Metadata,
 )
+from edge_sdk.models.layers.ast_encoder import TOKENS, AstEncoder, AstPlan, Block, Grid, PositionRule, resize_positions
+from edge_sdk.models.layers.resize import MatrixResize
 from edge_sdk.models.network import GridMix, Network
 from edge_sdk.models.pretrained import ast_encoder_state
-from edge_sdk.models.resize import MatrixResize
 from edge_sdk.signal.spec import FrontEndSpec
 
 SIZES = {

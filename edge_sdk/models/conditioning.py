@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.metadata import MetadataSchema
-from edge_sdk.models.metadata_encoder import Continuous, Metadata, MetadataEncoder
+from edge_sdk.models.layers.metadata_encoder import Continuous, Metadata, MetadataEncoder
 
 __all__ = ["KINDS", "Conditioner", "Conditioning", "ConditioningSettings", "FoldedConditioner", "Metadata"]
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.models.fused import Gelu, gelu, softplus
+from edge_sdk.models.layers.activations import Gelu, gelu, softplus
+from edge_sdk.models.layers.selective_scan import FORMS, ScanForm, linear_scan
+from edge_sdk.models.layers.spectral import GaussianBlend, GaussianOptions
 from edge_sdk.models.network import GridMix, Network
-from edge_sdk.models.selective_scan import FORMS, ScanForm, linear_scan
-from edge_sdk.models.spectral import GaussianBlend, GaussianOptions
 from edge_sdk.signal.spec import FrontEndSpec
 
 DIRECTIONS = 4  # rows, columns, rows backwards, columns backwards
@@ -229,7 +229,7 @@ class Dass(Network):
     front_end : FrontEndSpec, optional
         Part of every model's signature; there is no positional embedding that would depend on it.
     scan : str
-        Form of the recurrence, see `edge_sdk.models.selective_scan.FORMS`.
+        Form of the recurrence, see `edge_sdk.models.layers.selective_scan.FORMS`.
     gaussian : mapping, optional
         Smoothing of selected stages' outputs (`GaussianOptions`); None: plain DASS.
     drop_path : float, optional
@@ -283,7 +283,7 @@ class Dass(Network):
         return nn.ModuleDict({str(s): GaussianBlend(dims[s - 1], options) for s in options.stages})
 
     def stage_maps(self, features: Tensor, *, mix: GridMix | None = None) -> list[Tensor]:
-        """``[B, 1, M, T]`` → each stage's output ``[B, C, H, W]``, for `edge_sdk.models.spectral.spectral_response`."""
+        """``[B, 1, M, T]`` → each stage's output ``[B, C, H, W]``, for `layers.spectral.spectral_response`."""
         maps = self.patch_embed(features)  # [B, H, W, C]
         if mix is not None:
             maps = mix(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.models.ast import Ast
-from edge_sdk.models.ast_encoder import TOKENS, Attention, Block
 from edge_sdk.models.conditioning import Conditioner, Metadata
+from edge_sdk.models.layers.ast_encoder import TOKENS, Attention, Block
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.models.ast import Ast
-from edge_sdk.models.ast_encoder import Block
+from edge_sdk.models.layers.ast_encoder import Block
 from edge_sdk.signal.spec import FrontEndSpec
 
 Placement = Literal["parallel", "sequential"]

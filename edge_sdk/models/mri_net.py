@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.models.interlaced import InterlacedBranch
+from edge_sdk.models.layers.interlaced import InterlacedBranch
+from edge_sdk.models.layers.resize import MatrixResize
+from edge_sdk.models.layers.swin import SwinPlan, SwinTransformer, fold, unfold
 from edge_sdk.models.network import GridMix, Network
-from edge_sdk.models.resize import MatrixResize
-from edge_sdk.models.swin import SwinPlan, SwinTransformer, fold, unfold
 from edge_sdk.signal.spec import FrontEndSpec
 
 # Parts of an HTS-AT checkpoint that are no weights of its Swin branch: front end, heads, and constants we rebuild.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, MissingDependencyError
-from edge_sdk.models.ast_encoder import TOKENS, Grid
+from edge_sdk.models.layers.ast_encoder import TOKENS, Grid
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.models.forgetful_gru import ForgetfulGRU
+from edge_sdk.models.layers.clipped_gru import ForgetfulGRU
 from edge_sdk.signal.spec import FrontEndSpec
 
 PHASES = ("inspiration", "expiration", "none")

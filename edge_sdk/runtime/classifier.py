@@ -14,7 +14,7 @@ from edge_sdk.errors import EngineError
 from edge_sdk.signal.padding import fit_window
 
 if TYPE_CHECKING:
-    from edge_sdk.runtime.bundle import Bundle
+    from edge_sdk.runtime.bundle.load import Bundle
 
 
 @dataclass(frozen=True, slots=True)

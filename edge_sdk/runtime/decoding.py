@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.runtime.schema import Decoder
+from edge_sdk.runtime.bundle.schema import Decoder
 
 MULTILABEL = ("normal", "crackle", "wheeze", "both")
 """What the two logits of a multilabel head, crackle and wheeze, spell together."""

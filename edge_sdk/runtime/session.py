@@ -19,7 +19,7 @@ from edge_sdk.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
-    from edge_sdk.runtime.bundle import Bundle
+    from edge_sdk.runtime.bundle.load import Bundle
     from edge_sdk.runtime.stream import Stream
 
 _log = logging.getLogger(__name__)

@@ -12,25 +12,26 @@ import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.metadata import FIELDS as METADATA_FIELDS
 from edge_sdk.runtime.breath_watch import BreathWatch
 from edge_sdk.runtime.classifier import classify_cycle
-from edge_sdk.runtime.low_delay import LowDelayResampler
 from edge_sdk.runtime.quality import QualityGate
 from edge_sdk.signal.blocks import Reblocker
 from edge_sdk.signal.clock import convert_index
+from edge_sdk.signal.low_latency_resample import LowDelayResampler
 from edge_sdk.signal.resample import StreamResampler
 from edge_sdk.signal.ring import Ring
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Segmenter
-    from edge_sdk.runtime.bundle import Bundle
+    from edge_sdk.runtime.bundle.load import Bundle
 
 HOP_S = 0.02
 """Everything is computed in hops of this length at the source's rate, so that block sizes change nothing."""
 
 _RING_S = 20.0  # longer than the longest breath and its delays
 _NO_BREATH = ("silence", "no-contact", "noisy")
-_METADATA = ("site", "device", "age_years", "sex", "bmi")
+
 
 Samples = npt.NDArray[np.float32]
 
@@ -56,9 +57,9 @@ class Stream:
     def __init__(self, bundle: Bundle, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
-        unknown = sorted(set(metadata or {}) - set(_METADATA))
+        unknown = sorted(set(metadata or {}) - set(METADATA_FIELDS))
         if unknown:
-            raise StreamError(f"unknown metadata {', '.join(unknown)}; known: {', '.join(_METADATA)}")
+            raise StreamError(f"unknown metadata {', '.join(unknown)}; known: {', '.join(METADATA_FIELDS)}")
         self.bundle = bundle
         self.sample_rate = sample_rate
         self.metadata = dict(metadata or {})

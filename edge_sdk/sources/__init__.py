@@ -65,7 +65,7 @@ def open_source(
     if kind == "phantom":
         return _open_phantom(rest, paced=paced, speed=speed, duration_s=duration_s)
     if kind == "mic":
-        from edge_sdk.sources.microphone import BLOCK_S, MicrophoneSource
+        from edge_sdk.sources.microphone.source import BLOCK_S, MicrophoneSource
 
         return MicrophoneSource(
             rest or None,
@@ -75,7 +75,7 @@ def open_source(
             channel=channel,
         )
     if kind == "serial":
-        from edge_sdk.sources.serial_link import SerialSource
+        from edge_sdk.sources.serial import SerialSource
 
         return SerialSource(rest or None, sample_rate=device_rate, channel=channel)
     from edge_sdk.sources.file import FileSource

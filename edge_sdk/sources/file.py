@@ -16,7 +16,7 @@ import soundfile
 from edge_sdk.errors import AudioError, SourceError
 from edge_sdk.events import AudioBlock
 from edge_sdk.sources.pacing import Pacer
-from edge_sdk.sources.recorded_losses import cut_out, recorded_losses
+from edge_sdk.sources.recorded_gaps import cut_out, recorded_losses
 
 _log = logging.getLogger(__name__)
 

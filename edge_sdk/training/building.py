@@ -13,7 +13,7 @@ from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models import build_model
 from edge_sdk.models.network import Network
 from edge_sdk.runtime.decoding import logit_count
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.recipes.recipe import Recipe
 
 
 def build_recipe_model(recipe: Recipe, schema: MetadataSchema | None = None, *, pretrained: bool = True) -> Network:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from edge_sdk.metrics.calibration import fit_temperature
 from edge_sdk.metrics.icbhi import confusion_matrix, icbhi_scores
+from edge_sdk.runtime.bundle.schema import Decoder, DecoderKind
 from edge_sdk.runtime.decoding import decide, decode
-from edge_sdk.runtime.schema import Decoder, DecoderKind
 
 if TYPE_CHECKING:
     from edge_sdk.training.checkpoint import Checkpoint

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models import build_model
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.storage import save_atomically
+from edge_sdk.training.loop.storage import save_atomically
 
 FORMAT = "stethoscope-edge-sdk checkpoint"
 SCHEMA = 1

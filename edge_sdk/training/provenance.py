@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from edge_sdk.training.data import TrainingData
+from edge_sdk.training.classification.data import TrainingData
 
 
 def provenance(corpus: str, split: str, seed: int, data: TrainingData, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -18,18 +18,18 @@ from edge_sdk.corpora.protocols import training_sides
 from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.runtime.decoding import logit_count
-from edge_sdk.training.audio_bank import Progress
+from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
-from edge_sdk.training.classify_task import classify_trainer, schema_of
-from edge_sdk.training.crossval import cross_validate
-from edge_sdk.training.data import load_training_data
-from edge_sdk.training.fit import STATE_FILE, Step, Trainer
-from edge_sdk.training.inference import annotated_logits
-from edge_sdk.training.loggers import RunLogs, flat
+from edge_sdk.training.classification.crossval import cross_validate
+from edge_sdk.training.classification.data import load_training_data
+from edge_sdk.training.classification.inference import annotated_logits
+from edge_sdk.training.classification.task import classify_trainer, schema_of
+from edge_sdk.training.loop.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.loop.loggers import RunLogs, flat
+from edge_sdk.training.loop.storage import write_atomically
 from edge_sdk.training.provenance import provenance
-from edge_sdk.training.recipe import Recipe
-from edge_sdk.training.storage import write_atomically
+from edge_sdk.training.recipes.recipe import Recipe
 
 CHECKPOINT_FILE = "checkpoint.pt"
 METRICS_FILE = "metrics.json"

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.training.audio_bank import Progress
-from edge_sdk.training.fit import Step
-from edge_sdk.training.recipe import Recipe, load_recipe
-from edge_sdk.training.recipe_values import expand_sweeps
+from edge_sdk.training.audio.bank import Progress
+from edge_sdk.training.loop.fit import Step
+from edge_sdk.training.recipes.recipe import Recipe, load_recipe
+from edge_sdk.training.recipes.values import expand_sweeps
 from edge_sdk.training.run import METRICS_FILE, RECIPE_FILE, RunOptions, train, write_json
 
 SWEEP_FILE = "runs.json"

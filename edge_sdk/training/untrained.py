@@ -7,7 +7,7 @@ import torch
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.building import build_recipe_model, example_schema
 from edge_sdk.training.checkpoint import Checkpoint
-from edge_sdk.training.recipe import load_recipe
+from edge_sdk.training.recipes.recipe import load_recipe
 
 
 def untrained_checkpoint(recipe_name: str, *, size: str | None = None, seed: int = 0) -> Checkpoint:

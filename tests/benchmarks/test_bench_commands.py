@@ -15,16 +15,16 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from benchmarks import stream
+from benchmarks.core.audio import Sound, phantoms
+from benchmarks.core.rows import check_row, read_results
 from benchmarks.latency import LatencyOptions
 from benchmarks.latency import run as run_latency
-from benchmarks.rows import check_row, read_results
-from benchmarks.sounds import Sound, phantoms
-from benchmarks.stream import StreamOptions
-from edge_sdk.cli import _bench_show
-from edge_sdk.cli.bench import app
+from benchmarks.stream import run as stream
+from benchmarks.stream.run import StreamOptions
+from edge_sdk.cli.bench import show as _bench_show
+from edge_sdk.cli.bench.commands import app
 from edge_sdk.cli.main import run as stetho
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle
 from edge_sdk.sources.phantom import PhantomSource
 
 LATENCY_KEYS = {"subject", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "n", "rss_mb", "cpu_s"}

@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.compare import compare, ratio_interval, unmatched
-from benchmarks.rows import write_results
-from edge_sdk.cli import bench_long
+from benchmarks.core.rows import write_results
+from edge_sdk.cli.bench import long_commands as bench_long
 
 MACHINE = {"benchmark": "machine", "cpu": "x", "load_average": [0.0], "cores": 2}
 

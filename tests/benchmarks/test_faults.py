@@ -10,10 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.fault_row import ON_TIME_S, fault_row, on_device_clock, recovery_s
-from benchmarks.faults import FAULTS
-from benchmarks.rows import check_row
-from edge_sdk.cli import bench_long
+from benchmarks.core.rows import check_row
+from benchmarks.faults.row import ON_TIME_S, fault_row, on_device_clock, recovery_s
+from benchmarks.faults.run import FAULTS
+from edge_sdk.cli.bench import long_commands as bench_long
 
 SECOND = 1_000_000_000
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.energy import EnergyMeter, board_power, tegrastats_watts
-from benchmarks.harness import (
+from benchmarks.core.energy import EnergyMeter, board_power, tegrastats_watts
+from benchmarks.core.harness import (
     Interrupted,
     Row,
     deadline_misses,
@@ -25,10 +25,10 @@ from benchmarks.harness import (
     percentiles,
     pinned,
 )
-from benchmarks.paced import LoopSource
-from benchmarks.roofline import Ceilings, count_macs
-from benchmarks.rows import check_row, json_schema, markdown_table, read_results, write_results
-from benchmarks.stages import StageClock
+from benchmarks.core.paced import LoopSource
+from benchmarks.core.roofline import Ceilings, count_macs
+from benchmarks.core.rows import check_row, json_schema, markdown_table, read_results, write_results
+from benchmarks.stream.stages import StageClock
 from edge_sdk.errors import StethoError
 
 
@@ -73,7 +73,7 @@ def test_the_machine_row_names_cpu_and_versions() -> None:
 
 def test_peak_memory_of_a_child_does_not_inherit_its_parents_size() -> None:
     ballast = np.ones(40_000_000, np.uint8)
-    code = "from benchmarks.harness import peak_rss_mb; print(peak_rss_mb())"
+    code = "from benchmarks.core.harness import peak_rss_mb; print(peak_rss_mb())"
     child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert ballast.sum() == 40_000_000
     assert 5 < child < peak_rss_mb()

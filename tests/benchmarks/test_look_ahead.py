@@ -8,12 +8,12 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.look_ahead import main
-from benchmarks.report_results import read_folder
-from benchmarks.rows import read_results
+from benchmarks.core.rows import read_results
+from benchmarks.report.results import read_folder
+from benchmarks.studies.look_ahead import main
 from edge_sdk.training.run import RunOptions
 from edge_sdk.training.segmentation.run import train_segmenter
-from tests.training.test_segmentation import tiny_recipe, write_corpus
+from tests.training.segmentation.test_segmentation import tiny_recipe, write_corpus
 
 
 def test_runs_become_rows_a_table_and_a_figure(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import loads
-from benchmarks.harness import Row
-from benchmarks.loads import SETTLE_S, Held, SessionLoad, StreamLoad, busy_s
-from benchmarks.parallel import LoadOptions, even_levels, ramp
-from benchmarks.sounds import Sound, phantoms
-from edge_sdk.runtime.bundle import Bundle, load_bundle
+from benchmarks.core.audio import Sound, phantoms
+from benchmarks.core.harness import Row
+from benchmarks.stream import load_generators as loads
+from benchmarks.stream.load_generators import SETTLE_S, Held, SessionLoad, StreamLoad, busy_s
+from benchmarks.stream.parallel import LoadOptions, even_levels, ramp
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 
 RATE = 4000
 

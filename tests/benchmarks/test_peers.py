@@ -11,10 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import peer_environments, peers
-from benchmarks.peer_environments import interpreter
-from benchmarks.rows import check_row
-from edge_sdk.cli import bench_long
+from benchmarks.core.rows import check_row
+from benchmarks.peers import environments as peer_environments
+from benchmarks.peers import run as peers
+from benchmarks.peers.environments import interpreter
+from edge_sdk.cli.bench import long_commands as bench_long
 from edge_sdk.errors import StethoError
 
 

@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.report import RESEARCH_USE, write_report
-from benchmarks.report_results import read_folder
-from benchmarks.report_sections import COMMANDS
-from benchmarks.rows import write_results
-from benchmarks.svg import Axes, Series, plot
-from edge_sdk.cli import bench_long
+from benchmarks.core.rows import write_results
+from benchmarks.report.page import RESEARCH_USE, write_report
+from benchmarks.report.results import read_folder
+from benchmarks.report.sections import COMMANDS
+from benchmarks.report.svg import Axes, Series, plot
+from edge_sdk.cli.bench import long_commands as bench_long
 from edge_sdk.errors import StethoError
 
 TITLES = (

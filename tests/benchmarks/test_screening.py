@@ -11,8 +11,8 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.rows import check_row, read_results
-from benchmarks.screening import main, rows
+from benchmarks.core.rows import check_row, read_results
+from benchmarks.studies.screening import main, rows
 from edge_sdk.errors import StethoError
 from edge_sdk.sources.phantom import PhantomSource
 

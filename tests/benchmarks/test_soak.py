@@ -16,9 +16,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.rows import check_row, read_results
-from benchmarks.soak import SoakOptions, heat, run, slope_per_hour, verdict
-from edge_sdk.cli import bench_long
+from benchmarks.core.rows import check_row, read_results
+from benchmarks.stream.soak import SoakOptions, heat, run, slope_per_hour, verdict
+from edge_sdk.cli.bench import long_commands as bench_long
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ def _collected(iterator: Any, rows: list[Any]) -> list[Any]:
 
 def test_a_killed_soak_leaves_its_rows(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    code = "import typer; from edge_sdk.cli.bench_long import register; a = typer.Typer(); register(a); a()"
+    code = "import typer; from edge_sdk.cli.bench.long_commands import register; a = typer.Typer(); register(a); a()"
     command = [sys.executable, "-c", code, "soak", "--minutes", "0.5", "--interval", "0.5", "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -16,7 +16,7 @@ import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_sdk.sources import open_source
-from edge_sdk.sources.serial_link import SerialSource
+from edge_sdk.sources.serial import SerialSource
 from tests.support.stethoscope import wait_until
 
 RATE = 48_000

@@ -14,13 +14,13 @@ import soundfile
 from edge_sdk.errors import SourceError, SourceLostError
 from edge_sdk.events import CycleResult, Gap, Health
 from edge_sdk.protocols import Reopenable
-from edge_sdk.runtime.bundle import Bundle, load_bundle
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.session import Session
 from edge_sdk.sources import open_source
 from edge_sdk.sources.phantom import PhantomSource
-from edge_sdk.sources.serial_link import SerialSource
+from edge_sdk.sources.serial import SerialSource
 from firmware_bridge.constants import Codec
-from firmware_bridge.faults import Faults, Stall, Unplug
+from firmware_bridge.emulator.faults import Faults, Stall, Unplug
 from tests.runtime.test_session import Listener
 from tests.support.link import emulated, on_grid
 from tests.support.tiny_bundle import write_tiny_bundle

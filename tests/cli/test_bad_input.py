@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
 from tests.cli.conftest import BAD_RECORDINGS, Stetho, make_bad
 
 

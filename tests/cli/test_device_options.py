@@ -9,8 +9,8 @@ import pytest
 import typer
 from rich.console import Console
 
-from edge_sdk.cli import devices as devices_module
-from edge_sdk.cli._common import latency_of
+from edge_sdk.cli.options import latency_of
+from edge_sdk.cli.runtime import devices as devices_module
 from edge_sdk.events import Health
 from edge_sdk.sinks.live import LiveSink
 from edge_sdk.sinks.summary import Labels

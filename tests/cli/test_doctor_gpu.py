@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.cli import _doctor_gpu
+from edge_sdk.cli.doctor import gpu as _doctor_gpu
 from tests.cli.conftest import Stetho
 
 _HEADER = "# R{major} (release), REVISION: {rest}, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan 8\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge_sdk.cli.demo import demo
+from edge_sdk.cli.runtime.demo import demo
 from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 from tests.cli.conftest import Stetho
 from tests.cli.test_screen import check_lines

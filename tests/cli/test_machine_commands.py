@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.cli import devices as devices_module
+from edge_sdk.cli.runtime import devices as devices_module
 from tests.cli.conftest import Stetho
 
 

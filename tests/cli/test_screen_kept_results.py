@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.cli._kept_results import KeptResults
-from edge_sdk.cli._screening import Screened
 from edge_sdk.errors import ResultsError
+from edge_sdk.screening.recordings import Screened
+from edge_sdk.screening.results import KeptResults
 
 RUN = {"bundle": "default", "channel": 0}
 

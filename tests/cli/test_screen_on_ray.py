@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge_sdk.cli._screening import Options, Screened, screen_all
-from edge_sdk.cli._screening_ray import screen_on_ray
 from edge_sdk.errors import EngineError
-from edge_sdk.runtime.bundle import load_bundle
+from edge_sdk.runtime.bundle.load import load_bundle
+from edge_sdk.screening.archive import screen_on_ray
+from edge_sdk.screening.recordings import Options, Screened, screen_all
 from edge_sdk.sources.phantom import PhantomSource
 
 RATE = 4000

@@ -9,7 +9,7 @@ import pytest
 
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.check import check_corpus
-from edge_sdk.corpora.hf_lung_v1 import parse_time
+from edge_sdk.corpora.loaders.hf_lung_v1 import parse_time
 from edge_sdk.errors import CorpusError
 
 Add = Callable[..., str]

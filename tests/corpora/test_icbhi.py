@@ -18,7 +18,7 @@ import soundfile
 from edge_sdk.cli.main import run
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.check import check_corpus
-from edge_sdk.corpora.icbhi import DEVICES, body_mass_index, parse_name
+from edge_sdk.corpora.loaders.icbhi import DEVICES, body_mass_index, parse_name
 from edge_sdk.corpora.protocols import training_sides
 from edge_sdk.errors import CorpusError
 

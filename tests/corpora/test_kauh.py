@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.corpora import SITES, load_corpus
-from edge_sdk.corpora.kauh import Fields, parse_name, site_of, sound_label
+from edge_sdk.corpora.loaders.kauh import Fields, parse_name, site_of, sound_label
 from edge_sdk.errors import CorpusError
 
 MakeAudio = Callable[..., Path]

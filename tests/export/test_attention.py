@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from export.attention import DOMAIN, fuse_attention
-from export.build import Request, int8_cpu
 from export.formats import FORMATS
-from export.lint import lint
-from export.session import Session
+from export.onnx.attention import DOMAIN, fuse_attention
+from export.onnx.build import Request, int8_cpu
+from export.onnx.lint import lint
+from export.onnx.session import Session
 from tests.export.test_every_model import exported
 
 TRANSFORMERS = ["ast", "softfilm", "lung-adapter", "add"]

@@ -12,12 +12,12 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from benchmarks.scan_forms import COMPACT, PAPER, rows, scan_subject
+from benchmarks.studies.scan_forms import COMPACT, PAPER, rows, scan_subject
 from edge_sdk.models.dass import Dass
-from edge_sdk.models.selective_scan import ScanForm
+from edge_sdk.models.layers.selective_scan import ScanForm
 from edge_sdk.signal.spec import FrontEndSpec
-from export.graph import export_network
-from export.lint import lint
+from export.onnx.graph import export_network
+from export.onnx.lint import lint
 
 FORMS_COMPARED: tuple[ScanForm, ...] = ("chunked", "doubling")
 Build = Callable[[onnx.ModelProto, FrontEndSpec], int]

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.exported import RECIPES, Exported
-from export.graph import OPSET
-from export.lint import MAX_IR, lint
+from benchmarks.core.exported import RECIPES, Exported
+from export.onnx.graph import OPSET
+from export.onnx.lint import MAX_IR, lint
 
 IN_CI = ["ast", "lung-adapter", "add", "mri-net", "softfilm"]  # compact, dass: test_graph, test_dass_export
 PARITY = 1e-4

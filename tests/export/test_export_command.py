@@ -14,24 +14,24 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks.exported import waken
+from benchmarks.core.exported import waken
 from edge_sdk.cli.main import run
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.table import SITES
 from edge_sdk.errors import BundleError
 from edge_sdk.models.conditioning import Metadata
-from edge_sdk.models.frontend import FoldedFrontEnd
-from edge_sdk.runtime.bundle import load_bundle, read_manifest, verify_bundle
-from edge_sdk.runtime.trust import check_signature
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
+from edge_sdk.runtime.bundle.load import load_bundle, read_manifest, verify_bundle
+from edge_sdk.runtime.bundle.signature import check_signature
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
 from export.formats import FORMATS, formats_help, formats_table
+from export.onnx.session import Session
 from export.pipeline import gather, make_artefacts
-from export.session import Session
-from export.trust import make_key
+from export.signing import make_key
 
 RATE = 4000
 Call = Callable[..., tuple[int, str, str]]

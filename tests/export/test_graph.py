@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from edge_sdk.errors import ExportError
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.registry import build_model
 from edge_sdk.signal.spec import FrontEndSpec
 from export.formats import FORMATS, parse_formats
-from export.graph import OPSET, export_front_end, export_network, join
-from export.lint import MAX_IR, lint
-from export.quantise import Int8Count, Quantiser, cpu_scheme
+from export.onnx.graph import OPSET, export_front_end, export_network, join
+from export.onnx.lint import MAX_IR, lint
+from export.onnx.quantise import Int8Count, Quantiser, cpu_scheme
 
 Graphs: TypeAlias = tuple[onnx.ModelProto, onnx.ModelProto]
 Clips: TypeAlias = npt.NDArray[np.float32]

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
 from export.formats import FORMATS
 from export.pipeline import make_artefacts
-from tests.support import answers as script
+from tests.support import predictions as script
 
 RUNTIMES = {  # the newest for Python 3.8 and for Python 3.10, which JetPack 5 and 6 have
     "1.19.2": "numpy<2",

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from edge_sdk.errors import BundleError, ExportError
-from edge_sdk.runtime.bundle import load_bundle, read_manifest, verify_bundle
+from edge_sdk.runtime.bundle.load import load_bundle, read_manifest, verify_bundle
 from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.training.checkpoint import Checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint

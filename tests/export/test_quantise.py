@@ -10,21 +10,21 @@ from torch import nn
 
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.ast import Ast
-from edge_sdk.models.ast_encoder import Block
 from edge_sdk.models.conditioning import Metadata
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.ast_encoder import Block
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.lung_adapter import LungAdapter
 from edge_sdk.models.registry import build_model
 from edge_sdk.signal.spec import FrontEndSpec
-from export.build import Request, build, int8_cpu
 from export.formats import FORMATS
 from export.golden import simulated_breaths
-from export.graph import example_metadata, export_network
-from export.lint import lint
-from export.quantise import Feed, Int8Count, Quantiser, cpu_scheme
-from export.sensitivity import Judgement, groups_of, search
-from export.session import Session
-from export.smooth import smooth
+from export.onnx.build import Request, build, int8_cpu
+from export.onnx.graph import example_metadata, export_network
+from export.onnx.lint import lint
+from export.onnx.quantise import Feed, Int8Count, Quantiser, cpu_scheme
+from export.onnx.sensitivity import Judgement, groups_of, search
+from export.onnx.session import Session
+from export.onnx.smooth import smooth
 
 SPEC = FrontEndSpec(mel_bins=48, normalisation="instance", relax=0.5)
 SCHEMA = MetadataSchema({"site": ("Trachea", "Posterior")}, ("age_years",), (40.0,), (20.0,))

@@ -8,7 +8,7 @@ import json
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, read_manifest
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
 from export.sbom import FILE, TOOLS, sbom
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.events import BreathCycle
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle, read_manifest, verify_bundle
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest, verify_bundle
 from edge_sdk.training.checkpoint import save_checkpoint
 from edge_sdk.training.run import RunOptions
 from edge_sdk.training.segmentation.run import train_segmenter
@@ -19,7 +19,7 @@ from edge_sdk.training.segmentation.task import decoder_params
 from edge_sdk.training.untrained import untrained_checkpoint
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.runtime.conftest import phantom
-from tests.training.test_segmentation import tiny_recipe, write_corpus
+from tests.training.segmentation.test_segmentation import tiny_recipe, write_corpus
 
 
 @pytest.fixture(scope="module")

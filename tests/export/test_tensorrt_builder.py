@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_sdk.errors import BundleError, ExportError
-from edge_sdk.runtime.cuda_driver import Gpu
-from edge_sdk.runtime.engine_cache import cache_folder, sidecar_path
-from export.tensorrt import BuildOptions, build_engine, parse_problems
-from export.trt_api import TrtApi, find_api
+from edge_sdk.runtime.engines.cache import cache_folder, sidecar_path
+from edge_sdk.runtime.engines.cuda_driver import Gpu
+from export.tensorrt.api import TrtApi, find_api
+from export.tensorrt.builder import BuildOptions, build_engine, parse_problems
 from tests.support.tensorrt_double import RELEASES, tensorrt_double
 from tests.support.tiny_bundle import ARTEFACT, tiny_graph, tiny_spec, write_tiny_bundle
 
@@ -204,7 +204,7 @@ def test_an_interrupted_build_leaves_nothing_under_the_engines_name(graph: bytes
 def test_a_write_that_breaks_off_leaves_no_engine_that_anyone_takes(
     graph: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_sdk.runtime import engine_cache
+    from edge_sdk.runtime.engines import cache as engine_cache
 
     whole = engine_cache.write_atomically
 
@@ -234,7 +234,7 @@ def test_an_unwritable_cache_and_a_machine_without_gpu_are_plain_errors(
 
 
 def test_a_flavour_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from export import trt_api
+    from export.tensorrt import api as trt_api
 
     monkeypatch.setattr(trt_api, "installed_flavours", lambda: [])
     with pytest.raises(ExportError, match="on Jetson it comes with JetPack"):
@@ -254,7 +254,7 @@ def test_the_sidecar_lies_beside_its_engine(graph: bytes, tmp_path: Path) -> Non
 def test_the_engine_format_of_the_table_builds_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from export import tensorrt
+    from export.tensorrt import builder as tensorrt
 
     monkeypatch.setenv("STETHO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tensorrt, "find_api", lambda flavour: _api("10.3"))

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.exported import RECIPES, Exported
+from benchmarks.core.exported import RECIPES, Exported
 from edge_sdk.errors import ExportError
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, read_manifest
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
 from edge_sdk.training.untrained import untrained_checkpoint
-from export.graph import export_network
-from export.tensorrt import BuildOptions, EngineFile, build_engine, parse_problems
+from export.onnx.graph import export_network
+from export.tensorrt.builder import BuildOptions, EngineFile, build_engine, parse_problems
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.export.test_every_model import IN_CI, exported
 from tests.support import tensorrt_double as double
@@ -54,7 +54,7 @@ def test_every_other_model_builds_from_features_to_logits(recipe: str, tmp_path:
 @pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_model_builds_at_its_published_size(recipe: str, tmp_path: Path) -> None:
-    """With both default profiles; ``python -m benchmarks.tensorrt_builds`` gives sizes and times."""
+    """With both default profiles; ``python -m benchmarks.studies.tensorrt_builds`` gives sizes and times."""
     assert _build(Exported(recipe, "base").joined.SerializeToString(), tmp_path).bytes > 100_000
 
 

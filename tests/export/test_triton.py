@@ -18,12 +18,19 @@ from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2
 
 from edge_sdk.errors import BundleError, ExportError
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle, read_manifest
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest
+from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import MULTILABEL, decide, decode, logit_count
-from edge_sdk.runtime.schema import Decoder
-from export.triton import TritonOptions, build_format, model_name, repository_files, to_pbtxt, write_repository
-from export.triton_graph import decoder_graph
-from export.triton_load import LoadOptions, load_test
+from export.triton.decoder_graph import decoder_graph
+from export.triton.load_test import LoadOptions, load_test
+from export.triton.repository import (
+    TritonOptions,
+    build_format,
+    model_name,
+    repository_files,
+    to_pbtxt,
+    write_repository,
+)
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.support.tiny_bundle import write_tiny_bundle
 

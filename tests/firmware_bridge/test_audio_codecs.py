@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from firmware_bridge import adpcm, audio
 from firmware_bridge.errors import ProtocolError
-from firmware_bridge.protocol import Audio, Codec
+from firmware_bridge.framing import Audio, Codec
 
 
 @pytest.mark.parametrize("codec", [Codec.S16, Codec.S24])

@@ -13,7 +13,7 @@ import pytest
 
 from firmware_bridge import adpcm, audio
 from firmware_bridge.decoder import Fault, FrameDecoder
-from firmware_bridge.protocol import (
+from firmware_bridge.framing import (
     AckCode,
     Capability,
     Codec,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from firmware_bridge.constants import MAX_ENCODED
 from firmware_bridge.decoder import Fault, FrameDecoder
-from firmware_bridge.protocol import Audio, Frame, Log, Status, encode_frame, encode_message
+from firmware_bridge.framing import Audio, Frame, Log, Status, encode_frame, encode_message
 
 
 def _stream(count: int, seed: int = 0) -> tuple[bytes, list[int]]:

@@ -14,11 +14,10 @@ import numpy.typing as npt
 import pytest
 
 from firmware_bridge.decoder import FrameDecoder
-from firmware_bridge.emulator import DeviceOptions
+from firmware_bridge.emulator.device import DeviceOptions
+from firmware_bridge.emulator.faults import Faults, Stall, Unplug
 from firmware_bridge.errors import CommandError, LinkLost, LinkOpenError, LinkStalled, LinkVersionError
-from firmware_bridge.faults import Faults, Stall, Unplug
-from firmware_bridge.link import DeviceLink, LinkBlock, reconnect
-from firmware_bridge.protocol import (
+from firmware_bridge.framing import (
     AckCode,
     Codec,
     Command,
@@ -36,6 +35,7 @@ from firmware_bridge.protocol import (
     encode_frame,
     encode_message,
 )  # fmt: skip
+from firmware_bridge.link import DeviceLink, LinkBlock, reconnect
 from tests.support.stethoscope import emulated, sound, wait_until
 
 RATE = 4000

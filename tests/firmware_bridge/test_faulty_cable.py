@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from firmware_bridge.decoder import FrameDecoder
-from firmware_bridge.emulator import DeviceOptions
-from firmware_bridge.faults import FaultyWire, Hit
+from firmware_bridge.emulator.device import DeviceOptions
+from firmware_bridge.emulator.faults import FaultyWire, Hit
+from firmware_bridge.framing import Audio, Frame, encode_message
 from firmware_bridge.link import DeviceLink
-from firmware_bridge.protocol import Audio, Frame, encode_message
 from tests.support.stethoscope import PtyRelay, emulated, sound, wait_until
 
 

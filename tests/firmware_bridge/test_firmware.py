@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from firmware_bridge.errors import CommandError, LinkLost
+from firmware_bridge.framing import Codec, Command, MessageType, SetFormat, SetGain
 from firmware_bridge.link import DeviceLink, LinkBlock, reconnect
-from firmware_bridge.protocol import Codec, Command, MessageType, SetFormat, SetGain
 from tests.support.stethoscope import TABLE_RATE, Qemu, build_firmware, wait_until
 
 Table = npt.NDArray[np.int16]

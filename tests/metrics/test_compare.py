@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edge_sdk.metrics import CLASSES, Answers, compare_predictions, evaluate_predictions, paired_bootstrap
+from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import decide
-from edge_sdk.runtime.schema import Decoder
 
 rng = np.random.default_rng(7)
 N = 300

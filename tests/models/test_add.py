@@ -17,7 +17,8 @@ from edge_sdk.errors import RecipeError
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models import build_model, count_parameters
 from edge_sdk.models.add import Add
-from edge_sdk.models.add_layer import (
+from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.layers.denoising import (
     DenoisingLayer,
     DifferentialAttention,
     FilterAxes,
@@ -28,11 +29,10 @@ from edge_sdk.models.add_layer import (
     SwiGlu,
     soft_shrink,
 )
-from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.layers.resize import MatrixResize
 from edge_sdk.models.pretrained import load_public_weights
-from edge_sdk.models.resize import MatrixResize
 from edge_sdk.signal.spec import FrontEndSpec
-from export.graph import export_network, finish
+from export.onnx.graph import export_network, finish
 
 COMPACT = FrontEndSpec(frame_samples=160, hop_samples=64, mel_bins=48)
 PUBLISHED = FrontEndSpec(

@@ -11,10 +11,10 @@ import torch
 from edge_sdk.errors import RecipeError
 from edge_sdk.models import MODELS, build_model, count_parameters
 from edge_sdk.models.ast import SILENCE, Ast
-from edge_sdk.models.ast_encoder import TOKENS, resize_positions
+from edge_sdk.models.layers.ast_encoder import TOKENS, resize_positions
 from edge_sdk.models.network import Network
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.recipe import load_recipe
+from edge_sdk.training.recipes.recipe import load_recipe
 
 COMPACT = load_recipe("compact").spec
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.models import build_model, count_parameters
-from edge_sdk.models.interlaced import Transition
+from edge_sdk.models.layers.interlaced import Transition
+from edge_sdk.models.layers.resize import MatrixResize
+from edge_sdk.models.layers.swin import SwinPlan, SwinTransformer, fold, unfold
 from edge_sdk.models.mri_net import SIZES, BranchAttention, LengthOneConv, MriNet
 from edge_sdk.models.pretrained import load_public_weights
-from edge_sdk.models.resize import MatrixResize
-from edge_sdk.models.swin import SwinPlan, SwinTransformer, fold, unfold
 from edge_sdk.signal.spec import FrontEndSpec
-from export.graph import export_network, finish
+from export.onnx.graph import export_network, finish
 
 FROZEN_STFT = 1_083_456  # 2 x 513 x 1024 of the Fourier matrix and 513 x 64 mel bands, counted in the published tables
 COMPACT = FrontEndSpec(frame_samples=160, hop_samples=64, mel_bins=48)
@@ -57,7 +57,7 @@ def _settle(model: nn.Module, features: Tensor) -> None:
 
 
 def test_the_frozen_stft_lives_in_the_front_end() -> None:
-    from edge_sdk.models.frontend import FoldedFrontEnd
+    from edge_sdk.models.layers.front_end import FoldedFrontEnd
 
     assert sum(buffer.numel() for buffer in FoldedFrontEnd(PUBLISHED).buffers()) == FROZEN_STFT
 

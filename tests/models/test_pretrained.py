@@ -11,8 +11,8 @@ from torch import Tensor
 
 from edge_sdk.errors import CheckpointError, MissingDependencyError
 from edge_sdk.models.ast import Ast
-from edge_sdk.models.ast_encoder import resize_positions
 from edge_sdk.models.compact import Compact
+from edge_sdk.models.layers.ast_encoder import resize_positions
 from edge_sdk.models.lung_adapter import LungAdapter
 from edge_sdk.models.pretrained import load_public_weights, read_tensors
 

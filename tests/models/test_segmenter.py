@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.models.forgetful_gru import ForgetfulGRU
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.clipped_gru import ForgetfulGRU
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.segmenter import SIZES, Segmenter, SegmenterStep, delay_frames, for_steps
 from edge_sdk.signal.spec import FrontEndSpec
 from export.segmenter import FRAMES_PER_STEP, export_segmenter

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from edge_sdk.runtime.bundle import Bundle, load_bundle
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.signal.resample import resample
 from edge_sdk.sources.phantom import PhantomSource
 from tests.support.tiny_bundle import write_tiny_bundle

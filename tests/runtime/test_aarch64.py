@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE
-from tests.support import answers as script
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
+from tests.support import predictions as script
 
 pytestmark = pytest.mark.long
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.events import AudioBlock, CycleResult, Event
-from edge_sdk.runtime.bundle import Bundle, load_bundle
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from tests.runtime.conftest import phantom
 from tests.support.tiny_bundle import write_tiny_bundle
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.metrics import CLASSES
-from edge_sdk.runtime.bundle import DEFAULT_BUNDLE, load_bundle
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle
+from edge_sdk.runtime.bundle.schema import Decoder, decode_manifest
 from edge_sdk.runtime.decoding import MULTILABEL, decide, decode, decoder_problem, logit_count
-from edge_sdk.runtime.schema import Decoder, decode_manifest
 
 FOUR = list(CLASSES)
 numbers = st.floats(-1e4, 1e4)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from edge_sdk.events import CycleResult, Event, QualityEvent
-from edge_sdk.runtime.bundle import Bundle
+from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.runtime.quality import QualityGate, QualityParams, measure
 from tests.runtime.conftest import Samples, phantom
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, QualityEvent
-from edge_sdk.runtime.bundle import Bundle
+from edge_sdk.runtime.bundle.load import Bundle
 from tests.runtime.conftest import Samples, phantom
 
 RATE = 4000

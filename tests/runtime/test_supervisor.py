@@ -13,7 +13,7 @@ import pytest
 
 from edge_sdk.errors import AudioError, EngineError, SourceError, SourceLostError
 from edge_sdk.events import AudioBlock, Gap, Health, StreamStats
-from edge_sdk.runtime.bundle import Bundle
+from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.runtime.session import Session
 from tests.runtime.conftest import phantom
 from tests.runtime.test_session import Listener, ListSource

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torchaudio.compliance.kaldi import fbank
 
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.logmel import LogMel, kaldi_matrices, log_mel
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec, WindowType

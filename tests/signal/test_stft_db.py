@@ -14,12 +14,12 @@ import soundfile
 import torch
 from torchaudio.functional import melscale_fbanks
 
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.logmel import LogMel, features, log_mel, stft_matrices
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
-from export.graph import export_front_end, finish
+from export.onnx.graph import export_front_end, finish
 
 Samples = npt.NDArray[np.float32]
 

@@ -19,8 +19,8 @@ import pytest
 from edge_sdk.errors import SourceError, SourceLostError
 from edge_sdk.events import AudioBlock
 from edge_sdk.protocols import Reopenable, Source
-from edge_sdk.sources.capture import find_input
-from edge_sdk.sources.microphone import MicrophoneSource
+from edge_sdk.sources.microphone.portaudio import find_input
+from edge_sdk.sources.microphone.source import MicrophoneSource
 
 RATE = 8000
 

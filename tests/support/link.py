@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from firmware_bridge.device_port import PtyPort
-from firmware_bridge.emulator import DeviceOptions, EmulatedDevice
-from firmware_bridge.faults import Faults
+from firmware_bridge.emulator.device import DeviceOptions, EmulatedDevice
+from firmware_bridge.emulator.faults import Faults
+from firmware_bridge.emulator.port import PtyPort
 
 
 @contextmanager

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from firmware_bridge.device_port import open_device_port
-from firmware_bridge.emulator import DeviceOptions, EmulatedDevice, EmulatorReport
-from firmware_bridge.faults import Faults, FaultyWire
+from firmware_bridge.emulator.device import DeviceOptions, EmulatedDevice, EmulatorReport
+from firmware_bridge.emulator.faults import Faults, FaultyWire
+from firmware_bridge.emulator.port import open_device_port
 
 C_FOLDER = Path(__file__).resolve().parents[2] / "firmware_bridge" / "c"
 TABLE_RATE = 16000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edge_sdk.training.audio_bank import AudioBank
-from edge_sdk.training.data import TrainingData
-from edge_sdk.training.sampling import EventTable
+from edge_sdk.training.audio.bank import AudioBank
+from edge_sdk.training.classification.data import TrainingData
+from edge_sdk.training.classification.sampling import EventTable
 
 RATE = 4000
 RECORDINGS = 12

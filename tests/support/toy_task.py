@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_sdk.training.augment import Randomness
-from edge_sdk.training.fit import Trainer
-from edge_sdk.training.objective_settings import OptimiserSection, SamSection
-from edge_sdk.training.recipe import FitSection
+from edge_sdk.training.audio.augment import Randomness
+from edge_sdk.training.loop.fit import Trainer
+from edge_sdk.training.recipes.objective_settings import OptimiserSection, SamSection
+from edge_sdk.training.recipes.recipe import FitSection
 
 FIT = FitSection(epochs=3, batch=8, learning_rate=1e-2, weight_decay=1e-2, ema_decay=0.0, clip_norm=1.0)
 OPTIMISERS = {

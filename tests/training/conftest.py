@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_sdk.training.data import TrainingData
-from edge_sdk.training.recipe import Recipe, load_recipe
+from edge_sdk.training.classification.data import TrainingData
+from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from tests.support.tiny_corpus import synthetic_data
 
 

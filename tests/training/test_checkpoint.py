@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from edge_sdk.errors import CheckpointError
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.training.building import build_recipe_model
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.recipes.recipe import Recipe
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import torch
 
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.training.checkpoint import load_checkpoint
-from edge_sdk.training.fit import STATE_FILE, Step
-from edge_sdk.training.recipe import Recipe, load_recipe, recipe_names
+from edge_sdk.training.loop.fit import STATE_FILE, Step
+from edge_sdk.training.recipes.recipe import Recipe, load_recipe, recipe_names
 from edge_sdk.training.run import RunOptions, train
 
 _RECORDINGS = 20

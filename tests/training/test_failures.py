@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, TrainingError
-from edge_sdk.training.augment import Randomness
-from edge_sdk.training.classify_task import ClassifyTask, classify_trainer
-from edge_sdk.training.data import TrainingData
-from edge_sdk.training.fit import Trainer
-from edge_sdk.training.recipe import Recipe
-from edge_sdk.training.storage import save_atomically
+from edge_sdk.training.audio.augment import Randomness
+from edge_sdk.training.classification.data import TrainingData
+from edge_sdk.training.classification.task import ClassifyTask, classify_trainer
+from edge_sdk.training.loop.fit import Trainer
+from edge_sdk.training.loop.storage import save_atomically
+from edge_sdk.training.recipes.recipe import Recipe
 from tests.support.toy_task import FIT, OPTIMISERS, ToyTask
 
 

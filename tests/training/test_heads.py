@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_sdk.cli._evaluation import checkpoint_bundle
 from edge_sdk.errors import CheckpointError
+from edge_sdk.evaluation.predict import checkpoint_bundle
 from edge_sdk.models import build_model
 from edge_sdk.runtime.classifier import classify_cycle
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.recipes.recipe import Recipe
 from export.card import _decision
 from export.pipeline import decoder_of
 

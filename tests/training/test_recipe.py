@@ -8,7 +8,7 @@ import pytest
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.training.building import model_on_meta
-from edge_sdk.training.recipe import Recipe, load_recipe, recipe_names
+from edge_sdk.training.recipes.recipe import Recipe, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -10,7 +10,7 @@ import pytest
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.training import sweep
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run import METRICS_FILE, RunOptions, write_json, write_recipe
 from edge_sdk.training.sweep import plan_runs, summarise_runs, train_runs
 

@@ -13,8 +13,8 @@ from edge_sdk.models.add import Add
 from edge_sdk.models.ast import Ast
 from edge_sdk.models.inspect import attention_maps
 from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.sheet import sheet
-from edge_sdk.training.figures.subject import Subject
+from edge_sdk.training.figures.evaluated import Subject
+from edge_sdk.training.figures.page import sheet
 
 _CONTRAST = 4.0  # so that next to uniform attention looks as even as it is
 

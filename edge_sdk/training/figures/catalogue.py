@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import MissingDependencyError, RecipeError
-from edge_sdk.training.figures.subject import Subject
+from edge_sdk.training.figures.evaluated import Subject
 from edge_sdk.training.run import write_json
 
 RESEARCH_USE = "For research use only. Not a medical device."
@@ -106,7 +106,7 @@ def need_figures() -> None:
 
 
 def _draw(entry: FigureEntry, subject: Subject, out: Path) -> Outcome:
-    from edge_sdk.training.figures.sheet import save
+    from edge_sdk.training.figures.page import save
 
     module, _, function = entry.drawing.partition(":")
     drawing: Callable[[Subject], Drawn] = getattr(import_module(module), function)

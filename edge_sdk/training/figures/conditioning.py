@@ -13,8 +13,8 @@ from edge_sdk.models.conditioning import Conditioner, Metadata
 from edge_sdk.models.inspect import factor_contributions, film_parameters, mask_report, metadata_swap
 from edge_sdk.training.figures.attention import Picture, transformer_of
 from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.sheet import COLOURS, scale, sheet
-from edge_sdk.training.figures.subject import Subject
+from edge_sdk.training.figures.evaluated import Subject
+from edge_sdk.training.figures.page import COLOURS, scale, sheet
 
 MOST = 512  # breaths whose modulation is averaged
 MOST_SWAPPED = 128  # breaths whose answer is asked again under every name of a field

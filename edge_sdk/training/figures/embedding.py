@@ -15,8 +15,8 @@ import numpy.typing as npt
 from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.metrics.bootstrap import interval, patient_indices, patient_weights
 from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.sheet import COLOURS, sheet
-from edge_sdk.training.figures.subject import Subject
+from edge_sdk.training.figures.evaluated import Subject
+from edge_sdk.training.figures.page import COLOURS, sheet
 
 MOST = 1500  # breaths on the map
 PERPLEXITY = 30.0

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edge_sdk.models.ast_encoder import TOKENS
 from edge_sdk.models.compact import Compact
 from edge_sdk.models.dass import Dass
+from edge_sdk.models.layers.ast_encoder import TOKENS
+from edge_sdk.models.layers.spectral import spectral_response
 from edge_sdk.models.mri_net import MriNet
-from edge_sdk.models.spectral import spectral_response
 from edge_sdk.training.figures.attention import transformer_of
 from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.sheet import FAINT, sheet
-from edge_sdk.training.figures.subject import Subject
+from edge_sdk.training.figures.evaluated import Subject
+from edge_sdk.training.figures.page import FAINT, sheet
 
 MOST = 64  # breaths whose maps are averaged
 

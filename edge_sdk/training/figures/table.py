@@ -1,7 +1,7 @@
 """The one table of results: every row says by which protocol it was measured, and no column mixes two of them.
 
-Rows of our own come from a JSON file, ``{"rows": [...]}``, one a trained run, as ``python -m benchmarks.training``
-writes it; published figures from
+Rows of our own come from a JSON file, ``{"rows": [...]}``, one a trained run, as
+``python -m benchmarks.studies.training`` writes it; published figures from
 ``published.json`` beside this module. Strict and lenient Scores stand in different tables; a figure selected on the
 test set or measured on a leaky split carries a mark.
 """
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 from edge_sdk.errors import ResultsError
+from edge_sdk.training.loop.storage import write_atomically
 from edge_sdk.training.run import write_json
-from edge_sdk.training.storage import write_atomically
 
 BEGIN, END = "<!-- training-table:begin -->", "<!-- training-table:end -->"
 """Lines of a Markdown file between which :func:`renew_block` writes."""

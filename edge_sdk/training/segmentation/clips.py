@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.training.segmentation.piece import Piece
 from edge_sdk.training.segmentation.truth import Truth, spans
+from edge_sdk.training.segmentation.window import Piece
 
 Wave = npt.NDArray[np.float32]
 _FADE_S = 0.04

@@ -9,12 +9,12 @@ from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.errors import RecipeError
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import Segmenter
-from edge_sdk.training.audio_bank import Progress
-from edge_sdk.training.fit import STATE_FILE, Step, Trainer
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.audio.bank import Progress
+from edge_sdk.training.loop.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run import CV_FILE, RunOptions, load_sides, write_json
 from edge_sdk.training.segmentation.data import SegmentData, load_segment_data
-from edge_sdk.training.segmentation.decode import Heard, emit, listen
+from edge_sdk.training.segmentation.inference import Heard, emit, listen
 from edge_sdk.training.segmentation.run import provenance, side_of, tuned
 from edge_sdk.training.segmentation.task import SegmentTask, build_segmenter, decoder_params, segment_section
 

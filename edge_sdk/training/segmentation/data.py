@@ -14,12 +14,12 @@ from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.corpora.table import Recording
 from edge_sdk.errors import CorpusError
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.audio_bank import AudioBank, Progress
-from edge_sdk.training.data import heart_recordings
-from edge_sdk.training.segment_settings import SegmentSection
+from edge_sdk.training.audio.bank import AudioBank, Progress
+from edge_sdk.training.classification.data import heart_recordings
+from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.clips import PhaseClips
-from edge_sdk.training.segmentation.piece import Piece
 from edge_sdk.training.segmentation.truth import Spans, Truth, doubtful_gaps, spans
+from edge_sdk.training.segmentation.window import Piece
 
 _PHASES = ("inspiration", "expiration")
 _SHORTEST_S = 0.1  # of an annotated cycle; shorter ones are slips of the annotators' mouse

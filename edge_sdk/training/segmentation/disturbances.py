@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.sources.phantom import synthesis
-from edge_sdk.training.segmentation.piece import Piece
 from edge_sdk.training.segmentation.truth import Truth, spans
+from edge_sdk.training.segmentation.window import Piece
 
 Wave = npt.NDArray[np.float32]
 _KEPT_S = 8.0  # of each ready-made sound

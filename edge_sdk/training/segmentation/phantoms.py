@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edge_sdk.sources.phantom import TRAINING_SEED_LIMIT, PhantomSource, Scenario
-from edge_sdk.training.segmentation.piece import Piece
 from edge_sdk.training.segmentation.truth import Truth, spans
+from edge_sdk.training.segmentation.window import Piece
 
 
 def random_scenario(random: np.random.Generator, rates_bpm: tuple[float, float]) -> Scenario:

@@ -15,16 +15,16 @@ from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.metrics.bootstrap import RESAMPLES
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import PHASES, Segmenter
-from edge_sdk.training.audio_bank import Progress
+from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
-from edge_sdk.training.fit import STATE_FILE, Step, Trainer
-from edge_sdk.training.loggers import RunLogs, flat
+from edge_sdk.training.loop.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.loop.loggers import RunLogs, flat
 from edge_sdk.training.provenance import git_commit, sdk_version
-from edge_sdk.training.recipe import Recipe
+from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run import CHECKPOINT_FILE, METRICS_FILE, RunOptions, load_sides, write_json, write_recipe
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import Breathing, SegmentData, breathing_of, load_segment_data
-from edge_sdk.training.segmentation.decode import Heard, emit, listen, phases_of_clips
+from edge_sdk.training.segmentation.inference import Heard, emit, listen, phases_of_clips
 from edge_sdk.training.segmentation.task import (
     MODEL,
     SegmentTask,

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.metrics.events import event_report
-from edge_sdk.models.frontend import FoldedFrontEnd
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.segmenter import Segmenter, SegmentLogits
-from edge_sdk.runtime.phase_decoder import DecoderParams
-from edge_sdk.training.augment import DeviceSimulator, Randomness
-from edge_sdk.training.recipe import Recipe
-from edge_sdk.training.segment_settings import SegmentSection
+from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.training.audio.augment import DeviceSimulator, Randomness
+from edge_sdk.training.recipes.recipe import Recipe
+from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.data import Breathing, SegmentData
-from edge_sdk.training.segmentation.decode import emit, listen
-from edge_sdk.training.segmentation.windows import WindowSampler
+from edge_sdk.training.segmentation.inference import emit, listen
+from edge_sdk.training.segmentation.sampling import WindowSampler
 
 MODEL = "segmenter"
 _AFTER_TRAINING = frozenset({"title", "paper", "protocol", "development", "decision"})

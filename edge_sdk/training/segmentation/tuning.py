@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.metrics.events import event_report
-from edge_sdk.runtime.phase_decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.audio_bank import Progress
-from edge_sdk.training.segmentation.decode import Heard, emit
+from edge_sdk.training.audio.bank import Progress
+from edge_sdk.training.segmentation.inference import Heard, emit
 
 _BROOD = 8  # candidates between two moves of the centre
 _PARENTS = 6  # whose mean is the centre: one lucky candidate must not decide

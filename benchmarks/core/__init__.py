@@ -1,0 +1,1 @@
+"""What every benchmark uses: harness, rows, machine, audio."""

@@ -1,0 +1,1 @@
+"""Benchmarks beside other projects on the same work."""

@@ -1,0 +1,77 @@
+"""A section of the report, and how its table is made from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.core.rows import subject_name
+from benchmarks.report.results import Row
+
+COMMANDS = {
+    "latency": "stetho bench latency --out benchmarks/results/latency.json",
+    "accuracy": "stetho bench accuracy default sprsound $STETHO_DATA/sprsound --out benchmarks/results/accuracy.json",
+    "stream": "stetho bench stream --root $STETHO_DATA/sprsound --out benchmarks/results/stream.json",
+    "look-ahead": "stetho segment-eval BUNDLE sprsound $STETHO_DATA/sprsound --split val --json",
+    "screening": "python -m benchmarks.studies.screening $STETHO_DATA/sprsound --out benchmarks/results/screening.json",
+    "networks": "python -m benchmarks.studies.training RUN... --root ROOT --out benchmarks/results/training.json",
+    "conversion": "stetho export RUN/checkpoint.pt --out OUT --corpus sprsound --root $STETHO_DATA/sprsound --json",
+    "soak": "stetho bench soak --minutes 60 --out benchmarks/results/soak.json",
+    "faults": "stetho bench faults --out benchmarks/results/faults.json",
+    "peers": "stetho bench peers --out benchmarks/results/peers.json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One heading with what stands below it; the same for both pages."""
+
+    title: str
+    lead: str
+    plots: Sequence[str] = ()  # HTML
+    columns: Sequence[str] = ()
+    table: Sequence[tuple[str, Row]] = ()
+    notes: Sequence[str] = ()
+    missing: str = ""  # the command that makes it
+
+
+def section(
+    title: str,
+    lead: str,
+    rows: Sequence[Row],
+    columns: str,  # with blanks between them
+    missing: str,
+    *,
+    plots: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    name: Callable[[Row], str] = subject_name,
+) -> Section:
+    if not rows:
+        return Section(title, lead, notes=notes, missing=missing)
+    used = [c for c in columns.split() if any(r.get(c) not in (None, "") for r in rows)]
+    return Section(title, lead, plots, used, [(name(r), r) for r in rows], notes)
+
+
+def reasons(rows: Iterable[Row]) -> list[str]:
+    return [f"not measured: {subject_name(r)}: {r['failed']}" for r in rows]
+
+
+def part_of(row: Row) -> str:
+    """What of a model or pipeline a row is about; empty where it is about the whole."""
+    return str((row.get("subject") or {}).get("part") or "")
+
+
+def short(row: Row) -> str:
+    subject = row.get("subject") or {}
+    return f"{str(subject.get('model') or '').split(' ')[0]} {subject.get('artefact') or ''}".strip()
+
+
+def where(row: Row) -> str:
+    """Corpus and split in words."""
+    return f"{row.get('corpus') or ''} {row.get('split') or ''}".strip()
+
+
+def number(value: Any) -> float | None:
+    """A figure that can be drawn."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""Benchmarks of the whole pipeline: throughput, replay, parallel streams, soak."""

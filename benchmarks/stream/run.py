@@ -1,0 +1,235 @@
+"""The whole pipeline: throughput, real-time replay, streams a core carries, and cold start of ``stetho screen``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.core.audio import Sound, annotated, folder, phantoms
+from benchmarks.core.harness import Row, machine_row, percentiles, pinned
+from benchmarks.stream.load_generators import Load, SessionLoad, StreamLoad
+from benchmarks.stream.parallel import LoadOptions, ramp
+from benchmarks.stream.replay import replay, subject
+from edge_sdk.errors import StethoError
+from edge_sdk.events import StreamStats
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
+from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, load_segmenter
+from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
+
+STREAM_LEVELS = (1, 2, 4, 8, 16, 24, 32, 40, 50, 64, 80, 100, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+SESSION_LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192)
+QUICK_LEVELS = (1, 4)
+PARTS = ("throughput", "replay", "streams", "sessions", "start")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What to measure."""
+
+    bundle: str = "default"
+    artefact: str | None = None
+    segmenter: str | None = None  # "envelope" or a step graph instead of the bundle's own
+    root: Path | None = None  # folder of real recordings, or of the corpus; phantom patients where absent
+    corpus: str | None = None  # annotated recordings for the replay
+    split: str = "all"
+    parts: tuple[str, ...] = PARTS
+    minutes: float = 10.0  # of sound pushed through as fast as possible
+    paced_s: float = 60.0  # of real time that recordings are replayed for; 0 leaves the rows out
+    together: int = 8  # recordings replayed at once: enough breaths for a P99 in a minute
+    starts: int = 5  # cold starts of ``stetho screen``; 0 leaves the rows out
+    hold_s: float = 10.0  # real time at each number of streams; 0 leaves these rows out
+    repeats: int = 3  # turns of the levels that growth is told from
+    steady_s: float = 60.0  # real time at a constant number of streams
+    most: int = 512  # streams
+    deadline_s: float = 0.1
+    cores: int = 1  # that the parallel streams run on
+    sample_rate: int = 8000  # of phantom sound
+    quick: bool = False
+
+
+def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) -> Iterator[Row]:
+    """Rows: the machine, then every part that is asked for."""
+    tell = on_step or (lambda _: None)
+    yield machine_row()
+    bundle = _bundle(options)
+    if "throughput" in options.parts:
+        tell(f"{options.minutes:g} minutes of sound as fast as possible")
+        yield from throughput(bundle, options)
+    if "replay" in options.parts and options.paced_s > 0:
+        yield from replay(
+            bundle,
+            _annotated(options),
+            options.paced_s,
+            together=options.together,
+            deadline_s=options.deadline_s,
+            tell=tell,
+        )
+    for kind in ("streams", "sessions"):
+        if kind in options.parts and options.hold_s > 0:
+            yield from _parallel(bundle, kind, options, tell)
+    if "start" in options.parts and options.starts > 0:
+        tell(f"{options.starts} cold starts")
+        yield import_time(options)
+        if not bundle.untrained:
+            yield cold_start(options)
+
+
+def _bundle(options: StreamOptions) -> Bundle:
+    bundle = load_bundle(options.bundle, artefact=options.artefact, allow_untrained=True)
+    if options.segmenter is None:
+        return bundle
+    if options.segmenter == "envelope":
+        return bundle.with_segmenter(EnvelopeFactory())
+    return bundle.with_segmenter(load_segmenter(Path(options.segmenter)))
+
+
+def _parallel(bundle: Bundle, kind: str, options: StreamOptions, tell: Callable[[str], None]) -> Iterator[Row]:
+    levels = QUICK_LEVELS if options.quick else STREAM_LEVELS if kind == "streams" else SESSION_LEVELS
+    load = LoadOptions(
+        levels=tuple(n for n in levels if n <= options.most),
+        hold_s=options.hold_s,
+        deadline_s=options.deadline_s,
+        cores=options.cores,
+        fill_s=1.0 if options.quick else 25.0,
+        repeats=0 if options.quick else options.repeats,
+        steady_s=options.steady_s,
+        steady_at=50 if kind == "streams" else 16,
+    )
+    sounds = list(_sounds(options, 15.0 if options.quick else 300.0))
+    if kind == "streams":
+        made: Load = StreamLoad(bundle, sounds, block_s=load.block_s, fill_s=load.fill_s)
+    else:
+        made = SessionLoad(bundle, sounds, block_s=load.block_s)
+    yield from ramp(made, bundle, load, tell)
+
+
+def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
+    """Process CPU seconds from samples to events, per hour of sound; reading and decoding files is not counted in.
+
+    Ctrl-C in the middle is raised after the row of the recordings that were done until then.
+    """
+    seconds, done, cycles, inference_ns, wall_s, cpu_s = 0.0, 0, 0, 0, 0.0, 0.0
+    interrupted = False
+    with pinned(1) as cores:
+        try:
+            for sound in _sounds(options, options.minutes * 60):
+                wall, cpu = time.perf_counter(), time.process_time()
+                stats = _pushed(bundle, sound)
+                wall_s += time.perf_counter() - wall
+                cpu_s += time.process_time() - cpu
+                seconds, done = seconds + sound.seconds, done + 1
+                cycles, inference_ns = cycles + stats.cycles, inference_ns + stats.inference_ns
+        except KeyboardInterrupt:
+            interrupted = True
+            if not done:
+                raise
+    yield {
+        "benchmark": "stream",
+        "subject": subject(bundle, "throughput"),
+        "segmenter": bundle.segmenter.kind,
+        "cores": cores,
+        "input": _describe(options),
+        "audio_s": seconds,
+        "recordings": done,
+        "cycles": cycles,
+        "cpu_s": cpu_s,
+        "wall_s": wall_s,
+        "cpu_s_per_hour": cpu_s * 3600 / seconds,
+        "classifier_s_per_hour": inference_ns / 1e9 * 3600 / seconds,
+        "times_real_time": seconds / wall_s,
+    }
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _pushed(bundle: Bundle, sound: Sound) -> StreamStats:
+    stream = bundle.stream(sound.rate_hz)
+    block = max(1, sound.rate_hz // 20)
+    for start in range(0, sound.samples.size, block):
+        stream.accept(sound.samples[start : start + block])
+    stream.finish()
+    return stream.stats
+
+
+def _describe(options: StreamOptions) -> str:
+    return "phantom patients" if options.root is None else f"recordings under {options.root.name}"
+
+
+def _sounds(options: StreamOptions, seconds: float) -> Iterator[Sound]:
+    if options.root is None:
+        return phantoms(seconds, options.sample_rate)
+    return folder(options.root, seconds)
+
+
+def _annotated(options: StreamOptions) -> Iterator[Sound]:
+    """Of a corpus where one is named; else simulated patients, whose breaths are known too."""
+    seconds = options.paced_s * options.together
+    if options.corpus is None:
+        return phantoms(seconds, options.sample_rate, longest_s=min(30.0, options.paced_s))
+    if options.root is None:
+        raise StethoError(f"where is {options.corpus}? give its folder with --root")
+    return annotated(options.corpus, options.root, options.split, seconds, longest_s=options.paced_s)
+
+
+def cold_start(options: StreamOptions) -> Row:
+    """``stetho screen`` of a 10-s recording in fresh processes: wall time to the end, peak resident memory."""
+    import soundfile
+
+    source = PhantomSource("asthma", seed=DEFAULT_SEED, duration_s=10.0, sample_rate=options.sample_rate)
+    samples = np.concatenate([block.samples for block in source])
+    walls, peaks = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "phantom.wav"
+        soundfile.write(path, samples, options.sample_rate)
+        command = [sys.executable, "-c", _SCREEN, str(path), options.bundle]
+        for _ in range(options.starts):
+            before = time.perf_counter_ns()
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+            walls.append((time.perf_counter_ns() - before) / 1e9)
+            if done.returncode != 0:
+                raise StethoError(f"'stetho screen' failed in the cold-start benchmark: {done.stderr.strip()}")
+            peaks.append(float(json.loads(done.stderr.splitlines()[-1])["peak_mb"]))
+    return {
+        "benchmark": "stream",
+        "subject": {"model": options.bundle, "artefact": options.artefact, "part": "cold start", "batch": 1},
+        "input": "stetho screen --json of a 10-s phantom wav, a fresh process each",
+        **percentiles(walls),
+        "rss_mb": max(peaks),
+    }
+
+
+def import_time(options: StreamOptions) -> Row:
+    """``import edge_sdk`` in fresh processes, measured inside them."""
+    code = "import time; t = time.perf_counter(); import edge_sdk; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    walls = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(options.starts + 1)
+    ]
+    return {
+        "benchmark": "stream",
+        "subject": {"model": None, "artefact": None, "part": "import edge_sdk", "batch": 1},
+        "input": "a fresh process each; the first fills the disk cache and does not count",
+        **percentiles(walls[1:]),
+    }
+
+
+_SCREEN = """
+import json, sys
+from edge_sdk.cli.main import run
+try:
+    run(["screen", sys.argv[1], "--bundle", sys.argv[2], "--json"])
+except SystemExit:
+    from benchmarks.core.harness import peak_rss_mb
+    print(json.dumps({"peak_mb": peak_rss_mb()}), file=sys.stderr)
+    raise
+"""

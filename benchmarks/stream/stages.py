@@ -1,0 +1,116 @@
+"""Where the time of a stream goes: resampling, quality, front end, segmenter, classifier, and the rest."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.core.audio import Sound
+from benchmarks.core.harness import Row, percentiles
+from edge_sdk.runtime.bundle.load import Bundle
+from edge_sdk.runtime.stream import Stream
+
+STAGES = ("resample", "quality", "front end", "segmenter", "classifier", "emit")
+_BLOCK_S = 0.05
+
+
+class StageClock:
+    """Gives every nanosecond to exactly one stage: a stage within a stage interrupts the outer one.
+
+    It counts CPU time of the thread, so that a busy machine does not blur the shares.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}  # of each call, inner stages left out
+        self._inner: list[int] = []  # nanoseconds of inner stages, of each open call
+
+    def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function; its time is counted."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0)
+            before = time.thread_time_ns()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                spent = time.thread_time_ns() - before
+                self.seconds[stage].append((spent - self._inner.pop()) / 1e9)
+                if self._inner:
+                    self._inner[-1] += spent
+
+        return run
+
+
+class _TimedEngine:
+    def __init__(self, engine: Any, clock: StageClock) -> None:
+        self._engine = engine
+        self.run: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]]
+        self.run = clock.timed("classifier", engine.run)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def timed_stream(bundle: Bundle, rate_hz: int, clock: StageClock) -> Stream:
+    """A stream of the bundle whose parts report to the clock; what it says is unchanged."""
+    own = copy.copy(bundle)
+    own.engine = _TimedEngine(bundle.engine, clock)
+    stream = own.stream(rate_hz)
+    parts = vars(stream)
+    segmenter = parts["_segmenter"]
+    inner = vars(segmenter)
+    for part, stage in (
+        (parts["_to_model"], "resample"),
+        (parts["_to_segmenter"], "resample"),
+        (parts["_gate"], "quality"),
+        (inner.get("_mel") or inner.get("_level"), "front end"),
+        (segmenter, "segmenter"),
+        (stream, "emit"),
+    ):
+        if part is not None:
+            name = "accept"
+            setattr(part, name, clock.timed(stage, part.accept))
+    gate, name = parts["_gate"], "verdict"
+    setattr(gate, name, clock.timed("quality", gate.verdict))
+    return stream
+
+
+def stage_rows(bundle: Bundle, sounds: Iterable[Sound], seconds: float) -> Iterator[Row]:
+    """One row a stage: share of the stream's time, seconds per hour of sound, and percentiles of its calls."""
+    clock, heard_s = StageClock(), 0.0
+    for sound in sounds:
+        _play(timed_stream(bundle, sound.rate_hz, clock), sound)
+        heard_s += sound.seconds
+        if heard_s >= seconds:
+            break
+    total = sum(sum(spent) for spent in clock.seconds.values())
+    for stage, spent in clock.seconds.items():
+        yield {
+            "benchmark": "latency",
+            "subject": {
+                "model": f"{bundle.manifest.name} {bundle.manifest.version}",
+                "artefact": bundle.artefact.format,
+                "engine": bundle.engine.name,
+                "threads": 1,
+                "batch": 1,
+                "part": f"stage {stage}",
+            },
+            "segmenter": bundle.segmenter.kind,
+            "audio_s": heard_s,
+            "share": float(np.sum(spent)) / total if total else None,
+            "cpu_s_per_hour": float(np.sum(spent)) * 3600 / heard_s,
+            "clock": "cpu",
+            **percentiles(spent),
+        }
+
+
+def _play(stream: Stream, sound: Sound) -> None:
+    block = max(1, round(_BLOCK_S * sound.rate_hz))
+    for start in range(0, sound.samples.size, block):
+        stream.accept(sound.samples[start : start + block])
+    stream.finish()

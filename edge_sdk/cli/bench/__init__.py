@@ -1,0 +1,1 @@
+"""``stetho bench``: timings and scores of this machine."""

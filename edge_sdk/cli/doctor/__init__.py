@@ -1,0 +1,1 @@
+"""``stetho doctor``: what works on this machine."""

@@ -1,0 +1,38 @@
+"""What the checks of ``stetho doctor`` are made of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_sdk.cli.options import describe
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Literal["ok", "absent", "failed"]  # absent: optional and not there
+    detail: str
+    fix: str | None = None
+
+
+def guarded(name: str, check: Callable[[], Check | None]) -> Iterator[Check]:
+    """The check's answer, if it has one; an exception is a failed check."""
+    try:
+        found = check()
+    except Exception as error:
+        found = Check(name, "failed", describe(error))
+    if found is not None:
+        yield found
+
+
+def version_of(distribution: str) -> str | None:
+    """Version of an installed distribution."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Commands of the export layer: export, compile, verify, keys, triton."""

@@ -1,0 +1,141 @@
+"""``stetho compile``: a TensorRT engine of a bundle, built on this device and kept in the user's cache."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge_sdk.cli.options import JsonOption, emit_json
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.schema import ArtefactEntry
+    from export.tensorrt.builder import EngineFile
+
+
+def compile(
+    bundle: Annotated[str, typer.Argument(help="Bundle directory, or 'default'.", metavar="BUNDLE")] = "default",
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32, fp16 or int8 (default: fp16 if the bundle has it).")
+    ] = None,
+    flavour: Annotated[
+        str, typer.Option("--flavour", help="tensorrt or tensorrt-rtx (default: the one installed).")
+    ] = "auto",
+    ahead: Annotated[
+        str | None,
+        typer.Option("--for", help="RTX: build for these compute capabilities without a GPU.", metavar="8.6,8.9"),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option("--batch", help="Profiles: lowest-best-highest batch, comma-separated.", metavar="PROFILES")
+    ] = "1-1-1,1-8-64",
+    workspace: Annotated[
+        int | None, typer.Option("--workspace", min=16, help="Limit of scratch memory in MB (default: the GPU's own).")
+    ] = None,
+    hardware_compatible: Annotated[
+        str | None, typer.Option("--hardware-compatible", help="ampere or same: runs on other GPUs too, slower.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Runs on later TensorRT too, slower.")
+    ] = False,
+    dla: Annotated[int | None, typer.Option("--dla", min=0, help="DLA core (Jetson Xavier, Orin; CNNs).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the cache has it.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Build a TensorRT engine for this device, or with --for ahead of time for RTX GPUs."""
+    from edge_sdk.errors import ExportError
+    from edge_sdk.runtime.bundle.load import resolve_bundle
+    from export.tensorrt.builder import BuildOptions, compile_bundle
+
+    if hardware_compatible not in (None, "ampere", "same"):
+        raise ExportError(f"--hardware-compatible {hardware_compatible!r} is neither ampere nor same")
+    options = BuildOptions(
+        flavour=flavour,
+        profiles=parse_profiles(batch),
+        workspace_mb=workspace,
+        capabilities=_capabilities(ahead),
+        hardware_compatible=hardware_compatible or "",
+        version_compatible=version_compatible,
+        dla_core=dla,
+        force=force,
+    )
+    folder = resolve_bundle(bundle)
+    entry, engine = compile_bundle(folder, precision, options, progress=_progress(quiet=json))
+    proven, detail = _prove(folder, entry, ahead_of_time=bool(options.capabilities))
+    _report(bundle, entry, engine, proven, detail, json_=json)
+
+
+def parse_profiles(text: str) -> tuple[tuple[int, int, int], ...]:
+    """``"1-1-1,1-8-64"`` as triples; raises ``ExportError``."""
+    from edge_sdk.errors import ExportError
+
+    profiles = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)-(\d+)-(\d+)\s*", part)
+        if match is None:
+            raise ExportError(f"--batch {text!r}: give lowest-best-highest, for example 1-1-1,1-8-64")
+        low, best, high = map(int, match.groups())
+        if not 1 <= low <= best <= high <= 4096:
+            raise ExportError(f"--batch {part.strip()}: needs 1 <= lowest <= best <= highest <= 4096")
+        profiles.append((low, best, high))
+    return tuple(profiles)
+
+
+def _capabilities(text: str | None) -> tuple[str, ...]:
+    from edge_sdk.errors import ExportError
+
+    found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    for capability in found:
+        if not re.fullmatch(r"\d+\.\d", capability):
+            raise ExportError(f"--for {capability!r} is no compute capability; give for example 8.6")
+    return found
+
+
+def _progress(*, quiet: bool) -> Callable[[str], None]:
+    def show(text: str) -> None:
+        if not quiet and sys.stderr.isatty():
+            typer.echo(f"· {text}", err=True)
+
+    return show
+
+
+def _prove(folder: Path, entry: ArtefactEntry, *, ahead_of_time: bool) -> tuple[bool | None, str]:
+    """Whether the engine computes the golden vector here; ``None`` where it cannot run here."""
+    from edge_sdk.errors import BundleError, EngineError
+    from edge_sdk.runtime.bundle.load import load_bundle
+    from edge_sdk.runtime.engines.cuda_driver import find_gpu
+
+    if ahead_of_time and find_gpu() is None:
+        return None, "built, never run: there is no GPU on this machine"
+    try:
+        loaded = load_bundle(folder, artefact=entry.format, engine="tensorrt", allow_untrained=True)
+    except (EngineError, BundleError) as error:
+        return False, str(error)
+    return True, f"{loaded.engine.name} computes the golden vector"
+
+
+def _report(
+    bundle: str, entry: ArtefactEntry, engine: EngineFile, proven: bool | None, detail: str, *, json_: bool
+) -> None:
+    key: dict[str, Any] = engine.sidecar["key"]
+    if json_:
+        kept = {k: key[k] for k in ("flavour", "version", "gpu", "capability", "driver", "precision", "profiles")}
+        emit_json(
+            {
+                "type": "engine", "bundle": bundle, "artefact": entry.format, **kept, "options": key["options"],
+                "path": engine.path, "bytes": engine.bytes, "seconds": round(engine.seconds, 2),
+                "cached": engine.cached, "proven": proven, "detail": detail,
+            }
+        )  # fmt: skip
+        return
+    how = "from the cache" if engine.cached else f"built in {engine.seconds:.1f} s"
+    where = f"compute capability {key['capability']}" if key["gpu"] == "any" else f"{key['gpu']}"
+    typer.echo(
+        f"{entry.format} → {key['flavour']} {key['version']}, {key['precision']}, for {where}: "
+        f"{engine.bytes / 1e6:.1f} MB, {how}"
+    )
+    typer.echo(f"{engine.path}")
+    typer.echo(f"{'✓' if proven else '–' if proven is None else '✗'} {detail}")

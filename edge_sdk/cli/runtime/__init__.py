@@ -1,0 +1,1 @@
+"""Commands on the device side: listen, screen, demo, devices, device-sim."""

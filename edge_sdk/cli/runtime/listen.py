@@ -1,0 +1,86 @@
+"""``stetho listen``: a source at the pace of life, its breaths as they happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_sdk.cli.options import (
+    AgeOption,
+    ArtefactOption,
+    BmiOption,
+    BundleOption,
+    ChannelOption,
+    DeviceModelOption,
+    JsonOption,
+    SexOption,
+    SiteOption,
+    SpeedOption,
+    channel_of,
+    latency_of,
+    metadata_of,
+)
+
+
+def listen(
+    source: Annotated[
+        str, typer.Argument(help="mic[:NAME], serial[:PORT], phantom[:SCENARIO[:SEED]] or a file.", metavar="SOURCE")
+    ],
+    bundle: BundleOption = "default",
+    artefact: ArtefactOption = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Folder to keep the sound and its events in.", metavar="DIR")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.001, help="Stop after so many seconds.", metavar="S")
+    ] = None,
+    speed: SpeedOption = 1.0,
+    channel: ChannelOption = "0",
+    device_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--device-rate", min=1000, max=192_000, help="Rate to ask a microphone or serial device for.", metavar="HZ"
+        ),
+    ] = None,
+    block_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--block-ms", min=0, max=1000, help="Block of a microphone; 0 is the audio system's choice.", metavar="MS"
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option("--latency", help="What the audio system may buffer of a microphone.", metavar="low|high|MS"),
+    ] = None,
+    site: SiteOption = None,
+    age: AgeOption = None,
+    sex: SexOption = None,
+    bmi: BmiOption = None,
+    device_model: DeviceModelOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Listen to a source live, until it ends or Ctrl-C; the summary comes last."""
+    from edge_sdk.cli.runtime.playing import Shortened, play
+    from edge_sdk.runtime.bundle.load import load_bundle
+    from edge_sdk.sources import open_source
+
+    which = channel_of(channel)
+    metadata = metadata_of(site, age, sex, bmi, device_model)
+    loaded = load_bundle(bundle, artefact=artefact)
+    opened = open_source(
+        source,
+        paced=True,
+        channel=which,
+        speed=speed,
+        device_rate=device_rate,
+        block_ms=block_ms,
+        latency=latency_of(latency),
+    )
+    if duration is not None:
+        opened = Shortened(opened, duration)
+    try:
+        play(opened, loaded, json=json, metadata=metadata, record=record)
+    finally:
+        opened.close()

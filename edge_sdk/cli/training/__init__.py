@@ -1,0 +1,1 @@
+"""Commands of the training side: data, train, evaluate, segment-eval, figures."""

@@ -1,0 +1,50 @@
+"""One-second clips of HF_Lung_V1, each starting where an inhalation or exhalation does (Hsu et al., PLoS ONE 2021).
+
+``clips.csv``: file, recording, date_group, phase (I or E), split. There is no normal or abnormal: the clips teach
+where phases begin. Where they end is not said, so that ``Corpus.phases`` stays empty. Recordings of one date are very
+likely of one subject, so that the date stands in for the patient.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_sdk.corpora.loaders.files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
+from edge_sdk.corpora.table import Corpus, Fault, Recording
+from edge_sdk.errors import CorpusError
+
+NAME = "hf_lung_clips"
+DEVICE = "Littmann 3200"
+TABLE = "clips.csv"
+PHASES = ("I", "E")
+
+
+def load(root: Path) -> Corpus:
+    """The clips that ``clips.csv`` lists; ``raw_label`` is the phase.
+
+    Raises
+    ------
+    CorpusError
+        No ``clips.csv``, or a phase that is neither I nor E.
+    """
+    existing_root(root, "the HF_Lung clips")
+    table = root / TABLE
+    if not table.is_file():
+        raise CorpusError(f"{root} has no {TABLE} (file, recording, date_group, phase, split)")
+    audio = audio_by_stem([root, *(path for path in sorted(root.iterdir()) if path.is_dir())])
+    recordings: list[Recording] = []
+    faults: list[Fault] = []
+    for line, row in csv_rows(table, ("file", "date_group", "phase")):
+        stem = without_audio_suffix(row["file"]).rsplit("/", 1)[-1]
+        if row["phase"] not in PHASES:
+            raise CorpusError(f"{table} line {line}: phase {row['phase']!r} is neither I nor E")
+        if stem not in audio:
+            faults.append(Fault(f"{stem}: listed in {TABLE}, but there is no audio file of that name", stem, True))
+        path = audio.get(stem, root / f"{stem}.wav")
+        split = row.get("split") or None
+        recordings.append(
+            Recording(NAME, stem, path, patient=row["date_group"], split=split, device=DEVICE, raw_label=row["phase"])
+        )
+    listed = {recording.id for recording in recordings}
+    faults += [Fault(f"{stem} is not listed in {TABLE}") for stem in sorted(set(audio) - listed)]
+    return Corpus(NAME, root, tuple(recordings), faults=tuple(faults))

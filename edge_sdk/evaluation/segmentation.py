@@ -1,0 +1,214 @@
+"""Runs a bundle's segmenter over recordings as a stream and sets what it found beside what is annotated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.errors import CorpusError
+from edge_sdk.metrics.detections import Heard
+from edge_sdk.metrics.events import ScoredRecording
+
+if TYPE_CHECKING:
+    from edge_sdk.corpora import Corpus, Cycle, PhaseEvent
+    from edge_sdk.evaluation.predict import Progress
+    from edge_sdk.runtime.bundle.load import Bundle
+
+BLOCK_S = 0.1  # of sound pushed at a time; the events do not depend on it
+PHANTOM_SEEDS = range(1_000_100, 1_000_110)
+PHANTOM_S = 60.0
+
+
+def listen_to(
+    bundle: Bundle, samples: npt.NDArray[np.float32], rate: int, metadata: Mapping[str, Any] | None = None
+) -> Heard:
+    """Push ``[n]`` samples through a fresh stream."""
+    heard, stream = Heard(), bundle.stream(rate, metadata)
+    step = max(1, round(BLOCK_S * rate))
+    for begin in range(0, samples.size, step):
+        for event in stream.accept(samples[begin : begin + step]):
+            heard.event(event)
+    for event in stream.finish():
+        heard.event(event)
+    return heard.finish()
+
+
+# -- corpora -----------------------------------------------------------------------------------------------------------
+
+
+def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[ScoredRecording]:
+    """Every recording with at least one annotated cycle, heard as a stream.
+
+    Raises
+    ------
+    CorpusError
+        Nothing is annotated.
+    AudioError
+        A recording that cannot be read.
+    """
+    from edge_sdk.corpora.audio import read_recording
+
+    annotated, phases = _annotated(corpus), _phases(corpus)
+    recordings = [r for r in corpus.recordings if r.id in annotated]
+    rows = []
+    for done, recording in enumerate(recordings, 1):
+        samples, rate = read_recording(recording.path)
+        heard = listen_to(bundle, samples, rate)
+        cycles = annotated[recording.id]
+        rows.append(
+            ScoredRecording(
+                recording.id,
+                recording.patient,
+                samples.size / rate,
+                _spans(cycles),
+                heard.spans,
+                [c.label for c in cycles],
+                heard.labels,
+                heard.announcements,
+                phases.get(recording.id, {}),
+                heard.phases,
+            )
+        )
+        progress("recordings", done, len(recordings))
+    return rows
+
+
+def score_lines(corpus: Corpus, path: Path, *, partial: bool) -> list[ScoredRecording]:
+    """The cycles in the JSON lines of ``stetho screen`` instead of a stream; when they were told is not known.
+
+    Raises
+    ------
+    CorpusError
+        The file is unreadable, or recordings of the corpus are missing in it (unless ``partial``).
+    """
+    annotated, phases = _annotated(corpus), _phases(corpus)
+    found = _read_lines(path)
+    missing = [name for name in annotated if name not in found]
+    if missing and (not partial or len(missing) == len(annotated)):
+        raise CorpusError(
+            f"{path} says nothing of {len(missing)} of {len(annotated)} annotated recordings ({missing[0]} …); "
+            "screen all of them, or score the others with --partial"
+        )
+    rows = []
+    for recording in corpus.recordings:
+        if recording.id not in annotated or recording.id not in found:
+            continue
+        cycles, lines = annotated[recording.id], found[recording.id]
+        spans = np.array([(line["start_s"], line["end_s"]) for line in lines], dtype=np.float64).reshape(-1, 2)
+        duration_s = recording.duration_s or max(spans[:, 1].max(initial=0.0), cycles[-1].end_s)
+        rows.append(
+            ScoredRecording(
+                recording.id,
+                recording.patient,
+                duration_s,
+                _spans(cycles),
+                spans,
+                [c.label for c in cycles],
+                [line["label"] for line in lines],
+                None,
+                phases.get(recording.id, {}),
+            )
+        )
+    return rows
+
+
+def _read_lines(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Recording (file name without suffix) → its cycle lines by onset; a summary alone is an empty list."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot read {path} ({error}); give a file of 'stetho screen --json'") from error
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if record["type"] in ("cycle", "summary"):
+                lines = found.setdefault(Path(record["source"]).stem, [])
+                if record["type"] == "cycle":
+                    lines.append({name: record[name] for name in ("start_s", "end_s", "label")})
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{path}, line {number}: no line of 'stetho screen --json' ({error!r})") from error
+    for lines in found.values():
+        lines.sort(key=lambda line: line["start_s"])
+    return found
+
+
+def _annotated(corpus: Corpus) -> dict[str, list[Cycle]]:
+    groups: dict[str, list[Cycle]] = {}
+    for cycle in corpus.cycles:
+        groups.setdefault(cycle.recording_id, []).append(cycle)
+    if not groups:
+        raise CorpusError(f"{corpus.name} at {corpus.root} marks no breaths; a segmenter cannot be scored on it")
+    for cycles in groups.values():
+        cycles.sort(key=lambda c: c.start_s)
+    return groups
+
+
+def _phases(corpus: Corpus) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+    groups: dict[str, dict[str, list[PhaseEvent]]] = {}
+    for event in corpus.phases:
+        groups.setdefault(event.recording_id, {}).setdefault(event.phase, []).append(event)
+    return {name: {phase: _spans(events) for phase, events in found.items()} for name, found in groups.items()}
+
+
+def _spans(events: Sequence[Cycle | PhaseEvent]) -> npt.NDArray[np.float64]:
+    return np.array([(e.start_s, e.end_s) for e in events], dtype=np.float64).reshape(-1, 2)
+
+
+# -- simulated patients ------------------------------------------------------------------------------------------------
+
+
+def score_phantoms(
+    bundle: Bundle, progress: Progress, seeds: Iterable[int] = PHANTOM_SEEDS, seconds: float = PHANTOM_S
+) -> tuple[list[ScoredRecording], int]:
+    """Every scenario with every seed, and how many cycles lie wholly in an apnoea (a second from its ends)."""
+    from edge_sdk.sources.phantom import SCENARIOS
+
+    rows, invented = [], 0
+    jobs = [(scenario, seed) for scenario in SCENARIOS for seed in seeds]
+    for done, (scenario, seed) in enumerate(jobs, 1):
+        row, pauses = _phantom(bundle, scenario, seed, seconds)
+        rows.append(row)
+        invented += sum(b > p + 1.0 and e < q - 1.0 for b, e in row.found.tolist() for p, q in pauses)
+        progress("simulated patients", done, len(jobs))
+    return rows, invented
+
+
+def _phantom(
+    bundle: Bundle, scenario: str, seed: int, seconds: float
+) -> tuple[ScoredRecording, list[tuple[float, float]]]:
+    from edge_sdk.sources.phantom import PhantomSource
+
+    with PhantomSource(scenario, seed=seed, duration_s=seconds, sample_rate=4000) as source:
+        samples = np.concatenate([block.samples for block in source])
+        truth = list(source.truth)
+        pauses = [(p.begin / p.sample_rate, p.end / p.sample_rate) for p in source.apnoeas]
+    heard = listen_to(bundle, samples, 4000)
+    cycles = np.array([(t.start_s, t.end_s) for t in truth], dtype=np.float64).reshape(-1, 2)
+    row = ScoredRecording(
+        f"{scenario}-{seed}",
+        f"{scenario}-{seed}",
+        samples.size / 4000,
+        cycles,
+        heard.spans,
+        [t.label for t in truth],
+        heard.labels,
+        heard.announcements,
+        dict(_true_phases(truth)),
+        heard.phases,
+    )
+    return row, pauses
+
+
+def _true_phases(truth: Sequence[Any]) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+    turns = np.array(
+        [(t.start_s, t.phase_change / t.sample_rate, t.end_s) for t in truth if t.phase_change is not None],
+        dtype=np.float64,
+    ).reshape(-1, 3)
+    yield "inspiration", turns[:, :2]
+    yield "expiration", turns[:, 1:]

@@ -1,0 +1,1 @@
+"""Layers that the published systems share or are made of."""

@@ -1,0 +1,1 @@
+"""Bundles: loaded, checked against their hashes and signature, proven by their golden vector."""

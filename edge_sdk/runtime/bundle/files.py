@@ -1,0 +1,110 @@
+"""The files of a bundle: found inside it, whole by their sha256, and written all or none."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_sdk.errors import BundleError
+from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, encode_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was verified of a bundle."""
+
+    name: str  # "sha256 classifier.int8.onnx", "golden onnx-int8-cpu", ...
+    ok: bool
+    detail: str
+
+
+def file_inside(folder: Path, name: str) -> Path:
+    """A file of the bundle; names that lead out of its directory are refused."""
+    path = folder / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(
+            f"{folder / MANIFEST} names {name!r}, which lies outside the bundle; do not trust this bundle"
+        )
+    if not path.is_file():
+        raise BundleError(f"{folder} is incomplete: {name} is missing; copy or export the bundle again")
+    return path
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def require(check: Check) -> None:
+    """Raise ``BundleError`` with the detail of a check that failed."""
+    if not check.ok:
+        raise BundleError(check.detail)
+
+
+def hash_check(folder: Path, name: str, expected: str) -> Check:
+    """Compare a file of the bundle with its sha256; raises ``BundleError`` where there is no such file."""
+    found = sha256_file(file_inside(folder, name))
+    ok = found == expected
+    detail = (
+        found[:16] if ok else f"{folder}: {name} does not match its sha256; re-run 'stetho export' or delete the bundle"
+    )
+    return Check(f"sha256 {name}", ok, detail)
+
+
+def checked_file(folder: Path, entry: ArtefactEntry) -> Path:
+    """The file of an artefact; raises ``BundleError`` where it is missing or does not match its sha256."""
+    require(hash_check(folder, entry.file, entry.sha256))
+    return file_inside(folder, entry.file)
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write a bundle so that it is there whole or not at all; one already there is replaced.
+
+    Parameters
+    ----------
+    folder
+        Where it shall be. Its parent is made.
+    manifest
+        Must name exactly what ``files`` holds.
+    files
+        Name → content of every file but ``bundle.json``.
+
+    Raises
+    ------
+    BundleError
+        ``folder`` exists and is not a bundle, so it is not ours to replace; or a name leads out of it.
+    """
+    if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise BundleError(f"{outside[0]!r} lies outside the bundle {folder}; give names relative to it")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
+        raise BundleError(f"{folder} exists and is not a bundle; give another --out or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write {folder} ({error.strerror}); choose a folder that you may write to") from error
+    try:
+        for name, content in {**files, MANIFEST: encode_manifest(manifest)}.items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).write_bytes(content)
+        staging.chmod(0o755)  # mkdtemp makes it private
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.replace(old)
+        staging.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise BundleError(f"cannot write {folder} ({error}); free some space or choose another folder") from error
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise

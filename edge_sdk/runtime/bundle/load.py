@@ -1,0 +1,222 @@
+"""A bundle, loaded: what crosses from the train side to the device, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.errors import BundleError
+from edge_sdk.protocols import Engine
+from edge_sdk.runtime.bundle.files import Check, checked_file, hash_check, require, sha256_file, write_bundle
+from edge_sdk.runtime.bundle.manifest import (
+    DEFAULT_BUNDLE,
+    choose_artefact,
+    front_end,
+    metadata_schema,
+    read_manifest,
+    resolve_bundle,
+    segmenter_file,
+    settings,
+)
+from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
+from edge_sdk.runtime.bundle.signature import check_version, record_version, trusted_keys
+from edge_sdk.runtime.bundle.verification import file_checks, golden_check, segmenter_check, verify_bundle
+from edge_sdk.runtime.decoding import decide, decode
+from edge_sdk.runtime.engines.selection import Attempt, Candidate, candidates, choose, wanted_engine
+from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, LearnedFactory, segmenter_factory
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.stream import Stream
+
+__all__ = [
+    "DEFAULT_BUNDLE",
+    "Bundle",
+    "Check",
+    "checked_file",
+    "file_checks",
+    "load_bundle",
+    "read_manifest",
+    "resolve_bundle",
+    "sha256_file",
+    "verify_bundle",
+    "write_bundle",
+]
+
+MetadataRows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+class Bundle:
+    """A loaded bundle: stateless, shared by any number of streams and threads.
+
+    Made by :func:`load_bundle`.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
+    """Engines that were tried, the one in use last."""
+
+    def __init__(self, path: Path, manifest: Manifest, artefact: ArtefactEntry, engine: Engine) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.artefact = artefact
+        self.engine = engine
+        self.front_end = front_end(path, artefact)
+        self.segmenter_params, self.quality_params = settings(path, manifest)
+        self.labels: tuple[str, ...] = tuple(manifest.labels)
+        self.metadata_schema = metadata_schema(path, manifest)
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.manifest.name} {self.manifest.version}, {self.artefact.format}, {self.path})"
+
+    @property
+    def untrained(self) -> bool:
+        """Weights are random: good for timing, not for sound."""
+        return self.manifest.untrained
+
+    @property
+    def shortest_s(self) -> float:
+        """Seconds of sound below which no breath can be found."""
+        return self.segmenter_params.shortest_s
+
+    @cached_property
+    def segmenter(self) -> EnvelopeFactory | LearnedFactory:
+        """Makes the segmenter of each stream; a learned one is loaded once and shared."""
+        entry = self.manifest.segmenter
+        return segmenter_factory(entry, self.segmenter_params, segmenter_file(self.path, entry))
+
+    def with_segmenter(self, factory: EnvelopeFactory | LearnedFactory) -> Bundle:
+        """The same bundle, whose new streams find breaths with another segmenter; this one is left as it is."""
+        other = Bundle(self.path, self.manifest, self.artefact, self.engine)
+        other.segmenter_params = factory.params
+        other.__dict__["segmenter"] = factory  # where cached_property looks first
+        return other
+
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities ``[B, C]`` of logits ``[B, C]``, by the bundle's decoder."""
+        return decode(logits, self.manifest.decoder)
+
+    def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Indices ``[B]`` of the labels that the decoder gives for probabilities ``[B, C]``, by its thresholds."""
+        decoder = self.manifest.decoder
+        return decide(probabilities, decoder, self.labels.index(decoder.normal_label))
+
+    def logits(self, pcm: npt.NDArray[np.float32], metadata: MetadataRows | None = None) -> npt.NDArray[np.float32]:
+        """Logits ``[B, C]`` of windowed PCM ``[B, window_samples]`` at the front end's rate.
+
+        Parameters
+        ----------
+        pcm
+            float32 in ±1.
+        metadata
+            What is known of each of the B breaths; nothing where absent. A bundle without metadata does not look at it.
+
+        Raises
+        ------
+        EngineError
+            Shapes do not fit the graph.
+        """
+        inputs: dict[str, npt.NDArray[Any]] = {self.artefact.input: pcm}
+        if self.metadata_schema is not None:
+            inputs |= self.metadata_schema.encode(metadata if metadata is not None else [{}] * len(pcm))
+        result: npt.NDArray[np.float32] = self.engine.run(inputs)[self.artefact.output]
+        return result
+
+    def classify(self, pcm: npt.NDArray[np.float32], metadata: MetadataRows | None = None) -> npt.NDArray[np.float64]:
+        """Probabilities ``[B, C]``; parameters and errors as :meth:`logits`."""
+        return self.probabilities(self.logits(pcm, metadata))
+
+    def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
+        """A new stream over this bundle for sound at ``sample_rate`` Hz."""
+        from edge_sdk.runtime.stream import Stream
+
+        return Stream(self, sample_rate, metadata)
+
+
+def load_bundle(
+    path: str | Path | None = None,
+    *,
+    artefact: str | None = None,
+    threads: int = 1,
+    verify: bool = True,
+    allow_untrained: bool = False,
+    engine: str | None = None,
+    trusted: Sequence[Path] | None = None,
+) -> Bundle:
+    """Load a bundle and prove that it computes what it computed where it was made.
+
+    Parameters
+    ----------
+    path
+        Bundle directory; ``None`` or ``"default"`` is the one in the wheel.
+    artefact
+        Format of the classifier to load, for example ``onnx-fp32``; the bundle's default one where absent.
+    threads
+        Intra-op threads of the engine.
+    verify
+        Compare with the golden vector. Hashes are always checked.
+    allow_untrained
+        Accept random weights (benchmarks, tests).
+    engine
+        ``auto``, ``tensorrt``, ``tensorrt-ep``, ``cuda`` or ``cpu``; absent: ``$STETHO_ENGINE``, else ``auto``, the
+        best one that is proven here. GPU engines are always compared with the golden vector.
+    trusted
+        Files of trusted public keys; absent: ``$STETHO_TRUSTED_KEYS``. With any, the bundle must be signed by one of
+        them and not be older than a version that this device has run.
+
+    Raises
+    ------
+    BundleError
+        Missing, incomplete, corrupt, newer than this SDK, untrained, unsigned or older where that matters, or its
+        golden vector does not come out.
+    EngineError
+        The engine cannot load the artefact, or there is no such engine.
+    """
+    folder = resolve_bundle(path)
+    keys = trusted_keys(trusted)
+    manifest = read_manifest(folder, keys)
+    if keys:
+        check_version(manifest.name, manifest.version)
+    if not allow_untrained:
+        _refuse_untrained(folder, manifest)
+    found = candidates(
+        manifest,
+        choose_artefact(folder, manifest, artefact),
+        wanted_engine(engine),
+        threads,
+        partial(checked_file, folder),
+        chosen=artefact is not None,
+    )
+
+    def prove(candidate: Candidate, made: Engine) -> None:
+        if verify or candidate.kind != "cpu":
+            require(hash_check(folder, manifest.golden.file, manifest.golden.sha256))
+            require(golden_check(folder, manifest, candidate.artefact, made, candidate.tolerance))
+
+    made, entry, attempts = choose(found, prove)
+    bundle = Bundle(folder, manifest, entry, made)
+    bundle.attempts = attempts
+    _prove_segmenter(bundle, golden=verify)
+    if keys:
+        record_version(manifest.name, manifest.version)
+    return bundle
+
+
+def _refuse_untrained(folder: Path, manifest: Manifest) -> None:
+    if manifest.untrained:
+        raise BundleError(
+            f"{folder} holds untrained weights, made for benchmarks; its answers would mean nothing: "
+            "export a trained checkpoint, or use the default bundle"
+        )
+
+
+def _prove_segmenter(bundle: Bundle, *, golden: bool) -> None:
+    entry = bundle.manifest.segmenter
+    if entry.file:
+        require(hash_check(bundle.path, entry.file, entry.sha256 or ""))
+    segmenter = bundle.segmenter
+    if golden and isinstance(segmenter, LearnedFactory):
+        require(segmenter_check(bundle.path, bundle.manifest, segmenter))

@@ -1,0 +1,115 @@
+"""What a bundle's ``bundle.json`` says: read, checked, and turned into the settings that the runtime works with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from edge_sdk.errors import BundleError
+from edge_sdk.metadata import MetadataSchema
+from edge_sdk.runtime.bundle.files import file_inside
+from edge_sdk.runtime.bundle.schema import MANIFEST, SCHEMA, ArtefactEntry, Manifest, SegmenterEntry, decode_manifest
+from edge_sdk.runtime.bundle.signature import TrustedKey, check_signature
+from edge_sdk.runtime.decoding import decoder_problem
+from edge_sdk.runtime.quality import QualityParams
+from edge_sdk.runtime.segmentation.factory import SegmenterParams, segmenter_params
+from edge_sdk.signal.spec import FrontEndSpec
+
+DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "default"
+"""The bundle that ships in the wheel."""
+
+
+def resolve_bundle(path: str | Path | None) -> Path:
+    """The directory that a bundle argument names; raises ``BundleError`` when there is none."""
+    folder = DEFAULT_BUNDLE if path is None or str(path) == "default" else Path(path)
+    if not folder.exists():
+        raise BundleError(f"bundle {folder} does not exist; give a directory made by 'stetho export', or 'default'")
+    if not folder.is_dir() or not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder} is not a bundle (no {MANIFEST} in it); give a directory made by 'stetho export'")
+    return folder
+
+
+def read_manifest(folder: Path, keys: Sequence[TrustedKey] = ()) -> Manifest:
+    """``bundle.json``, checked, and first of all its signature where there are keys; files are not opened."""
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        if keys:
+            check_signature(folder, text, keys)
+        raw = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{folder / MANIFEST} is not readable JSON ({error}); copy or export the bundle again"
+        ) from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema"), int):
+        raise BundleError(f"{folder / MANIFEST} has no schema number; export the bundle again")
+    if raw["schema"] > SCHEMA:
+        raise BundleError(
+            f"{folder} was made by a newer SDK (schema {raw['schema']}, this SDK reads {SCHEMA}); "
+            "upgrade stethoscope-edge-sdk"
+        )
+    try:
+        manifest = decode_manifest(text)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
+    _check_consistency(folder, manifest)
+    return manifest
+
+
+def _check_consistency(folder: Path, manifest: Manifest) -> None:
+    labels, decoder = manifest.labels, manifest.decoder
+    problem = None
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        problem = "labels must be two or more different names"
+    elif not manifest.artefacts:
+        problem = "it lists no artefact"
+    else:
+        problem = decoder_problem(decoder, labels)
+    if problem:
+        raise BundleError(f"{folder / MANIFEST}: {problem}; export the bundle again")
+
+
+def choose_artefact(folder: Path, manifest: Manifest, wanted: str | None) -> ArtefactEntry:
+    """The artefact of a format, or the default one; raises ``BundleError`` where there is none."""
+    if wanted is None:
+        return next((a for a in manifest.artefacts if a.default), manifest.artefacts[0])
+    for entry in manifest.artefacts:
+        if entry.format == wanted:
+            return entry
+    have = ", ".join(a.format for a in manifest.artefacts)
+    raise BundleError(f"{folder} holds no artefact {wanted!r}; it holds {have}")
+
+
+def metadata_schema(folder: Path, manifest: Manifest) -> MetadataSchema | None:
+    """What the model is told of patient and device; raises ``BundleError`` where that cannot be read."""
+    try:
+        return MetadataSchema.from_dict(manifest.metadata) if manifest.metadata else None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
+
+
+def front_end(folder: Path, entry: ArtefactEntry) -> FrontEndSpec:
+    """The front end of an artefact; raises ``BundleError`` where it is none that this SDK knows."""
+    try:
+        return FrontEndSpec.from_dict(entry.front_end)
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{folder / MANIFEST}: {entry.file}: {error}; export the bundle again") from error
+
+
+def settings(folder: Path, manifest: Manifest) -> tuple[SegmenterParams, QualityParams]:
+    """What segmenter and quality gate work with; raises ``BundleError`` where that is out of range."""
+    try:
+        if not 500 <= manifest.segmenter.rate_hz <= 192_000:
+            raise ValueError(f"segmenter: rate_hz {manifest.segmenter.rate_hz} is out of range")
+        return segmenter_params(manifest.segmenter), QualityParams.from_dict(manifest.quality)
+    except ValueError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
+
+
+def segmenter_file(folder: Path, entry: SegmenterEntry) -> Path | None:
+    """The step graph of a learned segmenter; raises ``BundleError`` where it is missing."""
+    if entry.kind == "learned" and not (entry.file and entry.sha256):
+        raise BundleError(f"{folder / MANIFEST}: a learned segmenter without file and sha256; export the bundle again")
+    return file_inside(folder, entry.file) if entry.file else None

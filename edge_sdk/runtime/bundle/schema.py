@@ -1,0 +1,143 @@
+"""``bundle.json``: the contract between train side and device, as typed structures that refuse unknown keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+import msgspec
+
+from edge_sdk.runtime.quality import QualityParams
+from edge_sdk.runtime.segmentation.level import EnvelopeParams
+
+SCHEMA = 1
+"""Version this SDK writes, and the newest it reads."""
+
+MANIFEST = "bundle.json"
+
+
+DecoderKind = Literal["softmax", "multilabel", "binary"]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the manifest."""
+
+
+def _segmenter_params() -> dict[str, Any]:
+    """Written out in full, so that a bundle hears the same breaths after the SDK's defaults have changed."""
+    return asdict(EnvelopeParams())
+
+
+def _quality_settings() -> dict[str, Any]:
+    return asdict(QualityParams())
+
+
+class Decoder(_Part, frozen=True, kw_only=True):
+    """How logits become labels, by ``logits / temperature + bias``.
+
+    ``softmax``: one logit a label, the most probable one. ``multilabel``: one logit for crackle and one for wheeze.
+    ``binary``: one logit for abnormal. A disease head is a softmax over other labels.
+    """
+
+    kind: DecoderKind = "softmax"
+    temperature: float = 1.0
+    bias: list[float] = []  # one per logit; empty means zeros
+    normal_label: str = "normal"
+    # Probability from which a sound is called present: one, or one per logit (multilabel); for softmax of "abnormal".
+    # Absent: 0.5, and for softmax the most probable label.
+    threshold: float | list[float] | None = None
+
+
+class FeaturesEntry(_Part, frozen=True, kw_only=True):
+    """An artefact's network alone: ``features [B, 1, M, T]`` (and metadata) → logits."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+class ArtefactEntry(_Part, frozen=True, kw_only=True):
+    """One file that an engine can run."""
+
+    role: Literal["classifier"] = "classifier"
+    file: str
+    features: FeaturesEntry | msgspec.UnsetType = msgspec.UNSET  # the same network without front end, if there
+    format: str  # a name of the export layer's format table
+    precision: str
+    sha256: str
+    bytes: int
+    input: str = "pcm"
+    output: str = "logits"
+    front_end: dict[str, Any]
+    default: bool = False
+    verified: bool = False
+    failures: list[str] = []  # why it is not verified
+    parity: dict[str, Any] = {}  # against the torch model on the same cycles
+    accuracy: dict[str, Any] = {}  # split → figures
+
+
+class StepEntry(_Part, frozen=True, kw_only=True):
+    """What must be known of a learned segmenter's step graph."""
+
+    front_end: dict[str, Any]  # log-mel without normalisation
+    frames_per_step: int
+    look_ahead_frames: int  # the output of frame t speaks of frame t - this
+    look_ahead_s: float  # the same in seconds, half a frame included
+    golden: list[float] = []  # its answer to a fixed synthetic sound; empty: not checked
+    golden_tolerance: float = 1e-2
+    accuracy: dict[str, Any] = {}  # split → figures of 'stetho segment-eval'
+
+
+class SegmenterEntry(_Part, frozen=True, kw_only=True):
+    """Which segmenter finds the breaths, and its settings.
+
+    ``envelope`` has no weights, only ``params``. ``learned`` has a file too; its ``params`` are the decoder's.
+    """
+
+    kind: Literal["envelope", "learned"] = "envelope"
+    rate_hz: int = 4000
+    params: dict[str, Any] = msgspec.field(default_factory=_segmenter_params)
+    file: str | None = None  # the step graph
+    sha256: str | None = None
+    step: StepEntry | msgspec.UnsetType = msgspec.UNSET  # of a learned one
+
+
+class Golden(_Part, frozen=True, kw_only=True):
+    """The file of known inputs and outputs, and how far an engine may be off on each format."""
+
+    file: str
+    sha256: str
+    tolerance: dict[str, float]
+
+
+class Manifest(_Part, frozen=True, kw_only=True):
+    """The whole of ``bundle.json``."""
+
+    schema: int = SCHEMA
+    name: str
+    version: str
+    created: str  # ISO date
+    sdk_version: str
+    description: str
+    research_use: str
+    untrained: bool = False
+    labels: list[str]
+    decoder: Decoder
+    metadata: dict[str, Any] = {}  # fields the classifier is conditioned on; empty: none
+    artefacts: list[ArtefactEntry]
+    segmenter: SegmenterEntry
+    quality: dict[str, Any] = msgspec.field(default_factory=_quality_settings)  # of the quality gate
+    golden: Golden
+    model_card: str = "MODEL_CARD.md"
+    files: dict[str, str] = {}  # name → sha256 of what no entry above names: model card, SBOM
+    training: dict[str, Any] = {}  # provenance: corpus, split, counts, seed, recipe
+
+
+def decode_manifest(text: bytes) -> Manifest:
+    """Parse and check; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError`` naming the place."""
+    return msgspec.json.decode(text, type=Manifest)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Indented JSON, the same bytes for the same content."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,0 +1,307 @@
+"""A compiled TensorRT engine on this machine's GPU: pinned buffers, one stream, CUDA graphs where they are allowed.
+
+Never executed on a GPU yet: its calls are tested against a double of the API (``tests/support/tensorrt_double.py``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.errors import EngineError
+from edge_sdk.runtime.engines.cache import EngineKey, check_engine
+from edge_sdk.runtime.engines.cuda_driver import CudaDriver, Gpu
+
+_log = logging.getLogger(__name__)
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Flavour → Python module, in the order they are preferred."""
+
+_DTYPES = {
+    "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32", "INT64": "int64",
+    "BOOL": "bool",
+}  # fmt: skip
+_RUNS_BEFORE_CAPTURE = 3  # of one batch size: the first may still set things up, and odd batches are not worth a graph
+
+
+def installed_flavours() -> list[str]:
+    """TensorRT flavours whose Python module is here; nothing is imported."""
+    return [flavour for flavour, module in MODULES.items() if importlib.util.find_spec(module)]
+
+
+def load_module(flavour: str) -> Any:
+    """Import TensorRT.
+
+    Raises
+    ------
+    EngineError
+        It is not installed, or its libraries do not load.
+    """
+    try:
+        return importlib.import_module(MODULES[flavour])
+    except Exception as error:  # a missing .so raises OSError, a wrong wheel RuntimeError
+        raise EngineError(
+            f"{MODULES[flavour]} cannot be imported ({error}); install the extra '{flavour}', or on Jetson the "
+            "TensorRT of JetPack"
+        ) from error
+
+
+def key_of_this_machine(onnx_sha256: str, flavour: str, module: Any, gpu: Gpu) -> EngineKey:
+    """What an engine must match to run here."""
+    return EngineKey(
+        onnx_sha256=onnx_sha256, flavour=flavour, version=str(module.__version__), gpu=gpu.name,
+        capability=gpu.capability, driver=gpu.driver, precision="", profiles="",
+    )  # fmt: skip
+
+
+def _dtype(tensor: str, kind: Any) -> np.dtype[Any]:
+    """TensorRT's own ``nptype`` fails with numpy 1.24 to 1.26 in releases up to 8.6."""
+    name = _DTYPES.get(kind.name)
+    if name is None:
+        raise EngineError(
+            f"the engine's tensor {tensor} is {kind.name}, which numpy has no type for; compile it in fp16"
+        )
+    return np.dtype(name)
+
+
+@dataclass(slots=True)
+class _Tensor:
+    """One input or output: its two buffers, as large as the largest batch asked for so far."""
+
+    name: str
+    is_input: bool
+    dtype: np.dtype[Any]
+    row: tuple[int, ...]  # shape without the batch
+    device: int = 0
+    pinned: int = 0
+    view: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+
+    def nbytes(self, batch: int) -> int:
+        return batch * int(np.prod(self.row, dtype=np.int64)) * self.dtype.itemsize
+
+    def host(self, batch: int) -> npt.NDArray[Any]:
+        return self.view[: self.nbytes(batch)].view(self.dtype).reshape(batch, *self.row)
+
+
+class TensorRtEngine:
+    """Runs an engine made by ``stetho compile``.
+
+    Parameters
+    ----------
+    path
+        The ``.engine`` file; its sidecar must lie beside it.
+    onnx_sha256
+        Of the artefact that the engine must have been built from.
+    flavour
+        ``tensorrt`` or ``tensorrt-rtx``.
+    module, driver
+        Stand-ins for TensorRT and CUDA; the installed ones where absent.
+
+    Raises
+    ------
+    EngineError
+        TensorRT or a GPU is missing, or the engine is foreign, damaged or refused by TensorRT.
+    """
+
+    def __init__(
+        self, path: Path, onnx_sha256: str, flavour: str = "tensorrt", *, module: Any = None, driver: Any = None
+    ) -> None:
+        self._trt = load_module(flavour) if module is None else module
+        self._cuda: CudaDriver = CudaDriver() if driver is None else driver
+        self.sidecar = check_engine(path, key_of_this_machine(onnx_sha256, flavour, self._trt, self._cuda.gpu))
+        self._cuda.make_current()
+        self._engine = self._deserialise(path)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(f"TensorRT has no memory to run {path.name}; close other programs that use the GPU")
+        self._stream = self._cuda.make_stream()
+        self._tensors = [self._tensor(i) for i in range(self._engine.num_io_tensors)]
+        self._profiles = [self._batches(index) for index in range(self._engine.num_optimization_profiles)]
+        self._profile = 0
+        self._capacity = 0
+        self._batch = 0  # whose shapes the context holds
+        self._runs = 0  # of that batch
+        self._graph = 0  # recorded for that batch
+        self._lock = threading.Lock()  # a context serves one caller at a time
+        self._name = f"{flavour}-{self._trt.__version__}-{self._cuda.gpu.name}"
+
+    @property
+    def name(self) -> str:
+        """Flavour, version and GPU."""
+        return self._name
+
+    @property
+    def inputs(self) -> dict[str, tuple[Any, ...]]:
+        """Input name → shape, the batch as a string."""
+        return {t.name: ("batch", *t.row) for t in self._tensors if t.is_input}
+
+    @property
+    def outputs(self) -> dict[str, tuple[Any, ...]]:
+        """Output name → shape, the batch as a string."""
+        return {t.name: ("batch", *t.row) for t in self._tensors if not t.is_input}
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """All outputs by name; thread-safe. Batches above the largest profile are cut into such.
+
+        Raises
+        ------
+        EngineError
+            Names, shapes or types do not fit, or the GPU reports an error.
+        """
+        rows = self._check(inputs)
+        largest = max(high for _, high in self._profiles)
+        with self._lock:
+            self._cuda.make_current()
+            parts = []
+            for begin in range(0, rows, largest):
+                batch = min(largest, rows - begin)
+                parts.append(self._run_batch({n: v[begin : begin + batch] for n, v in inputs.items()}, batch))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def close(self) -> None:
+        """Give memory back; the engine cannot run afterwards."""
+        with self._lock:
+            self._cuda.make_current()
+            self._release()
+            if self._stream:
+                self._cuda.free_stream(self._stream)
+            self._stream = 0
+
+    def _run_batch(self, inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
+        self._reserve(batch)
+        if batch != self._batch:
+            self._set_shapes(batch)
+        for tensor in self._tensors:
+            if tensor.is_input:
+                tensor.host(batch)[...] = inputs[tensor.name]
+        if self._runs == _RUNS_BEFORE_CAPTURE:
+            self._capture(batch)
+        if self._graph:
+            self._cuda.launch(self._graph, self._stream)
+        else:
+            self._enqueue(batch)
+        self._cuda.synchronise(self._stream)
+        self._runs += 1
+        return {t.name: t.host(batch).copy() for t in self._tensors if not t.is_input}
+
+    def _enqueue(self, batch: int) -> None:
+        for tensor in self._tensors:
+            if tensor.is_input:
+                self._cuda.to_device(tensor.device, tensor.pinned, tensor.nbytes(batch), self._stream)
+        if not self._context.execute_async_v3(self._stream):
+            raise EngineError("inference failed: TensorRT could not start it; run 'stetho compile' again")
+        for tensor in self._tensors:
+            if not tensor.is_input:
+                self._cuda.to_host(tensor.pinned, tensor.device, tensor.nbytes(batch), self._stream)
+
+    def _capture(self, batch: int) -> None:
+        """Record a run as a graph: one launch instead of many from then on, until another batch size comes."""
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(self._stream):
+            return
+        try:
+            self._graph = self._cuda.capture(self._stream, lambda: self._enqueue(batch))
+        except EngineError as error:  # loops and some plug-ins synchronise, which a capture forbids
+            _log.info("no CUDA graph for this engine: %s", error)
+
+    def _set_shapes(self, batch: int) -> None:
+        self._drop_graph()
+        self._batch = 0  # until all of it has worked
+        index = self._profile_for(batch)
+        if index != self._profile:
+            if not self._context.set_optimization_profile_async(index, self._stream):
+                raise EngineError(f"inference failed: TensorRT refused profile {index}; run 'stetho compile' again")
+            self._cuda.synchronise(self._stream)
+            self._profile = index
+        for tensor in self._tensors:
+            if tensor.is_input and not self._context.set_input_shape(tensor.name, (batch, *tensor.row)):
+                raise EngineError(f"inference failed: TensorRT refused a batch of {batch} for {tensor.name}")
+            self._context.set_tensor_address(tensor.name, tensor.device)
+        self._batch, self._runs = batch, 0
+
+    def _drop_graph(self) -> None:
+        if self._graph:  # it belongs to one shape of the context
+            self._cuda.free_graph(self._graph)
+        self._graph = 0
+
+    def _profile_for(self, batch: int) -> int:
+        for index, (low, high) in enumerate(self._profiles):
+            if low <= batch <= high:
+                return index
+        raise EngineError(f"inference failed: the engine takes no batch of {batch}; run 'stetho compile' with --batch")
+
+    def _reserve(self, batch: int) -> None:
+        if batch <= self._capacity:
+            return
+        self._release()
+        for tensor in self._tensors:
+            size = max(tensor.nbytes(batch), 1)
+            tensor.device = self._cuda.allocate(size)
+            tensor.pinned, tensor.view = self._cuda.allocate_pinned(size)
+        self._capacity = batch
+
+    def _release(self) -> None:
+        self._drop_graph()
+        self._batch = 0  # addresses are set with the shapes
+        for tensor in self._tensors:
+            tensor.view = np.empty(0, np.uint8)
+            if tensor.device:
+                self._cuda.free(tensor.device)
+            if tensor.pinned:
+                self._cuda.free_pinned(tensor.pinned)
+            tensor.device = tensor.pinned = 0
+        self._capacity = 0
+
+    def _check(self, inputs: Mapping[str, npt.NDArray[Any]]) -> int:
+        wanted = {t.name: t for t in self._tensors if t.is_input}
+        if set(inputs) != set(wanted):
+            raise EngineError(f"inference failed: inputs {sorted(inputs)} given, {sorted(wanted)} needed")
+        rows = {len(value) if value.ndim else 0 for value in inputs.values()}
+        for name, value in inputs.items():
+            if value.ndim == 0 or value.shape[1:] != wanted[name].row:
+                raise EngineError(f"inference failed: {name} is {value.shape}, needed is (batch, *{wanted[name].row})")
+            # TensorRT before 10 makes int64 ids int32; a float for an id, or a double for a sound, is a mistake.
+            if value.dtype != wanted[name].dtype and not (value.dtype.kind == wanted[name].dtype.kind == "i"):
+                raise EngineError(f"inference failed: {name} is {value.dtype}, needed is {wanted[name].dtype}")
+        if len(rows) != 1 or 0 in rows:
+            raise EngineError("inference failed: inputs are empty or of different batch sizes")
+        return rows.pop()
+
+    def _deserialise(self, path: Path) -> Any:
+        logger = self._trt.Logger(self._trt.Logger.ERROR)
+        self._runtime = self._trt.Runtime(logger)
+        if self._runtime is None:
+            raise EngineError("TensorRT finds no usable GPU; 'nvidia-smi' must list one")
+        if "version-compatible" in self.sidecar["key"]["options"] and hasattr(
+            self._runtime, "engine_host_code_allowed"
+        ):
+            self._runtime.engine_host_code_allowed = True  # such an engine brings its own runtime; its hash was checked
+        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise EngineError(f"TensorRT {self._trt.__version__} refuses {path.name}; run 'stetho compile' again")
+        return engine
+
+    def _tensor(self, index: int) -> _Tensor:
+        name = self._engine.get_tensor_name(index)
+        return _Tensor(
+            name=name,
+            is_input=self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT,
+            dtype=_dtype(name, self._engine.get_tensor_dtype(name)),
+            row=tuple(self._engine.get_tensor_shape(name))[1:],
+        )
+
+    def _batches(self, profile: int) -> tuple[int, int]:
+        """Smallest and largest batch of a profile."""
+        ranges = [
+            self._engine.get_tensor_profile_shape(t.name, profile) for t in self._tensors if t.is_input
+        ]  # each: (min, opt, max)
+        return max(int(r[0][0]) for r in ranges), min(int(r[2][0]) for r in ranges)

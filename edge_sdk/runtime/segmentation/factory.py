@@ -1,0 +1,153 @@
+"""Which segmenter a bundle has: what its manifest says becomes a factory that makes one for each stream."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from edge_sdk.errors import BundleError
+from edge_sdk.runtime.bundle.schema import SegmenterEntry, StepEntry
+from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.envelope import EnvelopeSegmenter
+from edge_sdk.runtime.segmentation.level import EnvelopeParams
+from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel, StepSettings, golden_answer
+from edge_sdk.signal.spec import FrontEndSpec
+
+SEGMENTER_FILE = "segmenter.onnx"
+
+SegmenterParams: TypeAlias = EnvelopeParams | DecoderParams
+
+
+@dataclass(frozen=True)
+class EnvelopeFactory:
+    """The segmenter without weights: fallback and baseline."""
+
+    kind: ClassVar[str] = "envelope"
+    params: EnvelopeParams = field(default_factory=EnvelopeParams)
+    rate_hz: int = 4000
+
+    @property
+    def look_ahead_s(self) -> float:
+        """Half of the smoothing."""
+        return self.params.smooth_s / 2
+
+    @property
+    def blur_s(self) -> float:
+        """An end that is nearer than this to a loss is not told from its own sound."""
+        return self.params.smooth_s
+
+    def new(self) -> EnvelopeSegmenter:
+        """One for a stream of its own."""
+        return EnvelopeSegmenter(self.rate_hz, self.params)
+
+
+@dataclass(frozen=True)
+class LearnedFactory:
+    """The learned segmenter: the network is shared, the state is each stream's."""
+
+    kind: ClassVar[str] = "learned"
+    model: StepModel
+    params: DecoderParams = field(default_factory=DecoderParams)
+
+    @property
+    def rate_hz(self) -> int:
+        return self.model.settings.front_end.rate_hz
+
+    @property
+    def look_ahead_s(self) -> float:
+        return self.model.settings.look_ahead_s
+
+    @property
+    def blur_s(self) -> float:
+        """An end that is nearer than this to a loss is not told from its own sound."""
+        return self.look_ahead_s
+
+    def new(self) -> LearnedSegmenter:
+        """One for a stream of its own."""
+        return LearnedSegmenter(self.model, self.params)
+
+    def golden(self) -> list[float]:
+        """See :func:`~edge_sdk.runtime.segmentation.network.golden_answer`."""
+        return golden_answer(self.model)
+
+
+SegmenterFactory: TypeAlias = EnvelopeFactory | LearnedFactory
+
+
+def segmenter_params(entry: SegmenterEntry) -> SegmenterParams:
+    """The settings in a manifest, checked; raises ``ValueError``."""
+    if entry.kind == "learned":
+        return DecoderParams.from_dict(entry.params)
+    return EnvelopeParams.from_dict(entry.params)
+
+
+def segmenter_factory(entry: SegmenterEntry, params: SegmenterParams, path: Path | None) -> SegmenterFactory:
+    """Load what the manifest names; ``path`` is the step graph of a learned segmenter.
+
+    Raises
+    ------
+    BundleError
+        The manifest and the graph do not fit each other.
+    EngineError
+        The graph cannot be loaded.
+    """
+    if isinstance(params, EnvelopeParams):
+        return EnvelopeFactory(params, entry.rate_hz)
+    step = entry.step
+    if path is None or isinstance(step, msgspec.UnsetType):
+        raise BundleError("a learned segmenter without its file or its step; export the bundle again")
+    try:
+        spec = FrontEndSpec.from_dict(step.front_end)
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path.parent}: segmenter: {error}; export the bundle again") from error
+    if spec.rate_hz != entry.rate_hz or step.frames_per_step < 1 or step.look_ahead_frames < -1:
+        raise BundleError(f"{path.parent}: the segmenter's rate, step or look-ahead is wrong; export the bundle again")
+    settings = StepSettings(spec, step.frames_per_step, step.look_ahead_frames, params)
+    return LearnedFactory(StepModel(OrtEngine(path), settings), params)
+
+
+def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFactory:
+    """A step graph outside any bundle, by the metadata in it.
+
+    Raises
+    ------
+    BundleError
+        It is no step graph.
+    EngineError
+        It cannot be loaded.
+    """
+    model = StepModel(OrtEngine(path))
+    return LearnedFactory(model, params or model.settings.decoder)
+
+
+def describe_segmenter(path: Path, params: DecoderParams | None = None) -> SegmenterEntry:
+    """The manifest's entry for a step graph that goes into a bundle as :data:`SEGMENTER_FILE`.
+
+    Raises
+    ------
+    BundleError
+        It is no step graph.
+    EngineError
+        It cannot be loaded.
+    """
+    factory = load_segmenter(path, params)
+    settings = factory.model.settings
+    return SegmenterEntry(
+        kind="learned",
+        rate_hz=settings.front_end.rate_hz,
+        params=asdict(factory.params),
+        file=SEGMENTER_FILE,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        step=StepEntry(
+            front_end=settings.front_end.to_dict(),
+            frames_per_step=settings.frames_per_step,
+            look_ahead_frames=settings.look_ahead_frames,
+            look_ahead_s=settings.look_ahead_s,
+            golden=factory.golden(),
+        ),
+    )

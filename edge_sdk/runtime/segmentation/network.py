@@ -1,0 +1,290 @@
+"""The learned segmenter: samples → incremental log-mel → step network with explicit state → decoder → breaths.
+
+The network is shared by all streams and holds nothing; features, states and paths belong to one stream. Every frame is
+computed once, in steps of a fixed number of frames, so that blocks of any size give the same breaths.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.errors import BundleError
+from edge_sdk.events import BreathCycle
+from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.segmentation.decoder import DecodedBreath, DecoderParams, PhaseDecoder
+from edge_sdk.signal.logmel import LogMel
+from edge_sdk.signal.spec import FrontEndSpec
+
+_KIND = "stetho-segmenter"
+_OUTPUTS = ("activity", "onset", "phase")
+_GOLDEN_S = 2.4
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """What must be known of a step graph besides its tensors; the graph itself carries it as metadata."""
+
+    front_end: FrontEndSpec  # log-mel without normalisation
+    frames_per_step: int = 4
+    look_ahead_frames: int = 11  # the output of frame t speaks of frame t - this
+    decoder: DecoderParams = field(default_factory=DecoderParams)
+
+    @property
+    def look_ahead_s(self) -> float:
+        """Sound beyond a moment that must have been heard before the network speaks of it; half a frame included."""
+        spec = self.front_end
+        return (self.look_ahead_frames * spec.hop_samples + spec.frame_samples / 2) / spec.rate_hz
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], name: str = "segmenter.onnx") -> StepSettings:
+        """Read the metadata of a step graph.
+
+        Raises
+        ------
+        BundleError
+            It is no step graph, or of a kind that this SDK does not know.
+        """
+        if properties.get("kind") != _KIND or properties.get("schema") != "1":
+            raise BundleError(f"{name} is no segmenter that this SDK can step through; export it again")
+        try:
+            return cls(
+                FrontEndSpec.from_dict(json.loads(properties["front_end"])),
+                int(properties["frames_per_step"]),
+                int(properties["look_ahead_frames"]),
+                DecoderParams.from_dict(json.loads(properties.get("decoder", "{}"))),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise BundleError(f"{name}: its metadata is incomplete or wrong ({error}); export it again") from error
+
+
+class StepModel:
+    """A step graph and its settings: stateless, shared by any number of streams and threads.
+
+    Parameters
+    ----------
+    engine
+        Inputs ``features [1, M, n]`` and ``state_0 …``; outputs ``activity [1, n]``, ``onset [1, n]``,
+        ``phase [1, 3, n]`` and ``state_0_next …``; all float32.
+    settings
+        See :class:`StepSettings`; read from the graph where absent.
+
+    Raises
+    ------
+    BundleError
+        The graph has other inputs or outputs than these.
+    """
+
+    def __init__(self, engine: OrtEngine, settings: StepSettings | None = None) -> None:
+        self.engine = engine
+        self.settings = settings or StepSettings.from_properties(engine.properties)
+        shapes = engine.inputs
+        names = sorted((n for n in shapes if n.startswith("state_")), key=lambda n: int(n.removeprefix("state_")))
+        self.state_shapes = {name: tuple(int(size) for size in shapes[name]) for name in names}
+        spec = self.settings.front_end
+        wanted = (1, spec.mel_bins, self.settings.frames_per_step)
+        missing = {*_OUTPUTS, *(f"{name}_next" for name in names)} - set(engine.outputs)
+        if tuple(shapes.get("features", ())) != wanted or missing or set(shapes) != {"features", *names}:
+            raise BundleError(
+                f"the segmenter's graph takes {shapes} and gives {sorted(engine.outputs)}; "
+                f"expected features {list(wanted)}, state_i and {', '.join(_OUTPUTS)}: export it again"
+            )
+
+    def initial_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Zeros."""
+        return {name: np.zeros(shape, dtype=np.float32) for name, shape in self.state_shapes.items()}
+
+    def run(self) -> StepRun:
+        """One to step through a stream with."""
+        return StepRun(self)
+
+
+class StepRun:
+    """The network on its way through one stream: states and outputs stay where they are, nothing is made anew.
+
+    Parameters
+    ----------
+    model
+        Shared.
+    """
+
+    def __init__(self, model: StepModel) -> None:
+        shapes = model.engine.outputs
+        self._features = np.zeros(model.engine.inputs["features"], dtype=np.float32)
+        self.outputs: dict[str, Floats] = {name: np.zeros(shapes[name], dtype=np.float32) for name in _OUTPUTS}
+        self._states = (model.initial_state(), model.initial_state())
+        self._turns = tuple(
+            model.engine.bind(
+                {"features": self._features, **now},
+                {**self.outputs, **{f"{name}_next": array for name, array in following.items()}},
+            )
+            for now, following in (self._states, self._states[::-1])
+        )
+        self._turn = 0
+
+    def reset(self) -> None:
+        """The next step is a stream's first."""
+        for states in self._states:
+            for array in states.values():
+                array.fill(0.0)
+
+    def step(self, frames: Floats) -> dict[str, Floats]:
+        """Run ``[n, M]`` frames; the outputs hold until the next step."""
+        self._features[0] = frames.T
+        self._turns[self._turn]()
+        self._turn = 1 - self._turn
+        return self.outputs
+
+
+class LearnedSegmenter:
+    """Finds breaths in a stream of samples at its own rate; a pure function of the samples.
+
+    Parameters
+    ----------
+    model
+        Shared.
+    params
+        Of the decoder; the model's own where absent.
+    """
+
+    def __init__(self, model: StepModel, params: DecoderParams | None = None) -> None:
+        self._run = model.run()
+        settings = self.settings = model.settings
+        spec = self._spec = settings.front_end
+        self._mel = LogMel(spec)
+        self._count = settings.frames_per_step
+        decoder = params or settings.decoder
+        self._decoder = PhaseDecoder(spec.hop_samples / spec.rate_hz, decoder, most_frames=self._count)
+        early = max(0, -settings.look_ahead_frames)  # frames before the first that is spoken of
+        self._shift = early * spec.hop_samples + (spec.frame_samples - spec.hop_samples) // 2
+        self.reset()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self._spec.rate_hz
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples of one step; blocks of any other size are accepted too."""
+        return self._count * self._spec.hop_samples
+
+    @property
+    def look_ahead_s(self) -> float:
+        """Sound that must follow a moment before the network speaks of it."""
+        return self.settings.look_ahead_s
+
+    def reset(self) -> None:
+        """Start over: the next sample has index 0, the next cycle too."""
+        self._mel.reset()
+        self._decoder.reset()
+        self._run.reset()
+        self._held: list[Floats] = []
+        self._held_size = 0
+        spec = self._spec
+        self._needed = spec.frame_samples + (self._count - 1) * spec.hop_samples  # samples of the next step
+        self._taken = 0  # samples in steps that have been run
+        self._fed = 0  # frames given to the network
+        self._index = 0
+        self._last_sample = 0  # end of the last final cycle
+
+    def accept(self, hop: Floats) -> list[BreathCycle]:
+        """Take ``[n]`` samples; return what they determine, provisional and final cycles, in order."""
+        self._held.append(hop)
+        self._held_size += hop.size
+        cycles: list[BreathCycle] = []
+        if self._held_size < self._needed:
+            return cycles
+        held = np.concatenate(self._held)
+        at = 0
+        while held.size - at >= self._needed:
+            piece = held[at : at + self._needed]
+            at += self._needed
+            self._taken += self._needed
+            self._needed = self.hop_samples
+            self._step(self._mel.accept(piece), self._count, cycles, self._taken)
+        self._held, self._held_size = [held[at:].copy()], held.size - at
+        return cycles
+
+    def finish(self, *, cut: bool = False) -> list[BreathCycle]:
+        """Speak of the last moments too, and end the open breath with the sound.
+
+        ``cut``: the sound was cut off by a loss, so that the open breath may be of any length.
+        """
+        heard = self._taken + self._held_size
+        rest = self._mel.accept(np.concatenate(self._held)) if self._held_size else self._mel.accept(_NOTHING)
+        real = self._fed + len(rest)
+        cycles: list[BreathCycle] = []
+        ahead = self.settings.look_ahead_frames
+        if real:
+            last = rest[-1] if len(rest) else self._last_frame
+            missing = max(0, real + ahead - self._fed - len(rest))
+            padded = np.concatenate((rest, np.repeat(last[None], missing + self._count, axis=0)))
+            for begin in range(0, len(rest) + missing, self._count):
+                described = self._fed - ahead
+                self._step(padded[begin : begin + self._count], real - described, cycles, heard)
+        self._emit(self._decoder.finish(cut=cut), cycles, heard, to_the_end=True)
+        self._held, self._held_size = [], 0
+        return cycles
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def _step(self, frames: Floats, most: int, cycles: list[BreathCycle], heard: int) -> None:
+        """Run ``[n, M]`` frames; only the first ``most`` of the moments it speaks of are real."""
+        outputs = self._run.step(frames)
+        self._last_frame = frames[-1]
+        described = self._fed - self.settings.look_ahead_frames
+        self._fed += self._count
+        first, end = max(0, -described), min(self._count, most)
+        if first >= end:
+            return
+        activity, onset, phase = (outputs[name][0, ..., first:end] for name in _OUTPUTS)
+        self._emit(self._decoder.accept(activity, onset, phase), cycles, heard)
+
+    def _emit(
+        self, breaths: list[DecodedBreath], cycles: list[BreathCycle], heard: int, *, to_the_end: bool = False
+    ) -> None:
+        rate, last_frame = self._spec.rate_hz, self._decoder.frames
+        for breath in breaths:
+            onset = max(self._sample(breath.start), self._last_sample)
+            end = heard if to_the_end and breath.end == last_frame else self._sample(breath.end)
+            end = max(onset + 1, min(end, heard))
+            change = None if breath.phase_change is None else self._sample(breath.phase_change)
+            if change is not None and not onset < change < end:
+                change = None
+            cycles.append(
+                BreathCycle(self._index, onset, end, rate, breath.final, heard, breath.confidence, change)
+            )  # fmt: skip
+            if breath.final:
+                self._index += 1
+                self._last_sample = end
+
+    def _sample(self, frame: int) -> int:
+        """First sample of what frame ``frame`` stands for; a stream's first breath may begin with it."""
+        return 0 if frame == 0 else frame * self._spec.hop_samples + self._shift
+
+
+_NOTHING: Floats = np.zeros(0, dtype=np.float32)
+
+
+def golden_answer(model: StepModel) -> list[float]:
+    """Activity, onset and inspiration of the last step of a fixed synthetic sound: what a bundle is verified by."""
+    spec = model.settings.front_end
+    time_s = np.arange(round(_GOLDEN_S * spec.rate_hz)) / spec.rate_hz
+    # Noise from integer arithmetic: the same bits with every version of numpy.
+    noise = ((np.arange(time_s.size, dtype=np.int64) * 1_103_515_245 + 12_345) >> 4) % 65_536 / 65_536 - 0.5
+    sound = 0.05 * noise * (1.0 + np.sin(2 * np.pi * 0.8 * time_s)) + 0.01 * np.sin(2 * np.pi * 60 * time_s)
+    frames = LogMel(spec).accept(sound.astype(np.float32))
+    run, count = model.run(), model.settings.frames_per_step
+    for begin in range(0, len(frames) - count + 1, count):
+        run.step(frames[begin : begin + count])
+    outputs = run.outputs
+    rows = (outputs["activity"][0], outputs["onset"][0], outputs["phase"][0, 0])
+    return [round(float(value), 6) for row in rows for value in row]

@@ -1,0 +1,1 @@
+"""Screening of recordings: one, many on several cores, or an archive on Ray, with results that resume."""

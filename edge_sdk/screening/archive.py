@@ -1,0 +1,122 @@
+"""Screening on a Ray cluster: recordings spread over its cores; a worker that dies is replaced, its recordings redone.
+
+Every node needs this SDK with extra ``ray`` and sees the recordings (and the bundle) under the same paths.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_sdk.errors import EngineError, MissingDependencyError
+from edge_sdk.json_lines import jsonable
+from edge_sdk.screening.recordings import Options, Screened, screen_safely
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.load import Bundle
+
+_PATIENCE_S = 5.0
+_PER_TASK = 4  # recordings that travel together: what is redone when a worker dies
+
+
+class Screener:
+    """One worker: loads the bundle once, with the first recording.
+
+    The options travel with each recording: arguments of a constructor would be gone for the successor of a worker
+    whose node died (Ray issue 53727).
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, tuple[Bundle, Options]] = {}
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["options"] not in self._loaded:
+            from edge_sdk.runtime.bundle.load import load_bundle
+
+            options = Options(**json.loads(row["options"]))
+            self._loaded[row["options"]] = load_bundle(options.bundle, artefact=options.artefact), options
+        bundle, options = self._loaded[row["options"]]
+        item = screen_safely(bundle, Path(row["path"]), options)
+        # as text: Arrow would give all records of a block the same keys
+        return {"source": item.source, "records": json.dumps(jsonable(item.records)), "error": item.error}
+
+
+def screen_on_ray(
+    paths: Sequence[Path], options: Options, *, address: str | None, workers: int | None
+) -> Iterator[Screened]:
+    """Answers as they come, in any order.
+
+    Parameters
+    ----------
+    paths
+        Recordings, as every node sees them.
+    address
+        Of a running cluster (``auto``, ``ray://host:port``); None starts one on this machine.
+    workers
+        Processes, one core each; None takes what the cluster has.
+
+    Raises
+    ------
+    MissingDependencyError
+        Ray is not installed.
+    EngineError
+        No cluster there, or it was lost.
+    """
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    ray = _ray()
+    started = False
+    try:
+        if not ray.is_initialized():
+            _knock(address)
+            started = True
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield from _stream(ray, paths, options, max(1, min(workers or cores, cores, len(paths))))
+    except (OSError, ray.exceptions.RayError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EngineError(
+            f"Ray cluster {address or 'on this machine'}: {first}; look at 'ray status', then run again "
+            "(with --results nothing finished is done twice)"
+        ) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Ray itself tries for many minutes before it gives up."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--engine ray needs Ray; install it with: pip install 'stethoscope-edge-sdk[ray]'"
+        ) from error
+    return ray
+
+
+def _stream(ray: Any, paths: Sequence[Path], options: Options, workers: int) -> Iterator[Screened]:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if options.bundle != "default":
+        options = replace(options, bundle=str(Path(options.bundle).resolve()))
+    given = {str(path.resolve()): str(path) for path in paths}
+    rows = [{"path": path, "options": json.dumps(asdict(options))} for path in given]
+    tasks = max(1, -(-len(rows) // _PER_TASK))
+    answers = ray.data.from_items(rows, override_num_blocks=tasks).map(Screener, concurrency=workers, num_cpus=1)
+    for row in answers.iter_rows():
+        source = given[row["source"]]
+        records = tuple({**record, "source": source} for record in json.loads(row["records"]))
+        yield Screened(source, records, row["error"])

@@ -1,0 +1,1 @@
+"""Microphones through PortAudio, with exact counts of dropped samples."""

@@ -1,0 +1,56 @@
+"""The process behind :class:`~edge_sdk.sources.microphone.process.ChildCapture`: opens a device, writes its audio."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+
+from edge_sdk.errors import StethoError
+from edge_sdk.sources.microphone.portaudio import Request, open_capture, portaudio
+from edge_sdk.sources.microphone.process import HEADER
+
+
+def main() -> None:
+    """Never returns: it ends with its parent, at once and without PortAudio's farewell, which may hang."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        request = Request(**json.loads(sys.stdin.readline()))
+        capture = open_capture(portaudio(), request)
+        answer = {"rate": capture.rate, "channels": capture.channels, "name": capture.device_name}
+    except StethoError as error:
+        _write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
+        os._exit(1)
+    except Exception as error:
+        message = f"the audio system failed ({type(error).__name__}: {error}); restart it and see 'stetho doctor'"
+        _write(json.dumps({"error": "SourceError", "message": message}).encode() + b"\n")
+        os._exit(1)
+    _write(json.dumps(answer).encode() + b"\n")
+    if not sys.stdin.readline():
+        os._exit(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        capture.start()
+        while True:
+            taken = capture.take(1.0)
+            if taken is not None:
+                frames, stamp = taken
+                header = HEADER.pack(stamp.now_ns, stamp.frames, stamp.flags, stamp.callbacks, stamp.overrun)
+                _write(header + frames.astype("<f4", copy=False).tobytes())
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    finally:
+        os._exit(1)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]

@@ -1,0 +1,1 @@
+"""Audio for training: the cached bank of recordings, features on disk, augmentation."""

@@ -1,0 +1,1 @@
+"""Training of the cycle classifier: task, data, objectives, distillation, cross-validation."""

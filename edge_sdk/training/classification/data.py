@@ -1,0 +1,133 @@
+"""A corpus turned into what the fit loop reads: audio banks, events, interference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edge_sdk.corpora import Corpus
+from edge_sdk.errors import CorpusError
+from edge_sdk.metadata import metadata_of
+from edge_sdk.training.audio.augment import Randomness
+from edge_sdk.training.audio.bank import AudioBank, Progress
+from edge_sdk.training.classification.sampling import EventTable, event_table
+from edge_sdk.training.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Audio and events of the recordings that a run may see."""
+
+    bank: AudioBank
+    events: EventTable
+    noise: npt.NDArray[np.int64]  # recordings of the bank labelled Poor Quality
+    patient: npt.NDArray[np.str_]  # [R] of every recording in the bank
+    heart: AudioBank | None
+    names: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))  # [R] recording ids
+    known: tuple[Mapping[str, Any], ...] = ()  # [R] what is known of each recording beside its sound
+
+    def of_patients(self, patients: Collection[str]) -> TrainingData:
+        """The same data with only these patients' events and noise."""
+        chosen = list(patients)
+        keep_noise = np.isin(self.patient[self.noise], chosen)
+        return replace(
+            self,
+            events=self.events.where(np.isin(self.events.patient, chosen)),
+            noise=self.noise[keep_noise],
+        )
+
+    def metadata_rows(
+        self, recording: npt.NDArray[np.int64], length: npt.NDArray[np.int64], rate_hz: int
+    ) -> list[dict[str, Any]]:
+        """What is known of pieces of ``length`` samples cut from these recordings, one row each."""
+        return [
+            {**(self.known[index] if self.known else {}), "duration_s": samples / rate_hz}
+            for index, samples in zip(recording.tolist(), length.tolist(), strict=True)
+        ]
+
+    def draw_noise(self, count: int, window: int, random: Randomness) -> Tensor | None:
+        """``[count, window]`` pieces of Poor Quality recordings, or None where the corpus has none."""
+        return _draw(self.bank, self.noise, count, window, random) if len(self.noise) else None
+
+    def draw_heart(self, count: int, window: int, random: Randomness) -> Tensor | None:
+        """``[count, window]`` pieces of heart sounds at 0.8 to 1 times their rate, or None without a heart corpus."""
+        if self.heart is None:
+            return None
+        return _draw(self.heart, np.arange(len(self.heart.lengths)), count, window, random, slowest=0.8)
+
+
+def load_training_data(
+    corpus: Corpus, recipe: Recipe, *, cache: Path | None = None, progress: Progress | None = None
+) -> TrainingData:
+    """Read the corpus (one or more splits of it) and the recipe's auxiliary recordings.
+
+    Raises
+    ------
+    CorpusError
+        No cycles of the recipe's labels, or the heart corpus is not where it is looked for.
+    AudioError
+        A recording that cannot be read.
+    """
+    spec = recipe.spec
+    bank = AudioBank.load([r.path for r in corpus.recordings], spec, cache=cache, progress=progress)
+    index = {recording.id: position for position, recording in enumerate(corpus.recordings)}
+    events = event_table(corpus.cycles, index, bank, recipe.labels, spec.rate_hz)
+    if not len(events):
+        raise CorpusError(f"corpus {corpus.name} at {corpus.root} holds no annotated cycles to train on")
+    poor = [recording.quality_poor for recording in corpus.recordings]
+    long_enough = bank.lengths > spec.window_samples
+    heart = None
+    if recipe.heart_corpus is not None:
+        heart = AudioBank.load(
+            heart_recordings(Path(corpus.root), recipe.heart_corpus), spec, cache=cache, progress=progress
+        )
+    return TrainingData(
+        bank=bank,
+        events=events,
+        noise=np.flatnonzero(np.array(poor, dtype=bool) & long_enough),
+        patient=np.array([recording.patient for recording in corpus.recordings], dtype=np.str_),
+        heart=heart,
+        names=np.array([recording.id for recording in corpus.recordings], dtype=np.str_),
+        known=tuple(metadata_of(recording) for recording in corpus.recordings),
+    )
+
+
+def heart_recordings(corpus_root: Path, name: str) -> list[Path]:
+    """Heart sources of HLS-CMDS: ``HS/*`` and ``Mix/H*``; never its lung sources, which are kept for evaluation.
+
+    Looked for in ``$STETHO_DATA``, then beside the corpus root.
+    """
+    data = Path(os.environ["STETHO_DATA"]) if "STETHO_DATA" in os.environ else corpus_root.resolve().parent
+    folder = data / name
+    found = [*folder.glob("HS/*"), *folder.glob("Mix/H*")]
+    paths = sorted(path for path in found if path.suffix.lower() in {".wav", ".flac"})
+    if not paths:
+        raise CorpusError(
+            f"heart sounds for training: no recordings in {folder}/HS or {folder}/Mix; "
+            "set STETHO_DATA to the folder that holds hls_cmds, or switch them off with --set heart_corpus=null"
+        )
+    return paths
+
+
+def _draw(
+    bank: AudioBank,
+    recordings: npt.NDArray[np.int64],
+    count: int,
+    window: int,
+    random: Randomness,
+    slowest: float = 1.0,
+) -> Tensor:
+    chosen = recordings[random.integers(count, 0, len(recordings)).numpy()]
+    length = torch.from_numpy(bank.lengths[chosen])
+    first = (random.uniform(count, 0.0, 1.0) * (length - window).clamp(min=0)).long()
+    speed = random.uniform(count, slowest, 1.0)
+    piece = torch.minimum(length, torch.full_like(length, window))
+    return bank.gather(torch.from_numpy(bank.starts[chosen]) + first, piece, window, speed, torch.zeros(count))

@@ -1,0 +1,180 @@
+"""Classification of one breath as a task of the training loop: draw, disturb, transform, compare with the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from edge_sdk.corpora.splits import grouped_folds
+from edge_sdk.metadata import MetadataSchema
+from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
+from edge_sdk.runtime.bundle.schema import Decoder
+from edge_sdk.runtime.decoding import decide, decode
+from edge_sdk.training.audio.augment import Randomness, mask_features
+from edge_sdk.training.audio.waveform import spec_augment
+from edge_sdk.training.building import build_recipe_model
+from edge_sdk.training.calibration import strict_score
+from edge_sdk.training.classification.batch import Batch
+from edge_sdk.training.classification.data import TrainingData
+from edge_sdk.training.classification.distill import make_distillation
+from edge_sdk.training.classification.inference import cycle_logits
+from edge_sdk.training.classification.losses import mixup_batch, smooth_targets
+from edge_sdk.training.classification.objectives import Objective, make_objective
+from edge_sdk.training.classification.sampling import ExampleSampler
+from edge_sdk.training.classification.windows import WindowMaker
+from edge_sdk.training.loop.fit import Trainer
+from edge_sdk.training.recipes.recipe import Recipe
+
+# Parts of a recipe that may change later: they do not shape the weights.
+_AFTER_TRAINING = frozenset({"title", "paper", "protocol", "development", "decision"})
+
+
+@dataclass(frozen=True)
+class DrawnBatch(Batch):
+    """A batch that knows where it was cut from."""
+
+    recording: Tensor | None = None  # [B] int64 index into the bank
+
+
+class ClassifyTask:
+    """Labelled breaths of a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        All settings.
+    data : TrainingData
+        What the run may see; patients for choosing the epoch are held out of it.
+    seed : int
+        Which patients those are.
+
+    Attributes
+    ----------
+    schema : MetadataSchema or None
+        Vocabularies and statistics of the rows that are trained on, where the recipe reads metadata.
+    objective : Objective
+        Set by ``build``.
+    """
+
+    objective: Objective
+
+    def __init__(self, recipe: Recipe, data: TrainingData, seed: int = 0) -> None:
+        self.recipe = recipe
+        self.device = torch.device("cpu")
+        spec = recipe.spec
+        self._all, self.held_out = data, data.events.where(_held_out(recipe, data, seed))
+        if len(self.held_out):
+            data = data.of_patients(set(data.events.patient.tolist()) - set(self.held_out.patient.tolist()))
+        self.training = data
+        self.schema = _schema(recipe, data)
+        self._sampler = ExampleSampler(data.events, data.bank, recipe.sampling, spec.rate_hz)
+        self._windows = WindowMaker(recipe, data)
+        self._front_end = FoldedFrontEnd(spec)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.recipe.sampling.per_epoch // self.recipe.fit.batch)
+
+    def build(self) -> nn.Module:
+        model = build_recipe_model(self.recipe, self.schema)
+        section, labels = self.recipe.objective, self.recipe.labels
+        width = model.embedding_dim
+        self.objective = make_objective(
+            section,
+            self.recipe.decoder,
+            labels,
+            class_counts=np.bincount(self.training.events.bits, minlength=len(labels)).tolist(),
+            embedding_dim=width,
+            distillation=None
+            if section.distill is None
+            else make_distillation(section.distill, self.recipe.spec, labels, self.recipe.decoder, width),
+        )
+        return model
+
+    def batch(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> Batch:
+        recipe = self.recipe
+        examples = self._sampler.draw(count, numpy_random)
+        wave, label = self._windows(examples, random)
+        wave = wave.to(self.device)
+        features = mask_features(self._front_end.to(self.device)(wave), recipe.augment, random)
+        features = spec_augment(features, recipe.paper_augment, random)
+        recording = np.searchsorted(self.training.bank.starts, examples.start.numpy(), side="right") - 1
+        batch: Batch = DrawnBatch(
+            features=features,
+            targets=smooth_targets(label, len(recipe.labels), recipe.fit.label_smoothing).to(self.device),
+            random=random,
+            wave=wave if recipe.objective.distill is not None else None,
+            recording=torch.from_numpy(recording),
+        )
+        if recipe.fit.mixup_p and float(random.uniform(1, 0.0, 1.0)) < recipe.fit.mixup_p:
+            batch = mixup_batch(batch)
+            if recipe.objective.distill is None:  # nobody will ask, and the partners' rows may go to another process
+                batch = replace(batch, mixed=None)
+        if self.schema is None or recipe.metadata is None:
+            return batch
+        rows = self.training.metadata_rows(recording, examples.length.numpy(), recipe.spec.rate_hz)
+        metadata = Metadata.from_arrays(self.schema.encode(rows)).drop(
+            random.generator, recipe.metadata.per_field_dropout, recipe.metadata.all_dropout
+        )
+        return replace(batch, metadata=metadata)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.objective(model, batch)
+
+    def validate(self, model: nn.Module) -> float | None:
+        """Strict Score of the held-out patients, at the most probable label."""
+        if not len(self.held_out):
+            return None
+        logits = cycle_logits(model, self.recipe, self._all, self.held_out, self.schema)
+        decoder = Decoder(kind=self.recipe.decoder)
+        predicted = decide(decode(logits, decoder), decoder)
+        return strict_score(self.held_out.bits, predicted, len(self.recipe.labels))
+
+    def identity(self) -> dict[str, Any]:
+        shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
+        events = self.training.events
+        return {
+            "recipe": shaping,
+            "events": len(events),
+            "patients": sorted({str(patient) for patient in events.patient}),
+        }
+
+    def sources(self, batch: Batch) -> Sequence[str]:
+        """Recordings that a batch was cut from."""
+        if not isinstance(batch, DrawnBatch) or batch.recording is None or not len(self.training.names):
+            return []
+        return [str(self.training.names[index]) for index in batch.recording.tolist()]
+
+
+def _held_out(recipe: Recipe, data: TrainingData, seed: int) -> npt.NDArray[np.bool_]:
+    """``[E]`` events of the patients on whom the epoch is chosen: one of ``1 / validation_share`` even folds."""
+    events, share = data.events, recipe.fit.validation_share
+    if not share:
+        return np.zeros(len(events), dtype=bool)
+    fold = grouped_folds(events.bits.tolist(), events.patient.tolist(), max(2, round(1.0 / share)), seed=seed)
+    return fold == 0
+
+
+def _schema(recipe: Recipe, data: TrainingData) -> MetadataSchema | None:
+    if recipe.metadata is None:
+        return None
+    events = data.events
+    rows = data.metadata_rows(events.recording, events.end - events.begin, recipe.spec.rate_hz)
+    return MetadataSchema.fit(rows, recipe.metadata.fields)
+
+
+def classify_trainer(recipe: Recipe, data: TrainingData, seed: int, *, device: str = "cpu") -> Trainer:
+    """The loop over the breaths of ``data``, as the recipe says."""
+    return Trainer(recipe.fit, recipe.optimiser, ClassifyTask(recipe, data, seed), seed, device=device)
+
+
+def schema_of(trainer: Trainer) -> MetadataSchema | None:
+    """The metadata that a trainer of this task was fitted with."""
+    return trainer.task.schema if isinstance(trainer.task, ClassifyTask) else None

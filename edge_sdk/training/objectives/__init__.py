@@ -1,5 +1,0 @@
-"""Objectives: a network and a batch in, one differentiable number out."""
-
-from edge_sdk.training.objectives.objective import Objective, make_objective
-
-__all__ = ["Objective", "make_objective"]

@@ -1,0 +1,1 @@
+"""ONNX graphs: export from torch, lint, quantisation, smoothing, sensitivity search."""

@@ -1,0 +1,168 @@
+"""One kernel for an attention layer on CPUs: scores of all pairs of tokens are never written to memory.
+
+What the exporter makes of ``scaled_dot_product_attention`` is twenty nodes that copy keys three times and pass the
+``[B, heads, N, N]`` scores through memory four times. ONNX Runtime's ``MultiHeadAttention`` (1.19 and later) computes
+them in tiles. TensorRT does not know it, so only the artefact for CPUs has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+DOMAIN = "com.microsoft"
+_SPLIT_HEADS = [2, 0, 3, 1, 4]  # [B, N, 3, heads, d] → [3, B, heads, N, d]
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """What is replaced."""
+
+    joined: str  # queries, keys and values side by side [B, N, 3 D]
+    output: str  # [B, N, D]
+    heads: int
+    scale: float
+    last: onnx.NodeProto
+
+
+def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """A copy with equal outputs in which self-attention of one joint projection is one node, and how many there are.
+
+    Parameters
+    ----------
+    model
+        fp32 or quantised; what has another form than ``models.layers.ast_encoder.Attention`` stays as it is.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    found = {a.output: a for a in _Finder(graph).find()}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        attention = found.get(node.output[0])
+        nodes.extend([node] if attention is None else _fused(attention))
+    if found:
+        _replace(graph, nodes)
+        result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return result, len(found)
+
+
+def _fused(attention: _Attention) -> list[onnx.NodeProto]:
+    path = attention.last.name.rpartition("/")[0] or attention.output
+    parts = [f"{path}/{name}" for name in ("queries", "keys", "values")]
+    return [
+        helper.make_node("Split", [attention.joined], parts, name=f"{path}/split", axis=-1, num_outputs=3),
+        helper.make_node(
+            "MultiHeadAttention", parts, [attention.output], name=f"{path}/attention", domain=DOMAIN,
+            num_heads=attention.heads, scale=attention.scale,
+        ),
+    ]  # fmt: skip
+
+
+def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Put nodes in, and drop what nothing reads any more."""
+    outputs = {o.name for o in graph.output}
+    kept: list[onnx.NodeProto] = []
+    needed = set(outputs)
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    tensors = [t for t in graph.initializer if t.name in needed]
+    made = {name for node in kept for name in node.output}
+    values = [v for v in graph.value_info if v.name in made]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(tensors)
+    graph.value_info.extend(values)
+
+
+@dataclass
+class _Finder:
+    """Reads the chain from each softmax back to the projection and on to the merged heads."""
+
+    graph: onnx.GraphProto
+    makers: dict[str, onnx.NodeProto] = field(init=False)
+    readers: dict[str, list[onnx.NodeProto]] = field(init=False)
+    constants: dict[str, TensorProto] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.makers = {output: node for node in self.graph.node for output in node.output}
+        self.constants = {t.name: t for t in self.graph.initializer}
+        self.readers = {}
+        for node in self.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def find(self) -> Iterator[_Attention]:
+        for node in self.graph.node:
+            if node.op_type == "Softmax":
+                attention = self._attention(node)
+                if attention is not None:
+                    yield attention
+
+    def _attention(self, softmax: onnx.NodeProto) -> _Attention | None:
+        scores = self._made(softmax.input[0], "MatMul")
+        mixed = self._only_reader(softmax, "MatMul")
+        turned = self._only_reader(mixed, "Transpose")
+        last = self._only_reader(turned, "Reshape")
+        if scores is None or mixed is None or turned is None or last is None:
+            return None
+        queries, keys = (self._made(name, "Mul") for name in scores.input)
+        if queries is None or keys is None or list(_permutation(turned)) != [0, 2, 1, 3]:
+            return None
+        scales = [self._constant(node.input[1]) for node in (queries, keys)]
+        sources = [
+            self._part(queries.input[0], 0),
+            self._part(self._transposed(keys.input[0]), 1),
+            self._part(mixed.input[1], 2),
+        ]
+        if any(scale is None or scale.size != 1 for scale in scales) or len(set(sources)) != 1 or sources[0] is None:
+            return None
+        scale = float(np.prod([s.item() for s in scales if s is not None]))
+        joined, heads = sources[0]
+        return _Attention(joined, last.output[0], heads, scale, last)
+
+    def _part(self, name: str | None, index: int) -> tuple[str, int] | None:
+        """Where the queries (0), keys (1) or values (2) come from, and how many heads they have."""
+        chosen = self._made(name, "Gather")
+        permuted = None if chosen is None else self._made(chosen.input[0], "Transpose")
+        shaped = None if permuted is None else self._made(permuted.input[0], "Reshape")
+        if chosen is None or permuted is None or shaped is None or list(_permutation(permuted)) != _SPLIT_HEADS:
+            return None
+        number, shape = self._constant(chosen.input[1]), self._constant(shaped.input[1])
+        if number is None or number.size != 1 or number.item() != index or shape is None or len(shape) != 5:
+            return None
+        return (shaped.input[0], int(shape[3])) if shape[2] == 3 and shape[3] > 0 else None
+
+    def _transposed(self, name: str) -> str | None:
+        """What the keys were before their last two axes changed places, in the exporter's three steps or in one."""
+        outer = self._made(name, "Reshape")
+        swap = self._made(name if outer is None else outer.input[0], "Transpose")
+        if swap is None:
+            return None
+        if outer is None:
+            return swap.input[0] if list(_permutation(swap)) == [0, 1, 3, 2] else None
+        inner = self._made(swap.input[0], "Reshape")
+        return inner.input[0] if inner is not None and list(_permutation(swap)) == [0, 2, 1] else None
+
+    def _made(self, name: str | None, kind: str) -> onnx.NodeProto | None:
+        node = self.makers.get(name or "")
+        return node if node is not None and node.op_type == kind else None
+
+    def _only_reader(self, node: onnx.NodeProto | None, kind: str) -> onnx.NodeProto | None:
+        readers = [] if node is None else self.readers.get(node.output[0], [])
+        return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
+
+    def _constant(self, name: str) -> npt.NDArray[np.generic] | None:
+        tensor = self.constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+
+def _permutation(node: onnx.NodeProto) -> list[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == "perm"), [])

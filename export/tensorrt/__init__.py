@@ -1,0 +1,1 @@
+"""TensorRT engines: one API over its releases, and the builder."""

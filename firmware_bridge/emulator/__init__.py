@@ -1,0 +1,1 @@
+"""An emulated stethoscope: device, port, outbox, faults."""

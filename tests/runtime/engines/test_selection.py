@@ -1,0 +1,145 @@
+"""The best engine that is proven runs a bundle; the others are tried in order, told, and never trusted unseen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from edge_sdk.errors import BundleError, EngineError
+from edge_sdk.runtime.bundle.load import load_bundle, read_manifest
+from edge_sdk.runtime.engines import cuda_driver, selection
+from edge_sdk.runtime.engines import tensorrt as tensorrt_engine
+from edge_sdk.runtime.engines.cache import EngineKey, store_engine
+from edge_sdk.runtime.engines.cuda_driver import CudaDriver
+from tests.support.cuda_double import CudaDouble
+from tests.support.tensorrt_double import tensorrt_double
+from tests.support.tiny_bundle import ARTEFACT, write_tiny_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_tiny_bundle(tmp_path / "bundle", untrained=False)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaDouble:
+    """A machine with TensorRT 10.3 and a GPU, both doubles, and a cache of its own."""
+    library = CudaDouble()
+    module = tensorrt_double("10.3", library)
+    monkeypatch.setenv("STETHO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_driver, "_load", lambda: library)
+    monkeypatch.setattr(tensorrt_engine, "load_module", lambda flavour: module)
+    return library
+
+
+def _compile(folder: Path, library: CudaDouble, content: bytes | None = None, **changes: str) -> None:
+    entry = read_manifest(folder).artefacts[0]
+    gpu = CudaDriver(library).gpu
+    fields = {
+        "onnx_sha256": entry.sha256, "flavour": "tensorrt", "version": "10.3.0", "gpu": gpu.name,
+        "capability": gpu.capability, "driver": gpu.driver, "precision": "fp32", "profiles": "1-8-64",
+    }  # fmt: skip
+    key = EngineKey(**(fields | changes))
+    samples = round(entry.front_end["window_s"] * entry.front_end["rate_hz"])
+    plan = json.dumps({"profiles": [{"pcm": [[n, samples] for n in (1, 8, 64)]}]}).encode() + b"\n"
+    graph = (folder / ARTEFACT).read_bytes() if content is None else content
+    from edge_sdk.runtime.engines.cache import cache_folder
+
+    store_engine(cache_folder() / key.file_name, plan + graph, key, {})
+
+
+def test_on_a_machine_without_gpu_the_cpu_runs_and_nothing_else_is_looked_at(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    assert [(a.kind, a.ok) for a in bundle.attempts] == [("cpu", True)]
+    code = (
+        "import json, sys; from edge_sdk.runtime.bundle.load import load_bundle; load_bundle(); "
+        "print(json.dumps([m for m in ('tensorrt', 'tensorrt_rtx', 'edge_sdk.runtime.engines.tensorrt', "
+        "'edge_sdk.runtime.engines.cuda_driver', 'cryptography') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_a_compiled_engine_comes_first_and_answers_as_the_cpu_does(folder: Path, machine: CudaDouble) -> None:
+    _compile(folder, machine)
+    bundle = load_bundle(folder)
+    assert bundle.engine.name == "tensorrt-10.3.0-Orin"
+    pcm = (np.random.default_rng(0).standard_normal((3, bundle.front_end.window_samples)) * 0.05).astype(np.float32)
+    assert np.allclose(bundle.logits(pcm), load_bundle(folder, engine="cpu").logits(pcm), atol=1e-5)
+
+
+def test_an_engine_that_computes_something_else_is_passed_over_and_told(
+    folder: Path, tmp_path: Path, machine: CudaDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = write_tiny_bundle(tmp_path / "other", seed=5)
+    _compile(folder, machine, (other / ARTEFACT).read_bytes())  # the right hash, the wrong weights
+    with caplog.at_level(logging.WARNING):
+        bundle = load_bundle(folder, verify=False)  # a GPU engine is compared all the same
+    assert bundle.engine.name.endswith("-cpu")
+    assert [(a.kind, a.ok) for a in bundle.attempts] == [("tensorrt", False), ("cpu", True)]
+    assert "the golden vector" in caplog.text
+    with pytest.raises(BundleError, match="golden vector"):
+        load_bundle(folder, engine="tensorrt")
+
+
+def test_a_foreign_engine_in_the_cache_is_passed_over(folder: Path, machine: CudaDouble) -> None:
+    _compile(folder, machine, gpu="Xavier")
+    bundle = load_bundle(folder)
+    assert [(a.kind, a.ok) for a in bundle.attempts] == [("tensorrt", False), ("cpu", True)]
+    assert "built for Xavier" in bundle.attempts[0].detail
+
+
+def test_engines_of_a_machine_without_gpu_are_not_tried_at_each_start(
+    folder: Path, machine: CudaDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _compile(folder, machine)
+
+    def no_driver() -> Any:
+        raise EngineError("no NVIDIA driver")
+
+    monkeypatch.setattr(cuda_driver, "_load", no_driver)
+    assert [a.kind for a in load_bundle(folder).attempts] == ["cpu"]
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_only_claims_to_be_there_is_found_out(
+    folder: Path, machine: CudaDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``get_available_providers`` lists what was compiled in; without libraries a session falls back in silence."""
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    bundle = load_bundle(folder)
+    assert [(a.kind, a.ok) for a in bundle.attempts] == [("cuda", False), ("cpu", True)]
+    assert "cannot use CUDAExecutionProvider" in bundle.attempts[0].detail
+
+
+@pytest.mark.parametrize(
+    ("engine", "fix"), [("tensorrt", "stetho compile"), ("cuda", "onnxruntime-gpu"), ("tensorrt-ep", "onnxruntime-gpu")]
+)
+def test_an_engine_asked_for_that_is_not_there_is_an_error_with_the_fix(
+    engine: str, fix: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STETHO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STETHO_ENGINE", engine)
+    with pytest.raises(EngineError, match=fix):
+        load_bundle(folder)
+    monkeypatch.setenv("STETHO_ENGINE", "gpu")
+    with pytest.raises(EngineError, match="engine 'gpu' does not exist; choose auto, tensorrt, tensorrt-ep, cuda, cpu"):
+        load_bundle(folder)
+
+
+def test_looking_for_engines_leaves_no_trace(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STETHO_CACHE", str(tmp_path / "nothing"))
+    manifest = read_manifest(folder)
+    found = selection.candidates(manifest, manifest.artefacts[0], "auto", 1, lambda entry: folder / entry.file)
+    assert [candidate.kind for candidate in found] == ["cpu"]
+    assert not (tmp_path / "nothing").exists()

@@ -1,0 +1,390 @@
+"""The learned segmenter: any blocks, gaps, the last frames, hours; its bundle, and sound that is no breath."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_sdk.errors import BundleError
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent
+from edge_sdk.metrics.matching import match_onsets
+from edge_sdk.protocols import Segmenter
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle, verify_bundle
+from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, LearnedFactory, describe_segmenter, load_segmenter
+from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel, StepSettings
+from edge_sdk.sources.phantom import PhantomSource
+from tests.runtime.conftest import Samples, phantom
+from tests.support.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_segmenter import SPEC, write_tiny_segmenter
+
+RATE = 4000
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_segmenter(tmp_path_factory.mktemp("segmenter"))
+
+
+@pytest.fixture(scope="module")
+def model(graph: Path) -> StepModel:
+    return StepModel(OrtEngine(graph))
+
+
+def write_learned(folder: Path, graph: Path) -> Path:
+    write_tiny_bundle(folder, segmenter=describe_segmenter(graph))
+    (folder / "segmenter.onnx").write_bytes(graph.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, graph: Path) -> Bundle:
+    return load_bundle(write_learned(tmp_path_factory.mktemp("learned") / "b", graph), allow_untrained=True)
+
+
+def segment(model: StepModel, samples: Samples, sizes: Sequence[int]) -> list[BreathCycle]:
+    segmenter, cycles, at, turn = LearnedSegmenter(model), [], 0, 0
+    while at < samples.size:
+        size = sizes[turn % len(sizes)]
+        cycles += segmenter.accept(samples[at : at + size])
+        at, turn = at + size, turn + 1
+    return cycles + segmenter.finish()
+
+
+def events_of(bundle: Bundle, samples: Samples, size: int, rate: int = RATE) -> list[Event]:
+    stream = bundle.stream(rate)
+    events = [e for at in range(0, samples.size, size) for e in stream.accept(samples[at : at + size])]
+    return events + stream.finish()
+
+
+def cycles_of(events: Sequence[Event]) -> list[BreathCycle]:
+    return [e for e in events if isinstance(e, BreathCycle) and e.final]
+
+
+# -- the segmenter -----------------------------------------------------------------------------------------------------
+
+
+def test_it_keeps_the_protocol(model: StepModel) -> None:
+    segmenter: Segmenter = LearnedSegmenter(model)
+    assert segmenter.sample_rate == RATE and segmenter.hop_samples == 320
+    assert LearnedSegmenter(model).look_ahead_s == pytest.approx(4 * 0.02 + 0.02)
+
+
+def test_it_finds_simulated_breaths(model: StepModel) -> None:
+    source = PhantomSource("healthy", seed=1_000_060, duration_s=40.0, sample_rate=RATE)
+    sound = np.concatenate([block.samples for block in source])
+    found = [c.start_s for c in segment(model, sound, [320]) if c.final]
+    truth = [t.start_s for t in source.truth]
+    assert len(match_onsets(truth, found, 0.2)) >= 0.8 * len(truth)
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3], [79, 81], [320], [4000], [7, 5000, 400], [999_999]])
+def test_any_block_sizes_give_identical_cycles(model: StepModel, sizes: list[int]) -> None:
+    sound = phantom("pneumonia", 10.0)
+    cycles = segment(model, sound, [160])
+    assert len(cycles) >= 4
+    assert segment(model, sound, sizes) == cycles
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 44100])
+def test_any_block_sizes_give_identical_events(learned: Bundle, rate: int) -> None:
+    sound = phantom("pneumonia", 10.0, rate)
+    events = events_of(learned, sound, sound.size, rate)
+    assert len(cycles_of(events)) >= 2
+    for size in (37, rate // 50, rate):
+        assert events_of(learned, sound, size, rate) == events
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_resampling_delays_an_onset_by_its_filter_only(learned: Bundle, rate: int) -> None:
+    """soxr would hold back 0.23 s at 8 kHz, and hops that end elsewhere than the network's steps up to 0.02 s."""
+    told = []
+    for heard in (4000, rate):
+        events = events_of(learned, phantom("healthy", 12.0, heard, seed=1_000_070), 500, heard)
+        told.append([e.emitted_at / heard for e in events if isinstance(e, BreathCycle) and not e.final])
+    assert len(told[0]) >= 2
+    late = told[1][0] - told[0][0]
+    assert abs(late) <= 0.1 and 0.004 < late % 0.08 < 0.006  # a step earlier or later is the sound's doing
+
+
+def test_cycles_are_in_order_and_told_after_they_were_heard(learned: Bundle) -> None:
+    events = events_of(learned, phantom("asthma", 40.0), 800)
+    cycles = cycles_of(events)
+    assert [c.index for c in cycles] == list(range(len(cycles)))
+    assert all(a.end <= b.onset for a, b in pairwise(cycles))
+    assert all(c.end <= c.emitted_at for c in cycles)
+    provisional = {e.index for e in events if isinstance(e, BreathCycle) and not e.final}
+    assert provisional
+
+
+def test_it_is_causal(model: StepModel) -> None:
+    past, told = phantom("healthy", 20.0), []
+    for future in (phantom("copd", 12.0), np.zeros(12 * RATE, np.float32)):
+        segmenter = LearnedSegmenter(model)
+        told.append(segmenter.accept(past))
+        segmenter.accept(future)
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("extra", [0, 1, 160, 319, 320, 400])
+def test_the_last_frames_come_out(model: StepModel, extra: int) -> None:
+    """Sound that ends within a breath: it ends with the last sample, whatever is left of a step."""
+    breath = PhantomSource("healthy", seed=1_000_060, duration_s=40.0, sample_rate=RATE)
+    sound = np.concatenate([block.samples for block in breath])
+    loud = next(t for t in breath.truth if t.index == 2)
+    cut = loud.onset + round(0.35 * (loud.end - loud.onset)) + extra
+    last = [c for c in segment(model, sound[:cut], [320]) if c.final][-1]
+    assert last.end == cut
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 399, 400])
+def test_almost_no_sound_is_no_trouble(model: StepModel, count: int) -> None:
+    assert [c for c in segment(model, np.zeros(count, np.float32), [64]) if c.final] == []
+
+
+def test_reset_is_a_fresh_start(model: StepModel) -> None:
+    segmenter, sound = LearnedSegmenter(model), phantom("asthma", 12.0)
+    first = [*segmenter.accept(sound), *segmenter.finish()]
+    segmenter.reset()
+    assert [*segmenter.accept(sound), *segmenter.finish()] == first
+
+
+def test_two_streams_share_one_network_and_nothing_else(learned: Bundle) -> None:
+    sounds = [phantom("asthma", 12.0), phantom("copd", 12.0)]
+    alone = [events_of(learned, sound, 800) for sound in sounds]
+    streams: list = [learned.stream(RATE) for _ in sounds]
+    together: list[list[Event]] = [[], []]
+    for at in range(0, sounds[0].size, 800):
+        for k in (0, 1):
+            together[k] += streams[k].accept(sounds[k][at : at + 800])
+    assert [t + s.finish() for t, s in zip(together, streams, strict=True)] == alone
+
+
+def test_a_gap_restarts_it_and_closes_the_open_breath(learned: Bundle) -> None:
+    sound, at = phantom("pneumonia", 24.0), 50_000
+    stream = learned.stream(RATE)
+    events = stream.accept(sound[:at])
+    events += stream.accept(AudioBlock(sound[at:], RATE, at + 3000, lost_before=3000)) + stream.finish()
+    assert [e for e in events if isinstance(e, Gap)] == [Gap(at, 3000, RATE)]
+    after = [(c.onset - at - 3000, c.end - at - 3000) for c in cycles_of(events) if c.onset >= at]
+    assert after == [(c.onset, c.end) for c in cycles_of(events_of(learned, sound[at:], 700))]
+    indices = [c.index for c in cycles_of(events)]
+    assert indices == list(range(len(indices)))
+    assert all(c.end <= at or c.onset >= at + 3000 for c in cycles_of(events))
+
+
+def outputs_of(model: StepModel, samples: Samples) -> np.ndarray:
+    """Activity and onset of every step, ``[2, 4 * steps]``."""
+    from edge_sdk.signal.logmel import LogMel
+
+    frames, run = LogMel(model.settings.front_end).accept(samples), model.run()
+    told = []
+    for k in range(0, len(frames) - 3, 4):
+        outputs = run.step(frames[k : k + 4])
+        told.append(np.concatenate((outputs["activity"], outputs["onset"])))
+    return np.concatenate(told, axis=1)
+
+
+def test_steps_in_place_are_those_of_the_graph(model: StepModel) -> None:
+    """Also after a reset, whichever of the two states the last step wrote to."""
+    random, run = np.random.default_rng(0), model.run()
+    for steps in (3, 4):
+        run.reset()
+        state = model.initial_state()
+        for _ in range(steps):
+            frames = random.uniform(8, 14, (4, SPEC.mel_bins)).astype(np.float32)
+            wanted = model.engine.run({"features": np.ascontiguousarray(frames.T)[None], **state})
+            state = {name: wanted[f"{name}_next"] for name in state}
+            for name, array in run.step(frames).items():
+                np.testing.assert_array_equal(array, wanted[name])
+
+
+def check_that_it_forgets(model: StepModel, minutes: float) -> None:
+    """What came more than 60 s ago does not matter: networks, states and breaths are those of a fresh stream."""
+    sound = np.concatenate([phantom("asthma", 60.0, seed=1_000_080 + k) for k in range(round(minutes))])
+    begin = sound.size - 80 * RATE
+    begin -= begin % 320
+    old, fresh = outputs_of(model, sound), outputs_of(model, sound[begin:])
+    tail = 4 * round(20 * RATE / 320) - 8
+    count = min(old.shape[1], fresh.shape[1] + begin // 80)
+    old = old[:, begin // 80 : count]
+    assert np.abs(old[:, -tail:] - fresh[:, : old.shape[1]][:, -tail:]).max() <= 1e-3
+    late = begin + 60 * RATE
+    whole = [(c.onset, c.end) for c in segment(model, sound, [4000]) if c.final and c.onset >= late]
+    warmed = [(c.onset + begin, c.end + begin) for c in segment(model, sound[begin:], [4000]) if c.final]
+    assert whole == [span for span in warmed if span[0] >= late] and len(whole) >= 3
+
+
+def test_after_three_minutes_it_is_as_after_one(model: StepModel) -> None:
+    check_that_it_forgets(model, 3)
+
+
+@pytest.mark.long
+def test_after_an_hour_it_is_as_after_a_minute(model: StepModel) -> None:
+    check_that_it_forgets(model, 60)
+
+
+def traced_bytes() -> int:
+    """Memory in use, without Python's table of names: it is rebuilt now and then in numpy's window views."""
+    gc.collect()
+    found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*_stride_tricks_impl.py")])
+    return sum(trace.size for trace in found.traces)
+
+
+def check_memory(model: StepModel, minutes: int) -> None:
+    segmenter, minute = LearnedSegmenter(model), phantom("asthma", 60.0)
+    segmenter.accept(minute)
+    tracemalloc.start()
+    try:
+        segmenter.accept(minute)
+        before = traced_bytes()
+        for _ in range(minutes - 1):
+            segmenter.accept(minute)
+        assert traced_bytes() - before < 100_000  # the promise is 1 MB an hour
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow(model: StepModel) -> None:
+    check_memory(model, 3)
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_in_an_hour(model: StepModel) -> None:
+    check_memory(model, 60)
+
+
+# -- its bundle --------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_chooses_its_segmenter(learned: Bundle, bundle: Bundle) -> None:
+    assert isinstance(learned.segmenter, LearnedFactory) and learned.segmenter.kind == "learned"
+    assert isinstance(bundle.segmenter, EnvelopeFactory)
+    assert learned.shortest_s == learned.segmenter.params.shortest_s
+    other = learned.with_segmenter(EnvelopeFactory())
+    sound = phantom("asthma", 12.0)
+    assert cycles_of(events_of(other, sound, 800)) == cycles_of(events_of(bundle, sound, 800))
+    assert learned.segmenter.kind == "learned"
+
+
+def test_the_default_bundle_still_loads() -> None:
+    assert load_bundle().segmenter.look_ahead_s > 0
+
+
+def test_verify_checks_the_segmenter_too(tmp_path: Path, graph: Path) -> None:
+    checks = {c.name: c.ok for c in verify_bundle(write_learned(tmp_path / "b", graph))}
+    assert checks["sha256 segmenter.onnx"] and checks["golden segmenter"]
+
+
+def edit(folder: Path, change: dict[str, object], step: dict[str, object] | None = None) -> None:
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["segmenter"].update(change)
+    manifest["segmenter"]["step"].update(step or {})
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def test_a_damaged_segmenter_is_refused(tmp_path: Path, graph: Path) -> None:
+    folder = write_learned(tmp_path / "b", graph)
+    with (folder / "segmenter.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError, match=r"segmenter\.onnx does not match its sha256"):
+        load_bundle(folder, allow_untrained=True)
+    (folder / "segmenter.onnx").unlink()
+    with pytest.raises(BundleError, match="incomplete"):
+        load_bundle(folder, allow_untrained=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "step", "message"),
+    [
+        ({}, {"golden": [0.5] * 12}, "comes out"),
+        ({"params": {"loudness": 1.0}}, {}, "unknown params"),
+        ({"rate_hz": 8000}, {}, "rate, step or look-ahead"),
+        ({}, {"frames_per_step": 8}, "export it again"),
+        ({"file": None}, {}, "without file"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    tmp_path: Path, graph: Path, change: dict[str, object], step: dict[str, object], message: str
+) -> None:
+    folder = write_learned(tmp_path / "b", graph)
+    edit(folder, change, step)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(folder, allow_untrained=True)
+
+
+def test_only_step_graphs_are_segmenters(tmp_path: Path, bundle_folder: Path) -> None:
+    with pytest.raises(BundleError, match="no segmenter"):
+        load_segmenter(bundle_folder / "classifier.fp32.onnx")
+    with pytest.raises(BundleError, match="incomplete or wrong"):
+        StepSettings.from_properties({"kind": "stetho-segmenter", "schema": "1"})
+    wrong = StepSettings(SPEC, frames_per_step=2)
+    with pytest.raises(BundleError, match="expected features"):
+        StepModel(OrtEngine(write_tiny_segmenter(tmp_path)), wrong)
+
+
+# -- sound that is no breath -------------------------------------------------------------------------------------------
+
+
+def states(events: Sequence[Event]) -> list[str]:
+    return [e.state for e in events if isinstance(e, QualityEvent)]
+
+
+TIME = np.arange(20 * RATE) / RATE
+NO_BREATH = {
+    "silence": (np.zeros_like(TIME), "silence"),
+    "direct current": (np.full_like(TIME, 0.5), "silence"),
+    "full-scale square wave": (np.sign(np.sin(2 * np.pi * 200 * TIME)), "clipping"),
+    "mains hum": (0.05 * (np.sin(2 * np.pi * 50 * TIME) + np.sin(2 * np.pi * 150 * TIME) / 3), "no-contact"),
+    "steady noise": (0.1 * np.random.default_rng(0).standard_normal(TIME.size), "noisy"),
+}
+
+
+@pytest.mark.parametrize("name", NO_BREATH)
+def test_no_breath_is_told_where_there_is_none(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    """Even by a network that hears a breath in everything."""
+    folder = tmp_path_factory.mktemp("eager")
+    graph = write_tiny_segmenter(folder, threshold=-5.0)
+    bundle = load_bundle(write_learned(folder / "b", graph), allow_untrained=True)
+    sound, state = NO_BREATH[name]
+    events = events_of(bundle, sound.astype(np.float32), 800)
+    assert states(events) == [state]
+    assert not cycles_of(events) and not [e for e in events if isinstance(e, CycleResult)]
+    told = [e for e in events if isinstance(e, BreathCycle)]
+    assert all(e.emitted_at <= 1.1 * RATE for e in told), "before the gate has heard enough"
+    assert not told or name not in ("silence", "direct current")
+
+
+def babble(seconds: float) -> Samples:
+    """Syllables: what the quality gate takes for breathing."""
+    rng, time_s = np.random.default_rng(4), np.arange(round(seconds * RATE)) / RATE
+    pitch = np.sin(2 * np.pi * 140 * time_s) + 0.5 * np.sin(2 * np.pi * 280 * time_s)
+    beat = np.clip(np.sin(2 * np.pi * 4.1 * time_s), 0, 1)
+    return (0.05 * beat * (pitch + 0.2 * rng.standard_normal(time_s.size))).astype(np.float32)
+
+
+def deaf(tmp_path: Path) -> Bundle:
+    graph = write_tiny_segmenter(tmp_path, threshold=40.0)
+    return load_bundle(write_learned(tmp_path / "b", graph), allow_untrained=True)
+
+
+def test_sound_without_breaths_is_not_breathing(tmp_path: Path) -> None:
+    bundle = deaf(tmp_path)
+    events = events_of(bundle, babble(40.0), 800)
+    assert states(events) == ["ok", "not-breathing"]
+    assert states(events_of(bundle, babble(8.0), 800)) == ["ok", "not-breathing"], "told at the end of a short file"
+
+
+def test_breaths_after_a_pause_are_ok_again(learned: Bundle) -> None:
+    pause = (0.0002 * np.random.default_rng(1).standard_normal(20 * RATE)).astype(np.float32)
+    swell = pause * (1 + 0.8 * np.sin(2 * np.pi * 0.9 * np.arange(pause.size) / RATE)).astype(np.float32)
+    sound = np.concatenate((phantom("healthy", 12.0), swell, phantom("healthy", 12.0)))
+    found = states(events_of(learned, sound, 800))
+    assert "not-breathing" in found and found[-1] == "ok"
