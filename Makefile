@@ -1,21 +1,22 @@
 # make demo       from nothing to labelled breaths: environment, runtime only (no torch), a simulated patient
 # make test       lint, types, walls and the test suite; what CI runs
 # make test-long  what is too slow for CI
+# make docs       the site, in build/site
 # make install    the environment with everything, for working on the project
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Every extra but `tensorrt`, which needs an NVIDIA driver and is tested on such a machine.
-EXTRAS := train,export,tensorrt-rtx,ray,dev
+EXTRAS := train,export,tensorrt-rtx,ray,report,docs,dev
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-long install lint format clean
+.PHONY: demo test test-long install lint format docs clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
 
-test: $(VENV)/.all lint
+test: $(VENV)/.all lint docs
 	$(BIN)/python -m pytest -n 2
 
 test-long: $(VENV)/.all
@@ -26,6 +27,9 @@ lint: $(VENV)/.all
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
 
 format: $(VENV)/.all
 	$(BIN)/ruff check --fix

@@ -1,29 +1,32 @@
-"""Accuracy of bundles on a corpus beside size and speed, and the floors under which a release fails."""
+"""Accuracy of bundles on a corpus with size and speed, and the limits that a release must keep."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.core.harness import Row, percentiles
+from benchmarks.core.rows import benchmarked_model
 from edge_sdk.errors import StethoError
 from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.metrics.groups import age_band, evaluate_groups
 from edge_sdk.runtime.bundle.load import Bundle
 
+if TYPE_CHECKING:
+    from edge_sdk.evaluation.predict import Predictions
+
 FLOORS = ("score", "score_2class", "sensitivity", "sensitivity_2class", "specificity", "auroc", "average_precision")
-"""Figures that may have a floor: larger is better."""
+"""Figures that can have a floor: larger is better."""
 
 CEILINGS = ("ece", "p50_ms", "p99_ms", "bytes")
-"""Figures that may have a ceiling: smaller is better."""
+"""Figures that can have a ceiling: smaller is better."""
 
 GROUPS = ("device", "site", "sex", "age")
-_CALLS = 200  # of one breath, for the milliseconds
+_CALLS = 200  # of one cycle, for the latency
 _SHOWN = (
     "confusion", "counts", "sensitivity", "specificity", "score", "sensitivity_2class", "score_2class", "auroc",
     "average_precision", "ece",
@@ -34,29 +37,8 @@ class AccuracyError(StethoError):
     """A floor or a ceiling was missed."""
 
 
-class Answered(Protocol):
-    """Truth and answers of a corpus, item by item."""
-
-    @property
-    def unit(self) -> str: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def patients(self) -> tuple[str, ...]: ...
-    @property
-    def truth(self) -> tuple[str, ...]: ...
-    @property
-    def known(self) -> tuple[Mapping[str, Any], ...]: ...
-    @property
-    def probabilities(self) -> npt.NDArray[np.float64]: ...
-    @property
-    def predictions(self) -> list[str]: ...
-    @property
-    def answered(self) -> npt.NDArray[np.bool_]: ...
-
-
 class WatchedEngine:
-    """An engine that counts its calls and keeps the first input, for timing on real sound."""
+    """An engine that adds up the time of its calls and keeps the first input, for timing on real audio."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -67,7 +49,7 @@ class WatchedEngine:
         return getattr(self._engine, name)
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """As the engine's."""
+        """Run the engine and count its time."""
         if self.first is None:
             self.first = dict(inputs)
         before = time.perf_counter_ns()
@@ -76,7 +58,7 @@ class WatchedEngine:
         return outputs
 
     def one_by_one(self, calls: int = _CALLS) -> list[float]:
-        """Seconds of calls of one breath each, over the breaths of the first input."""
+        """Seconds of calls with one cycle each, over the cycles of the first input."""
         if self.first is None:
             return []
         count = max(len(v) for v in self.first.values())
@@ -91,73 +73,72 @@ class WatchedEngine:
 
 
 def watched(bundle: Bundle) -> tuple[Bundle, WatchedEngine]:
-    """The same bundle, whose engine is watched."""
-    own = copy.copy(bundle)
+    """The bundle with a watched engine, and that engine."""
     engine = WatchedEngine(bundle.engine)
-    own.engine = engine
-    return own, engine
+    return bundle.with_engine(engine), engine
 
 
 def accuracy_row(
-    bundle: Bundle, engine: WatchedEngine, answers: Answered, corpus: str, split: str, *, resamples: int, quick: bool
+    bundle: Bundle,
+    engine: WatchedEngine,
+    predicted: Predictions,
+    corpus: str,
+    split: str,
+    *,
+    resamples: int,
+    quick: bool,
 ) -> Row:
-    """Everything to decide by: scores with intervals, calibration, groups, size and milliseconds a breath.
+    """The row of one bundle: scores with intervals, calibration, groups, size and milliseconds per cycle.
 
     Raises
     ------
     StethoError
-        The answers cannot be scored with the labels of this corpus.
+        The labels of this corpus do not fit the predictions.
     """
     scoring: dict[str, Any] = {
-        "labels": answers.labels,
+        "labels": predicted.labels,
         "normal_label": bundle.manifest.decoder.normal_label,
-        "predictions": answers.predictions,
-        "answered": answers.answered,
+        "predictions": predicted.predictions,
+        "classified": predicted.classified,
         "resamples": resamples,
     }
     try:
-        figures = evaluate_predictions(answers.truth, answers.probabilities, answers.patients, **scoring)
-        groups = {name: _groups(answers, name, scoring) for name in GROUPS}
+        figures = evaluate_predictions(predicted.truth, predicted.probabilities, predicted.patients, **scoring)
+        groups = {name: _groups(predicted, name, scoring) for name in GROUPS}
     except ValueError as error:
         raise StethoError(f"{bundle.manifest.name} cannot be scored on {corpus}: {error}") from error
     times = percentiles(engine.one_by_one(20 if quick else _CALLS))
     calls = times.pop("n")
-    subject = {
-        "model": f"{bundle.manifest.name} {bundle.manifest.version}",
-        "artefact": bundle.artefact.format,
-        "engine": bundle.engine.name,
-        "threads": 1,
-        "batch": 1,
-    }
-    row: Row = {"benchmark": "accuracy", "subject": subject, "corpus": corpus, "split": split, "unit": answers.unit}
-    row |= {"n": figures["n"], "patients": figures["patients"], "labels": list(answers.labels)}
+    row: Row = {"benchmark": "accuracy", "subject": benchmarked_model(bundle), "corpus": corpus, "split": split}
+    row["unit"] = predicted.unit
+    row |= {"n": figures["n"], "patients": figures["patients"], "labels": list(predicted.labels)}
     row |= {name: figures.get(name) for name in _SHOWN}
     row |= {f"{name}_ci": figures.get(f"{name}_ci") for name in _SHOWN if f"{name}_ci" in figures}
-    row |= {"reliability": _reliability(answers), "groups": {name: rows for name, rows in groups.items() if rows}}
+    row |= {"reliability": _reliability(predicted), "groups": {name: rows for name, rows in groups.items() if rows}}
     row |= {"bytes": bundle.artefact.bytes, **times, "calls": calls, "engine_s": engine.seconds}
     return row
 
 
-def _groups(answers: Answered, name: str, scoring: dict[str, Any]) -> list[dict[str, Any]]:
-    """Empty where the corpus does not tell the groups apart."""
+def _groups(predicted: Predictions, name: str, scoring: dict[str, Any]) -> list[dict[str, Any]]:
+    """Figures of each group; empty where the corpus has fewer than two."""
     if name == "age":
-        groups: list[Any] = [age_band(known.get("age_years")) for known in answers.known]
+        groups: list[Any] = [age_band(item.get("age_years")) for item in predicted.metadata]
     else:
-        groups = [known.get(name) for known in answers.known]
+        groups = [item.get(name) for item in predicted.metadata]
     if len(set(groups)) < 2:
         return []
-    return evaluate_groups(groups, answers.truth, answers.probabilities, answers.patients, **scoring)
+    return evaluate_groups(groups, predicted.truth, predicted.probabilities, predicted.patients, **scoring)
 
 
-def _reliability(answers: Answered, bins: int = 10) -> list[dict[str, float | int]]:
-    """Confidence of the decided label against how often it is right, for a diagram: non-empty bins of equal width."""
-    index = np.array([answers.labels.index(p) for p in answers.predictions])
-    confidence = answers.probabilities[np.arange(len(index)), index]
-    right = np.array([t == p for t, p in zip(answers.truth, answers.predictions, strict=True)], np.float64)
+def _reliability(predicted: Predictions, bins: int = 10) -> list[dict[str, float | int]]:
+    """Confidence of the decided label and its accuracy in non-empty bins of equal width, for a diagram."""
+    index = np.array([predicted.labels.index(p) for p in predicted.predictions])
+    confidence = predicted.probabilities[np.arange(len(index)), index]
+    right = np.array([t == p for t, p in zip(predicted.truth, predicted.predictions, strict=True)], np.float64)
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     rows: list[dict[str, float | int]] = []
     for k in range(bins):
-        inside = (place == k) & answers.answered
+        inside = (place == k) & predicted.classified
         if inside.any():
             rows.append(
                 {
@@ -169,28 +150,28 @@ def _reliability(answers: Answered, bins: int = 10) -> list[dict[str, float | in
     return rows
 
 
-def parse_limits(texts: Sequence[str], known: Sequence[str], what: str) -> dict[str, float]:
-    """``name=value`` pairs.
+def parse_limits(texts: Sequence[str], allowed: Sequence[str], what: str) -> dict[str, float]:
+    """Read ``name=value`` pairs.
 
     Raises
     ------
     ValueError
-        Not of that form, or a figure that cannot have such a limit.
+        A text of another form, or a figure that cannot have such a limit.
     """
     limits = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name not in known:
-            raise ValueError(f"{name!r} can have no {what}; choose one of {', '.join(known)}")
+        if name not in allowed:
+            raise ValueError(f"{name!r} can have no {what}; choose one of {', '.join(allowed)}")
         try:
             limits[name] = float(value)
         except ValueError:
-            raise ValueError(f"{text!r} is not NAME=NUMBER, for example {known[0]}=0.9") from None
+            raise ValueError(f"{text!r} is not NAME=NUMBER, for example {allowed[0]}=0.9") from None
     return limits
 
 
 def missed_limits(row: Row, floors: Mapping[str, float], ceilings: Mapping[str, float]) -> list[str]:
-    """What the row misses, in words; a figure that is undefined misses its limit."""
+    """One text per missed limit; an undefined figure misses its limit."""
     missed = []
     for name, limit, below in (
         *((n, v, True) for n, v in floors.items()),

@@ -1,4 +1,4 @@
-"""Two results files side by side: faster, slower, or no difference that the noise does not explain."""
+"""Compares two results files: better, worse, or no difference beyond the noise."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-Verdict = Literal["better", "worse", "no difference", "cannot tell"]
+ComparisonVerdict = Literal["better", "worse", "no difference", "cannot tell"]
 
 MARGIN = 0.05
-"""Two runs of the same thing on a quiet machine differ by this share; less is no difference."""
+"""Two equal runs on a quiet machine differ by up to this share; a smaller change is no difference."""
 
 RESAMPLES = 2000
-_FEWEST = 5  # timings that an interval is told from
+_FEWEST = 5  # timings needed for an interval
 
-# Figure → whether less is better. Percentiles stand for one distribution: its median is compared.
+# Figure → whether less is better. Of the percentiles of one distribution only the median is compared.
 FIGURES: Mapping[str, bool] = {
     "p50_ms": True,
     "cpu_s_per_hour": True,
@@ -45,15 +45,15 @@ _COUNTS = ("lost_samples", "misses")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure of one subject in both files."""
+    """One figure of one row in both files."""
 
-    subject: str
+    subject: str  # name of the row
     figure: str
     before: float
     after: float
     ratio: float | None  # after / before; None for scores and where ``before`` is 0
     interval: tuple[float, float] | None  # 95 % of the ratio, or of the difference of a score
-    verdict: Verdict
+    verdict: ComparisonVerdict
     reason: str
 
 
@@ -67,7 +67,8 @@ def ratio_interval(
     after, before
         Timings, any unit.
     paired
-        They were taken in the same rounds: the median of the ratios of rounds, else the ratio of medians.
+        Both were measured in the same rounds: the result is the median of the per-round ratios, else the ratio of the
+        medians.
 
     Returns
     -------
@@ -75,33 +76,34 @@ def ratio_interval(
         Ratio, lower and upper end.
     """
     a, b = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     if paired:
         ratios = a / np.maximum(b, 1e-12)
-        draws = np.median(ratios[dice.integers(0, len(ratios), (RESAMPLES, len(ratios)))], axis=1)
+        draws = np.median(ratios[rng.integers(0, len(ratios), (RESAMPLES, len(ratios)))], axis=1)
         middle = float(np.median(ratios))
     else:
-        top = np.median(a[dice.integers(0, len(a), (RESAMPLES, len(a)))], axis=1)
-        bottom = np.median(b[dice.integers(0, len(b), (RESAMPLES, len(b)))], axis=1)
+        top = np.median(a[rng.integers(0, len(a), (RESAMPLES, len(a)))], axis=1)
+        bottom = np.median(b[rng.integers(0, len(b), (RESAMPLES, len(b)))], axis=1)
         draws = top / np.maximum(bottom, 1e-12)
         middle = float(np.median(a) / max(float(np.median(b)), 1e-12))
     low, high = np.percentile(draws, (2.5, 97.5))
     return middle, float(low), float(high)
 
 
-def compare(
+def compare_results(
     before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], *, margin: float = MARGIN
 ) -> list[Difference]:
-    """Every figure that both files have for the same subject, in the order of the second.
+    """Every figure that both files have for the same ``subject``, in the order of the second file.
 
     A timing is better or worse only when the whole 95 % interval of the ratio lies outside ``1 ± margin``. The interval
     is bootstrapped from the timings where the rows keep them (``samples_ms``), else estimated from the percentiles and
-    their count; a lone figure has none and needs three margins. Scores go by their own patient-bootstrap intervals.
+    their count; a single figure has no interval and must differ by three margins. Scores are compared by their
+    patient-bootstrap intervals.
     """
-    known = {_key(row): row for row in before if row.get("benchmark") != "machine"}
+    earlier = {_key(row): row for row in before if row.get("benchmark") != "machine"}
     found = []
     for row in after:
-        other = known.get(_key(row))
+        other = earlier.get(_key(row))
         if row.get("benchmark") == "machine" or other is None:
             continue
         for figure, less_is_better in FIGURES.items():
@@ -113,14 +115,14 @@ def compare(
 
 
 def unmatched(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Subjects that only the first, and only the second file has."""
+    """Names of the rows that only the first file has, and of those that only the second has."""
     a, b = ({_key(r): _name(r) for r in rows if r.get("benchmark") != "machine"} for rows in (before, after))
     return [n for k, n in a.items() if k not in b], [n for k, n in b.items() if k not in a]
 
 
 def _key(row: Mapping[str, Any]) -> str:
-    subject = {k: v for k, v in (row.get("subject") or {}).items() if k != "engine"}  # versions may differ
-    # A new version of a bundle is what one wants to compare with the old.
+    subject = {k: v for k, v in (row.get("subject") or {}).items() if k != "engine"}  # engine versions may differ
+    # Two versions of one bundle are compared with each other.
     subject["model"] = str(subject.get("model") or "").rpartition(" ")[0] or subject.get("model")
     where = {k: row.get(k) for k in ("corpus", "split", "unit", "streams", "sessions")}
     if row.get("benchmark") == "soak" and subject.get("part") == "interval":
@@ -146,7 +148,7 @@ def _judge(
     if a == b:
         return Difference(name, figure, a, b, 1.0, None, "no difference", "the same figure")
     if figure in _COUNTS or a <= 0 or b <= 0:
-        verdict: Verdict = "better" if (b < a) == less_is_better else "worse"
+        verdict: ComparisonVerdict = "better" if (b < a) == less_is_better else "worse"
         return Difference(name, figure, a, b, None, None, verdict, "a count, not a measurement with noise")
     ratio, low, high, reason = _ratio(before, after, figure)
     if low is None or high is None:
@@ -183,7 +185,7 @@ def _ratio(
 
 
 def _relative_error(row: Mapping[str, Any]) -> float | None:
-    """Standard error of a median, from P50 and P90 and as if the upper half were half a normal distribution."""
+    """Relative standard error of a median, from P50 and P90, as if the upper half were half a normal distribution."""
     n, p50, p90 = row.get("n"), row.get("p50_ms"), row.get("p90_ms")
     if not n or n < _FEWEST or not p50 or p90 is None:
         return None
@@ -196,7 +198,7 @@ def _judge_score(
     a, b = float(before[figure]), float(after[figure])
     widths = [_half_width(r, figure) for r in (before, after)]
     if widths[0] is None or widths[1] is None:
-        verdict: Verdict = "no difference" if a == b else "cannot tell"
+        verdict: ComparisonVerdict = "no difference" if a == b else "cannot tell"
         return Difference(name, figure, a, b, None, None, verdict, "no interval of the score in both files")
     half = float(np.hypot(widths[0], widths[1]))
     interval = (b - a - half, b - a + half)
@@ -204,7 +206,7 @@ def _judge_score(
         verdict = "no difference"
     else:
         verdict = "better" if (b < a) == less_is_better else "worse"
-    # The same patients in both: independent errors are assumed, which is on the safe side.
+    # Both files score the same patients; assuming independent errors is conservative.
     return Difference(name, figure, a, b, None, interval, verdict, "patient-bootstrap intervals of both")
 
 

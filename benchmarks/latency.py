@@ -1,8 +1,7 @@
-"""Model latency per breath: bundles × artefacts × engines × threads × batches, beside the network in torch eager."""
+"""Model latency per cycle: bundles × artefacts × engines × threads × batches, next to the network in torch eager."""
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 import time
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.core.audio import breath_clips, folder, phantoms
+from benchmarks.core.audio import PreloadedRecording, Samples, cycle_windows, folder_recordings, phantom_recordings
 from benchmarks.core.energy import EnergyMeter
 from benchmarks.core.harness import Interrupted, Row, interleave, machine_row, median_ratio, percentiles, pinned
 from benchmarks.core.roofline import Ceilings, count_macs, measure_ceilings
@@ -24,7 +22,6 @@ from edge_sdk.errors import RecipeError, StethoError
 from edge_sdk.runtime.bundle.files import require
 from edge_sdk.runtime.bundle.load import Bundle, file_checks, load_bundle, read_manifest, resolve_bundle
 
-Clips = npt.NDArray[np.float32]
 TORCH = "torch-eager"
 
 
@@ -33,44 +30,45 @@ class LatencyOptions:
     """What to measure."""
 
     bundles: tuple[str, ...] = ("default",)
-    artefacts: tuple[str, ...] = ()  # formats; empty: all of each bundle
-    engines: tuple[str, ...] = ("cpu",)  # as load_bundle takes them
+    artefacts: tuple[str, ...] = ()  # formats; empty: all of a bundle
+    engines: tuple[str, ...] = ("cpu",)  # names for load_bundle
     threads: tuple[int, ...] = (1,)
     batches: tuple[int, ...] = (1,)
     rounds: int = 300
     warm_up: int = 20
-    root: Path | None = None  # folder of real recordings; phantom breaths where absent
-    stages_s: float = 60.0  # of sound through the stream for its stages; 0 leaves them out
+    root: Path | None = None  # folder of real recordings; simulated patients where absent
+    stages_s: float = 60.0  # of audio through the stream for its stages; 0: no stages
     quick: bool = False
 
 
 @dataclass
 class Contender:
-    """Something that answers breaths: an artefact in an engine, or the network in torch."""
+    """What is timed: an artefact in an engine, or the network in torch."""
 
-    subject: Row
-    call: Callable[[Clips], object]
+    entry: Row  # the row's subject, without its batch
+    call: Callable[[Samples], object]
     threads: int
     bundle: Bundle | None = None
     load_s: float | None = None
-    engine: str = "cpu"  # as load_bundle takes it
+    engine: str = "cpu"  # name for load_bundle
     extra: Row = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        return " ".join(str(value) for value in self.subject.values())
+        """Unique name."""
+        return " ".join(str(value) for value in self.entry.values())
 
 
-def run(options: LatencyOptions, on_round: Callable[[int, int], None] | None = None) -> Iterator[Row]:
-    """Rows: the machine, its ceilings, then every contender × batch timed in turn in the same rounds, then stages.
+def run_latency(options: LatencyOptions, on_round: Callable[[int, int], None] | None = None) -> Iterator[Row]:
+    """Rows: the machine, its ceilings, every contender × batch timed in turn in the same rounds, then the stages.
 
-    ``ratio_to_torch`` is the median over rounds of torch's time by this subject's: above 1 is faster.
-    ``roofline_pct`` is the least time that the measured ceilings allow by the median time; both ceilings are of
-    float32 on the CPU, so that int8 may pass 100 %.
+    ``ratio_to_torch`` is the median over rounds of torch's time divided by the contender's: above 1 is faster than
+    torch. ``roofline_pct`` is the shortest time that the measured ceilings allow, divided by the median time. Both
+    ceilings are for float32 on the CPU, so that int8 may exceed 100 %.
     """
     _check(options)
     yield machine_row()
-    _import_torch()  # before the cores are given away: it takes all it can get
+    _import_torch()  # before pinning, because torch sizes its thread pool by the usable cores
     with pinned(max(options.threads)) as cores:
         ceilings = {threads: measure_ceilings(threads, quick=options.quick) for threads in options.threads}
         yield from (found.row() for found in ceilings.values())
@@ -87,11 +85,11 @@ def run(options: LatencyOptions, on_round: Callable[[int, int], None] | None = N
 
             seen = {id(c.bundle): c.bundle for c in contenders if c.bundle and c.bundle.artefact.default}
             for bundle in seen.values():
-                yield from stage_rows(bundle, _sounds(options), options.stages_s)
+                yield from stage_rows(bundle, _recordings(options), options.stages_s)
 
 
 def _check(options: LatencyOptions) -> None:
-    """A damaged bundle, or formats that no bundle holds, are an error at once; what cannot run here becomes a row."""
+    """Refuse a damaged bundle and formats that no bundle holds; what cannot run here becomes a row later."""
     held: set[str] = set()
     for name in options.bundles:
         bundle_folder = resolve_bundle(name)
@@ -103,14 +101,14 @@ def _check(options: LatencyOptions) -> None:
         raise StethoError(f"no bundle here holds {', '.join(options.artefacts)}; there are {', '.join(sorted(held))}")
 
 
-def _sounds(options: LatencyOptions) -> Any:
+def _recordings(options: LatencyOptions) -> Iterator[PreloadedRecording]:
     seconds = 15.0 if options.quick else max(options.stages_s, 60.0)
-    return phantoms(seconds, 8000) if options.root is None else folder(options.root, seconds)
+    return phantom_recordings(seconds, 8000) if options.root is None else folder_recordings(options.root, seconds)
 
 
 def _input(options: LatencyOptions) -> str:
-    sound = "phantom patients" if options.root is None else f"recordings under {options.root.name}"
-    return f"breaths of {sound}, PCM in, logits out"
+    audio = "phantom patients" if options.root is None else f"recordings under {options.root.name}"
+    return f"breaths of {audio}, PCM in, logits out"
 
 
 def _timed(
@@ -121,33 +119,33 @@ def _timed(
     cores: list[int],
     on_round: Callable[[int, int], None] | None,
 ) -> Iterator[Row]:
-    ready: dict[str, tuple[Contender, Clips]] = {}
-    breaths: dict[str, Clips] = {}  # by front end
+    ready: dict[str, tuple[Contender, Samples]] = {}
+    prepared: dict[str, Samples] = {}  # digest of the front end → windows
     for contender in contenders:
         assert contender.bundle is not None
         spec = contender.bundle.front_end
-        if spec.digest not in breaths:
-            breaths[spec.digest] = breath_clips(_sounds(options), spec, max(8, 2 * batch))
-        clips = breaths[spec.digest]
+        if spec.digest not in prepared:
+            prepared[spec.digest] = cycle_windows(_recordings(options), spec, max(8, 2 * batch))
+        windows = prepared[spec.digest]
         try:
-            contender.call(clips[:batch])
+            contender.call(windows[:batch])
         except StethoError as error:
-            yield _failed(contender.subject | {"batch": batch}, str(error))
+            yield _failed(contender.entry | {"batch": batch}, str(error))
             continue
-        ready[contender.key] = (contender, clips)
+        ready[contender.key] = (contender, windows)
     if not ready:
         return
-    calls = {key: _call(contender.call, clips, batch) for key, (contender, clips) in ready.items()}
+    calls = {key: _call(contender.call, windows, batch) for key, (contender, windows) in ready.items()}
     interrupted = False
     try:
         timings = interleave(calls, rounds=options.rounds, warm_up=options.warm_up, on_round=on_round)
     except Interrupted as stopped:
         timings, interrupted = stopped.timings, True
-    for key, (contender, clips) in ready.items():
+    for key, (contender, windows) in ready.items():
         timing = timings[key]
         row: Row = {
             "benchmark": "latency",
-            "subject": contender.subject | {"batch": batch},
+            "subject": contender.entry | {"batch": batch},
             **percentiles(timing["seconds"]),
             "cpu_s": timing["cpu_s"],
             "rss_mb": None,
@@ -158,76 +156,75 @@ def _timed(
             "input": _input(options),
             **contender.extra,
         }
-        row |= _work(contender, clips[:batch], float(np.median(timing["seconds"])), ceilings[contender.threads])
+        row |= _work(contender, windows[:batch], float(np.median(timing["seconds"])), ceilings[contender.threads])
         if not interrupted:
-            row |= _alone(contender, calls[key], options)
+            row |= _separate_figures(contender, calls[key], options)
         yield row
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _call(call: Callable[[Clips], object], clips: Clips, batch: int) -> Callable[[int], object]:
+def _call(call: Callable[[Samples], object], windows: Samples, batch: int) -> Callable[[int], object]:
     def one(index: int) -> object:
-        start = index % (len(clips) - batch + 1)
-        return call(clips[start : start + batch])
+        start = index % (len(windows) - batch + 1)
+        return call(windows[start : start + batch])
 
     return one
 
 
 def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) -> float | None:
-    torch_key = " ".join(str(v) for v in {**contender.subject, "artefact": TORCH, "engine": _torch_name()}.values())
+    torch_key = " ".join(str(v) for v in {**contender.entry, "artefact": TORCH, "engine": _torch_name()}.values())
     if torch_key not in timings:
         return None
     return median_ratio(timings[torch_key]["seconds"], timings[contender.key]["seconds"])
 
 
-def _work(contender: Contender, clips: Clips, median_s: float, ceilings: Ceilings) -> Row:
-    """How much there is to compute, and how near the machine's ceiling it was computed."""
+def _work(contender: Contender, windows: Samples, median_s: float, ceilings: Ceilings) -> Row:
+    """The amount of computation, and the share of the machine's ceiling that was reached."""
     bundle = contender.bundle
     assert bundle is not None
     path = bundle.path / bundle.artefact.file
     try:
-        macs = count_macs(path, _inputs_of(bundle, clips))
+        macs = count_macs(path, _inputs_of(bundle, windows))
     except StethoError as error:
         return {"roofline_failed": str(error)}
-    least_s, bound = ceilings.least_s(macs, path.stat().st_size + clips.nbytes)
+    least_s, bound = ceilings.least_s(macs, path.stat().st_size + windows.nbytes)
     work: Row = {"macs": macs, "gflops": 2 * macs / median_s / 1e9, "bytes": path.stat().st_size}
-    if contender.engine == "cpu":  # the ceilings are the processor's
+    if contender.engine == "cpu":  # the ceilings are for the CPU
         work |= {"roofline_pct": 100 * least_s / median_s, "bound": bound}
     return work
 
 
 class _Recorder:
-    """An engine that keeps what it was given."""
+    """An engine that keeps its last inputs."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self.inputs_seen: Mapping[str, Any] = {}
+        self.last_inputs: Mapping[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def run(self, inputs: Mapping[str, Any]) -> Any:
-        self.inputs_seen = inputs
+        self.last_inputs = inputs
         return self._engine.run(inputs)
 
 
-def _inputs_of(bundle: Bundle, clips: Clips) -> Mapping[str, Any]:
-    """Everything the graph is given, metadata included."""
-    own = copy.copy(bundle)
-    own.engine = recorder = _Recorder(bundle.engine)
-    own.logits(clips)
-    return recorder.inputs_seen
+def _inputs_of(bundle: Bundle, windows: Samples) -> Mapping[str, Any]:
+    """All inputs of the graph, metadata included."""
+    recorder = _Recorder(bundle.engine)
+    bundle.with_engine(recorder).classifier.logits(windows)
+    return recorder.last_inputs
 
 
-def _alone(contender: Contender, call: Callable[[int], object], options: LatencyOptions) -> Row:
-    """What cannot be told apart in interleaved rounds: memory, and energy where the machine tells it."""
+def _separate_figures(contender: Contender, call: Callable[[int], object], options: LatencyOptions) -> Row:
+    """What interleaved rounds cannot measure: memory, and energy where the machine has a meter."""
     row: Row = {}
     bundle = contender.bundle
-    if bundle is not None and contender.subject["artefact"] != TORCH:
+    if bundle is not None and contender.entry["artefact"] != TORCH:
         row["rss_mb"] = _resident_mb(bundle.path, bundle.artefact.format, contender.threads, contender.engine)
     meter = EnergyMeter()
-    if meter.tells:
+    if meter.available:
         with meter:
             for index in range(options.rounds):
                 call(index)
@@ -241,13 +238,13 @@ def _alone(contender: Contender, call: Callable[[int], object], options: Latency
 
 
 def _contenders(options: LatencyOptions) -> Iterator[Contender | Row]:
-    """What can be loaded; what cannot is a row with the reason."""
+    """Everything that can be loaded; what cannot is a row with the reason."""
     named: set[str] = set()
     for name in options.bundles:
         bundle_folder = resolve_bundle(name)
         manifest = read_manifest(bundle_folder)
         model = f"{manifest.name} {manifest.version}"
-        if model in named:  # two states of one model: told apart by where they lie
+        if model in named:  # two states of one model differ by their folder
             model = f"{model} ({Path(name).name}{'' if f'{model} ({Path(name).name})' not in named else len(named)})"
         named.add(model)
         formats = [a.format for a in manifest.artefacts]
@@ -255,8 +252,8 @@ def _contenders(options: LatencyOptions) -> Iterator[Contender | Row]:
             loaded: list[Bundle] = []
             for form in options.artefacts or formats:
                 for engine in options.engines:
-                    subject = {"model": model, "artefact": form, "engine": engine, "threads": threads}
-                    made = _loaded(bundle_folder, form, engine, threads, subject)
+                    entry = {"model": model, "artefact": form, "engine": engine, "threads": threads}
+                    made = _loaded(bundle_folder, form, engine, threads, entry)
                     if isinstance(made, Contender) and made.bundle is not None:
                         loaded.append(made.bundle)
                     yield made
@@ -264,42 +261,42 @@ def _contenders(options: LatencyOptions) -> Iterator[Contender | Row]:
                 yield _torch(loaded[0], model, threads)
 
 
-def _failed(subject: Row, reason: str) -> Row:
-    return {"benchmark": "latency", "subject": subject, "failed": reason}
+def _failed(entry: Row, reason: str) -> Row:
+    return {"benchmark": "latency", "subject": entry, "failed": reason}
 
 
-def _loaded(bundle_folder: Path, form: str, engine: str, threads: int, subject: Row) -> Contender | Row:
+def _loaded(bundle_folder: Path, form: str, engine: str, threads: int, entry: Row) -> Contender | Row:
     before = time.perf_counter_ns()
     try:
         bundle = load_bundle(
             bundle_folder, artefact=form, threads=threads, verify=False, allow_untrained=True, engine=engine
         )
     except StethoError as error:
-        return _failed(subject | {"batch": 1}, str(error))
+        return _failed(entry | {"batch": 1}, str(error))
     load_s = (time.perf_counter_ns() - before) / 1e9
-    return Contender(subject | {"engine": bundle.engine.name}, bundle.logits, threads, bundle, load_s, engine)
+    return Contender(entry | {"engine": bundle.engine.name}, bundle.classifier.logits, threads, bundle, load_s, engine)
 
 
 def _torch(bundle: Bundle, model: str, threads: int) -> Contender | Row:
-    subject = {"model": model, "artefact": TORCH, "engine": _torch_name(), "threads": threads}
+    entry = {"model": model, "artefact": TORCH, "engine": _torch_name(), "threads": threads}
     network, reason = torch_network(bundle)
     if network is None:
-        return _failed(subject | {"batch": 1}, reason)
+        return _failed(entry | {"batch": 1}, reason)
     import torch
 
-    def call(clips: Clips) -> object:
+    def call(windows: Samples) -> object:
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            return network(torch.from_numpy(clips)).numpy()
+            return network(torch.from_numpy(windows)).numpy()
 
-    return Contender(subject, call, threads, bundle)
+    return Contender(entry, call, threads, bundle)
 
 
 def torch_network(bundle: Bundle) -> tuple[Any, str]:
-    """The network of the bundle's recipe with fresh weights (they do not change its speed), or why there is none."""
+    """The network of the bundle's recipe, untrained (speed does not depend on weights), or why there is none."""
     recipe = bundle.manifest.training.get("recipe") or {}
     if "model" not in recipe:
-        return None, "the bundle does not name the recipe it was trained by"
+        return None, "the bundle does not name the recipe of its training"
     try:
         import torch
 
@@ -345,14 +342,14 @@ bundle = load_bundle(
     folder, artefact=form, threads=int(threads), verify=False, allow_untrained=True, engine=engine
 )
 for _ in range(5):
-    bundle.logits(np.zeros((1, bundle.front_end.window_samples), np.float32))
+    bundle.classifier.logits(np.zeros((1, bundle.front_end.window_samples), np.float32))
 print(peak_rss_mb())
 """
 
 
 @cache
 def _resident_mb(bundle_folder: Path, artefact: str, threads: int, engine: str) -> float | None:
-    """Peak memory of a fresh process that loads the artefact and runs it: Python, numpy and the engine included."""
+    """Peak memory of a new process that loads the artefact and runs it: Python, numpy and the engine included."""
     command = [sys.executable, "-c", _PROBE, str(bundle_folder.resolve()), artefact, str(threads), engine]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(done.stdout) if done.returncode == 0 else None

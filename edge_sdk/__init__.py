@@ -1,8 +1,11 @@
-"""Edge SDK for digital stethoscopes: sound in, labelled breaths out. Research use only; not a medical device.
+"""Edge SDK for digital stethoscopes: audio in, labelled respiratory cycles out.
+
+Research use only; not a medical device.
 
 >>> import edge_sdk
->>> bundle = edge_sdk.load_bundle()                       # the default bundle
->>> stream = bundle.stream(sample_rate=4000)
+>>> screening = edge_sdk.screen("recording.wav")          # doctest: +SKIP
+>>> bundle = edge_sdk.load_bundle()                       # the parts: the default bundle,
+>>> stream = bundle.stream(sample_rate=4000)              # a stream of it,
 >>> events = stream.accept(block) + stream.finish()       # doctest: +SKIP
 """
 
@@ -21,17 +24,22 @@ from edge_sdk.errors import (
     ExportError,
     MissingDependencyError,
     RecipeError,
+    ResultsError,
     SourceError,
     SourceLostError,
     StethoError,
     StreamError,
+    TrainingError,
 )
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Gap, QualityEvent, StreamStats
 
 if TYPE_CHECKING:
+    from edge_sdk.evaluation.report import evaluate
     from edge_sdk.runtime.bundle.load import Bundle, load_bundle
     from edge_sdk.runtime.session import Session
     from edge_sdk.runtime.stream import Stream
+    from edge_sdk.screening.recordings import Screening
+    from edge_sdk.screening.screen import screen
     from edge_sdk.sources import open_source
 
 # Loaded when first asked for, so that ``import edge_sdk`` stays free of ONNX Runtime and the audio libraries.
@@ -40,7 +48,10 @@ _LAZY = {
     "load_bundle": "edge_sdk.runtime.bundle.load",
     "Session": "edge_sdk.runtime.session",
     "Stream": "edge_sdk.runtime.stream",
+    "Screening": "edge_sdk.screening.recordings",
+    "evaluate": "edge_sdk.evaluation.report",
     "open_source": "edge_sdk.sources",
+    "screen": "edge_sdk.screening.screen",
 }
 
 __all__ = [
@@ -58,6 +69,8 @@ __all__ = [
     "MissingDependencyError",
     "QualityEvent",
     "RecipeError",
+    "ResultsError",
+    "Screening",
     "Session",
     "SourceError",
     "SourceLostError",
@@ -65,9 +78,12 @@ __all__ = [
     "Stream",
     "StreamError",
     "StreamStats",
+    "TrainingError",
     "__version__",
+    "evaluate",
     "load_bundle",
     "open_source",
+    "screen",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Typed errors; every message says what is wrong and how to fix it."""
+"""Typed errors; every message states what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CheckpointError(StethoError):
 
 
 class TrainingError(StethoError):
-    """A training run that cannot go on: a loss that is not finite, memory that does not suffice."""
+    """A training run that cannot continue: a loss that is not finite, too little memory."""
 
 
 class ExportError(StethoError):
@@ -56,4 +56,16 @@ class MissingDependencyError(StethoError):
 
 
 class ResultsError(StethoError):
-    """A file of results that is of another run or cannot be written."""
+    """A file of results that belongs to another run or cannot be written."""
+
+
+def describe(error: BaseException) -> str:
+    """Describe any exception in one line for a person; an unexpected one keeps the name of its class."""
+    if isinstance(error, StethoError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    detail = str(error)
+    return f"unexpected {type(error).__name__}{': ' + detail if detail else ''} (--debug shows where)"

@@ -1,4 +1,4 @@
-"""What flows through the runtime: audio blocks in, events out; all frozen, times as sample indices of the source."""
+"""Audio blocks and events, the data of the runtime: all frozen, times as sample indices of the source."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 QualityState: TypeAlias = Literal[
     "ok", "silence", "no-contact", "clipping", "noisy", "not-breathing", "too-short", "gap", "overload"
 ]
-"""Why a stretch of sound can (``ok``) or cannot be classified; ``overload``: this machine was too slow at the time;
-``not-breathing``: there is sound (speech, handling, a held breath), but no breath in it for long."""
+"""Why a stretch of audio can (``ok``) or cannot be classified; ``overload``: this machine was too slow at the time;
+``not-breathing``: audio without a respiratory cycle for long (speech, handling, a held breath)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +23,17 @@ class AudioBlock:
     samples: npt.NDArray[np.float32]  # [n], full scale is ±1
     sample_rate: int  # Hz
     first_sample: int = 0  # index of samples[0] on the source's own sample clock
-    host_ns: int = 0  # monotonic host clock at arrival; 0 where it means nothing (files)
-    lost_before: int = 0  # samples the source lost just before this block, counted exactly
+    host_ns: int = 0  # monotonic host clock at arrival; 0 where no clock applies (files)
+    lost_before: int = 0  # samples dropped right before this block, counted exactly
 
 
 @dataclass(frozen=True, slots=True)
 class BreathCycle:
-    """One breath (inspiration + expiration) as the segmenter heard it."""
+    """One respiratory cycle (inspiration + expiration) from the segmenter."""
 
     index: int  # counts from 0 in a stream; a provisional cycle and its final one share it
     onset: int  # first sample of the inspiration, source rate
-    end: int  # one past the last sample; of a provisional cycle, what is known so far
+    end: int  # one past the last sample; of a provisional cycle, its end so far
     sample_rate: int  # Hz, of the source
     final: bool  # a final cycle is never revised
     emitted_at: int  # samples of the source consumed when this event became determined
@@ -42,35 +42,38 @@ class BreathCycle:
 
     @property
     def start_s(self) -> float:
+        """Onset in seconds."""
         return self.onset / self.sample_rate
 
     @property
     def end_s(self) -> float:
+        """End in seconds."""
         return self.end / self.sample_rate
 
     @property
     def duration_s(self) -> float:
+        """Length in seconds."""
         return (self.end - self.onset) / self.sample_rate
 
     @property
     def detection_delay_s(self) -> float:
-        """Seconds of sound from the end of the breath until it could be told."""
+        """Seconds of audio from the end of the cycle to its event."""
         return (self.emitted_at - self.end) / self.sample_rate
 
 
 @dataclass(frozen=True, slots=True)
 class CycleResult:
-    """A final cycle and what the classifier said of it."""
+    """A final cycle with the classifier's result."""
 
     cycle: BreathCycle
-    label: str | None  # None where quality forbids an answer
+    label: str | None  # None where quality forbids one
     probabilities: Mapping[str, float] = field(default_factory=dict)  # calibrated; empty: the classifier did not run
     quality: QualityState = "ok"
 
 
 @dataclass(frozen=True, slots=True)
 class QualityEvent:
-    """The quality of the sound changed at a sample."""
+    """The quality of the audio changed at a sample."""
 
     at: int  # source sample index from which the new state holds
     sample_rate: int
@@ -79,23 +82,26 @@ class QualityEvent:
 
     @property
     def at_s(self) -> float:
+        """Time of the change in seconds."""
         return self.at / self.sample_rate
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Samples the source lost; segmenter and classifier state restart after it."""
+    """Dropped samples; segmenter and classifier state restart after them."""
 
-    first_sample: int  # index of the first lost sample, source rate
-    count: int  # how many were lost
+    first_sample: int  # index of the first dropped sample, source rate
+    count: int  # dropped samples
     sample_rate: int
 
     @property
     def at_s(self) -> float:
+        """Begin in seconds."""
         return self.first_sample / self.sample_rate
 
     @property
     def duration_s(self) -> float:
+        """Length in seconds."""
         return self.count / self.sample_rate
 
 
@@ -113,18 +119,18 @@ class StreamStats:
     cycles: int = 0  # final cycles
     classified: int = 0  # of these, with a label
     inference_ns: int = 0  # time spent in the classifier engine
-    skipped: int = 0  # final cycles left without an answer because the machine was too slow
+    skipped: int = 0  # final cycles not classified because the machine was too slow
 
 
 HealthState: TypeAlias = Literal["healthy", "stalled", "recovering", "failed"]
-"""``stalled``: no sound although the source is open; ``recovering``: lost and waited for; ``failed``: given up."""
+"""``stalled``: open, but without new samples; ``recovering``: lost, to be reopened; ``failed``: not to be recovered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a session fares, by the host's clock; says nothing about the sound and is therefore no event."""
+    """State of a session's source on the host's clock; not determined by the samples and therefore no event."""
 
     state: HealthState
     detail: str  # one line for people
     at_ns: int  # monotonic host clock
-    overloaded: bool = False  # the machine is too slow for the sound
+    overloaded: bool = False  # the machine is too slow for the audio

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Writing files atomically: a file is complete or absent, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path, *, alone: bool = False, to_disk: bool = False) -> Iterator[Path]:
-    """A draft beside ``path`` to write into; it takes its name at the end, or vanishes where the writing fails.
+    """Yield a draft beside ``path`` to write into; it is renamed to ``path`` at the end, or deleted after an error.
 
     Parameters
     ----------
     path
-        In a folder that exists. What was there before stays until the new file is whole.
+        In a folder that exists. An old file stays until the new one is complete.
     alone
-        Nobody else writes this file: a draft that a kill left behind is written over. Else every writer has its own,
-        and the last one wins.
+        No other process writes this file: a draft that a killed process left behind is overwritten. Else every writer
+        has its own draft, and the last one wins.
     to_disk
         Wait until the content survives a power cut.
 
@@ -37,6 +37,18 @@ def whole_file(path: Path, *, alone: bool = False, to_disk: bool = False) -> Ite
                 os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
-        with suppress(OSError):  # the error that matters is the one under way
+        with suppress(OSError):  # the first error matters
             draft.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file through :func:`whole_file`, so that it survives a power cut.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; an old one is unchanged.
+    """
+    with whole_file(path, to_disk=True) as draft:
+        draft.write_bytes(content)

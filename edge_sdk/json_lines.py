@@ -1,4 +1,4 @@
-"""Values as JSON can say them, one object a line."""
+"""JSON lines: values that JSON can represent, one object a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def jsonable(value: Any) -> Any:
-    """The same value with what JSON cannot say replaced: NaN and infinities by null, numpy scalars by numbers."""
+    """Replace what JSON cannot represent: NaN and infinities by null, numpy values by numbers and lists."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -25,5 +25,5 @@ def jsonable(value: Any) -> Any:
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """One object as a line, its end included."""
+    """Encode one object as a line, line end included."""
     return json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""What is known of a recording beside its sound, as numbers: vocabularies, and z-scores fitted on training rows.
+"""Metadata of a recording as numbers: vocabularies, and z-scores fitted on training rows.
 
 Torch-free: training, bundles and devices encode metadata with the same object.
 """
@@ -7,46 +7,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_sdk.settings import Settings
 
 FIELDS = ("site", "device", "age_years", "sex", "bmi")
 """Metadata of a recording: columns of a corpus table, keys of ``bundle.stream(metadata=...)``."""
 
 CATEGORICAL = ("device", "site", "sex")
 CONTINUOUS = ("age_years", "bmi", "duration_s")
-UNKNOWN = 0  # index of everything that is absent or that training never saw
+UNKNOWN = 0  # index of names that are absent, or absent from the training rows
 _NO_VALUE = {"", "unknown", "nan", "na", "n/a", "none", "null"}
 
 
-@dataclass(frozen=True)
-class MetadataSchema:
+class MetadataSchema(Settings, frozen=True):
     """Which fields a model reads, their vocabularies and their training statistics.
 
-    Index 0 of every categorical field is UNKNOWN; the name at position ``i`` has index ``i + 1``. Scaling and clipping
-    of continuous values happen inside the model's graph, so ``encode`` returns them in raw units.
+    Index 0 of every categorical field is UNKNOWN; the name at position ``i`` has index ``i + 1``. The model's graph
+    scales and clips continuous values, so ``encode`` returns them in raw units.
     """
 
-    categorical: dict[str, tuple[str, ...]] = field(default_factory=dict)  # field → names, in index order
+    title: ClassVar[str] = "metadata"
+
+    categorical: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)  # field → names, in index order
     continuous: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()  # of the training rows, raw units, one per continuous field
     std: tuple[float, ...] = ()
 
-    def __post_init__(self) -> None:
+    def _problem(self) -> str | None:
         unknown = [name for name in self.categorical if name not in CATEGORICAL]
         unknown += [name for name in self.continuous if name not in CONTINUOUS]
         if unknown:
-            raise ValueError(f"metadata: unknown fields {unknown}; choose among {', '.join(CATEGORICAL + CONTINUOUS)}")
+            return f"unknown fields {unknown}; choose among {', '.join(CATEGORICAL + CONTINUOUS)}"
         for name, vocabulary in self.categorical.items():
             if len({_folded(entry) for entry in vocabulary}) != len(vocabulary):
-                raise ValueError(f"metadata: {name} names an entry twice (case does not count): {list(vocabulary)}")
+                return f"{name} names an entry twice (case does not count): {list(vocabulary)}"
         if not len(self.continuous) == len(self.mean) == len(self.std):
-            raise ValueError("metadata: continuous, mean and std must have equal lengths")
+            return "continuous, mean and std must have equal lengths"
         if not all(math.isfinite(value) for value in self.mean) or not all(0 < value < math.inf for value in self.std):
-            raise ValueError("metadata: mean must be finite, std positive and finite")
+            return "mean must be finite, std positive and finite"
+        return None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -59,12 +63,12 @@ class MetadataSchema:
         return (*self.categorical, *(("cont", "cont_valid") if self.continuous else ()))
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
-        """Rows of names and numbers → arrays for the model.
+        """Encode rows of names and numbers as arrays for the model.
 
         Parameters
         ----------
         rows : sequence of mapping
-            One per example. A field may be missing, None, NaN, empty or a name that training never saw.
+            One per example. A field may be missing, None, NaN, empty or a name absent from the training rows.
 
         Returns
         -------
@@ -86,19 +90,19 @@ class MetadataSchema:
 
     @classmethod
     def fit(cls, rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> MetadataSchema:
-        """Vocabularies and statistics of the training rows; no other row may be among them.
+        """Collect vocabularies and statistics of the training rows.
 
         Parameters
         ----------
         rows : iterable of mapping
-            Training examples only.
+            Training examples only: no other row may contribute.
         fields : sequence of str
-            What the model shall read, among ``CATEGORICAL`` and ``CONTINUOUS``.
+            Inputs of the model, among ``CATEGORICAL`` and ``CONTINUOUS``.
 
         Raises
         ------
         ValueError
-            A field that does not exist.
+            Unknown field.
         """
         unknown = [name for name in fields if name not in CATEGORICAL + CONTINUOUS]
         if unknown:
@@ -115,28 +119,6 @@ class MetadataSchema:
         statistics = [_statistics([_number(row.get(name)) for row in rows]) for name in continuous]
         return cls(categorical, continuous, tuple(mean for mean, _ in statistics), tuple(std for _, std in statistics))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, for JSON and checkpoints."""
-        return {
-            "categorical": {name: list(vocabulary) for name, vocabulary in self.categorical.items()},
-            "continuous": list(self.continuous),
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MetadataSchema:
-        """Read what ``to_dict`` wrote; ``ValueError`` names unknown keys."""
-        unknown = sorted(set(values) - {"categorical", "continuous", "mean", "std"})
-        if unknown:
-            raise ValueError(f"metadata: unknown keys {unknown}; this SDK may be older than the file")
-        return cls(
-            {name: tuple(vocabulary) for name, vocabulary in values.get("categorical", {}).items()},
-            tuple(values.get("continuous", ())),
-            tuple(float(value) for value in values.get("mean", ())),
-            tuple(float(value) for value in values.get("std", ())),
-        )
-
 
 def metadata_of(item: object) -> dict[str, Any]:
     """The metadata fields of a corpus ``Recording`` or ``Cycle``: name → value, None where unknown."""
@@ -144,13 +126,13 @@ def metadata_of(item: object) -> dict[str, Any]:
 
 
 def _folded(name: Any) -> str:
-    """Spelling that is compared; empty for everything that means "not known"."""
+    """Spelling for comparison; empty for all spellings of "unknown"."""
     text = "" if name is None else str(name).strip().casefold()
     return "" if text in _NO_VALUE else text
 
 
 def _number(value: Any) -> float:
-    """NaN for everything that is no finite number, or none that float32 can hold."""
+    """The value as a float; NaN where it is no finite number, or too large for float32."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -159,8 +141,8 @@ def _number(value: Any) -> float:
 
 
 def _statistics(values: Sequence[float]) -> tuple[float, float]:
-    known = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
-    if known.size == 0:
+    valid = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
+    if valid.size == 0:
         return 0.0, 1.0
-    spread = float(known.std())
-    return float(known.mean()), spread if spread > 1e-6 else 1.0
+    spread = float(valid.std())
+    return float(valid.mean()), spread if spread > 1e-6 else 1.0

@@ -1,4 +1,4 @@
-"""The seams of the runtime: what a source, a sink, an engine and a segmenter promise each other."""
+"""Interfaces of the runtime: source, sink, engine and segmenter."""
 
 from __future__ import annotations
 
@@ -15,86 +15,107 @@ from edge_sdk.events import AudioBlock, BreathCycle, Event, Health, StreamStats
 class Source(Protocol):
     """Delivers audio blocks in order.
 
-    Samples that were lost are counted in ``AudioBlock.lost_before`` and never silently joined. Any block length is
-    allowed. A source that dies raises :class:`~edge_sdk.errors.SourceLostError` from the iterator.
+    Dropped samples are counted in ``AudioBlock.lost_before`` and never silently joined. Any block length is allowed. A
+    source that fails raises :class:`~edge_sdk.errors.SourceLostError` from the iterator.
 
-    Optional attributes: ``live`` (true: it cannot wait for a slow consumer) and ``metadata`` (what the device itself
-    says of site and gain; may change).
+    Optional attributes: ``live`` (true: it cannot wait for a slow consumer) and ``metadata`` (site and others as the
+    device reports them; may change).
     """
 
     @property
     def name(self) -> str:
-        """What a person calls it: a path, ``phantom:asthma``, a device name."""
+        """Name for people: a path, ``phantom:asthma``, a device name."""
 
     @property
     def sample_rate(self) -> int:
-        """Hz; fixed for the life of the source."""
+        """Hz; never changes."""
 
     def __iter__(self) -> Iterator[AudioBlock]: ...
 
     def close(self) -> None:
-        """Release the device or file; iterating ends. May be called twice and from another thread."""
+        """Release the device or file; iteration ends. May be called twice and from another thread."""
 
 
 @runtime_checkable
 class Reopenable(Protocol):
-    """A source that may come back after ``SourceLostError``.
+    """A source that can be opened again after ``SourceLostError``.
 
-    After a successful ``reopen`` it is iterated again; its count of samples goes on, and what was lost in between is in
-    the first block's ``lost_before``.
+    After a successful ``reopen`` it is iterated again; its sample count continues, and the first block's
+    ``lost_before`` counts the samples dropped in between.
     """
 
     def reopen(self) -> None:
-        """Raises :class:`~edge_sdk.errors.SourceError` while the device is not back."""
+        """Open the device again.
+
+        Raises
+        ------
+        SourceError
+            The device is not back yet.
+        """
 
 
 @runtime_checkable
-class HealthListener(Protocol):
-    """A sink that also wants to know when the source stalls, is lost or returns; called in the sinks' thread."""
+class HealthSink(Protocol):
+    """A sink that also receives the changes of the source's health; called in the sinks' thread."""
 
-    def health(self, change: Health) -> None: ...
+    def health(self, change: Health) -> None:
+        """Take one change: the source stalled, was lost or is back."""
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes events as they come; called from one thread only."""
+    """Receives events in order; called from one thread only."""
 
-    def open(self, source: str, sample_rate: int) -> None: ...
+    def open(self, source: str, sample_rate: int) -> None:
+        """Start; ``source`` is its name, ``sample_rate`` in Hz."""
 
     def audio(self, block: AudioBlock) -> None:
-        """A block has been accepted by the stream, before its events are passed on."""
+        """Take a block that the stream has accepted, before the events that it determines."""
 
     def event(self, event: Event, latency_ms: float | None) -> None:
-        """``latency_ms``: capture of the last sample needed until now; None where no clock applies (files)."""
+        """Take an event; ``latency_ms``: time since the capture of its last sample, None without a clock (files)."""
 
-    def close(self, stats: StreamStats) -> None: ...
+    def close(self, stats: StreamStats) -> None:
+        """End; ``stats`` are the final counters."""
 
 
 class Engine(Protocol):
     """Runs one artefact. Stateless: model state is an explicit input and output."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Engine, version and device, for messages and benchmarks."""
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]: ...
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run the graph: input name → array in, output name → array out. Thread-safe.
+
+        Raises
+        ------
+        EngineError
+            Names, shapes or types do not match the graph, or the engine failed.
+        """
 
 
 class Segmenter(Protocol):
-    """Finds breaths in a stream at its own rate; a pure function of the samples it was given.
+    """Finds respiratory cycles in a stream at its own rate; a pure function of the samples.
 
-    All indices are at ``sample_rate`` counted from the first sample after construction or ``reset``.
-    Blocks always hold exactly ``hop_samples`` samples, but for the last before ``finish``.
+    All indices are at ``sample_rate``, counted from the first sample after construction or ``reset``. Blocks of any
+    size are accepted.
     """
 
     @property
-    def sample_rate(self) -> int: ...
+    def sample_rate(self) -> int:
+        """Hz, of the samples."""
 
     @property
-    def hop_samples(self) -> int: ...
+    def hop_samples(self) -> int:
+        """Samples of one step of computation."""
 
-    def accept(self, hop: npt.NDArray[np.float32]) -> Sequence[BreathCycle]: ...
+    def accept(self, hop: npt.NDArray[np.float32]) -> Sequence[BreathCycle]:
+        """Take ``[n]`` samples; return the provisional and final cycles they determine, in order."""
 
     def finish(self, *, cut: bool = False) -> Sequence[BreathCycle]:
-        """Emit the open cycle, if any, as final; ``cut``: a loss ended the sound, so that it may be of any length."""
+        """Return the open cycle, if any, as final; ``cut``: a gap ended the audio, so that it may have any length."""
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Start over: the next sample and the next cycle have index 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,18 @@ import msgspec
 
 from edge_sdk import __version__
 from edge_sdk.errors import BundleError
+from edge_sdk.notices import RESEARCH_USE_IN_BUNDLES
 from edge_sdk.runtime.bundle.files import hash_check, require
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest, write_bundle
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, FeaturesEntry, Golden, Manifest, SegmenterEntry
 from edge_sdk.training.checkpoint import Checkpoint
 from export.card import model_card
 from export.golden import golden_clips, golden_file, golden_metadata
-from export.pipeline import RESEARCH_USE, Artefact, Subject, decoder_of, today
-from export.sbom import FILE as SBOM_FILE
-from export.sbom import sbom
-from export.segmenter import SegmenterPart, segmenter_part
+from export.model import ModelUnderExport
+from export.pipeline import Artefact
+from export.sbom import SBOM_FILE, sbom
+from export.segmenter_part import SegmenterPart, segmenter_part
+from export.training_record import training_record
 
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -39,56 +42,49 @@ def assemble(
     fixed: Mapping[str, Any] | None = None,
     segmenter: Path | None = None,
 ) -> Manifest:
-    """Write the bundle, whole or not at all, and give back its manifest.
+    """Write the bundle, whole or not at all, and return its manifest.
 
     Parameters
     ----------
     checkpoint
-        What the artefacts were made from.
+        Source of the artefacts.
     artefacts
         From :func:`export.pipeline.make_artefacts`.
     out
-        The bundle's directory; a bundle already there is replaced.
+        Directory of the bundle; a bundle already there is replaced.
     name, version
-        Of the bundle.
+        Name and version of the bundle.
     untrained
         Mark the weights as random.
     default_format
-        Artefact that is loaded unless another is asked for. Without one: the smallest verified artefact, else the
-        first.
+        Artefact that is loaded by default; absent: the smallest verified one, else the first.
     fixed
         Metadata that was built into the network.
     segmenter
-        Checkpoint or step graph of a learned segmenter. Without one the bundle gets a copy of the default bundle's.
+        Checkpoint or step graph of a learned segmenter; absent: a copy of the default bundle's.
 
     Raises
     ------
     BundleError
-        ``out`` exists and is no bundle, or cannot be written.
+        ``out`` exists and is not a bundle, or cannot be written.
     ExportError, CheckpointError
-        The segmenter is not there, or is none.
+        The segmenter's file does not exist or does not hold a segmenter.
     """
-    schema = Subject(checkpoint, fixed).schema
+    model = ModelUnderExport(checkpoint, fixed)
     part = segmenter_part(segmenter) if segmenter is not None else _default_segmenter()
-    verified = [a for a in artefacts if not a.failures]
-    chosen = default_format or (min(verified, key=lambda a: len(a.content)) if verified else artefacts[0]).format.name
-    clips = golden_clips(checkpoint.front_end)
-    golden = golden_file(
-        clips,
-        {a.format.name: a.golden_logits for a in artefacts},
-        golden_metadata(schema, len(clips)) if schema is not None else None,
-    )
+    chosen = default_format or _best(artefacts).format.name
+    golden = _golden(model, artefacts)
     manifest = Manifest(
         name=name,
         version=version,
-        created=today(),
+        created=_today(),
         sdk_version=__version__,
         description=_description(checkpoint),
-        research_use=RESEARCH_USE,
+        research_use=RESEARCH_USE_IN_BUNDLES,
         untrained=untrained,
         labels=list(checkpoint.labels),
-        decoder=decoder_of(checkpoint),
-        metadata=schema.to_dict() if schema is not None else {},
+        decoder=model.decoder,
+        metadata=model.schema.to_dict() if model.schema is not None else {},
         artefacts=[_entry(checkpoint, a, default=a.format.name == chosen) for a in artefacts],
         segmenter=part.entry,
         golden=Golden(
@@ -99,72 +95,70 @@ def assemble(
         model_card=CARD_FILE,
         training=_training(checkpoint, fixed, part),
     )
-    files = {a.format.file: a.content for a in artefacts} | _segmenter_files(part)
-    files |= {a.format.features_file: a.features for a in artefacts if a.features is not None}
-    return _write(manifest, files | {GOLDEN_FILE: golden}, out)
+    return _write(manifest, {GOLDEN_FILE: golden, **_artefact_files(artefacts), **_segmenter_files(part)}, out)
 
 
 def with_segmenter(base: Path, segmenter: Path, out: Path, *, name: str | None = None, version: str) -> Manifest:
-    """Write a bundle with the classifier of another one and a segmenter of its own.
+    """Write a bundle with the classifier of another bundle and a new segmenter.
 
     Parameters
     ----------
     base
-        Bundle whose artefacts and golden vector are taken over, byte for byte.
+        Bundle whose artefacts and golden vector are copied, byte for byte.
     segmenter
         Checkpoint or step graph.
     out
-        The bundle's directory; may be ``base``.
+        Directory of the new bundle; may be ``base``.
     name
-        Of the bundle; that of ``base`` where absent.
+        Name of the new bundle; that of ``base`` where absent.
     version
-        Of the bundle.
+        Version of the new bundle.
 
     Raises
     ------
     BundleError
-        ``base`` is damaged, or ``out`` is no bundle or cannot be written.
+        ``base`` is damaged, or ``out`` is not a bundle or cannot be written.
     ExportError, CheckpointError
-        The segmenter is not there, or is none.
+        The segmenter's file does not exist or does not hold a segmenter.
     """
     old = read_manifest(base)
     part = segmenter_part(segmenter)
-    taken = {a.file: a.sha256 for a in old.artefacts} | {old.golden.file: old.golden.sha256}
-    taken |= {a.features.file: a.features.sha256 for a in old.artefacts if a.features}
-    for file, digest in taken.items():
+    copied = {a.file: a.sha256 for a in old.artefacts} | {old.golden.file: old.golden.sha256}
+    copied |= {a.features.file: a.features.sha256 for a in old.artefacts if a.features}
+    for file, digest in copied.items():
         require(hash_check(base, file, digest))
     manifest = msgspec.structs.replace(
         old,
         name=name or old.name,
         version=version,
-        created=today(),
+        created=_today(),
         sdk_version=__version__,
         segmenter=part.entry,
         files={},
         model_card=CARD_FILE,
-        training={**{k: v for k, v in old.training.items() if k != "segmenter"}, **_told_of(part)},
+        training=_with_segmenter_training({k: v for k, v in old.training.items() if k != "segmenter"}, part),
     )
-    files = {file: (base / file).read_bytes() for file in taken} | _segmenter_files(part)
+    files = {file: (base / file).read_bytes() for file in copied} | _segmenter_files(part)
     return _write(manifest, files, out)
 
 
 def _write(manifest: Manifest, files: dict[str, bytes], out: Path) -> Manifest:
-    """Add model card and bill of materials, and write it all."""
+    """Add model card and bill of materials, and write all files."""
     files = files | {CARD_FILE: model_card(msgspec.to_builtins(manifest)).encode()}
     files[SBOM_FILE] = sbom(manifest, files)
-    told = {name: hashlib.sha256(files[name]).hexdigest() for name in (CARD_FILE, SBOM_FILE)}
-    manifest = msgspec.structs.replace(manifest, files=told)
+    hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in (CARD_FILE, SBOM_FILE)}
+    manifest = msgspec.structs.replace(manifest, files=hashes)
     write_bundle(out, manifest, files)
     return manifest
 
 
 def require_writable(out: Path) -> None:
-    """Ask before the work, not after it, whether a bundle can be written there.
+    """Check before the work that a bundle can be written to ``out``.
 
     Raises
     ------
     BundleError
-        It cannot: a file is in the way, a folder that is no bundle, or a folder that one may not write to.
+        ``out`` is a file or a folder that is not a bundle, or its folder is not writable.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
         raise BundleError(f"{out} exists and is not a bundle; give another --out or remove it")
@@ -177,22 +171,39 @@ def require_writable(out: Path) -> None:
 
 
 def _default_segmenter() -> SegmenterPart:
-    """What the default bundle has."""
+    """The segmenter of the default bundle."""
     if not (DEFAULT_BUNDLE / MANIFEST).is_file():
         return SegmenterPart(SegmenterEntry(), b"")
     manifest = read_manifest(DEFAULT_BUNDLE)
     entry = manifest.segmenter
     if entry.kind != "learned" or entry.file is None:
         return SegmenterPart(SegmenterEntry(), b"")
-    return SegmenterPart(entry, (DEFAULT_BUNDLE / entry.file).read_bytes(), manifest.training.get("segmenter", {}))
+    training = training_record(manifest.training.get("segmenter", {}))
+    return SegmenterPart(entry, (DEFAULT_BUNDLE / entry.file).read_bytes(), training)
+
+
+def _artefact_files(artefacts: Sequence[Artefact]) -> dict[str, bytes]:
+    files = {a.format.file: a.content for a in artefacts}
+    return files | {a.format.features_file: a.features for a in artefacts if a.features is not None}
 
 
 def _segmenter_files(part: SegmenterPart) -> dict[str, bytes]:
     return {} if part.entry.file is None else {part.entry.file: part.content}
 
 
-def _told_of(part: SegmenterPart) -> dict[str, Any]:
-    return {"segmenter": part.training} if part.training else {}
+def _best(artefacts: Sequence[Artefact]) -> Artefact:
+    """The smallest verified artefact, else the first."""
+    verified = [a for a in artefacts if not a.failures]
+    return min(verified, key=lambda a: len(a.content)) if verified else artefacts[0]
+
+
+def _golden(model: ModelUnderExport, artefacts: Sequence[Artefact]) -> bytes:
+    clips = golden_clips(model.checkpoint.front_end)
+    return golden_file(
+        clips,
+        {a.format.name: a.golden_logits for a in artefacts},
+        golden_metadata(model.schema, len(clips)) if model.schema is not None else None,
+    )
 
 
 def _entry(checkpoint: Checkpoint, artefact: Artefact, *, default: bool) -> ArtefactEntry:
@@ -228,4 +239,15 @@ def _description(checkpoint: Checkpoint) -> str:
 
 def _training(checkpoint: Checkpoint, fixed: Mapping[str, Any] | None, part: SegmenterPart) -> dict[str, Any]:
     own = {"model": checkpoint.model, "size": checkpoint.size, "recipe": checkpoint.recipe}
-    return {**checkpoint.provenance, **own, **({"fixed_metadata": dict(fixed)} if fixed else {}), **_told_of(part)}
+    training = {**checkpoint.provenance, **own, **({"fixed_metadata": dict(fixed)} if fixed else {})}
+    return _with_segmenter_training(training, part)
+
+
+def _with_segmenter_training(training: Mapping[str, Any], part: SegmenterPart) -> dict[str, Any]:
+    """The ``training`` object: the classifier's record, and the segmenter's in it, both of one form."""
+    return training_record(training) | ({"segmenter": part.training} if part.training else {})
+
+
+def _today() -> str:
+    """ISO date, UTC."""
+    return dt.datetime.now(dt.timezone.utc).date().isoformat()

@@ -1,4 +1,4 @@
-"""The model card: Markdown made from ``bundle.json``, so that no figure in it can differ from what was measured."""
+"""The model card: Markdown made from ``bundle.json``, so that its figures equal the measured ones."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def model_card(bundle: Mapping[str, Any]) -> str:
-    """Markdown text of a bundle's card.
+    """Model card of a bundle as Markdown.
 
     Parameters
     ----------
     bundle
-        The content of ``bundle.json`` as plain builtins.
+        Content of ``bundle.json`` as plain builtins.
     """
     sections = [
         _head(bundle),
@@ -35,8 +35,8 @@ def _head(bundle: Mapping[str, Any]) -> str:
         "",
         f"* Input: PCM of one breath, {_window(bundle)}; output: logits of {', '.join(bundle['labels'])}.",
         *_metadata(bundle["metadata"]),
-        f"* Decision: {_decision(bundle['decoder'])}.",
-        f"* Breaths come from the `{bundle['segmenter']['kind']}` segmenter.",
+        f"* Decision: {decision_text(bundle['decoder'])}.",
+        f"* Breaths are found by the `{bundle['segmenter']['kind']}` segmenter.",
         f"* Made {bundle['created']} with SDK {bundle['sdk_version']}.",
     ]
     return "\n".join(lines)
@@ -45,11 +45,12 @@ def _head(bundle: Mapping[str, Any]) -> str:
 def _metadata(schema: Mapping[str, Any]) -> list[str]:
     if not schema:
         return []
-    fields = [f"{name} ({', '.join(known)})" for name, known in schema["categorical"].items()] + schema["continuous"]
-    return [f"* Also reads, where known: {'; '.join(fields)}. Anything else is UNKNOWN."]
+    fields = [f"{name} ({', '.join(values)})" for name, values in schema["categorical"].items()] + schema["continuous"]
+    return [f"* Optional metadata: {'; '.join(fields)}. Missing or other values are UNKNOWN."]
 
 
-def _decision(decoder: Mapping[str, Any]) -> str:
+def decision_text(decoder: Mapping[str, Any]) -> str:
+    """How logits become a label, in words."""
     text = f"{decoder['kind']} at temperature {decoder['temperature']:.3f}, bias {_numbers(decoder['bias'])}"
     threshold = decoder["threshold"]
     if threshold is None:
@@ -85,14 +86,14 @@ def _artefacts(artefacts: Sequence[Mapping[str, Any]]) -> str:
         rows += [
             "",
             f"Against the torch model in fp32 on the same {cycles} annotated cycles, paired patient bootstrap. Time: "
-            "one breath, one thread, in turn with the fp32 artefact on the exporting machine.",
+            "one breath, one thread, measured in turn with the fp32 artefact on the exporting machine.",
         ]
     rows += _notes(artefacts)
     return "\n".join(rows)
 
 
 def _notes(artefacts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How each quantised artefact was made, and why others are not verified."""
+    """How each quantised artefact was made, and why an artefact is not verified."""
     lines = []
     for a in artefacts:
         p = a["parity"]
@@ -101,7 +102,7 @@ def _notes(artefacts: Sequence[Mapping[str, Any]]) -> list[str]:
             if p["smoothed_norms"]:
                 text += f", {p['smoothed_norms']} layer norms smoothed"
             if p["kept_float"]:
-                text += f", left in float by sensitivity: {', '.join(p['kept_float'])}"
+                text += f", kept in float after the sensitivity search: {', '.join(p['kept_float'])}"
             lines.append(f"* `{a['format']}`: {text}.")
         if not a["verified"]:
             lines.append(f"* `{a['format']}` is not verified: {'; '.join(a['failures'])}.")
@@ -128,7 +129,7 @@ def _accuracy(artefacts: Sequence[Mapping[str, Any]]) -> str:
         *measured,
         "",
         "Score = (Sp + Se) / 2, Se pooled over abnormal cycles with the exact class required (ICBHI, strict); 2-class "
-        "counts any abnormal answer as a hit. AUROC: abnormal against normal. Intervals: patient bootstrap.",
+        "counts any abnormal prediction as a hit. AUROC: abnormal against normal. Intervals: patient bootstrap.",
     ]
     return "\n".join(rows)
 
@@ -150,11 +151,11 @@ def _front_end(bundle: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {key} | {value} |" for key, value in spec.items())])
 
 
-_BREATHS = (
+_SEGMENTER_FIGURES = (
     ("event F1, IoU ≥ 0.5 (95 %, patients)", "event_f1", 3, ""),
     ("event F1, IoU ≥ 0.7", "event_f1_iou70", 3, ""),
     ("event F1 without predictions in long unlabelled gaps", "event_f1_ignoring_gaps", 3, ""),
-    ("the same, before the first and after the last annotated breath too", "event_f1_ignoring_gaps_and_ends", 3, ""),
+    ("the same, also before the first and after the last annotated breath", "event_f1_ignoring_gaps_and_ends", 3, ""),
     ("onset error P50", "onset_error_p50_s", 3, " s"),
     ("onset to announcement P50, withdrawn ones included", "detection_delay_p50_s", 2, " s"),
     ("onset to announcement P95, withdrawn ones included", "detection_delay_p95_s", 2, " s"),
@@ -164,8 +165,8 @@ _BREATHS = (
 
 
 def _segmenter(bundle: Mapping[str, Any]) -> str:
-    """The network that finds the breaths, and its figures as it streams."""
-    entry, told = bundle["segmenter"], bundle["training"].get("segmenter") or {}
+    """The network that finds the breaths, and its figures when it streams."""
+    entry, training = bundle["segmenter"], bundle["training"].get("segmenter") or {}
     if entry["kind"] != "learned":
         return ""
     step = entry["step"]
@@ -175,7 +176,7 @@ def _segmenter(bundle: Mapping[str, Any]) -> str:
         f"`{entry['file']}` finds the breaths: a causal network with {step['look_ahead_s']:g} s of look-ahead and an "
         "online decoder with explicit durations.",
         "",
-        *(f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in told.items()),
+        *(f"* {key.replace('_', ' ')}: {_plain(value)}" for key, value in training.items()),
     ]
     for split, figures in step["accuracy"].items():
         lines += [
@@ -185,7 +186,7 @@ def _segmenter(bundle: Mapping[str, Any]) -> str:
             "|---|---|",
             *(
                 f"| {title} | {_with_interval(figures, key, digits)}{unit} |"
-                for title, key, digits, unit in _BREATHS
+                for title, key, digits, unit in _SEGMENTER_FIGURES
                 if figures.get(key) is not None
             ),
         ]
@@ -199,8 +200,8 @@ def _limits(bundle: Mapping[str, Any]) -> str:
             "",
             f"* {bundle['research_use']}",
             "* Trained on SPRSound: mostly Chinese children on one stethoscope model. Other ages, devices and noise "
-            "are simulated in training, not represented; see the figures on other devices in the README.",
-            "* The labels are what annotators heard in single breaths. They are no diagnosis.",
+            "are only simulated in training; see the figures on other devices in the README.",
+            "* The labels are annotators' judgements of single breaths, not a diagnosis.",
             "* Coarse crackle, rhonchi, stridor and mixed breaths are rare in training; `both` is the least certain.",
             "* SPRSound: Zhang et al., IEEE TBioCAS 2022 (Creative Commons Attribution).",
         ]
@@ -230,7 +231,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)

@@ -1,17 +1,20 @@
-"""The table of artefact formats; command-line help, README, export, benchmarks and checks of options all read it."""
+"""The table of artefact formats: command-line help, README, export, benchmarks and option checks use it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from edge_sdk.errors import ExportError
+
+ReportStep: TypeAlias = Callable[[str], None]
+"""Receives a line of text for each step of a build."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What an artefact must hold on real cycles, against the torch model in fp32, to be called verified."""
+    """Limits that a verified artefact keeps on real cycles, against the torch model in fp32."""
 
     max_relative_error: float  # ||logits - reference|| / ||reference||
     min_agreement: float  # share of cycles with the same decision
@@ -21,18 +24,19 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """One kind of artefact a bundle can hold, or that is made from a finished bundle.
+class ArtefactFormat:
+    """A kind of artefact: a file in the bundle, or something that is made from a finished bundle.
 
-    ``builder`` is ``module:function``, imported when it is needed. Of a file in the bundle it is called with a
-    :class:`export.onnx.build.Request` and gives back a ``features → logits`` graph; of what is made from a finished
-    bundle, with ``(bundle: Path, progress: Callable[[str], None])``, and gives back the paths that it wrote.
+    ``builder`` is ``module:function``, imported when it is needed. For a file in the bundle it is called with
+    ``(row: ArtefactFormat, request: export.onnx.build.BuildRequest)`` and returns a ``features → logits`` graph. For
+    something made from a finished bundle it is called with ``(bundle: Path, progress: ReportStep)`` and returns the
+    paths that it wrote.
     """
 
     name: str  # as given to ``--formats``
-    file: str  # name inside the bundle; of what is made from a bundle: its suffix
+    file: str  # name inside the bundle; suffix where it is made from a bundle
     precision: str  # of weights and activations in the network; the front end stays fp32
-    devices: str  # where it is meant to run
+    devices: str  # where it runs
     description: str
     builder: str
     gate: Gate = Gate(max_relative_error=1e-3, min_agreement=0.999, max_auroc_drop=1e-4, max_score_drop=1e-3)
@@ -44,16 +48,16 @@ class Format:
 
     @property
     def features_file(self) -> str:
-        """Name of the graph without front end, which ``--features-graph`` adds."""
+        """Name of the graph without front end, which ``--features-graph`` writes."""
         return self.file.replace(".onnx", ".features.onnx")
 
 
 _INT8 = Gate(max_relative_error=0.15, min_agreement=0.98, max_auroc_drop=0.005, max_score_drop=0.01)
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, ArtefactFormat] = {
     f.name: f
     for f in (
-        Format(
+        ArtefactFormat(
             name="onnx-fp32",
             file="classifier.fp32.onnx",
             precision="fp32",
@@ -62,7 +66,7 @@ FORMATS: dict[str, Format] = {
             builder="export.onnx.build:fp32",
             default=True,
         ),
-        Format(
+        ArtefactFormat(
             name="onnx-int8-cpu",
             file="classifier.int8.onnx",
             precision="int8",
@@ -75,7 +79,7 @@ FORMATS: dict[str, Format] = {
             tensorrt=False,
             default=True,
         ),
-        Format(
+        ArtefactFormat(
             name="onnx-fp16",
             file="classifier.fp16.onnx",
             precision="fp16",
@@ -91,7 +95,7 @@ FORMATS: dict[str, Format] = {
             ),
             golden_tolerance=5e-2,
         ),
-        Format(
+        ArtefactFormat(
             name="onnx-int8-trt",
             file="classifier.int8-trt.onnx",
             precision="int8",
@@ -102,22 +106,22 @@ FORMATS: dict[str, Format] = {
             golden_tolerance=0.5,
             needs_calibration=True,
         ),
-        Format(
+        ArtefactFormat(
             name="engine",
             file=".engine",
             precision="of its ONNX",
             devices="the NVIDIA GPU that it is built on",
             description="TensorRT engine from the bundle's ONNX, kept in the engine cache",
-            builder="export.tensorrt.builder:build_format",
+            builder="export.tensorrt.builder:build_engine_format",
             made_from="bundle",
         ),
-        Format(
+        ArtefactFormat(
             name="triton",
             file="-triton",
             precision="of its ONNX",
             devices="Triton Inference Server",
             description="model repository beside the bundle: dynamic batching, PCM → label",
-            builder="export.triton.repository:build_format",
+            builder="export.triton.repository:build_repository_format",
             made_from="bundle",
         ),
     )
@@ -126,23 +130,23 @@ FORMATS: dict[str, Format] = {
 DEFAULT_FORMATS: tuple[str, ...] = tuple(name for name, row in FORMATS.items() if row.default)
 
 
-def parse_formats(names: str | Sequence[str] | None) -> list[Format]:
+def parse_formats(names: str | Sequence[str] | None) -> list[ArtefactFormat]:
     """Formats from a list, comma-separated or not; ``None`` gives the default ones.
 
     Raises
     ------
     ExportError
-        A name is not in the table, or only formats that are made from the others are wanted.
+        A name is not in the table, or all formats in the list are made from a bundle.
     """
     listed = names.split(",") if isinstance(names, str) else list(names or DEFAULT_FORMATS)
     wanted = [n.strip() for n in listed if n.strip()]
     unknown = [n for n in wanted if n not in FORMATS]
     if unknown or not wanted:
-        raise ExportError(f"unknown format {', '.join(unknown) or '(none given)'}; known: {', '.join(FORMATS)}")
+        raise ExportError(f"unknown format {', '.join(unknown) or '(none given)'}; choose from {', '.join(FORMATS)}")
     chosen = [FORMATS[n] for n in dict.fromkeys(wanted)]
     if all(f.made_from == "bundle" for f in chosen):
         raise ExportError(
-            f"{chosen[0].name} is made from a bundle's ONNX: ask for one too, as onnx-fp32,{chosen[0].name}"
+            f"{chosen[0].name} is made from a bundle's ONNX: add an ONNX format, for example onnx-fp32,{chosen[0].name}"
         )
     return chosen
 
@@ -150,9 +154,8 @@ def parse_formats(names: str | Sequence[str] | None) -> list[Format]:
 def formats_help() -> str:
     """One line for ``--help``."""
     defaults = ", ".join(DEFAULT_FORMATS)
-    return (
-        f"Comma-separated artefact formats, of {', '.join(FORMATS)} (default: {defaults}; onnx-fp32 without a corpus)."
-    )
+    names = ", ".join(FORMATS)
+    return f"Artefact formats, comma-separated, out of {names} (default: {defaults}; onnx-fp32 without a corpus)."
 
 
 def formats_table() -> str:

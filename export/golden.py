@@ -1,4 +1,4 @@
-"""The golden vector: simulated breaths whose logits tell a device that its engine computes right."""
+"""The golden vector: simulated cycles and their logits, with which a device checks its engine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from edge_sdk.metadata import MetadataSchema
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.sources.phantom import PhantomSource
-from export.verify import CycleSet
+from export.cycles import CycleSet
 
 GOLDEN_SCENARIOS = ("healthy", "asthma", "pneumonia")
-_SEED = 1_000_099  # of the seeds that training never uses
+_SEED = 1_000_099  # one that training never uses
 
 
 def golden_clips(spec: FrontEndSpec) -> npt.NDArray[np.int16]:
-    """One breath of each scenario, fitted to the window: ``[k, window_samples]``, full scale 32768."""
+    """One cycle of each scenario, fitted to the window: ``[k, window_samples]``, full scale 32768."""
     return np.stack([_clip(scenario, spec) for scenario in GOLDEN_SCENARIOS])
 
 
@@ -33,24 +33,26 @@ def _clip(scenario: str, spec: FrontEndSpec) -> npt.NDArray[np.int16]:
 
 
 def golden_metadata(schema: MetadataSchema, count: int) -> dict[str, npt.NDArray[Any]]:
-    """Metadata inputs of the golden clips: nothing known of the first, then names and values in turn."""
+    """Metadata inputs of the golden clips: everything UNKNOWN for the first, then names and values in turn."""
     rows: list[dict[str, Any]] = [{}]
     for row in range(count - 1):
-        names: dict[str, Any] = {field: known[row % len(known)] for field, known in schema.categorical.items() if known}
+        names: dict[str, Any] = {
+            field: values[row % len(values)] for field, values in schema.categorical.items() if values
+        }
         scores = zip(schema.continuous, schema.mean, schema.std, strict=True)
         rows.append(names | {field: mean + (-1) ** row * std for field, mean, std in scores})
     return schema.encode(rows)
 
 
 def simulated_breaths(spec: FrontEndSpec, per_scenario: int = 16) -> CycleSet:
-    """Windows of simulated breaths, for what must have sound and has no corpus: untrained models."""
+    """Windows of simulated cycles, which calibrate an untrained model: it has no corpus."""
     pcm, labels, patients = [], [], []
     for scenario in GOLDEN_SCENARIOS:
         source = PhantomSource(scenario, seed=_SEED + 1, duration_s=6.0 * per_scenario, sample_rate=spec.rate_hz)
         samples = np.concatenate([block.samples for block in source])
-        for breath in source.truth[:per_scenario]:
-            pcm.append(fit_window(samples[breath.onset : breath.end], spec))
-            labels.append(breath.label)
+        for cycle in source.truth[:per_scenario]:
+            pcm.append(fit_window(samples[cycle.onset : cycle.end], spec))
+            labels.append(cycle.label)
             patients.append(scenario)
     return CycleSet("phantom", "simulated", np.stack(pcm), tuple(labels), tuple(patients))
 

@@ -15,20 +15,20 @@ from typing import Any
 
 from edge_sdk.runtime.bundle.schema import Manifest
 
-FILE = "sbom.cdx.json"
+SBOM_FILE = "sbom.cdx.json"
 TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "soundfile", "soxr", "torch", "torchaudio", "msgspec")
 _SDK = "stethoscope-edge-sdk"
 
 
 def sbom(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
-    """JSON of the bill; the same bytes for the same content and tools.
+    """JSON of the bill; equal bytes for equal content and tools.
 
     Parameters
     ----------
     manifest
-        Of the bundle; its ``files`` need not be filled in yet.
+        Manifest of the bundle; its ``files`` may still be empty.
     files
-        Name → content of every file of the bundle but ``bundle.json`` and the bill itself.
+        Name → content of every file of the bundle except ``bundle.json`` and the bill itself.
     """
     bundle_ref = f"bundle:{manifest.name}@{manifest.version}"
     listed = [_file(name, content, manifest) for name, content in sorted(files.items())]
@@ -79,7 +79,7 @@ def _file(name: str, content: bytes, manifest: Manifest) -> dict[str, Any]:
 
 def _package(name: str) -> dict[str, Any]:
     version = _version(name) or ""
-    public, _, local = version.partition("+")  # a local version, as of torch's CPU builds, is a qualifier of the purl
+    public, _, local = version.partition("+")  # a local version, as torch's CPU builds have, is a qualifier of the purl
     purl = f"pkg:pypi/{name}@{public}" + (f"%2B{local}" if local else "")
     component: dict[str, Any] = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
     about = importlib.metadata.metadata(name)

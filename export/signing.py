@@ -1,4 +1,4 @@
-"""Signing bundles: the maker's side of ``edge_sdk.runtime.bundle.signature``."""
+"""Makes keys and signs bundles; ``edge_sdk.runtime.bundle.signature`` checks them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import BundleError, ExportError
+from edge_sdk.files import write_whole
 from edge_sdk.runtime.bundle.load import file_checks, read_manifest
 from edge_sdk.runtime.bundle.schema import MANIFEST
 from edge_sdk.runtime.bundle.signature import SIGNATURE, TrustedKey, ed25519, signature_file, signed_content
-from edge_sdk.runtime.engines.cache import write_atomically
 
 
 def make_key(path: Path, name: str | None = None) -> TrustedKey:
@@ -19,7 +19,7 @@ def make_key(path: Path, name: str | None = None) -> TrustedKey:
     Raises
     ------
     ExportError
-        One of the files exists already, or cannot be written.
+        One of the files exists or cannot be written.
     MissingDependencyError
         ``cryptography`` is not installed.
     """
@@ -42,7 +42,7 @@ def make_key(path: Path, name: str | None = None) -> TrustedKey:
 
 
 def sign_bundle(folder: Path, key_file: Path, name: str | None = None) -> TrustedKey:
-    """Check a bundle's files against its manifest, sign it, and give back the key that devices must trust.
+    """Check a bundle's files against its manifest, sign it, and return the key that devices must trust.
 
     Parameters
     ----------
@@ -51,28 +51,28 @@ def sign_bundle(folder: Path, key_file: Path, name: str | None = None) -> Truste
     key_file
         Private key: PEM of :func:`make_key` or of ``openssl genpkey -algorithm ed25519``.
     name
-        Of the key, for messages; the file's where absent.
+        Name of the key in messages; that of the file where absent.
 
     Raises
     ------
     ExportError
-        The key is missing, of another kind, or encrypted; or the bundle cannot be written.
+        The key is missing, of another kind or encrypted, or the bundle cannot be written.
     BundleError
-        There is no bundle, or a file of it is missing or changed.
+        The folder is not a bundle, or a file is missing or changed.
     """
     if not (folder / MANIFEST).is_file():
         raise BundleError(f"{folder} is not a bundle (no {MANIFEST} in it); give a directory made by 'stetho export'")
     manifest = (folder / MANIFEST).read_bytes()
     failed = [check for check in file_checks(folder, read_manifest(folder)) if not check.ok]
     if failed:
-        raise BundleError(f"{failed[0].detail}; a bundle that is not whole is not signed")
+        raise BundleError(f"{failed[0].detail}; a damaged bundle is not signed")
     private = _read_key(key_file)
     key = TrustedKey(_public(private), name or key_file.stem)
     content = signature_file(key, private.sign(signed_content(manifest)))
     if (folder / MANIFEST).read_bytes() != manifest:
         raise BundleError(f"{folder / MANIFEST} changed while it was signed; sign it again")
     try:
-        write_atomically(folder / SIGNATURE, content)
+        write_whole(folder / SIGNATURE, content)
         (folder / SIGNATURE).chmod(0o644)
     except OSError as error:
         raise ExportError(f"cannot write {folder / SIGNATURE} ({error.strerror or error})") from error
@@ -80,7 +80,7 @@ def sign_bundle(folder: Path, key_file: Path, name: str | None = None) -> Truste
 
 
 def require_key(path: Path) -> None:
-    """Ask before the work, not after it, whether a private key can sign.
+    """Check before the work that a private key can sign.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def _read_key(path: Path) -> Any:
         private = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ExportError(
-            f"{path} is no private key that can be read ({error}); make one with 'stetho keys new {path}'"
+            f"{path} is not a readable private key ({error}); make one with 'stetho keys new {path}'"
         ) from error
     if not isinstance(private, module.Ed25519PrivateKey):
         raise ExportError(f"{path} is not an ed25519 key; make one with 'stetho keys new FILE'")

@@ -1,58 +1,33 @@
-"""Runs an artefact on real cycles beside the torch model and says, in numbers, what the conversion cost."""
+"""Compares an artefact with the torch model on real cycles: error of the logits, drop in accuracy, gate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.metrics import encode, evaluate_predictions, expected_calibration_error, paired_bootstrap
+from edge_sdk.metrics import encode_labels, evaluate_predictions, expected_calibration_error, paired_bootstrap
+from edge_sdk.metrics.bootstrap import Decide
+from export.cycles import CycleSet
 from export.formats import Gate
 
-Logits = npt.NDArray[np.float32]
-Decide = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.int64]]
+Logits: TypeAlias = npt.NDArray[np.float32]
 MIN_CYCLES = 500
-"""Fewer real cycles than this prove nothing; the artefact stays unverified."""
-
-
-@dataclass(frozen=True, slots=True)
-class CycleSet:
-    """Windowed cycles with their truth, of one split of one corpus."""
-
-    corpus: str
-    split: str
-    pcm: npt.NDArray[np.float32]  # [N, window_samples]
-    labels: tuple[str, ...]  # [N]
-    patients: tuple[str, ...]  # [N]
-    metadata: tuple[Mapping[str, Any], ...] = ()  # [N] what is known of each; empty: nothing of any
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def rows(self, begin: int, end: int) -> list[Mapping[str, Any]]:
-        """Metadata of cycles ``begin`` to ``end``, which may lie beyond the last."""
-        if self.metadata:
-            return list(self.metadata[begin:end])
-        return [{}] * len(self.labels[begin:end])
-
-    def take(self, rows: npt.NDArray[np.intp], split: str, *, sound: bool = True) -> CycleSet:
-        """The cycles at ``rows``; without ``sound`` only what is known of them."""
-        chosen = rows.tolist()
-        return CycleSet(
-            self.corpus,
-            split,
-            self.pcm[rows] if sound else self.pcm[:0],
-            tuple(self.labels[i] for i in chosen),
-            tuple(self.patients[i] for i in chosen),
-            tuple(self.metadata[i] for i in chosen) if self.metadata else (),
-        )
+"""With fewer real cycles the artefact stays unverified."""
 
 
 def parity(reference: Logits, artefact: Logits, decide: Callable[[Logits], npt.NDArray[np.int64]]) -> dict[str, Any]:
-    """Distance of an artefact's logits from the reference's, and how often the decision is the same."""
+    """Distance of an artefact's logits from the reference's, and the share of equal decisions.
+
+    Parameters
+    ----------
+    reference, artefact
+        ``[N, C]``.
+    decide
+        Logits → class indices ``[N]``.
+    """
     difference = np.abs(artefact.astype(np.float64) - reference.astype(np.float64))
     return {
         "n": len(reference),
@@ -63,7 +38,7 @@ def parity(reference: Logits, artefact: Logits, decide: Callable[[Logits], npt.N
     }
 
 
-def compare(
+def artefact_drops(
     reference: npt.NDArray[np.float64],
     artefact: npt.NDArray[np.float64],
     cycles: CycleSet,
@@ -80,11 +55,11 @@ def compare(
     reference, artefact
         Probabilities ``[N, C]``.
     cycles, labels
-        Truth and patients; names of the ``C`` columns.
+        Cycles with labels and patients; names of the ``C`` columns.
     decide
-        Probabilities → labels ``[N]``, by the decoder; the most probable one where absent.
+        Probabilities → class indices ``[N]``, by the decoder; the most probable class where absent.
     resamples, seed
-        Of the bootstrap over patients.
+        Settings of the bootstrap over patients.
 
     Returns
     -------
@@ -92,7 +67,7 @@ def compare(
         ``auroc_drop`` and ``score_drop`` (positive: the artefact is worse) with ``…_ci``, ``ece`` and ``ece_fp32``.
     """
     result: dict[str, Any] = {}
-    truth = encode(cycles.labels, labels)
+    truth = encode_labels(cycles.labels, labels)
     metrics: tuple[Literal["auroc", "score"], ...] = ("auroc", "score")
     for metric in metrics:
         paired = paired_bootstrap(
@@ -107,10 +82,18 @@ def compare(
     return result
 
 
-def accuracy(
+def artefact_accuracy(
     probabilities: npt.NDArray[np.float64], decisions: npt.NDArray[np.int64], cycles: CycleSet, labels: list[str]
 ) -> dict[str, Any]:
-    """The figures of ``stetho evaluate`` for one artefact on one split."""
+    """The figures of ``stetho evaluate`` for one artefact on one split.
+
+    Parameters
+    ----------
+    probabilities, decisions
+        ``[N, C]``, and class indices ``[N]``.
+    cycles, labels
+        Cycles with labels and patients; names of the ``C`` columns.
+    """
     predictions = [labels[index] for index in decisions.tolist()]
     report = evaluate_predictions(cycles.labels, probabilities, cycles.patients, labels=labels, predictions=predictions)
     kept = (
@@ -121,7 +104,7 @@ def accuracy(
 
 
 def gate_failures(gate: Gate, figures: dict[str, Any]) -> list[str]:
-    """What keeps an artefact from being called verified; empty when nothing does."""
+    """Why an artefact is not verified, a line per figure; empty when it is."""
     checks = (
         ("relative_error", figures["relative_error"], gate.max_relative_error, "<="),
         ("agreement", figures["agreement"], gate.min_agreement, ">="),

@@ -1,1 +1,1 @@
-"""Link between the SDK and stethoscope firmware: protocol, framing, device link, emulators."""
+"""Link between the SDK and stethoscope firmware: protocol, framing, device link, emulator. Never imports edge_sdk."""

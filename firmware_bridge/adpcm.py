@@ -1,4 +1,4 @@
-"""IMA-ADPCM, 4 bits a sample; the state stands in front of each block, so that a lost block costs only itself.
+"""IMA-ADPCM, 4 bits a sample. Each block begins with the codec state, so a lost block does not affect the next one.
 
 IMA Digital Audio Focus and Technical Working Groups, "Recommended Practices for Enhancing Digital Audio
 Compatibility in Multimedia Systems", revision 3.00 (1992).
@@ -25,7 +25,7 @@ _INDEX_CHANGE = (-1, -1, -1, -1, 2, 4, 6, 8) * 2
 _BLOCK_HEADER = struct.Struct("<hBx")
 
 
-def _moves() -> tuple[list[list[int]], list[list[int]]]:
+def _step_tables() -> tuple[list[list[int]], list[list[int]]]:
     change = [[0] * 16 for _ in STEPS]
     following = [[0] * 16 for _ in STEPS]
     for index, step in enumerate(STEPS):
@@ -41,19 +41,22 @@ def _moves() -> tuple[list[list[int]], list[list[int]]]:
     return change, following
 
 
-_CHANGE, _FOLLOWING = _moves()
+_CHANGE, _FOLLOWING = _step_tables()
 
 
 @dataclass(slots=True)
-class State:
-    """What encoder and decoder share: the last value and the index of the step."""
+class AdpcmState:
+    """State of encoder and decoder: the last value and the index of the step size."""
 
     predictor: int = 0
     index: int = 0
 
 
-def encode(samples: Iterable[int], state: State) -> bytes:
-    """One block: header with the state before it, then two 16-bit samples a byte. Moves ``state`` on."""
+def encode_adpcm(samples: Iterable[int], state: AdpcmState) -> bytes:
+    """Encode 16-bit samples as one block: a header with the state before it, then two samples a byte.
+
+    Updates ``state``.
+    """
     predictor, index = state.predictor, state.index
     block = bytearray(_BLOCK_HEADER.pack(predictor, index))
     low: int | None = None
@@ -85,13 +88,13 @@ def encode(samples: Iterable[int], state: State) -> bytes:
     return bytes(block)
 
 
-def decode(block: bytes, count: int) -> list[int]:
-    """``count`` samples of one block.
+def decode_adpcm(block: bytes, count: int) -> list[int]:
+    """Decode ``count`` samples of one block.
 
     Raises
     ------
     ProtocolError
-        If the block is too short, or its step index is none.
+        If the block is too short or its step index is out of range.
     """
     if len(block) < _BLOCK_HEADER.size + (count + 1) // 2:
         raise ProtocolError(f"ADPCM block of {len(block)} bytes for {count} samples")
@@ -99,9 +102,9 @@ def decode(block: bytes, count: int) -> list[int]:
     if index >= len(STEPS):
         raise ProtocolError(f"ADPCM step index {index}")
     samples: list[int] = []
-    for at in range(count):
-        byte = block[_BLOCK_HEADER.size + at // 2]
-        code = byte >> 4 if at & 1 else byte & 15
+    for position in range(count):
+        byte = block[_BLOCK_HEADER.size + position // 2]
+        code = byte >> 4 if position & 1 else byte & 15
         predictor = min(max(predictor + _CHANGE[index][code], -32768), 32767)
         index = _FOLLOWING[index][code]
         samples.append(predictor)

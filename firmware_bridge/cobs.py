@@ -1,4 +1,4 @@
-"""Consistent Overhead Byte Stuffing: bytes without zeros, at most one byte in 254 longer.
+"""Consistent Overhead Byte Stuffing: encodes bytes without zeros, at most one byte longer per 254.
 
 Cheshire and Baker, "Consistent Overhead Byte Stuffing", IEEE/ACM Transactions on Networking 7 (1999).
 """
@@ -9,10 +9,10 @@ _LONGEST_RUN = 254
 
 
 class CobsError(ValueError):
-    """Bytes that no COBS encoder writes: a zero inside, or a run that ends after the data."""
+    """Data that no COBS encoder writes: it holds a zero, or a run that ends after the data."""
 
 
-def encode(data: bytes | bytearray | memoryview) -> bytes:
+def cobs_encode(data: bytes | bytearray | memoryview) -> bytes:
     """Encode ``data``; the result holds no zero byte and no delimiter."""
     out = bytearray()
     runs = bytes(data).split(b"\0")
@@ -30,8 +30,8 @@ def encode(data: bytes | bytearray | memoryview) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes | bytearray | memoryview) -> bytes:
-    """Decode what stands between two delimiters.
+def cobs_decode(data: bytes | bytearray | memoryview) -> bytes:
+    """Decode the bytes between two delimiters.
 
     Raises
     ------
@@ -56,6 +56,6 @@ def decode(data: bytes | bytearray | memoryview) -> bytes:
     return bytes(out)
 
 
-def longest(size: int) -> int:
-    """Most bytes that ``size`` bytes can become."""
+def longest_encoded(size: int) -> int:
+    """Upper limit of the encoded length of ``size`` bytes."""
     return size + max(1, -(-size // _LONGEST_RUN))

@@ -1,10 +1,10 @@
-"""Numbers of the link protocol, as ``PROTOCOL.md`` has them."""
+"""Constants of the link protocol, as ``PROTOCOL.md`` defines them."""
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-from firmware_bridge import cobs
+from firmware_bridge.cobs import longest_encoded
 
 MAJOR, MINOR = 1, 0
 VERSION = MAJOR << 4 | MINOR
@@ -12,8 +12,8 @@ MAX_PAYLOAD = 2048
 HEADER_BYTES = 14
 CRC_BYTES = 4
 MAX_BODY = HEADER_BYTES + MAX_PAYLOAD + CRC_BYTES
-MAX_ENCODED = cobs.longest(MAX_BODY)
-"""Longest stretch between two delimiters that can be a frame."""
+MAX_ENCODED = longest_encoded(MAX_BODY)
+"""Upper limit of the bytes between two delimiters that can be a frame."""
 
 COMMAND_BIT = 0x80
 ACK_TIMEOUT_S = 0.25
@@ -30,10 +30,12 @@ SITES = (
     "left lateral",
     "right lateral",
 )
-"""Body sites by code, named as the corpora name them."""
+"""Body sites by code, with the names that the corpora use."""
 
 
 class MessageType(IntEnum):
+    """Type byte of a frame; bit 0x80 marks host to device."""
+
     INFO = 0x01
     FORMAT = 0x02
     AUDIO = 0x03
@@ -55,19 +57,25 @@ class MessageType(IntEnum):
 
 
 class Flags(IntFlag):
+    """Flags byte of a frame; other bits are 0 and ignored."""
+
     NONE = 0
     CLIPPED = 1  # a sample was at full scale
-    DISCONTINUITY = 2  # the device lost samples just before these
+    DISCONTINUITY = 2  # the device dropped samples just before these
     RETRY = 128  # a command sent again
 
 
 class Codec(IntEnum):
+    """Sample format of an AUDIO payload."""
+
     S16 = 1
     S24 = 2
     ADPCM = 3
 
 
 class Capability(IntFlag):
+    """What a device supports, as INFO reports it."""
+
     S16 = 1
     S24 = 2
     ADPCM = 4
@@ -80,6 +88,8 @@ class Capability(IntFlag):
 
 
 class AckCode(IntEnum):
+    """Outcome of a command: 0 in ACK, the others in NACK."""
+
     DONE = 0
     UNKNOWN_COMMAND = 1
     MALFORMED = 2
@@ -89,6 +99,8 @@ class AckCode(IntEnum):
 
 
 class EventCode(IntEnum):
+    """Kind of an EVENT message."""
+
     BUTTON_DOWN = 1
     BUTTON_UP = 2
     CONTACT_LOST = 3
@@ -98,6 +110,8 @@ class EventCode(IntEnum):
 
 
 class DeviceState(IntEnum):
+    """State of the device in STATUS."""
+
     IDLE = 0
     STREAMING = 1
     ENDED = 2

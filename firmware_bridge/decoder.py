@@ -1,18 +1,18 @@
-"""Bytes to frames: any split, resynchronises at the next delimiter, never raises, never grows."""
+"""Splits a byte stream into frames: accepts any split, resynchronises at the next delimiter, uses bounded memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firmware_bridge import cobs
-from firmware_bridge.constants import MAX_ENCODED
+from firmware_bridge.cobs import CobsError, cobs_decode
+from firmware_bridge.constants import MAJOR, MAX_ENCODED
 from firmware_bridge.errors import ProtocolError
-from firmware_bridge.framing import MAJOR, Frame, parse_body
+from firmware_bridge.framing import Frame, parse_body
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """A stretch between two delimiters that is no frame of this major version."""
+class FrameFault:
+    """Bytes between two delimiters that are no frame of this major version."""
 
     reason: str  # "cobs", "crc", "length", "oversize" or "version"
     size: int  # bytes on the wire
@@ -20,15 +20,15 @@ class Fault:
 
 
 class FrameDecoder:
-    """Takes bytes as they come; gives back the frames and faults that they complete.
+    """Accepts bytes in any split and returns the frames and faults that they complete. Never raises.
 
-    What stands before the first delimiter is the rest of a frame sent before we listened: counted in
+    Bytes before the first delimiter belong to a frame that began before the host listened: they are counted in
     ``skipped_bytes``, not as a fault. At most ``MAX_ENCODED`` bytes are held.
     """
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        self._oversize = 0  # bytes thrown away of a stretch that is too long
+        self._oversize = 0  # bytes discarded so far between two delimiters that are too far apart
         self._synchronised = False
         self.frames = 0
         self.faults = 0
@@ -39,33 +39,33 @@ class FrameDecoder:
         """Bytes held until the next delimiter."""
         return len(self._pending)
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame | Fault]:
-        """Accept any number of bytes."""
-        found: list[Frame | Fault] = []
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame | FrameFault]:
+        """Accept any number of bytes; return what they complete, in order."""
+        found: list[Frame | FrameFault] = []
         *complete, rest = bytes(data).split(b"\0")
-        for piece in complete:
-            self._hold(piece)
+        for part in complete:
+            self._hold(part)
             self._close(found)
         self._hold(rest)
         return found
 
     def reset(self) -> None:
-        """Forget the frame in progress, as after reopening a port."""
+        """Forget the frame in progress, for example after reopening a port."""
         self._pending.clear()
         self._oversize = 0
         self._synchronised = False
 
-    def _hold(self, piece: bytes) -> None:
-        if self._oversize or len(self._pending) + len(piece) > MAX_ENCODED:
-            self._oversize += len(self._pending) + len(piece)
+    def _hold(self, part: bytes) -> None:
+        if self._oversize or len(self._pending) + len(part) > MAX_ENCODED:
+            self._oversize += len(self._pending) + len(part)
             self._pending.clear()
         else:
-            self._pending += piece
+            self._pending += part
 
-    def _close(self, found: list[Frame | Fault]) -> None:
+    def _close(self, found: list[Frame | FrameFault]) -> None:
         size = self._oversize or len(self._pending)
         if size:
-            outcome = Fault("oversize", size) if self._oversize else self._judge(bytes(self._pending))
+            outcome = FrameFault("oversize", size) if self._oversize else self._decode(bytes(self._pending))
             self._pending.clear()
             self._oversize = 0
             if isinstance(outcome, Frame):
@@ -79,13 +79,13 @@ class FrameDecoder:
         self._synchronised = True
 
     @staticmethod
-    def _judge(encoded: bytes) -> Frame | Fault:
+    def _decode(encoded: bytes) -> Frame | FrameFault:
         try:
-            frame = parse_body(cobs.decode(encoded))
-        except cobs.CobsError:
-            return Fault("cobs", len(encoded))
+            frame = parse_body(cobs_decode(encoded))
+        except CobsError:
+            return FrameFault("cobs", len(encoded))
         except ProtocolError as error:
-            return Fault("crc" if str(error) == "crc" else "length", len(encoded))
+            return FrameFault("crc" if str(error) == "crc" else "length", len(encoded))
         if frame.version >> 4 != MAJOR:
-            return Fault("version", len(encoded), frame.version >> 4)
+            return FrameFault("version", len(encoded), frame.version >> 4)
         return frame

@@ -1,4 +1,4 @@
-"""Which serial ports are stethoscopes, by USB vendor, product and serial number."""
+"""Finds the serial ports that are stethoscopes, by USB vendor, product and serial number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from firmware_bridge.errors import LinkOpenError
 
 KNOWN_DEVICES: frozenset[tuple[int, int]] = frozenset({(0x1209, 0x0001)})
-"""(vendor, product) that speak the protocol; this one is pid.codes' test id for prototypes, makers add their own."""
+"""USB (vendor, product) of stethoscopes; this one is pid.codes' test id for prototypes, makers add their own."""
 
 _BY_ID = Path("/dev/serial/by-id")
 
@@ -30,20 +30,20 @@ class FoundDevice:
 def find_devices(
     comports: Callable[[], Iterable[Any]] | None = None,
     *,
-    known: Collection[tuple[int, int]] = KNOWN_DEVICES,
+    usb_ids: Collection[tuple[int, int]] = KNOWN_DEVICES,
     serial_number: str | None = None,
     product: str = "stethoscope",
 ) -> list[FoundDevice]:
-    """Ports whose (vid, pid) is known, or whose product text holds ``product``; ordered by port.
+    """Return the ports whose (vid, pid) is in ``usb_ids`` or whose product text contains ``product``, ordered by port.
 
     Parameters
     ----------
     comports
         Lists ports as ``serial.tools.list_ports.comports`` does, which is the default.
-    known
-        (vid, pid) pairs.
+    usb_ids
+        (vid, pid) pairs of stethoscopes.
     serial_number
-        Only the device with this one.
+        Only the device with this serial number.
     product
         Compared without regard to case; empty: by (vid, pid) only.
     """
@@ -53,15 +53,17 @@ def find_devices(
         FoundDevice(_stable_name(port.device), port.device, port.vid, port.pid, port.serial_number, port.product)
         for port in comports()
         if port.vid is not None and port.pid is not None
-        if (port.vid, port.pid) in known or (product and product.lower() in (port.product or "").lower())
+        if (port.vid, port.pid) in usb_ids or (product and product.lower() in (port.product or "").lower())
     ]
     if serial_number is not None:
         found = [device for device in found if device.serial_number == serial_number]
     return sorted(found, key=lambda device: device.device)
 
 
-def the_device(comports: Callable[[], Iterable[Any]] | None = None, *, serial_number: str | None = None) -> FoundDevice:
-    """The one stethoscope that is plugged in.
+def find_single_device(
+    comports: Callable[[], Iterable[Any]] | None = None, *, serial_number: str | None = None
+) -> FoundDevice:
+    """Return the only stethoscope that is plugged in.
 
     Raises
     ------
@@ -69,9 +71,9 @@ def the_device(comports: Callable[[], Iterable[Any]] | None = None, *, serial_nu
         If there is none, or more than one to choose from.
     """
     found = find_devices(comports, serial_number=serial_number)
-    wanted = f" with serial number {serial_number}" if serial_number else ""
+    which = f" with serial number {serial_number}" if serial_number else ""
     if not found:
-        raise LinkOpenError(f"no serial stethoscope{wanted} found; plug it in, or name its port: serial:/dev/ttyACM0")
+        raise LinkOpenError(f"no serial stethoscope{which} found; plug it in, or name its port: serial:/dev/ttyACM0")
     if len(found) > 1:
         names = ", ".join(device.port for device in found)
         raise LinkOpenError(f"{len(found)} serial stethoscopes found; name one: serial:PORT with PORT of {names}")

@@ -1,4 +1,4 @@
-"""Errors of the link; every message says what is wrong and what to do."""
+"""Errors of the link; every message names the problem and what to do."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ class LinkError(Exception):
 
 
 class ProtocolError(LinkError):
-    """A frame or payload that cannot be built or read."""
+    """A frame or payload cannot be built or read."""
 
 
 class LinkOpenError(LinkError):
-    """No such port, no permission, or another program holds it."""
+    """The port does not exist, may not be used, or is in use by another program."""
 
 
 class LinkVersionError(LinkError):
-    """The device speaks another major version of the protocol."""
+    """The device uses another major version of the protocol."""
 
 
 class LinkLost(LinkError):
-    """The device has vanished: unplugged, switched off, connection closed."""
+    """The device is gone: unplugged, switched off, or the connection was closed."""
 
 
 class LinkStalled(LinkError):
-    """The port is open but no audio has come for longer than asked."""
+    """The port is open but no audio has arrived within the timeout."""
 
 
 class CommandError(LinkError):
-    """A command was refused (``code`` says why) or never acknowledged (``code`` is None)."""
+    """A command was refused (``code`` gives the reason) or never acknowledged (``code`` is None)."""
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)

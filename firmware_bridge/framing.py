@@ -1,4 +1,4 @@
-"""Frames of the link protocol, byte for byte as ``PROTOCOL.md`` has them."""
+"""Builds and reads frames of the link protocol, byte for byte as ``PROTOCOL.md`` defines them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,15 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from firmware_bridge import cobs
-from firmware_bridge.constants import (
-    CRC_BYTES,
-    HEADER_BYTES,
-    MAJOR,
-    MAX_PAYLOAD,
-    MINOR,
-    SITES,
-    VERSION,
-    AckCode,
-    Capability,
-    Codec,
-    DeviceState,
-    EventCode,
-    Flags,
-    MessageType,
-)
+from firmware_bridge.cobs import cobs_encode
+from firmware_bridge.constants import CRC_BYTES, HEADER_BYTES, MAX_PAYLOAD, VERSION, MessageType
 from firmware_bridge.errors import ProtocolError
 from firmware_bridge.messages import (
     Audio,
     Command,
     DeviceEvent,
     End,
-    Format,
     Hello,
-    HostMessage,
     Info,
     Log,
     Message,
@@ -39,59 +22,25 @@ from firmware_bridge.messages import (
     SetFormat,
     SetGain,
     Status,
+    StreamFormat,
     Time,
     TimeRequest,
 )
-
-__all__ = [
-    "MAJOR",
-    "MINOR",
-    "SITES",
-    "VERSION",
-    "AckCode",
-    "Audio",
-    "Capability",
-    "Codec",
-    "Command",
-    "DeviceEvent",
-    "DeviceState",
-    "End",
-    "EventCode",
-    "Flags",
-    "Format",
-    "Frame",
-    "Hello",
-    "HostMessage",
-    "Info",
-    "Log",
-    "Message",
-    "MessageType",
-    "Reply",
-    "SetFormat",
-    "SetGain",
-    "Status",
-    "Time",
-    "TimeRequest",
-    "encode_frame",
-    "encode_message",
-    "parse",
-    "parse_body",
-]
 
 _HEADER = struct.Struct("<BBBBHQ")
 _CRC = struct.Struct("<I")
 _PARSERS = {
     kind.TYPE: kind
-    for kind in (Info, Format, Audio, Status, DeviceEvent, Log, Time, End, Hello, SetGain, SetFormat, TimeRequest)
+    for kind in (Info, StreamFormat, Audio, Status, DeviceEvent, Log, Time, End, Hello, SetGain, SetFormat, TimeRequest)
 } | {MessageType.ACK: Reply, MessageType.NACK: Reply}
-_BARE = frozenset({MessageType.START, MessageType.STOP, MessageType.GET_INFO, MessageType.PING})
+_WITHOUT_PAYLOAD = frozenset({MessageType.START, MessageType.STOP, MessageType.GET_INFO, MessageType.PING})
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame that passed its CRC."""
+    """A frame with a valid CRC."""
 
-    type: int  # of MessageType, or one a later minor version knows
+    type: int  # a MessageType, or a type of a later minor version
     seq: int = 0
     sample_index: int = 0
     payload: bytes = b""
@@ -101,7 +50,7 @@ class Frame:
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """What goes over the wire, with both delimiters.
+    """Return the bytes on the wire, both delimiters included.
 
     Raises
     ------
@@ -117,21 +66,27 @@ def encode_frame(frame: Frame) -> bytes:
     except struct.error as error:
         raise ProtocolError(f"header field out of range in {frame}: {error}") from error
     body = header + frame.payload
-    return b"\0" + cobs.encode(body + _CRC.pack(zlib.crc32(body))) + b"\0"
+    return b"\0" + cobs_encode(body + _CRC.pack(zlib.crc32(body))) + b"\0"
 
 
 def encode_message(message: Message, *, seq: int, sample_index: int = 0, flags: int = 0, stream: int = 0) -> bytes:
-    """A message as bytes for the wire."""
-    return encode_frame(Frame(message.TYPE, seq, sample_index, message.pack(), flags, stream))
-
-
-def parse_body(body: bytes) -> Frame:
-    """Header, payload and CRC as COBS gave them back.
+    """Return a message as a frame on the wire.
 
     Raises
     ------
     ProtocolError
-        If it is too short or too long, or its CRC does not match. The version is not judged here.
+        As :func:`encode_frame`.
+    """
+    return encode_frame(Frame(message.TYPE, seq, sample_index, message.pack(), flags, stream))
+
+
+def parse_body(body: bytes) -> Frame:
+    """Read header, payload and CRC as COBS decoded them. Does not check the version.
+
+    Raises
+    ------
+    ProtocolError
+        If the body is too short or too long, or its CRC does not match.
     """
     if not HEADER_BYTES + CRC_BYTES <= len(body) <= HEADER_BYTES + MAX_PAYLOAD + CRC_BYTES:
         raise ProtocolError(f"length {len(body)}")
@@ -142,14 +97,14 @@ def parse_body(body: bytes) -> Frame:
 
 
 def parse(frame: Frame) -> Message | None:
-    """The message in a frame, or None if this version does not know its type.
+    """Return the message in a frame, or None if this version does not know its type.
 
     Raises
     ------
     ProtocolError
-        If the payload is shorter than the message, or says what cannot be.
+        If the payload is shorter than the message or holds impossible values.
     """
-    if frame.type in _BARE:
+    if frame.type in _WITHOUT_PAYLOAD:
         return Command(MessageType(frame.type))
     kind = _PARSERS.get(frame.type)  # type: ignore[call-overload]  # an unknown type is just not found
     if kind is None:

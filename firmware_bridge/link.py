@@ -1,4 +1,4 @@
-"""A stethoscope at the other end of a serial port or socket: its format, its samples, every loss counted."""
+"""Connects to a stethoscope on a serial port or socket: its format, its samples, and a count of dropped samples."""
 
 from __future__ import annotations
 
@@ -8,55 +8,53 @@ import time
 from collections.abc import Callable, Iterator
 
 from firmware_bridge.clock import ClockFit
-from firmware_bridge.constants import ACK_TIMEOUT_S, RETRIES
+from firmware_bridge.constants import ACK_TIMEOUT_S, RETRIES, AckCode, Flags, MessageType
 from firmware_bridge.errors import CommandError, LinkError, LinkLost, LinkStalled, LinkVersionError
-from firmware_bridge.framing import (
-    AckCode,
+from firmware_bridge.framing import encode_message
+from firmware_bridge.messages import (
     Command,
     DeviceEvent,
-    Flags,
-    Format,
     Hello,
     HostMessage,
     Info,
     Log,
-    MessageType,
     Reply,
     SetFormat,
     Status,
+    StreamFormat,
     TimeRequest,
-    encode_message,
 )
-from firmware_bridge.receiver import LinkBlock, LinkStats, Listeners, Receiver, TimeOffset, wrong_version
+from firmware_bridge.receiver import Callbacks, LinkBlock, LinkStats, Receiver, TimeOffset, version_mismatch
 from firmware_bridge.sample_account import ResumePoint
 from firmware_bridge.transport import Transport, open_transport
 
-__all__ = ["DeviceLink", "LinkBlock", "LinkStats", "ResumePoint", "TimeOffset", "reconnect"]
+__all__ = ["DeviceLink", "LinkBlock", "LinkStats", "ResumePoint", "TimeOffset"]
 
 _TIME_EVERY_NS = 1_000_000_000
-_LAST_STOP_S = 0.15
+_CLOSE_TIMEOUT_S = 0.15
 _HELLO_RETRIES = 11
 
 
 class DeviceLink:
-    """Talks to one device. A context manager: entering opens the port, says HELLO and learns the format.
+    """Link to one device. As a context manager it opens the port, sends HELLO and waits for the format.
 
     Parameters
     ----------
     port
         Serial port, ``socket://HOST:PORT``, ``tcp:[HOST:]PORT`` or another URL of pyserial.
     on_status, on_event, on_log
-        Called on the reader thread; must be quick and must not call :meth:`send`. ``on_event`` gets the sample index.
+        Called on the reader thread; must be quick and must not call :meth:`send`. ``on_event`` also gets the sample
+        index.
     resume
-        Where an earlier link to the same device ended: the loss between the two is counted too.
+        Where the previous link to the same device ended: samples dropped between the two are counted too.
     request
-        Format to ask for before START.
+        Format to request before START.
     channel
-        Which of a device's interleaved channels is delivered.
+        Number from 0 of the interleaved channel to deliver.
     max_queued_s
-        Audio held for a slow consumer; then the oldest is dropped, counted and told in ``lost_before``.
+        Seconds of audio held for a slow consumer; beyond, the oldest is dropped and counted in ``lost_before``.
     baud
-        Of a real UART; USB and pty do not care.
+        Baud rate of a real UART; USB and pseudo-terminals ignore it.
 
     Raises
     ------
@@ -82,7 +80,7 @@ class DeviceLink:
         self._baud = baud
         self._receiver = Receiver(
             port,
-            listeners=Listeners(on_status, on_event, on_log),
+            callbacks=Callbacks(on_status, on_event, on_log),
             resume=resume,
             channel=channel,
             max_queued_s=max_queued_s,
@@ -95,30 +93,30 @@ class DeviceLink:
         self._transport: Transport | None = None
         self._reader: threading.Thread | None = None
 
-    # What is known of the device
+    # -- state of the device -----------------------------------------------------------------------------------------
 
     @property
     def info(self) -> Info:
-        """Who the device is."""
+        """Identity and capabilities of the device."""
         if self._receiver.info is None:
             raise LinkError(f"{self.port}: not open")
         return self._receiver.info
 
     @property
-    def format(self) -> Format:
-        """``rate_hz``, ``bits``, ``channels``, ``gain_db``, ``site``; as last told by the device."""
+    def format(self) -> StreamFormat:
+        """``rate_hz``, ``bits``, ``channels``, ``gain_db``, ``site``, as last reported by the device."""
         if self._receiver.format is None:
             raise LinkError(f"{self.port}: not open")
         return self._receiver.format
 
     @property
     def status(self) -> Status | None:
-        """The last one that came."""
+        """The last STATUS; None before the first."""
         return self._receiver.status
 
     @property
     def ended(self) -> bool:
-        """Whether the device has said END."""
+        """Whether the device has sent END."""
         return self._receiver.ended
 
     @property
@@ -133,7 +131,7 @@ class DeviceLink:
 
     @property
     def resume_point(self) -> ResumePoint | None:
-        """For the next link, should this one be lost; None before the first audio."""
+        """Where this link is now, for the next one; None before the first audio."""
         return self._receiver.resume_point
 
     @property
@@ -141,7 +139,7 @@ class DeviceLink:
         """Counters so far."""
         return self._receiver.stats
 
-    # Life
+    # -- opening and closing -----------------------------------------------------------------------------------------
 
     def __enter__(self) -> DeviceLink:
         if self._transport is None:
@@ -152,14 +150,20 @@ class DeviceLink:
         self.close()
 
     def open(self) -> None:
-        """Open the port and learn who is there. Needless inside ``with``."""
+        """Open the port and exchange HELLO, INFO and FORMAT. ``with`` calls it.
+
+        Raises
+        ------
+        LinkOpenError, LinkStalled, LinkVersionError, CommandError
+            As ``__enter__``.
+        """
         self._transport = open_transport(self.port, self._baud)
         self._reader = threading.Thread(target=self._read, name=f"link {self.port}", daemon=True)
         self._reader.start()
         try:
-            self._greet()
+            self._handshake()
             if self._request is not None:
-                self._ask_for(self._request)
+                self._request_format(self._request)
         except BaseException:
             self.close()
             raise
@@ -168,7 +172,7 @@ class DeviceLink:
         """Stop the audio and release the port. May be called twice and from another thread; takes under 0.5 s."""
         if self._receiver.streaming and not self._gone:
             with contextlib.suppress(LinkError):
-                self.send(Command(MessageType.STOP), retries=0, timeout_s=_LAST_STOP_S)
+                self.send(Command(MessageType.STOP), retries=0, timeout_s=_CLOSE_TIMEOUT_S)
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -178,16 +182,16 @@ class DeviceLink:
             self._transport.close()
 
     def blocks(self, timeout_s: float = 2.0) -> Iterator[LinkBlock]:
-        """Start the audio and yield it until END, or until :meth:`close`.
+        """Start the audio and yield it until END or :meth:`close`.
 
-        If samples were lost at the very end, the last block is empty and its ``lost_before`` tells them.
+        If samples at the very end were dropped, the last block is empty and counts them in ``lost_before``.
 
         Raises
         ------
         LinkLost
-            If the device vanished without END, or restarted.
+            If the device disappeared without END, or was restarted.
         LinkStalled
-            If nothing came for ``timeout_s``; ``blocks`` may then be called again.
+            If no audio arrived for ``timeout_s``; ``blocks`` may be called again.
         """
         receiver = self._receiver
         if not receiver.streaming:
@@ -209,14 +213,14 @@ class DeviceLink:
                 self.send(Command(MessageType.STOP), retries=1)
 
     def send(self, command: HostMessage, *, retries: int = RETRIES, timeout_s: float = ACK_TIMEOUT_S) -> Reply:
-        """Send a command and wait until the device has acknowledged it; not from a callback.
+        """Send a command and wait for its acknowledgement. Must not be called from a callback.
 
         Raises
         ------
         CommandError
-            If the device refuses, or does not answer ``retries`` + 1 times.
+            If the device refuses it, or does not reply to ``retries`` + 1 attempts.
         LinkLost
-            If it vanished.
+            If the device disappeared.
         """
         receiver = self._receiver
         seq = self._take_seq()
@@ -234,53 +238,53 @@ class DeviceLink:
                     if reply is None and self._gone:
                         raise self._failure or LinkLost(f"{self.port}: closed")
                 if reply is not None:
-                    return self._judge(command, reply)
+                    return self._check(command, reply)
         finally:
             with self._changed:
                 receiver.awaited.discard(seq)
                 receiver.replies.pop(seq, None)
         raise CommandError(f"{self.port}: {command.TYPE.name} was not acknowledged after {retries + 1} attempts")
 
-    # Behind the scenes
+    # -- internals ---------------------------------------------------------------------------------------------------
 
     @property
     def _gone(self) -> bool:
         return self._failure is not None or self._closing
 
-    def _greet(self) -> None:
+    def _handshake(self) -> None:
         try:
-            # A device may be starting; QEMU looks once a second whether anybody has opened its terminal.
+            # A device may be starting; QEMU checks only once a second whether its terminal was opened.
             self.send(Hello(), retries=_HELLO_RETRIES)
         except CommandError as error:
             if error.code == AckCode.VERSION:
-                raise LinkVersionError(wrong_version(self.port, "another major version")) from error
+                raise LinkVersionError(version_mismatch(self.port, "another major version")) from error
             if error.code is None:
                 raise LinkStalled(
-                    f"{self.port}: open, but nothing answers; is this a stethoscope, switched on and with its "
+                    f"{self.port}: open, but nothing replies; is this a stethoscope, switched on and with its "
                     f"firmware running?"
                 ) from error
             raise
         receiver = self._receiver
-        self._insist(lambda: receiver.info is not None and receiver.format is not None, "INFO and FORMAT")
+        self._wait_for(lambda: receiver.info is not None and receiver.format is not None, "INFO and FORMAT")
 
-    def _ask_for(self, wanted: SetFormat) -> None:
-        self.send(wanted)
-        self._insist(
-            lambda: wanted.rate_hz in (0, round(self.format.rate_hz)) and wanted.codec in (0, self.format.codec),
-            "the FORMAT it agreed to",
+    def _request_format(self, requested: SetFormat) -> None:
+        self.send(requested)
+        self._wait_for(
+            lambda: requested.rate_hz in (0, round(self.format.rate_hz)) and requested.codec in (0, self.format.codec),
+            "the FORMAT that it accepted",
         )
 
     def _start(self) -> None:
         self._receiver.streaming = True
         try:
             self.send(Command(MessageType.START))
-            self._insist(lambda: bool(self.format.clock_id), "FORMAT")
+            self._wait_for(lambda: bool(self.format.clock_id), "FORMAT")
         except BaseException:
             self._receiver.streaming = False
             raise
 
-    def _insist(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for messages that are not acknowledged; asks again, for they may be lost on the way."""
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for messages that are not acknowledged; request them again, because they may be damaged on the way."""
         for _ in range(RETRIES + 1):
             with self._changed:
                 self._changed.wait_for(lambda: condition() or self._gone, ACK_TIMEOUT_S)
@@ -291,12 +295,12 @@ class DeviceLink:
             self.send(Command(MessageType.GET_INFO))
         raise LinkStalled(f"{self.port}: the device does not send {what}; its firmware may be faulty")
 
-    def _judge(self, command: HostMessage, reply: Reply) -> Reply:
+    def _check(self, command: HostMessage, reply: Reply) -> Reply:
         if reply.code == AckCode.DONE:
             return reply
-        known = reply.code in AckCode.__members__.values()
-        why = AckCode(reply.code).name.lower().replace("_", " ") if known else f"code {reply.code}"
-        raise CommandError(f"{self.port}: the device refused {command.TYPE.name}: {why}", reply.code)
+        defined = reply.code in AckCode.__members__.values()
+        reason = AckCode(reply.code).name.lower().replace("_", " ") if defined else f"code {reply.code}"
+        raise CommandError(f"{self.port}: the device refused {command.TYPE.name}: {reason}", reply.code)
 
     def _take_seq(self) -> int:
         with self._changed:
@@ -307,7 +311,7 @@ class DeviceLink:
     def _write(self, data: bytes) -> None:
         if self._transport is None:
             raise LinkError(f"{self.port}: not open")
-        with self._writing:  # two threads send: frames must not mix
+        with self._writing:  # two threads send: their frames must not be mixed
             self._transport.write(data)
 
     def _read(self) -> None:
@@ -327,39 +331,3 @@ class DeviceLink:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
-
-
-def reconnect(
-    make: Callable[[], DeviceLink],
-    *,
-    stop: threading.Event | None = None,
-    first_s: float = 0.05,
-    factor: float = 1.5,
-    longest_s: float = 1.0,
-    give_up_s: float | None = None,
-) -> DeviceLink | None:
-    """Try to open what ``make`` gives until it works; waits longer after each failure.
-
-    Returns None if ``stop`` was set meanwhile.
-
-    Raises
-    ------
-    LinkError
-        The last failure, after ``give_up_s``; at once if the device speaks another version.
-    """
-    stop = stop or threading.Event()
-    deadline = None if give_up_s is None else time.monotonic() + give_up_s
-    wait_s = first_s
-    while not stop.is_set():
-        link = make()
-        try:
-            link.open()
-            return link
-        except LinkVersionError:
-            raise
-        except LinkError:
-            if deadline is not None and time.monotonic() + wait_s > deadline:
-                raise
-        stop.wait(wait_s)
-        wait_s = min(wait_s * factor, longest_s)
-    return None

@@ -1,10 +1,11 @@
-"""Payloads of the link protocol as frozen dataclasses that pack and unpack themselves."""
+"""Messages of the link protocol: frozen dataclasses that pack to and unpack from the payload of a frame."""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, TypeAlias, TypeVar
 
 from firmware_bridge.constants import (
     MAJOR,
@@ -20,15 +21,34 @@ from firmware_bridge.constants import (
 )
 from firmware_bridge.errors import ProtocolError
 
+_PayloadT = TypeVar("_PayloadT", bound="_FixedPayload")
+
+
+@dataclass(frozen=True, slots=True)
+class _FixedPayload:
+    """A payload of fixed layout: ``_LAYOUT`` holds the fields in their order."""
+
+    _LAYOUT: ClassVar[struct.Struct]
+
+    def pack(self) -> bytes:
+        """Return the payload."""
+        return self._LAYOUT.pack(*(getattr(self, field.name) for field in fields(self)))
+
+    @classmethod
+    def unpack(cls: type[_PayloadT], payload: bytes) -> _PayloadT:
+        """Read a payload; raises ``struct.error`` if it is too short."""
+        make: Callable[..., _PayloadT] = cls
+        return make(*cls._LAYOUT.unpack_from(payload))
+
 
 def _text16(text: str) -> bytes:
-    # Cut between characters, not inside one.
+    # Truncated between characters, not inside one.
     return text.encode()[:16].decode("utf-8", "ignore").encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Who the device is and what it can do."""
+    """INFO: identity and capabilities of the device."""
 
     serial: str
     model: str
@@ -43,6 +63,7 @@ class Info:
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBBxII16s16sB")
 
     def pack(self) -> bytes:
+        """Return the payload."""
         fixed = self._LAYOUT.pack(
             self.proto_min,
             self.proto_max,
@@ -57,6 +78,7 @@ class Info:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Info:
+        """Read a payload; raises ``struct.error`` if it is too short."""
         low, high, *firmware, caps, boot, serial, model, count = cls._LAYOUT.unpack_from(payload)
         rates = struct.unpack_from(f"<{count}I", payload, cls._LAYOUT.size)
         major, minor, patch = firmware
@@ -65,8 +87,8 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """How the audio of a stream is sampled and sent."""
+class StreamFormat:
+    """FORMAT: how the audio of a stream is sampled and sent."""
 
     rate_num: int
     rate_den: int = 1
@@ -76,25 +98,28 @@ class Format:
     site_code: int = 0
     gain_cdb: int = 0  # 0.01 dB
     block: int = 0  # samples per AUDIO frame
-    clock_id: int = 0  # sample indices of one clock_id form one unbroken count
+    clock_id: int = 0  # sample indices with the same clock_id form one unbroken count
 
     TYPE: ClassVar[MessageType] = MessageType.FORMAT
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<IIIBBBBhH")
 
     @property
     def rate_hz(self) -> float:
+        """Samples per second and channel."""
         return self.rate_num / self.rate_den
 
     @property
     def gain_db(self) -> float:
+        """Gain of the device in dB."""
         return self.gain_cdb / 100
 
     @property
     def site(self) -> str | None:
-        """Where on the body, or None where the device does not know."""
+        """Body site, or None where the device does not know it."""
         return SITES[self.site_code] if self.site_code < len(SITES) else None
 
     def pack(self) -> bytes:
+        """Return the payload."""
         return self._LAYOUT.pack(
             self.clock_id,
             self.rate_num,
@@ -108,17 +133,18 @@ class Format:
         )
 
     @classmethod
-    def unpack(cls, payload: bytes) -> Format:
+    def unpack(cls, payload: bytes) -> StreamFormat:
+        """Read a payload; raises ``struct.error`` if it is too short, ``ProtocolError`` without a rate or channel."""
         clock_id, num, den, bits, channels, codec, site, gain, block = cls._LAYOUT.unpack_from(payload)
         message = cls(num, den, bits, channels, codec, site, gain, block, clock_id)
         if not message.rate_num or not message.rate_den or not message.channels:
-            raise ProtocolError(f"FORMAT names no rate or no channel: {message}")
+            raise ProtocolError(f"FORMAT has no rate or no channel: {message}")
         return message
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Encoded samples; ``firmware_bridge.audio`` turns them into numbers."""
+    """AUDIO: encoded samples; ``firmware_bridge.audio`` decodes them."""
 
     codec: int
     count: int  # samples per channel
@@ -128,21 +154,23 @@ class Audio:
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BxH")
 
     def pack(self) -> bytes:
+        """Return the payload."""
         return self._LAYOUT.pack(self.codec, self.count) + self.data
 
     @classmethod
     def unpack(cls, payload: bytes) -> Audio:
+        """Read a payload; raises ``struct.error`` if it is too short."""
         codec, count = cls._LAYOUT.unpack_from(payload)
         return cls(codec, count, payload[cls._LAYOUT.size :])
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the device does; ``None`` where it does not know."""
+    """STATUS: state of the device; None where the device does not know a value."""
 
     uptime_us: int
-    dropped_blocks: int = 0  # were ready but not sent
-    overruns: int = 0  # were lost before they were ready
+    dropped_blocks: int = 0  # ready but not sent
+    overruns: int = 0  # dropped before they were ready
     battery_mv: int = 0
     battery_percent: int | None = None
     contact: bool | None = None
@@ -153,6 +181,7 @@ class Status:
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QIIHBBhBx")
 
     def pack(self) -> bytes:
+        """Return the payload."""
         return self._LAYOUT.pack(
             self.uptime_us,
             self.dropped_blocks,
@@ -166,6 +195,7 @@ class Status:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Status:
+        """Read a payload; raises ``struct.error`` if it is too short."""
         uptime, dropped, overruns, mv, battery, contact, temperature, state = cls._LAYOUT.unpack_from(payload)
         return cls(
             uptime,
@@ -180,8 +210,8 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceEvent:
-    """Something happened on the device; the frame's sample index says when."""
+class DeviceEvent(_FixedPayload):
+    """EVENT: something happened on the device, at the sample index of the frame."""
 
     code: int
     value: int = 0
@@ -189,17 +219,10 @@ class DeviceEvent:
     TYPE: ClassVar[MessageType] = MessageType.EVENT
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<Bxxxi")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.code, self.value)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> DeviceEvent:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line for people, ``level`` as in ``logging``."""
+    """LOG: a line of text for people, ``level`` as in ``logging``."""
 
     level: int
     text: str
@@ -207,16 +230,18 @@ class Log:
     TYPE: ClassVar[MessageType] = MessageType.LOG
 
     def pack(self) -> bytes:
+        """Return the payload."""
         return bytes([self.level]) + self.text.encode()[: MAX_PAYLOAD - 1]
 
     @classmethod
     def unpack(cls, payload: bytes) -> Log:
+        """Read a payload; raises ``struct.error`` if it is too short."""
         return cls(struct.unpack_from("<B", payload)[0], payload[1:].decode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, slots=True)
-class Time:
-    """Answer to a time request: t1 of the host, t2 and t3 of the device, ns."""
+class Time(_FixedPayload):
+    """TIME, the reply to TIME_REQUEST: t1 of the host, t2 and t3 of the device, in ns."""
 
     t1: int
     t2: int
@@ -225,17 +250,10 @@ class Time:
     TYPE: ClassVar[MessageType] = MessageType.TIME
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QQQ")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.t1, self.t2, self.t3)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> Time:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """The device has nothing more to send."""
+class End(_FixedPayload):
+    """END: the device has nothing more to send."""
 
     total: int  # sample index after the last sample
     reason: int = 0
@@ -243,17 +261,10 @@ class End:
     TYPE: ClassVar[MessageType] = MessageType.END
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<QB")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.total, self.reason)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> End:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """ACK (``code`` 0) or NACK of one command."""
+class Reply(_FixedPayload):
+    """ACK (``code`` 0) or NACK: outcome of one command."""
 
     command: int
     code: int
@@ -263,33 +274,29 @@ class Reply:
 
     @property
     def TYPE(self) -> MessageType:
+        """ACK or NACK."""
         return MessageType.ACK if self.code == AckCode.DONE else MessageType.NACK
-
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.command, self.code, self.command_seq)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> Reply:
-        return cls(*cls._LAYOUT.unpack_from(payload))
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command without a payload: START, STOP, GET_INFO, PING."""
+    """A command without payload: START, STOP, GET_INFO or PING."""
 
     type: MessageType
 
     @property
     def TYPE(self) -> MessageType:
+        """Type of the frame."""
         return self.type
 
     def pack(self) -> bytes:
+        """Return the empty payload."""
         return b""
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """Opens the conversation: the major versions that the host speaks."""
+class Hello(_FixedPayload):
+    """HELLO, the first command: the range of major versions that the host supports."""
 
     low: int = MAJOR
     high: int = MAJOR
@@ -297,32 +304,20 @@ class Hello:
     TYPE: ClassVar[MessageType] = MessageType.HELLO
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BB")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.low, self.high)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> Hello:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
 
 @dataclass(frozen=True, slots=True)
-class SetGain:
+class SetGain(_FixedPayload):
+    """SET_GAIN: set the gain of the device."""
+
     gain_cdb: int  # 0.01 dB
 
     TYPE: ClassVar[MessageType] = MessageType.SET_GAIN
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<h")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.gain_cdb)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> SetGain:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
 
 @dataclass(frozen=True, slots=True)
-class SetFormat:
-    """Ask for another rate, depth or codec (when not streaming), or tell the site (at any time); 0 changes nothing."""
+class SetFormat(_FixedPayload):
+    """SET_FORMAT: set rate, bits or codec (not while audio runs) or the site (at any time); 0 changes nothing."""
 
     rate_hz: int = 0
     bits: int = 0
@@ -332,29 +327,17 @@ class SetFormat:
     TYPE: ClassVar[MessageType] = MessageType.SET_FORMAT
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<IBBBx")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.rate_hz, self.bits, self.codec, self.site_code)
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> SetFormat:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
 
 @dataclass(frozen=True, slots=True)
-class TimeRequest:
+class TimeRequest(_FixedPayload):
+    """TIME_REQUEST: ask for the device clock."""
+
     t1: int  # host clock, ns
 
     TYPE: ClassVar[MessageType] = MessageType.TIME_REQUEST
     _LAYOUT: ClassVar[struct.Struct] = struct.Struct("<Q")
 
-    def pack(self) -> bytes:
-        return self._LAYOUT.pack(self.t1)
 
-    @classmethod
-    def unpack(cls, payload: bytes) -> TimeRequest:
-        return cls(*cls._LAYOUT.unpack_from(payload))
-
-
-DeviceMessage: TypeAlias = Info | Format | Audio | Status | DeviceEvent | Log | Time | End | Reply
+DeviceMessage: TypeAlias = Info | StreamFormat | Audio | Status | DeviceEvent | Log | Time | End | Reply
 HostMessage: TypeAlias = Command | Hello | SetGain | SetFormat | TimeRequest
 Message: TypeAlias = DeviceMessage | HostMessage

@@ -1,4 +1,4 @@
-"""What comes from a device, made sense of: frames to blocks of samples, every loss counted. No input or output here."""
+"""Interprets the bytes of a device: frames become blocks of samples, dropped samples are counted. Does no I/O."""
 
 from __future__ import annotations
 
@@ -11,70 +11,56 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from firmware_bridge import audio
+from firmware_bridge.audio import decode_audio, to_float
 from firmware_bridge.clock import ClockFit, ClockFitter
-from firmware_bridge.decoder import Fault, FrameDecoder
+from firmware_bridge.constants import MAJOR, Codec, Flags
+from firmware_bridge.decoder import FrameDecoder, FrameFault
 from firmware_bridge.errors import LinkError, LinkLost, LinkVersionError, ProtocolError
-from firmware_bridge.framing import (
-    MAJOR,
-    Audio,
-    Codec,
-    DeviceEvent,
-    End,
-    Flags,
-    Format,
-    Frame,
-    Info,
-    Log,
-    Message,
-    Reply,
-    Status,
-    Time,
-    parse,
-)
+from firmware_bridge.framing import Frame, parse
+from firmware_bridge.messages import Audio, DeviceEvent, End, Info, Log, Message, Reply, Status, StreamFormat, Time
 from firmware_bridge.sample_account import ResumePoint, SampleAccount, SequenceAccount
 
 _log = logging.getLogger(__name__)
 
-_MAX_EARLY = 256  # audio frames held until FORMAT says which clock they count by
+_MAX_EARLY = 256  # audio frames held until FORMAT gives their clock_id
 
 
 @dataclass(frozen=True, slots=True)
 class LinkBlock:
-    """Consecutive samples of one channel, as they came in one AUDIO frame."""
+    """Consecutive samples of one channel, from one AUDIO frame."""
 
-    samples: npt.NDArray[np.float32]  # [n], full scale ±1; n = 0 only for a loss just before END
+    samples: npt.NDArray[np.float32]  # [n], full scale ±1; n = 0 only if samples just before END were dropped
     sample_index: int  # of samples[0] on the device's clock
-    clock_id: int  # indices are comparable within one clock_id
-    lost_before: int  # samples that never came, just before samples[0]
-    lost_exact: bool  # False where the device's clock restarted and lost_before is the host's estimate
-    host_ns: int  # raw: monotonic host clock when the frame arrived
-    fitted_ns: int  # the same moment by the fitted device clock, without the jitter of the way
+    clock_id: int  # indices with the same clock_id are comparable
+    lost_before: int  # samples dropped just before samples[0]
+    lost_exact: bool  # False: the device's clock was restarted, lost_before is estimated by the host's clock
+    host_ns: int  # monotonic host clock when the frame arrived
+    fitted_ns: int  # the same moment by the fitted device clock, without jitter
     clipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """Counters of one link; a snapshot."""
+    """Snapshot of the counters of one link."""
 
     bytes: int = 0
     frames: int = 0
-    bad_frames: int = 0  # stretches between delimiters that are no frame
+    bad_frames: int = 0  # byte sequences between delimiters that are no frame
     skipped_bytes: int = 0  # before the first delimiter
-    sequence_gaps: int = 0  # frames of any type that never came
-    bad_payloads: int = 0  # frames with a good CRC and a payload that cannot be
-    unknown_frames: int = 0  # of types that this version does not know
-    samples: int = 0  # that came
-    lost_samples: int = 0  # that never came, the tail before END included
+    sequence_gaps: int = 0  # missing frames of any type
+    bad_payloads: int = 0  # frames with a valid CRC and an invalid payload
+    unknown_frames: int = 0  # frames of types that this version does not know
+    samples: int = 0  # received
+    lost_samples: int = 0  # dropped before the host, those just before END included
     gaps: int = 0
-    dropped_samples: int = 0  # came, but nobody took them in time; part of lost_before, not of lost_samples
+    dropped_samples: int = 0  # received, but dropped because the consumer was slow; in lost_before, not in lost_samples
     commands: int = 0
     retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TimeOffset:
-    """Device clock minus host clock, from the exchange with the shortest way."""
+    """Device clock minus host clock, from the exchange with the shortest round trip."""
 
     offset_ns: int
     round_trip_ns: int
@@ -82,7 +68,7 @@ class TimeOffset:
 
 
 @dataclass(frozen=True, slots=True)
-class Listeners:
+class Callbacks:
     """Called on the thread that calls :meth:`Receiver.take`; must be quick."""
 
     status: Callable[[Status], None] | None = None
@@ -91,35 +77,35 @@ class Listeners:
 
 
 class Receiver:
-    """State of one link. Whoever reads its fields from another thread holds ``changed``, which tells of every change.
+    """State of one link. Hold ``changed`` to read its fields from another thread; it is notified of every change.
 
     Parameters
     ----------
     name
-        Of the port, for messages.
+        Name of the port, for messages.
     resume
-        Where an earlier link to the same device ended.
+        Where the previous link to the same device ended.
     channel
-        Which interleaved channel is delivered.
+        Number from 0 of the interleaved channel to deliver.
     max_queued_s
-        Audio held for a slow consumer; then the oldest is dropped and told in ``lost_before``.
+        Seconds of audio held for a slow consumer; beyond, the oldest is dropped and counted in ``lost_before``.
     """
 
     def __init__(
-        self, name: str, *, listeners: Listeners, resume: ResumePoint | None, channel: int, max_queued_s: float
+        self, name: str, *, callbacks: Callbacks, resume: ResumePoint | None, channel: int, max_queued_s: float
     ) -> None:
         self.changed = threading.Condition()  # re-entrant
         self.info: Info | None = None
-        self.format: Format | None = None
+        self.format: StreamFormat | None = None
         self.status: Status | None = None
         self.offset: TimeOffset | None = None
         self.blocks: deque[LinkBlock] = deque()
         self.replies: dict[int, Reply] = {}
         self.awaited: set[int] = set()
         self.streaming = False  # START has been sent
-        self.ended = False  # END has come
+        self.ended = False  # END was received
         self._name = name
-        self._listeners = listeners
+        self._callbacks = callbacks
         self._channel = channel
         self._max_queued_s = max_queued_s
         self._decoder = FrameDecoder()
@@ -132,15 +118,18 @@ class Receiver:
 
     @property
     def clock(self) -> ClockFit:
+        """The device's sample clock on the host's clock."""
         with self.changed:
             return (self._fitter or ClockFitter(1.0)).fit
 
     @property
     def resume_point(self) -> ResumePoint | None:
+        """Where the link is now; None before the first audio."""
         return self._account.resume_point
 
     @property
     def stats(self) -> LinkStats:
+        """Counters so far."""
         with self.changed:
             return replace(
                 self._stats,
@@ -149,7 +138,7 @@ class Receiver:
                 skipped_bytes=self._decoder.skipped_bytes,
                 sequence_gaps=self._sequence.missing,
                 samples=self._account.received,
-                lost_samples=self._account.lost,
+                lost_samples=self._account.missing,
                 gaps=self._account.gaps,
             )
 
@@ -159,7 +148,7 @@ class Receiver:
             self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
 
     def next_block(self) -> LinkBlock:
-        """The oldest that waits; there must be one."""
+        """Remove and return the oldest block; there must be one."""
         with self.changed:
             block = self.blocks.popleft()
             self._queued -= block.samples.size
@@ -171,15 +160,15 @@ class Receiver:
         Raises
         ------
         LinkVersionError, LinkLost, LinkError
-            If the device speaks another major version, has restarted, or changes what must not change.
+            If the device uses another major version, was restarted, or changed its rate or channels while audio runs.
         """
         self.count(bytes=len(data))
         for item in self._decoder.feed(data):
-            if isinstance(item, Fault):
+            if isinstance(item, FrameFault):
                 if item.reason == "version":
-                    raise LinkVersionError(wrong_version(self._name, f"major version {item.version}"))
+                    raise LinkVersionError(version_mismatch(self._name, f"major version {item.version}"))
                 continue
-            self._sequence.see(item.seq)
+            self._sequence.count(item.seq)
             try:
                 message = parse(item)
                 if message is None:
@@ -193,7 +182,7 @@ class Receiver:
     def _dispatch(self, frame: Frame, message: Message, now_ns: int) -> None:
         if isinstance(message, Audio):
             self._take_audio(frame, message, now_ns)
-        elif isinstance(message, Format):
+        elif isinstance(message, StreamFormat):
             self._take_format(message, now_ns)
         elif isinstance(message, Info):
             self._take_info(message)
@@ -205,25 +194,25 @@ class Receiver:
             self._take_end(message, now_ns)
         elif isinstance(message, Status):
             self.status = message
-            if self._listeners.status is not None:
-                self._listeners.status(message)
-        elif isinstance(message, DeviceEvent) and self._listeners.event is not None:
-            self._listeners.event(message, frame.sample_index)
+            if self._callbacks.status is not None:
+                self._callbacks.status(message)
+        elif isinstance(message, DeviceEvent) and self._callbacks.event is not None:
+            self._callbacks.event(message, frame.sample_index)
         elif isinstance(message, Log):
             _log.log(message.level, "%s: %s", self._name, message.text)
-            if self._listeners.log is not None:
-                self._listeners.log(message)
+            if self._callbacks.log is not None:
+                self._callbacks.log(message)
 
     def _take_info(self, info: Info) -> None:
         if not info.proto_min <= MAJOR <= info.proto_max:
-            raise LinkVersionError(wrong_version(self._name, f"versions {info.proto_min} to {info.proto_max}"))
+            raise LinkVersionError(version_mismatch(self._name, f"versions {info.proto_min} to {info.proto_max}"))
         if self.streaming and self.info is not None and info.boot_id != self.info.boot_id:
             raise LinkLost(f"{self._name}: the device restarted")
         with self.changed:
             self.info = info
             self.changed.notify_all()
 
-    def _take_format(self, new: Format, now_ns: int) -> None:
+    def _take_format(self, new: StreamFormat, now_ns: int) -> None:
         old = self.format
         if not 0 <= self._channel < new.channels:
             raise LinkError(f"{self._name}: no channel {self._channel}; the device has {new.channels}, counted from 0")
@@ -247,25 +236,27 @@ class Receiver:
                 self.changed.notify_all()
 
     def _note_offset(self, exchange: Time, t4: int) -> None:
-        way = (t4 - exchange.t1) - (exchange.t3 - exchange.t2)
+        round_trip = (t4 - exchange.t1) - (exchange.t3 - exchange.t2)
         offset = ((exchange.t2 - exchange.t1) + (exchange.t3 - t4)) // 2
         best = self.offset
-        if best is None or way <= best.round_trip_ns:
-            self.offset = TimeOffset(offset, way, 1 if best is None else best.exchanges + 1)
+        if best is None or round_trip <= best.round_trip_ns:
+            self.offset = TimeOffset(offset, round_trip, 1 if best is None else best.exchanges + 1)
         else:
             self.offset = replace(best, exchanges=best.exchanges + 1)
 
     def _take_audio(self, frame: Frame, message: Audio, now_ns: int) -> None:
-        form, fitter = self.format, self._fitter
-        if frame.stream or form is None or fitter is None or not self.streaming or self.ended:
-            return  # of a session before ours
-        if not form.clock_id:
+        stream_format, fitter = self.format, self._fitter
+        if frame.stream or stream_format is None or fitter is None or not self.streaming or self.ended:
+            return  # left over from an earlier session
+        if not stream_format.clock_id:
             self._early.append((frame, message, now_ns))
             return
-        values = audio.decode(message, form.channels)  # [n, channels]
-        place = self._account.place(frame.sample_index, message.count, form.clock_id, now_ns, form.rate_hz)
+        values = decode_audio(message, stream_format.channels)  # [n, channels]
+        place = self._account.place(
+            frame.sample_index, message.count, stream_format.clock_id, now_ns, stream_format.rate_hz
+        )
         end = frame.sample_index + message.count
-        samples = audio.to_float(values[place.skip :, self._channel], Codec(message.codec))
+        samples = to_float(values[place.skip :, self._channel], Codec(message.codec))
         with self.changed:
             fitter.add(end, now_ns)
             fitted_ns = fitter.fit.host_ns(end)
@@ -273,22 +264,22 @@ class Receiver:
             block = LinkBlock(
                 samples,
                 frame.sample_index + place.skip,
-                form.clock_id,
+                stream_format.clock_id,
                 place.lost_before,
                 place.exact,
                 now_ns,
                 fitted_ns,
                 bool(frame.flags & Flags.CLIPPED),
             )
-            self._queue(block, form.rate_hz)
+            self._queue(block, stream_format.rate_hz)
 
     def _take_end(self, message: End, now_ns: int) -> None:
         if not self.streaming or self.ended or self.format is None:
             return
-        lost = self._account.end(message.total, self.format.clock_id)
-        if lost:
+        missing = self._account.end(message.total, self.format.clock_id)
+        if missing:
             empty = np.zeros(0, np.float32)
-            block = LinkBlock(empty, message.total, self.format.clock_id, lost, True, now_ns, now_ns)
+            block = LinkBlock(empty, message.total, self.format.clock_id, missing, True, now_ns, now_ns)
             self._queue(block, self.format.rate_hz)
         with self.changed:
             self.ended = True
@@ -311,5 +302,6 @@ class Receiver:
             self.changed.notify_all()
 
 
-def wrong_version(port: str, theirs: str) -> str:
-    return f"{port}: the device speaks {theirs} of the link protocol, this SDK version {MAJOR}; update the older one"
+def version_mismatch(port: str, version: str) -> str:
+    """Return the error message for a device that uses ``version`` of the protocol."""
+    return f"{port}: the device uses {version} of the link protocol, this SDK version {MAJOR}; update the older one"

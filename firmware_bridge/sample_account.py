@@ -1,4 +1,4 @@
-"""Which samples never came: exact, from the sample index that the device counts at its converter."""
+"""Counts dropped samples exactly, from the sample index that the device counts at its converter."""
 
 from __future__ import annotations
 
@@ -7,91 +7,91 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a link was when it broke; hand it to the next one and the gap between them is known to the sample."""
+    """Where a link ended. The next link takes it and counts the gap between the two exactly."""
 
     clock_id: int
     next_index: int
-    host_ns: int  # monotonic host clock when the last sample came
+    host_ns: int  # monotonic host clock when the last sample arrived
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a block belongs."""
+    """Position of a block in the stream."""
 
-    lost_before: int  # samples that never came, just before it
-    skip: int  # leading samples that have come already: pass over them
-    exact: bool  # False: the device's clock restarted, the loss is the host's estimate
+    lost_before: int  # samples dropped just before it
+    skip: int  # leading samples that were received before: ignore them
+    exact: bool  # False: the device's clock was restarted, lost_before is estimated by the host's clock
 
 
 class SampleAccount:
-    """Compares each block's index with the one expected next.
+    """Compares the index of each block with the one expected next.
 
     Parameters
     ----------
     resume
-        Where the link before this one ended, if there was one.
+        Where the previous link ended, if there was one.
     """
 
     def __init__(self, resume: ResumePoint | None = None) -> None:
         self._last = resume
         self.received = 0
-        self.lost = 0
+        self.missing = 0
         self.gaps = 0
 
     @property
     def resume_point(self) -> ResumePoint | None:
-        """None before a clock is known."""
+        """The current position; None before a clock is known."""
         return self._last
 
     def begin(self, clock_id: int, host_ns: int) -> None:
-        """A clock has started at our word: sample 0 is due. Without effect once there has been audio."""
+        """Note that our START started the clock: sample 0 comes next. No effect after the first audio."""
         if self._last is None:
             self._last = ResumePoint(clock_id, 0, host_ns)
 
     def place(self, index: int, count: int, clock_id: int, host_ns: int, rate_hz: float) -> Placement:
-        """Account for ``count`` samples from ``index`` on, arrived at ``host_ns``."""
+        """Account for ``count`` samples from ``index`` on that arrived at ``host_ns``."""
         last = self._last
-        lost, skip, exact = 0, 0, True
+        missing, skip, exact = 0, 0, True
         if last is not None and last.clock_id == clock_id:
-            lost = max(0, index - last.next_index)
+            missing = max(0, index - last.next_index)
             skip = min(count, max(0, last.next_index - index))
         elif last is not None:
             exact = False
-            lost = max(0, round((host_ns - last.host_ns) * 1e-9 * rate_hz) - count)
+            missing = max(0, round((host_ns - last.host_ns) * 1e-9 * rate_hz) - count)
         end = index + count
         if last is not None and last.clock_id == clock_id:
             end = max(end, last.next_index)
         self._last = ResumePoint(clock_id, end, host_ns)
         self.received += count - skip
-        self._note(lost)
-        return Placement(lost, skip, exact)
+        self._count_gap(missing)
+        return Placement(missing, skip, exact)
 
     def end(self, total: int, clock_id: int) -> int:
-        """The device says how many samples there were; how many of the last ones never came."""
+        """Account for END, which gives the total number of samples; return how many at the end were dropped."""
         last = self._last
         if last is None or last.clock_id != clock_id:
             return 0
-        lost = max(0, total - last.next_index)
+        missing = max(0, total - last.next_index)
         self._last = ResumePoint(clock_id, max(total, last.next_index), last.host_ns)
-        self._note(lost)
-        return lost
+        self._count_gap(missing)
+        return missing
 
-    def _note(self, lost: int) -> None:
-        self.lost += lost
-        self.gaps += lost > 0
+    def _count_gap(self, missing: int) -> None:
+        self.missing += missing
+        self.gaps += missing > 0
 
 
 class SequenceAccount:
-    """Counts frames that never came, from the 16-bit sequence number; wraps."""
+    """Counts missing frames from the 16-bit sequence number, which wraps."""
 
     def __init__(self) -> None:
         self._next: int | None = None
         self.missing = 0
 
-    def see(self, seq: int) -> int:
-        """Frames missing just before this one."""
+    def count(self, seq: int) -> int:
+        """Account for a received frame; return how many frames just before it are missing."""
         gap = 0 if self._next is None else (seq - self._next) & 0xFFFF
-        if gap >= 0x8000:  # an old frame again, or the device restarted
+        if gap >= 0x8000:  # an old frame again, or the device was restarted
             gap = 0
         self._next = (seq + 1) & 0xFFFF
         self.missing += gap

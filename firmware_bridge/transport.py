@@ -1,4 +1,4 @@
-"""Opens a serial port or socket and turns all the ways in which one can vanish into ``LinkLost``."""
+"""Opens a serial port or socket; every way in which it can disappear becomes ``LinkLost``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from firmware_bridge.errors import LinkLost, LinkOpenError, LinkStalled
 try:
     import termios
 
-    _GONE: tuple[type[Exception], ...] = (OSError, termios.error)  # flush and ioctl raise the latter: not an OSError
+    _GONE: tuple[type[Exception], ...] = (
+        OSError,
+        termios.error,
+    )  # flush and ioctl raise the latter, which is no OSError
 except ImportError:  # not on Windows
     _GONE = (OSError,)
 
@@ -32,7 +35,7 @@ class Transport(Protocol):
     """A byte stream to a device. Reads and writes may come from two threads."""
 
     def read(self) -> bytes:
-        """What has come, waiting up to 0.1 s; empty if nothing.
+        """Return the received bytes, waiting up to 0.1 s; empty if there are none.
 
         Raises
         ------
@@ -40,9 +43,19 @@ class Transport(Protocol):
             If the device or the connection is gone.
         """
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Send all of ``data``.
 
-    def close(self) -> None: ...
+        Raises
+        ------
+        LinkStalled
+            If the device accepts no bytes.
+        LinkLost
+            If the device or the connection is gone.
+        """
+
+    def close(self) -> None:
+        """Release the port. Never raises."""
 
 
 def open_transport(port: str, baud: int) -> Transport:
@@ -51,7 +64,7 @@ def open_transport(port: str, baud: int) -> Transport:
     Raises
     ------
     LinkOpenError
-        If it does not exist, may not be used, or another program holds it.
+        If it does not exist, may not be used, or is in use by another program.
     """
     if port.startswith(_SOCKET_PREFIXES):
         return _SocketTransport(port)
@@ -59,7 +72,13 @@ def open_transport(port: str, baud: int) -> Transport:
 
 
 def socket_address(port: str) -> tuple[str, int]:
-    """(host, port number) of ``socket://HOST:PORT`` or ``tcp:[HOST:]PORT``."""
+    """Return (host, port number) of ``socket://HOST:PORT`` or ``tcp:[HOST:]PORT``.
+
+    Raises
+    ------
+    LinkOpenError
+        If it names no TCP port.
+    """
     text = port
     for prefix in _SOCKET_PREFIXES:
         text = text.removeprefix(prefix)
@@ -82,7 +101,7 @@ class _SerialTransport:
 
     def read(self) -> bytes:
         try:
-            # A bigger request would wait for its last byte, which makes every block late.
+            # A larger request would wait for its last byte and delay every block.
             return bytes(self._port.read(max(1, self._port.in_waiting)))
         except _GONE as error:
             raise LinkLost(f"{self._name}: device disconnected ({error})") from error
@@ -101,7 +120,7 @@ class _SerialTransport:
 
 
 class _SocketTransport:
-    """pyserial has sockets too, but tells at most one byte waiting: a system call for every byte."""
+    """pyserial has sockets too, but reports at most one waiting byte: a system call for every byte."""
 
     def __init__(self, port: str) -> None:
         self._name = port
@@ -142,7 +161,7 @@ _REMEDIES = {
     errno.EACCES: "no permission; add the user to the port's group (dialout on Debian) and log in again",
     errno.EAGAIN: "another program uses it; close that one",
     errno.EBUSY: "another program uses it; close that one",
-    errno.ECONNREFUSED: "nobody listens there; start the device first",
+    errno.ECONNREFUSED: "no program listens there; start the device first",
 }
 
 

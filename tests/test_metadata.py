@@ -28,7 +28,7 @@ def test_fit_takes_vocabulary_and_statistics_from_the_rows_it_is_given() -> None
     assert schema.inputs == ("device", "site", "cont", "cont_valid")
 
 
-def test_names_that_training_never_saw_are_unknown() -> None:
+def test_names_absent_from_the_training_rows_are_unknown() -> None:
     schema = MetadataSchema.fit(TRAIN[:1], FIELDS)
     arrays = schema.encode([{"device": "Littmann 3200"}, {"device": " MEDITRON"}, {"device": None}, {}, {"device": 7}])
     np.testing.assert_array_equal(arrays["device"], [0, 1, 0, 0, 0])
@@ -52,7 +52,9 @@ def test_values_stay_in_raw_units_however_far_out() -> None:
 
 def test_schema_survives_json() -> None:
     schema = MetadataSchema.fit(TRAIN, (*FIELDS, "sex"))
-    again = MetadataSchema.from_dict(json.loads(json.dumps(schema.to_dict())))
+    values = json.loads(json.dumps(schema.to_dict()))
+    assert values == schema.to_dict()
+    again = MetadataSchema.from_dict(values)
     assert again == schema
     for name, array in schema.encode(TRAIN).items():
         np.testing.assert_array_equal(again.encode(TRAIN)[name], array)
@@ -84,6 +86,8 @@ def test_bad_schemas_are_refused_by_name() -> None:
         MetadataSchema.fit(TRAIN, ["blood_type"])
     with pytest.raises(ValueError, match="colour"):
         MetadataSchema.from_dict({"colour": []})
+    with pytest.raises(ValueError, match="metadata: mean: Expected `float`, got `str`"):
+        MetadataSchema.from_dict({"continuous": ["bmi"], "mean": ["22"], "std": [2.0]})
     with pytest.raises(ValueError, match="twice"):
         MetadataSchema({"device": ("Meditron", "meditron")})
     with pytest.raises(ValueError, match="std"):

@@ -27,7 +27,7 @@ def _names(requirements: list[str]) -> set[str]:
 
 def test_the_core_needs_only_what_a_device_needs(project: dict[str, list[str]]) -> None:
     assert _names(project["dependencies"]) == {
-        "numpy", "onnxruntime", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec",
+        "numpy", "onnxruntime", "packaging", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec",
     }  # fmt: skip
 
 

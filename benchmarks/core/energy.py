@@ -1,4 +1,4 @@
-"""Energy over a stretch of time, where the machine tells it: RAPL counters on PCs, INA3221 sensors on Jetson."""
+"""Energy over a time span, where the machine measures it: RAPL counters on PCs, INA3221 sensors on Jetson."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PERIOD_S = 0.1  # between two readings of a power sensor
-_TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "VDD_GPU_SOC")  # Jetson boards name the whole board's input so
+_TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "VDD_GPU_SOC")  # the whole board's input on Jetson boards
 _TEGRASTATS = re.compile(r"(?:VDD_IN|POM_5V_IN|VIN_SYS_5V0) (\d+)(?:mW)?/")
 
 Reader = Callable[[], float]
 
 
 def rapl_domains(root: Path = Path("/sys/class/powercap")) -> list[tuple[Path, float]]:
-    """Readable package counters and the joules at which each wraps; parts of a package are not counted twice."""
+    """Readable package counters and the joules at which each wraps; parts of a package are not counted again."""
     found = []
     for folder in sorted(root.glob("*rapl:[0-9]*")):
         if folder.name.count(":") != 1:
@@ -59,9 +59,9 @@ def tegrastats_watts(line: str) -> float | None:
 
 
 class EnergyMeter:
-    """Counts the joules of the whole machine (not of this process) between ``with`` and its end.
+    """Counts the joules of the whole machine (not of this process) inside a ``with`` block.
 
-    ``joules`` and ``source`` are ``None`` where the machine does not tell.
+    ``joules`` and ``source`` are ``None`` on a machine without a readable meter.
     """
 
     def __init__(self, powercap: Path = Path("/sys/class/powercap"), hwmon: Path = Path("/sys/class/hwmon")) -> None:
@@ -77,8 +77,8 @@ class EnergyMeter:
         self._child: subprocess.Popen[str] | None = None
 
     @property
-    def tells(self) -> bool:
-        """The machine has a meter that this process may read."""
+    def available(self) -> bool:
+        """Whether the machine has a meter that this process may read."""
         return bool(self._domains or self._rail or self._tegrastats)
 
     def __enter__(self) -> EnergyMeter:
@@ -92,7 +92,7 @@ class EnergyMeter:
             self.source = "tegrastats"
             command = [self._tegrastats, "--interval", str(round(_PERIOD_S * 1000))]
             self._child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            self._start(self._listen)
+            self._start(self._read_tegrastats)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +127,7 @@ class EnergyMeter:
                 return
             self._stop.wait(_PERIOD_S)
 
-    def _listen(self) -> None:
+    def _read_tegrastats(self) -> None:
         assert self._child is not None
         assert self._child.stdout is not None
         for line in self._child.stdout:

@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C between two rounds: what was measured until then."""
+    """Ctrl-C between two rounds; carries the whole rounds that were measured before."""
 
     def __init__(self, timings: dict[str, dict[str, Any]]) -> None:
         super().__init__("interrupted")
@@ -57,7 +57,7 @@ def peak_rss_mb() -> float:
 
 
 def resident_mb() -> float | None:
-    """Resident memory of this process now, MiB; ``None`` where the system does not tell."""
+    """Resident memory of this process now, MiB; ``None`` where the system does not report it."""
     return _status_mb("VmRSS:")
 
 
@@ -72,19 +72,19 @@ def _status_mb(name: str) -> float | None:
 
 
 def give_back_free_memory() -> None:
-    """Hand freed pages back to the system, where its allocator can: what grows from here on is new."""
+    """Return freed pages to the system, where the allocator can, so that later growth is new memory."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
 def pinned(cores: int | None) -> Iterator[list[int]]:
-    """Keep this thread, and those it starts, on so many cores; the last ones, since the first serve interrupts.
+    """Pin this thread, and those it starts, to the last ``cores`` cores; the first ones serve interrupts.
 
     Yields
     ------
     list of int
-        The cores; empty where the system cannot pin, and all usable ones for ``None``.
+        The cores; empty where the system cannot pin; all usable cores for ``None``.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield []
@@ -102,43 +102,43 @@ def pinned(cores: int | None) -> Iterator[list[int]]:
 
 
 def percentiles(seconds: Sequence[float]) -> Row:
-    """P50, P90, P95, P99 and maximum in ms, nothing clipped; only ``n = 0`` where there is nothing.
+    """P50, P90, P95, P99 and maximum in ms, nothing clipped; only ``n = 0`` without measurements.
 
-    A percentile is told only where a measurement can lie beyond it: P99 from 100 of them on, P95 from 20, P90 from 10;
-    else it is ``None``.
+    A percentile is given only where a measurement can lie beyond it: P99 from 100 measurements, P95 from 20, P90 from
+    10; else it is ``None``.
     """
     if len(seconds) == 0:
         return {"n": 0}
     ms = np.asarray(seconds, dtype=np.float64) * 1e3
-    told = {
+    tail = {
         f"p{percent}_ms": float(np.percentile(ms, percent)) if ms.size * (100 - percent) >= 100 else None
         for percent in (90, 95, 99)
     }
-    return {"p50_ms": float(np.median(ms)), **told, "max_ms": float(ms.max()), "n": int(ms.size)}
+    return {"p50_ms": float(np.median(ms)), **tail, "max_ms": float(ms.max()), "n": int(ms.size)}
 
 
 def deadline_misses(seconds: Sequence[float], deadline_s: float) -> int:
-    """How many took longer than the deadline."""
+    """Number of measurements above the deadline."""
     return int(np.count_nonzero(np.asarray(seconds, dtype=np.float64) > deadline_s))
 
 
 def interleave(
-    subjects: Mapping[str, Callable[[int], object]],
+    calls: Mapping[str, Callable[[int], object]],
     *,
     rounds: int,
     warm_up: int = 10,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Time several callables in turn, so that a busy moment of the machine hits all of them alike.
+    """Time several functions in turn, so that other load on the machine affects all of them alike.
 
     Parameters
     ----------
-    subjects
-        Name → function of the round number; every function does one unit of work.
+    calls
+        Name → function of the round number; every call does one unit of work.
     rounds
-        Timed calls of each subject.
+        Timed calls of each function.
     warm_up
-        Untimed calls of each subject first.
+        Untimed calls of each function first.
     on_round
         Called with (done, total) after each round.
 
@@ -150,18 +150,18 @@ def interleave(
     Raises
     ------
     Interrupted
-        Ctrl-C after the first round: carries the whole rounds until then.
+        Ctrl-C after the first round; carries the whole rounds before it.
     """
     for index in range(warm_up):
-        for call in subjects.values():
+        for call in calls.values():
             call(index)
-    rows: list[dict[str, tuple[float, float]]] = []  # of each round: subject → seconds, CPU seconds
-    names = list(subjects)
+    rows: list[dict[str, tuple[float, float]]] = []  # of each round: name → seconds, CPU seconds
+    names = list(calls)
     try:
         for index in range(rounds):
-            # The order turns with every round: nobody always runs on the cache its neighbour left.
+            # The order rotates every round, so that no call always runs on the cache that the same other call left.
             shift = index % len(names)
-            rows.append({name: _timed(subjects[name], index) for name in names[shift:] + names[:shift]})
+            rows.append({name: _timed(calls[name], index) for name in names[shift:] + names[:shift]})
             if on_round is not None:
                 on_round(index + 1, rounds)
     except KeyboardInterrupt:
@@ -195,11 +195,11 @@ class Fit:
 
     slope: float
     intercept: float
-    r2: float  # 1: all points lie on it; NaN below three points, where every line fits
+    r2: float  # 1: all points lie on the line; NaN below three points
 
 
 def linear_fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
-    """Least squares through ``[n]`` points; ``None`` below two different ``x``."""
+    """Least-squares line through ``[n]`` points; ``None`` below two different ``x``."""
     if len(set(x)) < 2:
         return None
     slope, intercept = np.polyfit(np.asarray(x, np.float64), np.asarray(y, np.float64), 1)

@@ -1,4 +1,4 @@
-"""The machine that figures were measured on, as far as it tells."""
+"""The machine that figures were measured on, as far as the system reports it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def machine_row() -> dict[str, Any]:
 
 
 def usable_cores() -> list[int]:
-    """Cores that this thread may run on; all of them where the system cannot tell."""
+    """Cores that this thread may run on; all cores where the system does not report it."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -74,7 +74,7 @@ def _cpu_model() -> str:
 
 
 def _board() -> str | None:
-    """What a Jetson or a Raspberry Pi calls itself, with the power mode of a Jetson."""
+    """Model name of a Jetson or a Raspberry Pi, with the power mode of a Jetson."""
     name = _first_line("/proc/device-tree/model")
     mode = _first_line("/var/lib/nvpmodel/status")
     return f"{name}, power mode {mode}" if name and mode else name

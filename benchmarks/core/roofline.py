@@ -1,4 +1,4 @@
-"""What this machine can do at best, and what a graph asks of it: measured ceilings and counted multiplications."""
+"""Measured ceilings of this machine, and the counted multiply-adds of a graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MATRIX_OPS = frozenset({"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"})
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "ConvTranspose"})
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-# Best of several, not the median: a ceiling is what the machine reaches when nothing else disturbs it.
+# The best of several runs, not the median: a ceiling is what the undisturbed machine reaches.
 _PROBE = """
 import json, sys, time
 import numpy as np
@@ -27,7 +27,7 @@ from benchmarks.core.harness import pinned
 size, rounds, threads = (int(a) for a in sys.argv[1:])
 a = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
 b, out = a.T.copy(), np.empty_like(a)
-line = np.ones(size * 12288, np.float32)  # 72 MiB at full size: beyond the caches of most machines
+line = np.ones(size * 12288, np.float32)  # 72 MiB at full size: larger than most caches
 target = np.empty_like(line)
 def best(call):
     times = []
@@ -48,10 +48,10 @@ class Ceilings:
 
     threads: int
     gemm_flops: float  # float32 operations a second of a large matrix product; a multiply-add counts as two
-    memory_bytes: float  # a second, of a copy between arrays beyond the caches (read and written bytes)
+    memory_bytes: float  # bytes read and written a second, of a copy between arrays larger than the caches
 
     def least_s(self, macs: int, moved_bytes: int) -> tuple[float, str]:
-        """Shortest time for so much work, and which ceiling sets it: ``compute`` or ``memory``."""
+        """Shortest possible time in seconds, and the ceiling that sets it: ``compute`` or ``memory``."""
         compute, memory = 2 * macs / self.gemm_flops, moved_bytes / self.memory_bytes
         return (compute, "compute") if compute >= memory else (memory, "memory")
 
@@ -66,7 +66,7 @@ class Ceilings:
 
 
 def measure_ceilings(threads: int = 1, *, quick: bool = False) -> Ceilings:
-    """Measure in a fresh process: BLAS takes its number of threads from the environment, once.
+    """Measure in a new process, because BLAS reads its number of threads from the environment once.
 
     Raises
     ------
@@ -84,14 +84,14 @@ def measure_ceilings(threads: int = 1, *, quick: bool = False) -> Ceilings:
 
 
 def count_macs(path: Path, inputs: Mapping[str, Any]) -> int:
-    """Multiply-adds of the convolutions and matrix products of one run, from ONNX Runtime's own profile.
+    """Multiply-adds of the convolutions and matrix products of one run, from ONNX Runtime's profile.
 
     Parameters
     ----------
     path
         An ``.onnx`` file.
     inputs
-        What it is run with; its batch counts.
+        Inputs of the run; the result is for their batch size.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def count_macs(path: Path, inputs: Mapping[str, Any]) -> int:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Neither fused nor packed: the shapes of all weights stay in sight.
+    # Neither fused nor packed, so that the profile holds the shapes of all weights.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.intra_op_num_threads = 1
@@ -113,7 +113,7 @@ def count_macs(path: Path, inputs: Mapping[str, Any]) -> int:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             session.run(None, dict(inputs))
             profile = Path(session.end_profiling()).read_text()
-        except Exception as error:  # its exceptions share no base class
+        except Exception as error:  # ONNX Runtime exceptions share no base class
             raise EngineError(f"cannot count the operations of {path.name}: {error}") from error
     return sum(_macs_of(event["args"]) for event in json.loads(profile) if _is_kernel(event))
 
@@ -126,7 +126,7 @@ def _macs_of(node: Mapping[str, Any]) -> int:
     kind = node.get("op_name")
     if kind not in _MATRIX_OPS | _CONVOLUTIONS:
         return 0
-    shapes = [next(iter(entry.values())) for entry in node["input_type_shape"]]  # absent inputs have none
+    shapes = [next(iter(entry.values())) for entry in node["input_type_shape"]]  # absent inputs have no shape
     out = math.prod(next(iter(node["output_type_shape"][0].values())))
     weight = shapes[3 if str(kind).startswith("QLinear") else 1]
     if kind == "ConvTranspose":

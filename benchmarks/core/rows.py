@@ -1,4 +1,4 @@
-"""The rows of a benchmark: their schema, the file they are kept in, and the Markdown table of them."""
+"""Benchmark rows: their schema, the results file, and the Markdown table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,9 +15,12 @@ from edge_sdk.errors import StethoError
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import jsonable
 
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.load import Bundle
 
-class Subject(msgspec.Struct, kw_only=True):
-    """What was measured; ``part`` where a benchmark has several."""
+
+class BenchmarkedModel(msgspec.Struct, kw_only=True):
+    """What was measured, JSON key ``subject``; ``part`` where a benchmark has several parts."""
 
     model: str | None = None  # name and version of the bundle
     artefact: str | None = None  # format, for example onnx-int8-cpu
@@ -28,25 +31,25 @@ class Subject(msgspec.Struct, kw_only=True):
 
 
 class MeasuredRow(msgspec.Struct, kw_only=True):
-    """The fields that rows of all benchmarks share; each benchmark adds its own."""
+    """The fields that all benchmarks share; each benchmark adds its own."""
 
     benchmark: str  # latency, roofline, accuracy, stream, soak, faults, peers, ...
-    subject: Subject = msgspec.field(default_factory=Subject)
+    subject: BenchmarkedModel = msgspec.field(default_factory=BenchmarkedModel)
     p50_ms: float | None = None
     p90_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
     max_ms: float | None = None  # nothing is clipped
-    n: int | None = None  # measurements behind the percentiles (accuracy: items scored)
+    n: int | None = None  # measurements behind the percentiles (accuracy: scored items)
     rss_mb: float | None = None  # peak resident memory, MiB
     cpu_s: float | None = None  # CPU seconds of all measured calls
-    load_s: float | None = None  # from files to ready
-    joules: float | None = None  # of the whole machine; absent where it does not tell
+    load_s: float | None = None  # from files to a usable engine
+    joules: float | None = None  # of the whole machine; absent without a meter
     energy_source: str | None = None
     deadline_ms: float | None = None
     misses: int | None = None  # of the deadline
-    cores: list[int] | None = None  # that the measured threads were pinned to; empty: not pinned
-    input: str | None = None  # the sound
+    cores: list[int] | None = None  # the measured threads were pinned to them; empty: not pinned
+    input: str | None = None  # the audio
     failed: str | None = None  # why there are no figures
 
 
@@ -69,39 +72,72 @@ class MachineRow(msgspec.Struct, kw_only=True):
     load_average: list[float] = []
 
 
+def benchmarked_model(bundle: Bundle, part: str | None = None) -> dict[str, Any]:
+    """The ``subject`` of a row about a bundle on one thread, one cycle at a time."""
+    entry = {
+        "model": f"{bundle.manifest.name} {bundle.manifest.version}",
+        "artefact": bundle.artefact.format,
+        "engine": bundle.engine.name,
+        "threads": 1,
+        "batch": 1,
+    }
+    return entry if part is None else {**entry, "part": part}
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
     """A results file."""
 
-    command: str  # that made it
+    command: str  # the command line that wrote it
     rows: tuple[dict[str, Any], ...]
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the rows; fields beyond it are allowed."""
+    """JSON Schema of the rows; additional fields are allowed."""
     schemas, components = msgspec.json.schema_components((MachineRow, MeasuredRow), ref_template="#/definitions/{name}")
     return {"oneOf": list(schemas), "definitions": components}
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Compare a row with the schema.
+    """Compare a row with the schema; numpy scalars count as the numbers that JSON holds.
 
     Raises
     ------
     StethoError
-        A field is missing or of another type.
+        A field is missing or has another type; the message names the row and the field.
     """
-    wanted = MachineRow if row.get("benchmark") == "machine" else MeasuredRow
+    _check(jsonable(row))
+
+
+def _check(row: Mapping[str, Any], place: str = "row") -> None:
+    schema = MachineRow if row.get("benchmark") == "machine" else MeasuredRow
     try:
-        msgspec.convert(dict(row), wanted)
+        msgspec.convert(row, schema)
     except msgspec.ValidationError as error:
-        raise StethoError(f"not a benchmark row ({error}); run the benchmark again with this SDK") from error
+        raise StethoError(
+            f"{place} ({_row_name(row)}) does not fit the schema of benchmark rows: {error}; "
+            "this is a defect of that benchmark"
+        ) from error
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    benchmark, subject = row.get("benchmark"), row.get("subject")
+    return f"{benchmark}: {subject_name(row)}" if isinstance(subject, Mapping) else str(benchmark)
 
 
 def write_results(path: Path, command: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep rows as a JSON file, whole or not at all."""
+    """Write rows as a JSON file, completely or not at all.
+
+    Raises
+    ------
+    StethoError
+        A row does not fit the schema; an existing file stays as it was.
+    """
+    checked = jsonable(list(rows))
+    for number, row in enumerate(checked, start=1):
+        _check(row, f"row {number}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"command": command, "rows": jsonable(list(rows))}, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({"command": command, "rows": checked}, indent=2, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
 
@@ -112,7 +148,7 @@ def read_results(path: Path) -> Results:
     Raises
     ------
     StethoError
-        Not such a file.
+        The file cannot be read or is no results file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -125,7 +161,7 @@ def read_results(path: Path) -> Results:
 
 
 def subject_name(row: Mapping[str, Any]) -> str:
-    """What a row is about, in a few words: model, part or artefact, threads and batch where they are not 1."""
+    """Short name of a row: model, part or artefact, threads and batch where they are not 1."""
     subject = row.get("subject") or {}
     words = [subject.get("model"), subject.get("part") or subject.get("artefact") or row.get("benchmark")]
     name = " · ".join(str(word) for word in words if word)
@@ -137,7 +173,7 @@ def subject_name(row: Mapping[str, Any]) -> str:
 
 
 def cell(value: Any) -> str:
-    """A figure as people read it: three digits that count."""
+    """A figure as text with three significant digits."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -160,7 +196,7 @@ def cell(value: Any) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """GitHub table of the measured rows; those that failed are lines below it, with the reason."""
+    """GitHub table of the measured rows; failed rows are listed below it with the reason."""
     measured = [row for row in rows if row.get("benchmark") != "machine"]
     lines = ["| subject | " + " | ".join(c.replace("_", " ") for c in columns) + " |"]
     lines.append("|---|" + "---:|" * len(columns))

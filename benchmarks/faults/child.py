@@ -1,6 +1,6 @@
-"""The process that a fault hits: ``python -m benchmarks.faults.child``, then what it does.
+"""The process that a fault hits: ``python -m benchmarks.faults.child``, then a task with its arguments.
 
-``listen PORT BUNDLE`` or ``record FOLDER BYTES BUNDLE``. The last line of its standard output is one JSON object.
+Tasks: ``listen PORT BUNDLE`` and ``record FOLDER BYTES BUNDLE``. The last line on standard output is a JSON object.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _RECORD_S = 60.0
 _RECORD_RATE_HZ = 8000
 
 
-class Trace:
-    """A sink that notes every block: host clock (ns), first sample, samples, lateness (s); says when the first came."""
+class ArrivalSink:
+    """A sink that keeps events and the arrival of every block; ``announce`` reports the first block on stdout."""
 
     def __init__(self, *, announce: bool = False) -> None:
-        self.arrivals: list[tuple[int, int, int, float]] = []
+        self.arrivals: list[tuple[int, int, int, float]] = []  # see benchmarks.faults.row.Arrival
         self.events: list[Event] = []
-        self.slowness = 0.0  # seconds that a second of sound takes
+        self.slowness = 0.0  # seconds of delay per second of audio
         self._announce = announce
 
     def open(self, source: str, sample_rate: int) -> None:
@@ -33,10 +33,10 @@ class Trace:
     def audio(self, block: AudioBlock) -> None:
         now_ns = time.monotonic_ns()
         if self._announce and not self.arrivals:
-            _say({"ready": True})
+            _emit({"ready": True})
         self.arrivals.append((now_ns, block.first_sample, block.samples.size, (now_ns - block.host_ns) / 1e9))
         spent_until_ns = now_ns + round(self.slowness * block.samples.size / block.sample_rate * 1e9)
-        while self.slowness and time.monotonic_ns() < spent_until_ns:  # until told to be quick again
+        while self.slowness and time.monotonic_ns() < spent_until_ns:  # until the sink is set to be fast again
             time.sleep(0.01)
 
     def event(self, event: Event, latency_ms: float | None) -> None:
@@ -46,23 +46,23 @@ class Trace:
         pass
 
 
-def listen(port: str, bundle_name: str) -> dict[str, Any]:
-    """Hear a serial stethoscope to its end."""
+def receive_serial(port: str, bundle_name: str) -> dict[str, Any]:
+    """Receive a serial stethoscope until it ends."""
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.runtime.session import Session
     from edge_sdk.sources.serial import SerialSource
 
     bundle = load_bundle(bundle_name, allow_untrained=True)
-    trace = Trace(announce=True)
-    stats = Session(SerialSource(port), bundle, [trace], give_up_s=10.0).run()
-    return {"arrivals": trace.arrivals, "samples_in": stats.samples_in, "samples_lost": stats.samples_lost}
+    sink = ArrivalSink(announce=True)
+    stats = Session(SerialSource(port), bundle, [sink], give_up_s=10.0).run()
+    return {"arrivals": sink.arrivals, "samples_in": stats.samples_in, "samples_lost": stats.samples_lost}
 
 
 def record(folder: str, most_bytes: str, bundle_name: str) -> dict[str, Any]:
-    """Record simulated patients where no file may grow beyond ``most_bytes``: what a full disk does, unprivileged."""
+    """Record simulated patients with a limit of ``most_bytes`` per file: like a full disk, without privileges."""
     import resource
 
-    from benchmarks.core.live_audio import LiveSound, patient
+    from benchmarks.core.audio import LiveLoopSource, phantom_samples
     from edge_sdk.runtime.background import BackgroundSink
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.runtime.session import Session
@@ -70,30 +70,30 @@ def record(folder: str, most_bytes: str, bundle_name: str) -> dict[str, Any]:
     from edge_sdk.sinks.summary import Labels
 
     bundle = load_bundle(bundle_name, allow_untrained=True)
-    sound = patient("asthma", _RECORD_RATE_HZ, 10.0)
-    source = LiveSound([sound], _RECORD_RATE_HZ, seconds=_RECORD_S)
-    trace = Trace()
+    samples = phantom_samples("asthma", _RECORD_RATE_HZ, 10.0)
+    source = LiveLoopSource([samples], _RECORD_RATE_HZ, seconds=_RECORD_S)
+    arrival_sink = ArrivalSink()
     labels = Labels(bundle.labels, bundle.manifest.decoder.normal_label)
-    sink = BackgroundSink(RecorderSink(Path(folder), labels))
+    recorder = BackgroundSink(RecorderSink(Path(folder), labels))
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most_bytes), resource.RLIM_INFINITY))
     error: BaseException | None = None
     try:
-        Session(source, bundle, [trace, sink]).run()
-    except Exception as problem:  # whatever it is, it is the result
+        Session(source, bundle, [arrival_sink, recorder]).run()
+    except Exception as problem:  # any error is the result
         error = problem
     return {
-        "heard": sum(n for _, _, n, _ in trace.arrivals),
+        "received": sum(n for _, _, n, _ in arrival_sink.arrivals),
         "error": None if error is None else type(error).__name__,
         "typed": isinstance(error, StethoError),
         "message": str(error) if error is not None else "",
     }
 
 
-def _say(record: dict[str, Any]) -> None:
+def _emit(record: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
     _task, *_arguments = sys.argv[1:]
-    _say(listen(*_arguments) if _task == "listen" else record(*_arguments))
+    _emit(receive_serial(*_arguments) if _task == "listen" else record(*_arguments))

@@ -1,4 +1,4 @@
-"""What every fault is given and says: how long, the bounds, recovery, and the row of it."""
+"""What all faults share: options, bounds, recovery time and the row."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, TypeAlias
 from benchmarks.core.harness import Row, percentiles
 
 Arrival: TypeAlias = tuple[int, int, int, float]
-"""Of a block at the sink: monotonic ns, first sample, samples, seconds late."""
+"""A block at the sink: monotonic clock (ns), first sample, number of samples, delay (s)."""
 
 RATE_HZ = 8000
 ON_TIME_S = 0.1
-"""A block that reaches the sink later than this after its capture is late."""
+"""A block that takes longer from its capture to the sink is late."""
 
 RECOVERY_BOUND_S = 1.0
-"""Of faults in the computer: from their end until every block is on time."""
+"""For faults in the computer: from their end until every block is on time."""
 
-LEAST_PATIENT_S = 4.0  # a breath must fit
+LEAST_PATIENT_S = 4.0  # a cycle must fit
 
 
 @dataclass(frozen=True, slots=True)
 class FaultOptions:
-    """What to suffer, for how long."""
+    """Which faults, for how long."""
 
     bundle: str = "default"
     calm_s: float = 3.0  # before and after each fault
@@ -32,6 +32,7 @@ class FaultOptions:
 
     @classmethod
     def quick(cls, bundle: str = "default", only: tuple[str, ...] = ()) -> FaultOptions:
+        """Options of a short run."""
         return cls(bundle=bundle, calm_s=0.15, fault_s=0.3, only=only)
 
 
@@ -46,7 +47,7 @@ def fault_row(
     arrivals: Sequence[Arrival] = (),
     **more: Any,
 ) -> Row:
-    """``accounted``: the samples heard and the samples told as lost are exactly what the source had."""
+    """The figures of one fault; ``accounted``: received and reported lost samples add up to those of the source."""
     wrong = []
     if recovery_bound_s is not None and (recovery_s is None or recovery_s > recovery_bound_s):
         wrong.append("never recovered" if recovery_s is None else f"recovered after {recovery_s:.2f} s")
@@ -71,7 +72,7 @@ def fault_row(
 
 
 def recovery_s(arrivals: Sequence[Arrival], end_ns: int) -> float | None:
-    """Seconds from the end of a fault until the last late block is through; None when the last of all is late."""
+    """Seconds from the end of a fault until the last late block arrives; None when the very last block is late."""
     after = [a for a in arrivals if a[0] >= end_ns]
     late = [a[0] for a in after if a[3] > ON_TIME_S]
     if not after or (late and late[-1] == after[-1][0]):
@@ -80,9 +81,9 @@ def recovery_s(arrivals: Sequence[Arrival], end_ns: int) -> float | None:
 
 
 def on_device_clock(arrivals: Sequence[Arrival]) -> list[Arrival]:
-    """The same arrivals, late against the device's own sample clock, set by the block that came earliest by it.
+    """The same arrivals with delays against the sample clock of the device, aligned to its earliest block.
 
-    A serial link stamps a block when the host takes it: what waited in between would not show.
+    A serial link stamps a block when the host reads it, so that the time in buffers does not show in ``host_ns``.
     """
     if not arrivals:
         return []

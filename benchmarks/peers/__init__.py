@@ -1,1 +1,1 @@
-"""Benchmarks beside other projects on the same work."""
+"""The same work in this SDK and in other projects."""

@@ -1,4 +1,4 @@
-"""An environment for each peer, made once and kept in a cache folder."""
+"""One virtual environment per peer, created once and kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ _INSTALL_S = 1800
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What a peer needs."""
+    """Requirements of a peer."""
 
-    module: str  # that must be importable
+    module: str  # must be importable
     requirements: tuple[str, ...]
-    without_dependencies: tuple[str, ...] = ()  # installed with --no-deps: what they would pull in is not used
-    shared: bool = False  # runs in the present environment where it is there: torch is gigabytes, and runs our network
+    without_dependencies: tuple[str, ...] = ()  # installed with --no-deps, because their dependencies are not used
+    shared: bool = (
+        False  # use the present environment if it has the module: torch takes gigabytes, and runs our network
+    )
 
 
 PEERS = {
@@ -37,35 +39,35 @@ PEERS = {
 }
 
 
-def cache_folder() -> Path:
+def environments_folder() -> Path:
     """``$XDG_CACHE_HOME/stetho/peers``."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "stetho" / "peers"
 
 
 def importable(module: str) -> bool:
-    """In the present environment."""
+    """Whether the present environment has the module."""
     return importlib.util.find_spec(module) is not None
 
 
 def interpreter(
     name: str, *, make: bool, folder: Path | None = None, on_step: Callable[[str], None] | None = None
 ) -> tuple[str, str]:
-    """Python that has the peer, and a word for where it is: ``own environment`` or ``present environment``.
+    """Python interpreter with the peer, and its place: ``own environment`` or ``present environment``.
 
     Parameters
     ----------
     make
-        Make the environment where it is missing; else only what is there is used.
+        Create a missing environment; else only an existing one is used.
 
     Raises
     ------
     StethoError
-        It is not there, or cannot be made.
+        The environment is missing or cannot be created.
     """
     peer = PEERS[name]
     digest = hashlib.sha256(repr((sys.version_info[:2], peer)).encode()).hexdigest()[:8]
-    place = (folder or cache_folder()) / f"{name}-{digest}"
+    place = (folder or environments_folder()) / f"{name}-{digest}"
     python = place / "bin" / "python"
     if peer.shared and importable(peer.module):
         return sys.executable, "present environment"
@@ -74,9 +76,9 @@ def interpreter(
     if not make:
         if importable(peer.module):
             return sys.executable, "present environment"
-        raise StethoError(f"{name} is not installed here; without --quick its environment is made")
+        raise StethoError(f"{name} is not installed here; without --quick its environment is created")
     if on_step is not None:
-        on_step(f"making an environment for {name}")
+        on_step(f"creating an environment for {name}")
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     _call([sys.executable, "-m", "venv", str(place)], name)

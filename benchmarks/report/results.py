@@ -14,13 +14,13 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ResultSet:
     """What a folder of results holds."""
 
     rows: tuple[Row, ...]  # measured, in the order of the files
-    machines: tuple[Row, ...]
-    commands: Mapping[str, str]  # file → what made it
-    unread: Mapping[str, str] = field(default_factory=dict)  # file → why not
+    machines: tuple[Row, ...]  # with the ``file`` that names each
+    commands: Mapping[str, str]  # file → the command that made it
+    unread: Mapping[str, str] = field(default_factory=dict)  # file → the reason
 
     def of(self, benchmark: str, *parts: str) -> list[Row]:
         """Rows of a benchmark, without those that failed; of the parts, where given."""
@@ -28,10 +28,11 @@ class Kept:
         return [r for r in rows if not parts or (r.get("subject") or {}).get("part") in parts]
 
     def failed(self, benchmark: str) -> list[Row]:
+        """Rows of a benchmark that hold a reason instead of figures."""
         return [r for r in self.rows if r["benchmark"] == benchmark and r.get("failed")]
 
 
-def read_folder(folder: Path) -> Kept:
+def read_folder(folder: Path) -> ResultSet:
     """Every results file of a folder; files of another kind are passed over with the reason.
 
     Raises
@@ -50,18 +51,18 @@ def read_folder(folder: Path) -> Kept:
         except StethoError as error:
             unread[path.name] = str(error).replace(str(path), path.name)
             continue
-        known = [r for r in (_as_benchmark(row, path.stem) for row in results.rows) if r is not None]
-        if not known:
+        valid = [r for r in (_as_benchmark(row, path.stem) for row in results.rows) if r is not None]
+        if not valid:
             unread[path.name] = f"{path.name} holds no rows of a benchmark"
             continue
-        commands[path.name] = results.command or str(known[-1].get("command") or "")
-        machines += [r for r in known if r["benchmark"] == "machine"]
-        rows += [r for r in known if r["benchmark"] != "machine"]
-    return Kept(tuple(rows), tuple(machines), commands, unread)
+        commands[path.name] = results.command or str(valid[-1].get("command") or "")
+        machines += [{**r, "file": path.name} for r in valid if r["benchmark"] == "machine"]
+        rows += [r for r in valid if r["benchmark"] != "machine"]
+    return ResultSet(tuple(rows), tuple(machines), commands, unread)
 
 
 def _as_benchmark(row: Row, file: str) -> Row | None:
-    """The row itself, or what another command said, as a row of a benchmark; None where it is none."""
+    """The row itself, or the output of another command as a row of a benchmark; None where it is neither."""
     if file == "look_ahead" and "look_ahead_s" in row:
         return {"subject": {"model": _named(row)}, **row, "benchmark": "look-ahead"}
     if "benchmark" in row:

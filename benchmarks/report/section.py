@@ -1,4 +1,4 @@
-"""A section of the report, and how its table is made from rows."""
+"""A section of the report, and how its tables are made from rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.core.rows import subject_name
+from benchmarks.report.charts import Chart
 from benchmarks.report.results import Row
+from benchmarks.report.tables import Table
 
 COMMANDS = {
     "latency": "stetho bench latency --out benchmarks/results/latency.json",
@@ -29,31 +31,44 @@ class Section:
 
     title: str
     lead: str
-    plots: Sequence[str] = ()  # HTML
-    columns: Sequence[str] = ()
-    table: Sequence[tuple[str, Row]] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
-    missing: str = ""  # the command that makes it
+    missing: str = ""  # the command that makes the results
+
+    @property
+    def anchor(self) -> str:
+        """Identifier of the section on the page."""
+        return self.title.lower().replace(" ", "-")
 
 
-def section(
+def make_section(
     title: str,
     lead: str,
     rows: Sequence[Row],
     columns: str,  # with blanks between them
     missing: str,
     *,
-    plots: Sequence[str] = (),
+    charts: Sequence[Chart] = (),
     notes: Sequence[str] = (),
     name: Callable[[Row], str] = subject_name,
+    group: Callable[[Row], str] = lambda row: "",
 ) -> Section:
+    """Make a section; rows of one group share a table, and a column without any figure is left out."""
     if not rows:
         return Section(title, lead, notes=notes, missing=missing)
-    used = [c for c in columns.split() if any(r.get(c) not in (None, "") for r in rows)]
-    return Section(title, lead, plots, used, [(name(r), r) for r in rows], notes)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group(row), []).append(row)
+    tables = []
+    for caption, members in groups.items():
+        used = [c for c in columns.split() if any(r.get(c) not in (None, "") for r in members)]
+        tables.append(Table(used, [(name(r), r) for r in members], caption[:1].upper() + caption[1:]))
+    return Section(title, lead, charts, tables, notes)
 
 
 def reasons(rows: Iterable[Row]) -> list[str]:
+    """Why rows hold no figures."""
     return [f"not measured: {subject_name(r)}: {r['failed']}" for r in rows]
 
 
@@ -63,6 +78,7 @@ def part_of(row: Row) -> str:
 
 
 def short(row: Row) -> str:
+    """Model without its version, and artefact."""
     subject = row.get("subject") or {}
     return f"{str(subject.get('model') or '').split(' ')[0]} {subject.get('artefact') or ''}".strip()
 

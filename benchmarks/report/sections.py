@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.report.models import conversion, latency, networks, pareto, peers, reliability, stages
-from benchmarks.report.pipeline import delay, faults, look_ahead, pipeline, screening, soak, streams
-from benchmarks.report.results import Kept
-from benchmarks.report.section import COMMANDS, Section, section
+from benchmarks.report.models import (
+    conversion_section,
+    latency_section,
+    networks_section,
+    pareto_section,
+    peers_section,
+    reliability_section,
+    stages_section,
+)
+from benchmarks.report.pipeline import (
+    delay_section,
+    faults_section,
+    look_ahead_section,
+    pipeline_section,
+    screening_section,
+    soak_section,
+    streams_section,
+)
+from benchmarks.report.results import ResultSet
+from benchmarks.report.section import COMMANDS, Section, make_section
 
 __all__ = ["COMMANDS", "SECTIONS", "Section"]
 
@@ -18,37 +34,37 @@ _SHOWN = {
 _MOST = 12  # columns of a table whose figures are not known beforehand
 
 
-def others(kept: Kept) -> Section:
+def other_section(results: ResultSet) -> Section:
     """Figures of any other benchmark, as they come."""
-    rows = [r for r in kept.rows if r["benchmark"] not in _SHOWN and not r.get("failed")]
+    rows = [r for r in results.rows if r["benchmark"] not in _SHOWN and not r.get("failed")]
     simple = [
         key
         for key in dict.fromkeys(k for r in rows for k in r if k not in ("benchmark", "subject", "input", "command"))
         if all(isinstance(r.get(key), (int, float, str, bool, type(None))) and len(str(r.get(key))) < 60 for r in rows)
     ]
-    return section(
+    return make_section(
         "Other results",
-        "Of benchmarks without a section of their own.",
+        "Benchmarks without a section of their own.",
         rows,
         " ".join(simple[:_MOST]),
         "python -m benchmarks.studies.scan_forms",
     )
 
 
-SECTIONS: tuple[Callable[[Kept], Section], ...] = (
-    pareto,
-    latency,
-    stages,
-    delay,
-    look_ahead,
-    streams,
-    pipeline,
-    screening,
-    reliability,
-    networks,
-    conversion,
-    soak,
-    faults,
-    peers,
-    others,
+SECTIONS: tuple[Callable[[ResultSet], Section], ...] = (
+    pareto_section,
+    latency_section,
+    stages_section,
+    delay_section,
+    look_ahead_section,
+    streams_section,
+    pipeline_section,
+    screening_section,
+    reliability_section,
+    networks_section,
+    conversion_section,
+    soak_section,
+    faults_section,
+    peers_section,
+    other_section,
 )

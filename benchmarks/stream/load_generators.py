@@ -1,4 +1,4 @@
-"""A number of real-time streams at work: in one thread, or as full sessions with threads of their own."""
+"""Load generators: real-time streams in one thread, or full sessions with threads of their own."""
 
 from __future__ import annotations
 
@@ -10,64 +10,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.core.audio import Sound
+from benchmarks.core.audio import PreloadedRecording, Samples, ScheduledLoopSource, loop_slice
 from benchmarks.core.harness import resident_mb
 from benchmarks.core.machine import usable_cores
-from benchmarks.core.paced import LoopSource, Samples, loop_slice
 from edge_sdk.events import AudioBlock, Event, StreamStats
 from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.runtime.session import Session
 
-SETTLE_S = 0.5  # of every level before anything counts: all streams have begun, threads run, caches are full
-_SPREAD_S = 0.4  # over which streams begin: a whole number of blocks and of the segmenter's steps
-_GOLDEN = 0.6180339887  # its multiples spread evenly over 0 … 1, however many there are
+SETTLE_S = 0.5  # at the start of every level, not measured: streams start, caches fill
+_SPREAD_S = 0.4  # over which streams start: a whole number of blocks and of the segmenter's steps
+_GOLDEN = 0.6180339887  # the fractions of its multiples are evenly spread, for any number of streams
 _LEAD_NS = 50_000_000
-_TICK_S = 0.01  # of the kernel's account of a core
+_TICK_S = 0.01  # of the kernel's CPU time counters
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One level held for some time; what came before it had settled is left out."""
+class LevelResult:
+    """Measurements of one level of load, without the time in which it settled."""
 
     seconds: tuple[float, ...]  # lateness of every block
-    cpu_load: float  # CPU seconds of this process a second
+    cpu_load: float  # CPU seconds of this process per second
     rss_mb: float | None
-    others_load: float | None = None  # seconds a second that others had the cores; None where the system hides it
+    others_load: float | None = None  # CPU seconds of other processes per second; None where the system hides it
 
 
-class Load(Protocol):
-    """A number of streams at work."""
+class LoadGenerator(Protocol):
+    """Runs a number of streams in real time."""
 
     kind: str
 
-    def hold(self, count: int, seconds: float) -> Held:
-        """Run so many in real time for so long."""
+    def hold(self, count: int, seconds: float) -> LevelResult:
+        """Run ``count`` streams for ``seconds``."""
 
 
-class Meter:
-    """What this process took of its cores over a span, and what all others took, the host of a virtual one included."""
+class CpuMeter:
+    """CPU time of this process and of all others on its cores, the host of a virtual machine included."""
 
     def __init__(self) -> None:
         self._cores = usable_cores()
         self.start()
 
     def start(self) -> None:
-        """Count from here."""
+        """Start to count."""
         self._wall, self._cpu, self._busy = time.perf_counter(), time.process_time(), busy_s(self._cores)
 
     def loads(self) -> tuple[float, float | None]:
-        """Seconds a second since the start: ours, and the others'."""
+        """CPU seconds per second since the start: of this process, and of others."""
         wall, own = time.perf_counter() - self._wall, time.process_time() - self._cpu
         busy = busy_s(self._cores)
         others = None if busy is None or self._busy is None else max(0.0, busy - self._busy - own) / wall
         return own / wall, others
 
 
-def busy_s(cores: Sequence[int], account: Path = Path("/proc/stat")) -> float | None:
-    """Seconds since boot that these cores were not free, for whomever."""
+def busy_s(cores: Sequence[int], counters: Path = Path("/proc/stat")) -> float | None:
+    """Seconds since boot in which these cores were busy for any process; ``None`` where the system hides it."""
     total = 0.0
     try:
-        for line in account.read_text().splitlines():
+        for line in counters.read_text().splitlines():
             name, *ticks = line.split()
             if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cores:
                 user, nice, system, _idle, _waiting, irq, soft_irq, steal = map(int, ticks[:8])
@@ -77,33 +76,35 @@ def busy_s(cores: Sequence[int], account: Path = Path("/proc/stat")) -> float | 
     return total
 
 
-class StreamLoad:
-    """Streams in one thread, each given its blocks when they are due.
+class StreamLoadGenerator:
+    """Streams in one thread; each receives its blocks when they are due.
 
-    Blocks of different streams are due at different moments, and streams are at different places of their steps, as
-    those of different patients would be.
+    Blocks of different streams are due at different times, and streams are at different positions in their steps, like
+    streams of different patients.
 
     Parameters
     ----------
-    bundle, sounds
-        What is run on what.
+    bundle, recordings
+        The model, and its input.
     block_s
         Seconds of a block.
     fill_s
-        Of sound pushed through every new stream first, so that its memory is all in use.
+        Seconds of audio through every new stream first, so that all its memory is in use.
     """
 
     kind = "streams"
 
-    def __init__(self, bundle: Bundle, sounds: Sequence[Sound], *, block_s: float, fill_s: float) -> None:
+    def __init__(
+        self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float, fill_s: float
+    ) -> None:
         self._bundle, self._block_s, self._fill_s = bundle, block_s, fill_s
-        self._rate = sounds[0].rate_hz
-        self._sounds = [s.samples for s in sounds if s.rate_hz == self._rate]
+        self._rate = recordings[0].rate_hz
+        self._recordings = [r.samples for r in recordings if r.rate_hz == self._rate]
         self._block = max(1, round(block_s * self._rate))
-        self._streams: list[tuple[Any, Samples, int]] = []  # stream, its sound, where it begins
+        self._streams: list[tuple[Any, Samples, int]] = []  # stream, its audio, position of the next block
 
-    def hold(self, count: int, seconds: float) -> Held:
-        """Streams of an earlier level go on; new ones are added."""
+    def hold(self, count: int, seconds: float) -> LevelResult:
+        """Continue the streams of earlier levels and add new ones."""
         self._grow(count)
         block_ns = round(self._block_s * 1e9)
         settled = round(SETTLE_S / self._block_s)
@@ -112,7 +113,7 @@ class StreamLoad:
         due = [(begin_ns + (k * block_ns) // count + block_ns, k, 0) for k in range(count)]
         heapq.heapify(due)
         late: list[float] = []
-        meter = Meter()
+        meter = CpuMeter()
         while due:
             due_ns, k, number = due[0]
             if number == settled and not late:
@@ -127,28 +128,27 @@ class StreamLoad:
                 heapq.heapreplace(due, (due_ns + block_ns, k, number + 1))
             else:
                 heapq.heappop(due)
-        return Held(tuple(late), *_in_order(meter.loads(), resident_mb()))
+        cpu_load, others_load = meter.loads()
+        return LevelResult(tuple(late), cpu_load, resident_mb(), others_load)
 
     def _push(self, k: int, size: int) -> None:
-        stream, sound, at = self._streams[k]
-        stream.accept(loop_slice(sound, at, size))
-        self._streams[k] = (stream, sound, at + size)
+        stream, samples, at = self._streams[k]
+        stream.accept(loop_slice(samples, at, size))
+        self._streams[k] = (stream, samples, at + size)
 
     def _grow(self, count: int) -> None:
         while len(self._streams) < count:
             k = len(self._streams)
-            self._streams.append((self._bundle.stream(self._rate), self._sounds[k % len(self._sounds)], 997 * k))
+            self._streams.append(
+                (self._bundle.stream(self._rate), self._recordings[k % len(self._recordings)], 997 * k)
+            )
             self._push(k, 1 + round(k * _GOLDEN % 1.0 * _SPREAD_S * self._rate))
             for _ in range(round(self._fill_s / self._block_s)):
                 self._push(k, self._block)
 
 
-def _in_order(loads: tuple[float, float | None], rss_mb: float | None) -> tuple[float, float | None, float | None]:
-    return loads[0], rss_mb, loads[1]
-
-
 class _Lateness:
-    """A sink that keeps how late each block was done with."""
+    """A sink that keeps the delay of each block."""
 
     def __init__(self, from_ns: int) -> None:
         self.seconds: list[float] = []
@@ -158,28 +158,28 @@ class _Lateness:
         """Nothing to prepare."""
 
     def audio(self, block: AudioBlock) -> None:
-        """Called when the stream has done with the block."""
+        """Count a block that the stream has processed."""
         if block.host_ns >= self._from_ns:
             self.seconds.append((time.monotonic_ns() - block.host_ns) / 1e9)
 
     def event(self, event: Event, latency_ms: float | None) -> None:
-        """Counted by the block."""
+        """Events are counted with their block."""
 
     def close(self, stats: StreamStats) -> None:
         """The source has ended."""
 
 
-class SessionLoad:
-    """Full sessions: a source thread, a queue and a working thread each; parameters as of :class:`StreamLoad`."""
+class SessionLoadGenerator:
+    """Full sessions with a source thread, a queue and a worker thread each; see :class:`StreamLoadGenerator`."""
 
     kind = "sessions"
 
-    def __init__(self, bundle: Bundle, sounds: Sequence[Sound], *, block_s: float) -> None:
+    def __init__(self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float) -> None:
         self._bundle, self._block_s = bundle, block_s
-        self._sounds = list(sounds)
+        self._recordings = list(recordings)
 
-    def hold(self, count: int, seconds: float) -> Held:
-        """New sessions each time: a session plays once."""
+    def hold(self, count: int, seconds: float) -> LevelResult:
+        """Start new sessions, because a session plays once."""
         begin_ns = time.monotonic_ns() + _LEAD_NS + 5_000_000 * count
         from_ns = begin_ns + round(SETTLE_S * 1e9)
         end_ns = from_ns + round(seconds * 1e9)
@@ -190,9 +190,9 @@ class SessionLoad:
             thread.start()
         try:
             _sleep_until(from_ns)
-            meter = Meter()
+            meter = CpuMeter()
             _sleep_until(end_ns)
-            loads, rss = meter.loads(), resident_mb()  # while all of them are at work
+            (cpu_load, others_load), rss_mb = meter.loads(), resident_mb()  # while all sessions run
         except BaseException:
             for _, source in players:
                 source.close()
@@ -202,16 +202,17 @@ class SessionLoad:
                 thread.join()
         if problems:
             raise problems[0]
-        return Held(tuple(s for sink in sinks for s in sink.seconds), *_in_order(loads, rss))
+        late = tuple(s for sink in sinks for s in sink.seconds)
+        return LevelResult(late, cpu_load, rss_mb, others_load)
 
     def _player(
         self, k: int, count: int, begin_ns: int, end_ns: int, sink: _Lateness, problems: list[Exception]
-    ) -> tuple[threading.Thread, LoopSource]:
-        sound = self._sounds[k % len(self._sounds)]
-        blocks = int(k * _GOLDEN % 1.0 * _SPREAD_S / self._block_s)  # whole ones, and the part of one below
+    ) -> tuple[threading.Thread, ScheduledLoopSource]:
+        recording = self._recordings[k % len(self._recordings)]
+        blocks = int(k * _GOLDEN % 1.0 * _SPREAD_S / self._block_s)  # whole blocks; the next line adds a part of one
         start_ns = begin_ns + round((blocks + k / count) * self._block_s * 1e9)
-        source = LoopSource(
-            sound.samples, sound.rate_hz, (end_ns - start_ns) / 1e9, block_s=self._block_s, start_ns=start_ns
+        source = ScheduledLoopSource(
+            recording.samples, recording.rate_hz, (end_ns - start_ns) / 1e9, block_s=self._block_s, start_ns=start_ns
         )
         session = Session(source, self._bundle, [sink])
 

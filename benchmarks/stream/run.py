@@ -1,4 +1,4 @@
-"""The whole pipeline: throughput, real-time replay, streams a core carries, and cold start of ``stetho screen``."""
+"""The whole pipeline: throughput, real-time replay, parallel streams, and cold start of ``stetho screen``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.core.audio import Sound, annotated, folder, phantoms
+from benchmarks.core.audio import PreloadedRecording, corpus_recordings, folder_recordings, phantom_recordings
 from benchmarks.core.harness import Row, machine_row, percentiles, pinned
-from benchmarks.stream.load_generators import Load, SessionLoad, StreamLoad
-from benchmarks.stream.parallel import LoadOptions, ramp
-from benchmarks.stream.replay import replay, subject
+from benchmarks.core.rows import benchmarked_model
+from benchmarks.stream.load_generators import LoadGenerator, SessionLoadGenerator, StreamLoadGenerator
+from benchmarks.stream.parallel import RampOptions, ramp
+from benchmarks.stream.replay import replay
 from edge_sdk.errors import StethoError
 from edge_sdk.events import StreamStats
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
@@ -37,32 +38,32 @@ class StreamOptions:
 
     bundle: str = "default"
     artefact: str | None = None
-    segmenter: str | None = None  # "envelope" or a step graph instead of the bundle's own
+    segmenter: str | None = None  # "envelope" or a step graph; the bundle's own where absent
     root: Path | None = None  # folder of real recordings, or of the corpus; phantom patients where absent
     corpus: str | None = None  # annotated recordings for the replay
     split: str = "all"
     parts: tuple[str, ...] = PARTS
-    minutes: float = 10.0  # of sound pushed through as fast as possible
-    paced_s: float = 60.0  # of real time that recordings are replayed for; 0 leaves the rows out
-    together: int = 8  # recordings replayed at once: enough breaths for a P99 in a minute
-    starts: int = 5  # cold starts of ``stetho screen``; 0 leaves the rows out
-    hold_s: float = 10.0  # real time at each number of streams; 0 leaves these rows out
-    repeats: int = 3  # turns of the levels that growth is told from
+    minutes: float = 10.0  # of audio through the stream as fast as possible
+    paced_s: float = 60.0  # of real-time replay; 0: no such rows
+    together: int = 8  # recordings replayed at once: enough cycles for a P99 in a minute
+    starts: int = 5  # cold starts of ``stetho screen``; 0: no such rows
+    hold_s: float = 10.0  # real time at each number of streams; 0: no such rows
+    repeats: int = 3  # turns of the levels for the growth figures
     steady_s: float = 60.0  # real time at a constant number of streams
     most: int = 512  # streams
     deadline_s: float = 0.1
-    cores: int = 1  # that the parallel streams run on
-    sample_rate: int = 8000  # of phantom sound
+    cores: int = 1  # for the parallel streams
+    sample_rate: int = 8000  # Hz of simulated patients
     quick: bool = False
 
 
-def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) -> Iterator[Row]:
-    """Rows: the machine, then every part that is asked for."""
-    tell = on_step or (lambda _: None)
+def run_stream(options: StreamOptions, on_step: Callable[[str], None] | None = None) -> Iterator[Row]:
+    """Rows: the machine, then every part in ``options.parts``."""
+    report_step = on_step or (lambda _: None)
     yield machine_row()
     bundle = _bundle(options)
     if "throughput" in options.parts:
-        tell(f"{options.minutes:g} minutes of sound as fast as possible")
+        report_step(f"{options.minutes:g} minutes of audio as fast as possible")
         yield from throughput(bundle, options)
     if "replay" in options.parts and options.paced_s > 0:
         yield from replay(
@@ -71,13 +72,13 @@ def run(options: StreamOptions, on_step: Callable[[str], None] | None = None) ->
             options.paced_s,
             together=options.together,
             deadline_s=options.deadline_s,
-            tell=tell,
+            on_step=report_step,
         )
     for kind in ("streams", "sessions"):
         if kind in options.parts and options.hold_s > 0:
-            yield from _parallel(bundle, kind, options, tell)
+            yield from _parallel(bundle, kind, options, report_step)
     if "start" in options.parts and options.starts > 0:
-        tell(f"{options.starts} cold starts")
+        report_step(f"{options.starts} cold starts")
         yield import_time(options)
         if not bundle.untrained:
             yield cold_start(options)
@@ -92,9 +93,9 @@ def _bundle(options: StreamOptions) -> Bundle:
     return bundle.with_segmenter(load_segmenter(Path(options.segmenter)))
 
 
-def _parallel(bundle: Bundle, kind: str, options: StreamOptions, tell: Callable[[str], None]) -> Iterator[Row]:
+def _parallel(bundle: Bundle, kind: str, options: StreamOptions, on_step: Callable[[str], None]) -> Iterator[Row]:
     levels = QUICK_LEVELS if options.quick else STREAM_LEVELS if kind == "streams" else SESSION_LEVELS
-    load = LoadOptions(
+    ramp_options = RampOptions(
         levels=tuple(n for n in levels if n <= options.most),
         hold_s=options.hold_s,
         deadline_s=options.deadline_s,
@@ -104,29 +105,31 @@ def _parallel(bundle: Bundle, kind: str, options: StreamOptions, tell: Callable[
         steady_s=options.steady_s,
         steady_at=50 if kind == "streams" else 16,
     )
-    sounds = list(_sounds(options, 15.0 if options.quick else 300.0))
+    recordings = list(_recordings(options, 15.0 if options.quick else 300.0))
     if kind == "streams":
-        made: Load = StreamLoad(bundle, sounds, block_s=load.block_s, fill_s=load.fill_s)
+        generator: LoadGenerator = StreamLoadGenerator(
+            bundle, recordings, block_s=ramp_options.block_s, fill_s=ramp_options.fill_s
+        )
     else:
-        made = SessionLoad(bundle, sounds, block_s=load.block_s)
-    yield from ramp(made, bundle, load, tell)
+        generator = SessionLoadGenerator(bundle, recordings, block_s=ramp_options.block_s)
+    yield from ramp(generator, bundle, ramp_options, on_step)
 
 
 def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
-    """Process CPU seconds from samples to events, per hour of sound; reading and decoding files is not counted in.
+    """Process CPU seconds from samples to events, per hour of audio, without reading and decoding files.
 
-    Ctrl-C in the middle is raised after the row of the recordings that were done until then.
+    Ctrl-C is raised after the row of the recordings that were completed before.
     """
     seconds, done, cycles, inference_ns, wall_s, cpu_s = 0.0, 0, 0, 0, 0.0, 0.0
     interrupted = False
     with pinned(1) as cores:
         try:
-            for sound in _sounds(options, options.minutes * 60):
+            for recording in _recordings(options, options.minutes * 60):
                 wall, cpu = time.perf_counter(), time.process_time()
-                stats = _pushed(bundle, sound)
+                stats = _pushed(bundle, recording)
                 wall_s += time.perf_counter() - wall
                 cpu_s += time.process_time() - cpu
-                seconds, done = seconds + sound.seconds, done + 1
+                seconds, done = seconds + recording.seconds, done + 1
                 cycles, inference_ns = cycles + stats.cycles, inference_ns + stats.inference_ns
         except KeyboardInterrupt:
             interrupted = True
@@ -134,7 +137,7 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
                 raise
     yield {
         "benchmark": "stream",
-        "subject": subject(bundle, "throughput"),
+        "subject": benchmarked_model(bundle, "throughput"),
         "segmenter": bundle.segmenter.kind,
         "cores": cores,
         "input": _describe(options),
@@ -151,11 +154,11 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
         raise KeyboardInterrupt
 
 
-def _pushed(bundle: Bundle, sound: Sound) -> StreamStats:
-    stream = bundle.stream(sound.rate_hz)
-    block = max(1, sound.rate_hz // 20)
-    for start in range(0, sound.samples.size, block):
-        stream.accept(sound.samples[start : start + block])
+def _pushed(bundle: Bundle, recording: PreloadedRecording) -> StreamStats:
+    stream = bundle.stream(recording.rate_hz)
+    block = max(1, recording.rate_hz // 20)
+    for start in range(0, recording.samples.size, block):
+        stream.accept(recording.samples[start : start + block])
     stream.finish()
     return stream.stats
 
@@ -164,31 +167,31 @@ def _describe(options: StreamOptions) -> str:
     return "phantom patients" if options.root is None else f"recordings under {options.root.name}"
 
 
-def _sounds(options: StreamOptions, seconds: float) -> Iterator[Sound]:
+def _recordings(options: StreamOptions, seconds: float) -> Iterator[PreloadedRecording]:
     if options.root is None:
-        return phantoms(seconds, options.sample_rate)
-    return folder(options.root, seconds)
+        return phantom_recordings(seconds, options.sample_rate)
+    return folder_recordings(options.root, seconds)
 
 
-def _annotated(options: StreamOptions) -> Iterator[Sound]:
-    """Of a corpus where one is named; else simulated patients, whose breaths are known too."""
+def _annotated(options: StreamOptions) -> Iterator[PreloadedRecording]:
+    """Recordings of the corpus, if one is named; else simulated patients, whose true cycles are given."""
     seconds = options.paced_s * options.together
     if options.corpus is None:
-        return phantoms(seconds, options.sample_rate, longest_s=min(30.0, options.paced_s))
+        return phantom_recordings(seconds, options.sample_rate, longest_s=min(30.0, options.paced_s))
     if options.root is None:
-        raise StethoError(f"where is {options.corpus}? give its folder with --root")
-    return annotated(options.corpus, options.root, options.split, seconds, longest_s=options.paced_s)
+        raise StethoError(f"the folder of {options.corpus} is missing; give it with --root")
+    return corpus_recordings(options.corpus, options.root, options.split, seconds, longest_s=options.paced_s)
 
 
 def cold_start(options: StreamOptions) -> Row:
-    """``stetho screen`` of a 10-s recording in fresh processes: wall time to the end, peak resident memory."""
+    """``stetho screen`` of a 10-s recording in new processes: wall time until the end, peak resident memory."""
     import soundfile
 
     source = PhantomSource("asthma", seed=DEFAULT_SEED, duration_s=10.0, sample_rate=options.sample_rate)
     samples = np.concatenate([block.samples for block in source])
     walls, peaks = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "phantom.wav"
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "phantom.wav"
         soundfile.write(path, samples, options.sample_rate)
         command = [sys.executable, "-c", _SCREEN, str(path), options.bundle]
         for _ in range(options.starts):
@@ -208,7 +211,7 @@ def cold_start(options: StreamOptions) -> Row:
 
 
 def import_time(options: StreamOptions) -> Row:
-    """``import edge_sdk`` in fresh processes, measured inside them."""
+    """``import edge_sdk`` in new processes, measured inside them."""
     code = "import time; t = time.perf_counter(); import edge_sdk; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", code]
     walls = [

@@ -1,4 +1,4 @@
-"""Soak: one paced session for minutes to days; memory, drift, losses, missed deadlines and heat over time."""
+"""Soak: one real-time session for minutes to days; memory, drift, lost samples, missed deadlines, temperature."""
 
 from __future__ import annotations
 
@@ -12,54 +12,55 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.core.audio import LiveLoopSource, every_phantom, folder_samples
 from benchmarks.core.harness import Row, machine_row, percentiles, resident_mb
-from benchmarks.core.live_audio import LiveSound, patients, recordings
+from benchmarks.core.rows import benchmarked_model
 from edge_sdk.events import AudioBlock, Event, StreamStats
-from edge_sdk.runtime.bundle.load import Bundle, load_bundle
+from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.runtime.session import Session
 
 WARM_UP_S = 600.0
-"""Left out of the slopes, at most half of the run: caches fill, allocators settle."""
+"""Left out of the slopes, but at most half of the run: caches fill and allocators settle."""
 
 JUDGED_FROM_S = 1200.0
-"""A shorter run tells its slopes but is not judged by them."""
+"""A shorter run reports its slopes but is not judged by them."""
 
 SLOPE_LIMIT_MB_PER_HOUR = 1.0
 
-_FEWEST_INTERVALS = 4  # that a slope is told from
+_FEWEST_INTERVALS = 4  # needed for a slope
 _JUDGED = (
     "t_s", "rss_mb", "drift_ms", "audio_s", "lost_samples", "skipped", "misses", "p99_ms", "max_ms", "n", "cpu_s",
     "temperature_c", "throttled",
 )  # fmt: skip
-"""What the verdict needs of an interval."""
+"""Fields of an interval that the verdict needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoakOptions:
-    """What to run, for how long."""
+    """What to run and for how long."""
 
     bundle: str = "default"
-    seconds: float = 3600.0  # by the wall clock
+    seconds: float = 3600.0  # wall clock
     root: Path | None = None  # folder of recordings; simulated patients where absent
-    speed: float = 1.0  # 2 plays twice as fast as life: two hours of sound in one
+    speed: float = 1.0  # 2 plays twice as fast as real time: two hours of audio in one
     rate_hz: int = 8000
-    deadline_ms: float = 100.0  # capture of a block's last sample → block and its events at the sink
+    deadline_ms: float = 100.0  # from the capture of a block's last sample until the sink has the block and its events
     interval_s: float | None = None  # between rows; None: 30 s, more for long runs
 
     @property
     def every_s(self) -> float:
-        """At most about 120 rows, whatever the length: the rows are kept in the process whose memory is measured."""
+        """Seconds per row: at most about 120 rows, because this process keeps them and its memory is measured."""
         return self.interval_s or min(max(30.0, self.seconds / 120), self.seconds / _FEWEST_INTERVALS)
 
 
-class _Watch:
-    """A sink that measures what a person at the end of the pipeline would notice; read from another thread."""
+class _LatenessSink:
+    """A sink that measures the delay at the end of the pipeline; another thread reads it."""
 
     def __init__(self, deadline_ms: float) -> None:
         self.failure: BaseException | None = None
         self._deadline_s = deadline_ms / 1e3
         self._lock = threading.Lock()
-        self._lateness: list[float] = []  # seconds, since the last look
+        self._lateness: list[float] = []  # seconds, since the last call of ``take``
         self._events = 0
 
     def open(self, source: str, sample_rate: int) -> None:
@@ -77,8 +78,8 @@ class _Watch:
     def close(self, stats: StreamStats) -> None:
         pass
 
-    def look(self) -> Row:
-        """What came since the last look."""
+    def take(self) -> Row:
+        """Figures since the last call."""
         with self._lock:
             lateness, self._lateness = self._lateness, []
             events, self._events = self._events, 0
@@ -86,19 +87,19 @@ class _Watch:
         return row | (percentiles(lateness) if lateness else {"n": 0})
 
 
-def run(options: SoakOptions, on_step: Callable[[str], None] | None = None) -> Iterator[Row]:
-    """Rows: the machine, one per interval while it runs, and the verdict.
+def run_soak(options: SoakOptions, on_step: Callable[[str], None] | None = None) -> Iterator[Row]:
+    """Rows: the machine, one per interval during the run, and the verdict.
 
-    Ctrl-C ends the session, gives the verdict on what was measured, and is then raised.
+    Ctrl-C ends the session; it is raised after the verdict on the intervals before it.
     """
     yield machine_row()
     bundle = load_bundle(options.bundle, allow_untrained=True)
-    sounds = recordings(options.root, options.rate_hz) if options.root else patients(options.rate_hz, _each_s(options))
-    source = LiveSound(sounds, options.rate_hz, speed=options.speed)
-    watch = _Watch(options.deadline_ms)
-    session = Session(source, bundle, [watch])
-    player = threading.Thread(target=_play, args=(session, watch), name="soak", daemon=True)
-    subject = _subject(bundle)
+    rate_hz = options.rate_hz
+    audio = folder_samples(options.root, rate_hz) if options.root else every_phantom(rate_hz, _each_s(options))
+    source = LiveLoopSource(audio, options.rate_hz, speed=options.speed)
+    sink = _LatenessSink(options.deadline_ms)
+    session = Session(source, bundle, [sink])
+    player = threading.Thread(target=_play, args=(session, sink), name="soak", daemon=True)
     rows: list[Row] = []
     stopped: KeyboardInterrupt | None = None
     player.start()
@@ -109,11 +110,11 @@ def run(options: SoakOptions, on_step: Callable[[str], None] | None = None) -> I
             due = begin + min(options.seconds, (len(rows) + 1) * options.every_s)
             player.join(max(0.0, due - time.monotonic()))
             now, used = time.monotonic() - begin, time.process_time()
-            row = _interval(now, session, source, watch, options) | {"cpu_s": used - cpu}
+            row = _interval(now, session, source, sink, options) | {"cpu_s": used - cpu}
             row["cpu_load"] = row["cpu_s"] / (now - (rows[-1]["t_s"] if rows else 0.0))
             cpu = used
             rows.append({name: row.get(name) for name in _JUDGED})
-            yield {"benchmark": "soak", "subject": {**subject, "part": "interval"}, **row}
+            yield {"benchmark": "soak", "subject": benchmarked_model(bundle, "interval"), **row}
             if on_step is not None:
                 on_step(_progress(row, options.seconds))
     except KeyboardInterrupt as interrupt:
@@ -121,48 +122,38 @@ def run(options: SoakOptions, on_step: Callable[[str], None] | None = None) -> I
     finally:
         source.close()
         player.join(5.0)
-    yield {"benchmark": "soak", "subject": {**subject, "part": "verdict"}, **verdict(rows, options, watch.failure)}
+    verdict = soak_verdict(rows, options, sink.failure)
+    yield {"benchmark": "soak", "subject": benchmarked_model(bundle, "verdict"), **verdict}
     if stopped is not None:
         raise stopped
 
 
 def _each_s(options: SoakOptions) -> float:
-    """Length of one simulated patient: a short soak shall not spend its time on synthesis."""
+    """Length of one simulated patient; shorter for a short soak, to save synthesis time."""
     return min(60.0, max(8.0, options.seconds / 4))
 
 
-def _play(session: Session, watch: _Watch) -> None:
+def _play(session: Session, sink: _LatenessSink) -> None:
     try:
         session.run()
-    except BaseException as error:  # told in the verdict
-        watch.failure = error
+    except BaseException as error:  # reported in the verdict
+        sink.failure = error
 
 
-def _subject(bundle: Bundle) -> Row:
-    name = f"{bundle.manifest.name} {bundle.manifest.version}"
-    return {
-        "model": name,
-        "artefact": bundle.artefact.format,
-        "engine": bundle.engine.name,
-        "threads": 1,
-        "batch": 1,
-    }
-
-
-def _interval(t_s: float, session: Session, source: LiveSound, watch: _Watch, options: SoakOptions) -> Row:
+def _interval(t_s: float, session: Session, source: LiveLoopSource, sink: _LatenessSink, options: SoakOptions) -> Row:
     stats = session.stats
     return {
         "t_s": t_s,
         "rss_mb": resident_mb(),
         "threads_alive": threading.active_count(),
         "open_files": _open_files(),
-        # Of the sound the source has delivered against the clock: what a slow or skipping clock would make grow.
+        # Delivered audio minus elapsed time: grows when a clock is slow or skips.
         "drift_ms": (source.delivered / source.sample_rate / options.speed - t_s) * 1e3,
         "audio_s": stats.samples_in / source.sample_rate,
         "cycles": stats.cycles,
         "lost_samples": stats.samples_lost,
         "skipped": stats.skipped,
-        **watch.look(),
+        **sink.take(),
         **heat(),
     }
 
@@ -174,11 +165,11 @@ def _progress(row: Row, seconds: float) -> str:
     )
 
 
-def verdict(rows: list[Row], options: SoakOptions, failure: BaseException | None = None) -> Row:
+def soak_verdict(rows: list[Row], options: SoakOptions, failure: BaseException | None = None) -> Row:
     """Slopes over the intervals after the warm-up, totals, and whether the bounds hold.
 
     ``rss_slope_mb_per_hour`` is null below four intervals after the warm-up; ``passed`` is null, with ``why``, where
-    the run was too short to judge, unless something was lost.
+    the run was too short to judge, unless samples were lost.
     """
     if not rows:
         return {"passed": None, "why": "stopped before the first interval ended", "n": 0}
@@ -212,7 +203,7 @@ def verdict(rows: list[Row], options: SoakOptions, failure: BaseException | None
         "cpu_s": sum(r["cpu_s"] for r in rows),
         "cpu_load": sum(r["cpu_s"] for r in rows) / rows[-1]["t_s"],
         "temperature_c": max((r["temperature_c"] for r in rows if r["temperature_c"] is not None), default=None),
-        "throttled": any(r["throttled"] for r in rows if r["throttled"] is not None) if _tells_heat(rows) else None,
+        "throttled": any(r["throttled"] for r in rows if r["throttled"] is not None) if _reports_heat(rows) else None,
         "failure": None if failure is None else f"{type(failure).__name__}: {failure}",
         "passed": passed,
         "why": why,
@@ -225,10 +216,10 @@ def _judge(t_s: float, rss_slope: float | None, lost: int, failure: BaseExceptio
     if lost:
         return False, f"{lost} samples were lost"
     if rss_slope is None or t_s < JUDGED_FROM_S:
-        return None, f"nothing was lost; the slope is judged from {JUDGED_FROM_S / 60:g} minutes on"
+        return None, f"no sample was lost; the slope is judged only in runs of {JUDGED_FROM_S / 60:g} minutes or more"
     if rss_slope > SLOPE_LIMIT_MB_PER_HOUR:
         return False, f"memory grows by {rss_slope:.2f} MB an hour"
-    return True, f"memory grows by {rss_slope:.2f} MB an hour, nothing was lost"
+    return True, f"memory grows by {rss_slope:.2f} MB an hour, no sample was lost"
 
 
 def slope_per_hour(rows: list[Row], name: str) -> tuple[float | None, float | None]:
@@ -244,11 +235,11 @@ def slope_per_hour(rows: list[Row], name: str) -> tuple[float | None, float | No
     return slope, math.sqrt(float(rest @ rest) / (len(points) - 2) / spread)
 
 
-def _tells_heat(rows: list[Row]) -> bool:
+def _reports_heat(rows: list[Row]) -> bool:
     return any(r["throttled"] is not None for r in rows)
 
 
-# -- what the machine tells --------------------------------------------------------------------------------------------
+# -- figures of the system ---------------------------------------------------------------------------------------------
 
 
 def _open_files() -> int | None:
@@ -259,7 +250,7 @@ def _open_files() -> int | None:
 
 
 def heat(system: Path = Path("/sys")) -> dict[str, Any]:
-    """Hottest zone, slowest core and whether the kernel counts throttling; None each where the machine is silent."""
+    """Hottest zone, slowest core and whether the kernel counted throttling; None where the system hides it."""
     zones = _numbers(system.glob("class/thermal/thermal_zone*/temp"))
     clocks = _numbers(system.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"))
     events = _numbers(system.glob("devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"))

@@ -1,8 +1,7 @@
-"""Where the time of a stream goes: resampling, quality, front end, segmenter, classifier, and the rest."""
+"""CPU time of the stages of a stream: resampling, quality, front end, segmenter, classifier, and the rest."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.core.audio import Sound
+from benchmarks.core.audio import PreloadedRecording
 from benchmarks.core.harness import Row, percentiles
+from benchmarks.core.rows import benchmarked_model
 from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.runtime.stream import Stream
 
@@ -20,9 +20,9 @@ _BLOCK_S = 0.05
 
 
 class StageClock:
-    """Gives every nanosecond to exactly one stage: a stage within a stage interrupts the outer one.
+    """Assigns every nanosecond to exactly one stage: an inner stage interrupts the outer one.
 
-    It counts CPU time of the thread, so that a busy machine does not blur the shares.
+    It counts CPU time of the thread, so that other load on the machine does not change the shares.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StageClock:
         self._inner: list[int] = []  # nanoseconds of inner stages, of each open call
 
     def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function; its time is counted."""
+        """The same function with its time counted."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             self._inner.append(0)
@@ -57,10 +57,8 @@ class _TimedEngine:
 
 
 def timed_stream(bundle: Bundle, rate_hz: int, clock: StageClock) -> Stream:
-    """A stream of the bundle whose parts report to the clock; what it says is unchanged."""
-    own = copy.copy(bundle)
-    own.engine = _TimedEngine(bundle.engine, clock)
-    stream = own.stream(rate_hz)
+    """A stream of the bundle with timed parts; its events do not change."""
+    stream = bundle.with_engine(_TimedEngine(bundle.engine, clock)).stream(rate_hz)
     parts = vars(stream)
     segmenter = parts["_segmenter"]
     inner = vars(segmenter)
@@ -75,42 +73,35 @@ def timed_stream(bundle: Bundle, rate_hz: int, clock: StageClock) -> Stream:
         if part is not None:
             name = "accept"
             setattr(part, name, clock.timed(stage, part.accept))
-    gate, name = parts["_gate"], "verdict"
-    setattr(gate, name, clock.timed("quality", gate.verdict))
+    gate, name = parts["_gate"], "assess"
+    setattr(gate, name, clock.timed("quality", gate.assess))
     return stream
 
 
-def stage_rows(bundle: Bundle, sounds: Iterable[Sound], seconds: float) -> Iterator[Row]:
-    """One row a stage: share of the stream's time, seconds per hour of sound, and percentiles of its calls."""
-    clock, heard_s = StageClock(), 0.0
-    for sound in sounds:
-        _play(timed_stream(bundle, sound.rate_hz, clock), sound)
-        heard_s += sound.seconds
-        if heard_s >= seconds:
+def stage_rows(bundle: Bundle, recordings: Iterable[PreloadedRecording], seconds: float) -> Iterator[Row]:
+    """One row per stage: share of the stream's time, seconds per hour of audio, percentiles of its calls."""
+    clock, audio_s = StageClock(), 0.0
+    for recording in recordings:
+        _play(timed_stream(bundle, recording.rate_hz, clock), recording)
+        audio_s += recording.seconds
+        if audio_s >= seconds:
             break
     total = sum(sum(spent) for spent in clock.seconds.values())
     for stage, spent in clock.seconds.items():
         yield {
             "benchmark": "latency",
-            "subject": {
-                "model": f"{bundle.manifest.name} {bundle.manifest.version}",
-                "artefact": bundle.artefact.format,
-                "engine": bundle.engine.name,
-                "threads": 1,
-                "batch": 1,
-                "part": f"stage {stage}",
-            },
+            "subject": benchmarked_model(bundle, f"stage {stage}"),
             "segmenter": bundle.segmenter.kind,
-            "audio_s": heard_s,
+            "audio_s": audio_s,
             "share": float(np.sum(spent)) / total if total else None,
-            "cpu_s_per_hour": float(np.sum(spent)) * 3600 / heard_s,
+            "cpu_s_per_hour": float(np.sum(spent)) * 3600 / audio_s,
             "clock": "cpu",
             **percentiles(spent),
         }
 
 
-def _play(stream: Stream, sound: Sound) -> None:
-    block = max(1, round(_BLOCK_S * sound.rate_hz))
-    for start in range(0, sound.samples.size, block):
-        stream.accept(sound.samples[start : start + block])
+def _play(stream: Stream, recording: PreloadedRecording) -> None:
+    block = max(1, round(_BLOCK_S * recording.rate_hz))
+    for start in range(0, recording.samples.size, block):
+        stream.accept(recording.samples[start : start + block])
     stream.finish()

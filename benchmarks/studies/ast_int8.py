@@ -1,10 +1,10 @@
-"""What int8 buys a transformer on a CPU: torch eager, ONNX Runtime fp32 and dynamic int8, one thread, in turn.
+"""Effect of int8 on a transformer on a CPU: torch eager, ONNX Runtime fp32 and dynamic int8, one thread, in turn.
 
     python -m benchmarks.studies.ast_int8                 # the published AST on an 8 s clip, random weights
     python -m benchmarks.studies.ast_int8 --size tiny     # seconds
 
-One JSON object a line. Speed does not depend on the weights. Memory is the peak of a fresh process that loads the graph
-and runs one clip.
+Prints JSON lines. Speed does not depend on the weights. Memory is the peak of a new process that loads the graph and
+runs one clip.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from benchmarks.core.harness import Row, interleave, machine_row, median_ratio, 
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.formats import FORMATS
-from export.onnx.build import Request, fp32, int8_cpu
-from export.onnx.session import Session
+from export.onnx.build import BuildRequest, fp32, int8_cpu
+from export.onnx.runner import GraphRunner
 
 _MEMORY = """
 import sys
@@ -39,19 +39,19 @@ print(peak_rss_mb())
 """
 
 
-def run(recipe: str, size: str, rounds: int) -> Iterator[Row]:
-    """The machine, a row per engine; ratios are medians over rounds against torch eager and against ONNX fp32."""
+def run_ast_int8(recipe: str, size: str, rounds: int) -> Iterator[Row]:
+    """Rows: the machine, then one per engine; ratios are medians over rounds against torch eager and ONNX fp32."""
     yield machine_row()
     torch.set_num_threads(1)
     checkpoint = untrained_checkpoint(recipe, size=size)
     model, spec = checkpoint.build(), checkpoint.front_end
-    request = Request(model, spec, checkpoint.metadata_schema, lambda _: None)
+    request = BuildRequest(model, spec, checkpoint.metadata_schema, lambda _: None)
     graphs = {
         "onnx-fp32": fp32(FORMATS["onnx-fp32"], request),
         "onnx-int8-cpu": int8_cpu(FORMATS["onnx-int8-cpu"], request),
     }
     features = FoldedFrontEnd(spec)(0.1 * torch.randn(1, spec.window_samples))
-    sessions = {name: Session(graph) for name, graph in graphs.items()}
+    sessions = {name: GraphRunner(graph) for name, graph in graphs.items()}
     feed = {"features": features.numpy()}
 
     def eager(_: int) -> object:
@@ -85,10 +85,14 @@ def _peak(content: bytes, shape: list[int]) -> float:
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def main(recipe: str = "ast", size: str = "base", rounds: int = 10) -> None:
-    """Print the rows."""
-    for row in run(recipe, size, rounds):
-        print(json.dumps(row), flush=True)  # noqa: T201
+def main(
+    recipe: str = typer.Option("ast", help="Recipe of the network."),
+    size: str = typer.Option("base", help="Size of the network."),
+    rounds: int = typer.Option(10, help="Timed rounds."),
+) -> None:
+    """Time torch and ONNX Runtime in fp32 and int8; JSON lines on stdout."""
+    for row in run_ast_int8(recipe, size, rounds):
+        typer.echo(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What every recipe's model becomes: graph size, parity with torch, and the TensorRT engine that is built of it.
+"""The model of every recipe: graph size, parity with torch, and the TensorRT engine.
 
     python -m benchmarks.studies.tensorrt_builds --size base --out benchmarks/results/tensorrt_builds.json
     python -m benchmarks.studies.tensorrt_builds --size tiny --recipe compact      # seconds
 
-One JSON object a line: the machine, then a row per recipe. Weights are random, which changes neither sizes nor nodes.
-Engines are built ahead of time by TensorRT-RTX, with the profiles that ``stetho compile`` uses, and never executed.
+Prints JSON lines: the machine, then one per recipe. Weights are random; sizes and nodes do not depend on them.
+TensorRT-RTX builds the engines ahead of time with the profiles of ``stetho compile``; they are not executed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from benchmarks.core.exported import RECIPES, Exported
 from benchmarks.core.harness import Row, machine_row
 from benchmarks.core.rows import write_results
 from edge_sdk.errors import StethoError
-from export.tensorrt.builder import BuildOptions, build_engine
+from export.tensorrt.builder import build_engine
+from export.tensorrt.options import BuildOptions
 
 CAPABILITY = "8.6"
 BATCHES = (1, 3)
 
 
-def rows(recipes: Sequence[str], size: str) -> Iterator[Row]:
-    """The machine, then a row per recipe; one that fails says why."""
+def tensorrt_build_rows(recipes: Sequence[str], size: str) -> Iterator[Row]:
+    """Rows: the machine, then one per recipe; a failed one holds the reason."""
     yield machine_row()
     torch.set_num_threads(1)
     for recipe in recipes:
@@ -43,18 +44,18 @@ def rows(recipes: Sequence[str], size: str) -> Iterator[Row]:
 
 def _measured(recipe: str, size: str) -> Row:
     begin = time.perf_counter()
-    subject = Exported(recipe, size)
+    exported = Exported(recipe, size)
     exported_s = time.perf_counter() - begin
-    content = subject.joined.SerializeToString()
+    content = exported.joined.SerializeToString()
     row: Row = {
         "onnx_mb": len(content) / 1e6,
-        "nodes": len(subject.joined.graph.node),
+        "nodes": len(exported.joined.graph.node),
         "export_s": round(exported_s, 1),
     }
     for batch in BATCHES:
-        errors = subject.relative_errors(batch)
+        errors = exported.relative_errors(batch)
         row |= {f"relative_error_{kind}_batch_{batch}": error for kind, error in errors.items()}
-    del subject  # the builder needs the memory
+    del exported  # the builder needs its memory
     return row | _engine(content)
 
 
@@ -73,16 +74,16 @@ def _engine(content: bytes) -> Row:
 
 def main(
     size: str = typer.Option("base", help="Size of every model."),
-    recipe: list[str] = typer.Option([], help="Only these; all recipes that classify where absent."),
-    out: Path | None = typer.Option(None, help="Keep the rows in this file, too."),
+    recipe: list[str] = typer.Option([], help="Only these recipes; may be repeated; all classifiers where absent."),
+    out: Path | None = typer.Option(None, help="Also write the rows as a JSON file."),
 ) -> None:
-    """Export and build; JSON lines on stdout."""
+    """Export and build every recipe; JSON lines on stdout."""
     if unknown := sorted(set(recipe) - set(RECIPES)):
         raise typer.BadParameter(f"{', '.join(unknown)}: recipes are {', '.join(RECIPES)}")
     command = f"python -m benchmarks.studies.tensorrt_builds --size {size}" + "".join(f" --recipe {r}" for r in recipe)
     command += f" --out {shlex.quote(str(out))}" if out else ""
     found: list[Row] = []
-    for row in rows(recipe or RECIPES, size):
+    for row in tensorrt_build_rows(recipe or RECIPES, size):
         found.append(row)
         typer.echo(json.dumps(row))
         if out is not None:

@@ -1,4 +1,4 @@
-"""Trained networks side by side: one row a run with its figures on one split, its size, its cost and its speed.
+"""Compares trained networks: one row per run with figures on one split, size, training cost and speed.
 
 ``python -m benchmarks.studies.training RUN... --corpus sprsound --root ROOT --split val --against default --out FILE``
 """
@@ -24,8 +24,8 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.corpora.table import Cycle
 from edge_sdk.metrics import evaluate_predictions
-from edge_sdk.metrics.compare import Answers, compare_predictions
-from edge_sdk.metrics.icbhi import encode
+from edge_sdk.metrics.compare import ModelPredictions, compare_predictions
+from edge_sdk.metrics.icbhi import encode_labels
 from edge_sdk.models import count_parameters
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
@@ -33,8 +33,7 @@ from edge_sdk.training.calibration import cross_fitted_probabilities
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.classification.inference import annotated_logits
 from edge_sdk.training.figures.table import ResultRow, add_rows
-from edge_sdk.training.loop.loggers import CSV_FILE
-from edge_sdk.training.run import CHECKPOINT_FILE
+from edge_sdk.training.run_folder import CHECKPOINT_FILE, LOG_FILE, METRICS_FILE, RECIPE_FILE
 
 FOLDS = 5
 PROTOCOL = (
@@ -43,8 +42,8 @@ PROTOCOL = (
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One run's answers."""
+class ScoredRun:
+    """Figures and predictions of one run."""
 
     name: str
     row: ResultRow
@@ -53,24 +52,24 @@ class Scored:
     checkpoint: Checkpoint
 
 
-def score(run: Path, cycles: Sequence[Cycle], corpus: str, split: str) -> Scored:
-    """Figures of one run on annotated breaths.
+def score_run(run: Path, cycles: Sequence[Cycle], corpus: str, split: str) -> ScoredRun:
+    """Figures of one run on annotated cycles.
 
-    The decision (temperature, bias) is fitted on the other patients of the split, fold by fold, for every network
-    alike: fresh networks carry none, and the Score depends on it more than on the network.
+    For every network, the decision (temperature, bias) of each fold is fitted on the other patients of the split,
+    because a new network has none and the Score depends on it more than on the network.
     """
     checkpoint = load_checkpoint(run / CHECKPOINT_FILE)
     model = checkpoint.build()
     logits = annotated_logits(model, checkpoint.front_end, cycles, checkpoint.metadata_schema)
     truth = [cycle.label for cycle in cycles]
     patients = [cycle.patient for cycle in cycles]
-    classes = np.asarray(encode(truth, list(checkpoint.labels)), dtype=np.int64)
+    classes = np.asarray(encode_labels(truth, list(checkpoint.labels)), dtype=np.int64)
     fold = grouped_folds(classes.tolist(), patients, FOLDS, seed=0)
     probabilities, decisions = cross_fitted_probabilities(logits, classes, fold)
-    called = np.zeros(len(cycles), dtype=np.int64)
+    decided = np.zeros(len(cycles), dtype=np.int64)
     for number, decision in zip(np.unique(fold), decisions, strict=True):
-        called[fold == number] = decision.classes(probabilities[fold == number])
-    predictions = [checkpoint.labels[index] for index in called]
+        decided[fold == number] = decision.classes(probabilities[fold == number])
+    predictions = [checkpoint.labels[index] for index in decided]
     figures = evaluate_predictions(truth, probabilities, patients, labels=checkpoint.labels, predictions=predictions)
     trained_on = str(checkpoint.provenance.get("split", "train"))
     row = ResultRow(
@@ -89,7 +88,7 @@ def score(run: Path, cycles: Sequence[Cycle], corpus: str, split: str) -> Scored
         seed=checkpoint.provenance.get("seed", 0),
         note="distilled" if (checkpoint.recipe.get("objective") or {}).get("distill") else "",
     )
-    return Scored(run.name, row, probabilities, predictions, checkpoint)
+    return ScoredRun(run.name, row, probabilities, predictions, checkpoint)
 
 
 def _pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
@@ -97,62 +96,64 @@ def _pair(bounds: Sequence[float] | None) -> tuple[float, float] | None:
 
 
 def minutes_of(run: Path) -> float | None:
-    """CPU minutes of training, from the run's log: what one quiet core takes."""
+    """CPU minutes of training on one core, from the log of the run."""
     try:
-        with (run / CSV_FILE).open(newline="", encoding="utf-8") as file:
+        with (run / LOG_FILE).open(newline="", encoding="utf-8") as file:
             return round(sum(float(line["cpu_s"]) for line in csv.DictReader(file)) / 60.0, 2)
     except (OSError, KeyError, ValueError):
         return None
 
 
 def command_of(run: Path) -> str:
-    """How to train it again: the run keeps every setting."""
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    """The command that trains it again."""
+    recipe = yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8"))
     text = f"stetho train {recipe['name']} --size {recipe['model']['size']} --corpus sprsound --root ROOT --out RUN"
     if recipe["model"].get("pretrained"):
         text += " --set model.pretrained=AST_RUN/checkpoint.pt"
     if (recipe.get("objective") or {}).get("distill"):
         text += " --set objective.distill.teacher=TEACHER_RUN/checkpoint.pt"
-    seed = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("seed")
+    seed = json.loads((run / METRICS_FILE).read_text(encoding="utf-8")).get("seed")
     return text + (f" --seed {seed}" if seed else "")
 
 
-def latencies(scored: Sequence[Scored], rounds: int) -> list[float]:
-    """Median ms in torch eager, one thread, one breath, PCM in and logits out; all in turn in the same rounds."""
+def latencies(scored: Sequence[ScoredRun], rounds: int) -> list[float]:
+    """Median ms per cycle in torch eager, one thread, PCM in, logits out; all networks in the same rounds."""
     torch.set_num_threads(1)
-    subjects = {}
+    calls = {}
     for item in scored:
         spec = item.checkpoint.front_end
         front_end, model = FoldedFrontEnd(spec), item.checkpoint.build()
         pcm = torch.from_numpy(np.random.default_rng(0).normal(0, 0.05, (1, spec.window_samples)).astype(np.float32))
         schema = item.checkpoint.metadata_schema
-        known = None if schema is None else Metadata.unknown(schema, 1)
+        metadata = None if schema is None else Metadata.unknown(schema, 1)
 
         def call(
-            index: int, front_end: Any = front_end, model: Any = model, pcm: Any = pcm, known: Any = known
+            index: int, front_end: Any = front_end, model: Any = model, pcm: Any = pcm, metadata: Any = metadata
         ) -> None:
             with torch.inference_mode():
-                model(front_end(pcm), known)
+                model(front_end(pcm), metadata)
 
-        subjects[item.name] = call
-    timed = interleave(subjects, rounds=rounds, warm_up=3)
+        calls[item.name] = call
+    timed = interleave(calls, rounds=rounds, warm_up=3)
     return [float(percentiles(timed[item.name]["seconds"])["p50_ms"]) for item in scored]
 
 
-def against_bundle(scored: Sequence[Scored], name: str, cycles: Sequence[Cycle]) -> list[ResultRow]:
-    """The rows with a paired patient bootstrap against a bundle's own answers: run minus bundle."""
+def against_bundle(scored: Sequence[ScoredRun], name: str, cycles: Sequence[Cycle]) -> list[ResultRow]:
+    """The rows with a paired patient bootstrap against the predictions of a bundle: run minus bundle."""
     from edge_sdk.corpora.audio import cycle_pcm
     from edge_sdk.runtime.bundle.load import load_bundle
 
     bundle = load_bundle(name)
     windows = np.stack([pcm for _, pcm in cycle_pcm(cycles, bundle.front_end)])
-    own = np.concatenate([bundle.classify(windows[i : i + 64]) for i in range(0, len(windows), 64)])
-    base = Answers(own, bundle.labels, predictions=[bundle.labels[index] for index in bundle.decide(own)])
+    own = np.concatenate([bundle.classifier.classify(windows[i : i + 64]) for i in range(0, len(windows), 64)])
+    base = ModelPredictions(
+        own, bundle.labels, predictions=[bundle.labels[index] for index in bundle.classifier.decide(own)]
+    )
     truth, patients = [cycle.label for cycle in cycles], [cycle.patient for cycle in cycles]
     rows = []
     for item in scored:
-        answers = Answers(item.probabilities, item.checkpoint.labels, predictions=item.predictions)
-        found = compare_predictions(truth, patients, base, answers)["metrics"]
+        predictions = ModelPredictions(item.probabilities, item.checkpoint.labels, predictions=item.predictions)
+        found = compare_predictions(truth, patients, base, predictions)["metrics"]
         score, auroc = ((found[key]["difference"], found[key]["low"], found[key]["high"]) for key in ("score", "auroc"))
         rows.append(replace(item.row, against=name, score_difference=score, auroc_difference=auroc))
     return rows
@@ -160,19 +161,21 @@ def against_bundle(scored: Sequence[Scored], name: str, cycles: Sequence[Cycle])
 
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Folders that 'stetho train --out' wrote.")],
-    root: Annotated[Path, typer.Option("--root", help="Of the corpus.")],
+    root: Annotated[Path, typer.Option("--root", help="Folder of the corpus.")],
     corpus: Annotated[str, typer.Option("--corpus")] = "sprsound",
-    split: Annotated[str, typer.Option("--split", help="Nobody in it trained.")] = "val",
-    against: Annotated[str | None, typer.Option("--against", help="A bundle to compare with, paired.")] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed calls of every network.")] = 50,
+    split: Annotated[
+        str, typer.Option("--split", help="Part of the corpus; none of its patients may be in the training data.")
+    ] = "val",
+    against: Annotated[str | None, typer.Option("--against", help="Bundle for a paired comparison.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed calls of each network.")] = 50,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="JSON file that 'stetho figures table' renders."),
     ] = None,
 ) -> None:
-    """Score, size, cost and speed of trained networks, a JSON line each."""
+    """Score, size, cost and speed of trained networks; JSON lines on stdout."""
     cycles = load_corpus(corpus, root, split=split).cycles
-    scored = [score(run, cycles, corpus, split) for run in runs]
+    scored = [score_run(run, cycles, corpus, split) for run in runs]
     speeds = latencies(scored, rounds)
     rows = against_bundle(scored, against, cycles) if against else [item.row for item in scored]
     rows = [replace(row, ms=round(ms, 3)) for row, ms in zip(rows, speeds, strict=True)]

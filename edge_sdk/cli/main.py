@@ -1,4 +1,4 @@
-"""Entry point of ``stetho``: names every sub-command, imports only the one that is called."""
+"""Entry point of ``stetho``: lists every sub-command, imports only the one that is called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edge_sdk.cli.options import guard, take_debug_flag
+from edge_sdk.cli.messages import guard
+from edge_sdk.notices import RESEARCH_USE
 
 COMMANDS = {
     "demo": "edge_sdk.cli.runtime.demo",
@@ -29,10 +30,10 @@ COMMANDS = {
     "triton": "edge_sdk.cli.export.triton",
     "keys": "edge_sdk.cli.export.keys",
     "verify": "edge_sdk.cli.export.verify",
-    "bench": "edge_sdk.cli.bench.commands",
+    "bench": "edge_sdk.cli.bench.group",
     "doctor": "edge_sdk.cli.doctor.command",
 }
-"""Sub-command → module. The module holds a function of that name, or a ``typer.Typer`` named ``app`` for a group."""
+"""Sub-command → module that holds ``NAME_command`` or ``NAME``, or for a group a ``typer.Typer`` named ``app``."""
 
 
 def _load(name: str) -> Any:
@@ -40,12 +41,23 @@ def _load(name: str) -> Any:
     group = getattr(module, "app", None)
     if group is None:
         group = typer.Typer(add_completion=False)
-        group.command(name=name, no_args_is_help=False)(getattr(module, name.replace("-", "_")))
-    return typer.main.get_command(group)
+        function = name.replace("-", "_")
+        command = getattr(module, f"{function}_command", None) or getattr(module, function)
+        group.command(name=name, no_args_is_help=False)(command)
+    loaded = typer.main.get_command(group)
+    _reflow(loaded)
+    return loaded
+
+
+def _reflow(command: Any) -> None:
+    """Join the lines of each paragraph of the help: the terminal breaks them, not the docstring."""
+    command.help = "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))
+    for member in getattr(command, "commands", {}).values():
+        _reflow(member)
 
 
 class _LazyGroup(TyperGroup):
-    """A group whose members are imported when they are asked for."""
+    """A group whose members are imported when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name, module in COMMANDS.items() if importlib.util.find_spec(module)]
@@ -61,7 +73,7 @@ class _LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=_LazyGroup,
     name="stetho",
-    help="Sound in, labelled breaths out. For research use; not a medical device.",
+    help=f"Screen breath sounds on the device: audio in, labelled respiratory cycles out. {RESEARCH_USE}",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -84,6 +96,17 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
+
+
+def take_debug_flag(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Take ``--debug`` out of the arguments; it may stand anywhere before ``--``."""
+    head = list(arguments)
+    tail: list[str] = []
+    if "--" in head:
+        cut = head.index("--")
+        head, tail = head[:cut], head[cut:]
+    debug = "--debug" in head
+    return [a for a in head if a != "--debug"] + tail, debug
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Corpora of respiratory sounds behind one table of recordings and annotated breaths. Without torch."""
+"""Corpora of respiratory sounds in one table of recordings and annotated respiratory cycles; needs no torch."""
 
 from edge_sdk.corpora.loading import load_corpus
 from edge_sdk.corpora.registry import REGISTRY

@@ -1,4 +1,4 @@
-"""Audio of a corpus: whole recordings as float32, and annotated breaths as windows a classifier takes."""
+"""Audio of a corpus: whole recordings as float32, and annotated cycles as the classifier's windows."""
 
 from __future__ import annotations
 
@@ -52,13 +52,15 @@ def read_recording(path: Path) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def cut(samples: npt.NDArray[np.float32], rate_hz: int, start_s: float, end_s: float) -> npt.NDArray[np.float32]:
-    """Samples from ``start_s`` to ``end_s``, clipped to what there is; at least one sample."""
+    """Samples ``[n]`` from ``start_s`` to ``end_s``, clipped to the recording; at least one sample."""
     begin = min(max(round(start_s * rate_hz), 0), samples.size - 1)
     return samples[begin : max(round(end_s * rate_hz), begin + 1)]
 
 
 def read_cycle(cycle: Cycle) -> tuple[npt.NDArray[np.float32], int]:
-    """One breath at its source's rate; for many breaths :func:`cycle_pcm` reads each recording only once.
+    """Samples ``[n]`` of one cycle at its source's rate, and the rate in Hz.
+
+    For many cycles :func:`cycle_pcm` reads each recording only once.
 
     Raises
     ------
@@ -70,16 +72,16 @@ def read_cycle(cycle: Cycle) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def cycle_pcm(cycles: Sequence[Cycle], spec: FrontEndSpec) -> Iterator[tuple[Cycle, npt.NDArray[np.float32]]]:
-    """Each breath, as annotated, in the classifier's window.
+    """Each cycle, as annotated, in the classifier's window.
 
-    The whole recording is resampled once, so that a breath has its true neighbourhood in the resampler's filter, as
-    on the device; then the breath is cut and fitted. Breaths of one recording must stand together; only one
+    The whole recording is resampled once, so that the resampler's filter has the true samples around a cycle, as on the
+    device; then the cycle is cut and fitted. Cycles of one recording must be neighbours in ``cycles``; only one
     recording is in memory at a time.
 
     Parameters
     ----------
     cycles
-        Breaths with times inside their audio (as :func:`~edge_sdk.corpora.load_corpus` gives them).
+        Cycles with times inside their audio (as :func:`~edge_sdk.corpora.load_corpus` gives them).
     spec
         Rate, window and padding.
 

@@ -1,4 +1,4 @@
-"""Counts of a corpus folder beside the published ones, and every problem by name."""
+"""Check of a corpus folder: its counts, the published counts, and every problem."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from edge_sdk.corpora.corpus_files import audio_header, samples_digest
 from edge_sdk.corpora.counts import count, discrepancies, published, split_counts
-from edge_sdk.corpora.loaders.files import audio_header, samples_digest
-from edge_sdk.corpora.loading import measure, usable
+from edge_sdk.corpora.loading import read_headers, usable
 from edge_sdk.corpora.registry import Publication, entry_of
 from edge_sdk.corpora.splits import SPLIT_FILE, apply_split_file, patients_by_split, shared_patients
 from edge_sdk.corpora.table import Corpus, Cycle, Recording
 from edge_sdk.errors import AudioError, CorpusError
 
 SHORTEST_S = 1.0
-"""Recordings below this hold no breath."""
+"""Seconds; a shorter recording holds no respiratory cycle."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a folder holds, what its publisher says it should hold, and what is wrong with it."""
+    """Content of a folder, the published counts, and the problems found."""
 
     corpus: str
     title: str
@@ -38,15 +38,16 @@ class CheckReport:
 
     @property
     def complete(self) -> bool:
+        """Whether all published counts are met."""
         return not self.discrepancies
 
     def refuse_partial(self) -> None:
-        """Refuse a copy that is not what was published.
+        """Raise an error for a copy that is not complete.
 
         Raises
         ------
         CorpusError
-            Counts differ; the message holds the first difference and says how to go on.
+            Counts differ; the message has the first difference and the fix.
         """
         if self.discrepancies:
             more = f" (and {len(self.discrepancies) - 1} more differences)" if len(self.discrepancies) > 1 else ""
@@ -56,6 +57,7 @@ class CheckReport:
             )
 
     def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``stetho data check``."""
         return {
             "corpus": self.corpus,
             "root": str(self.root),
@@ -76,7 +78,7 @@ def check_corpus(name: str, root: Path | str, *, progress: Progress | None = Non
         Unknown corpus, no such folder, or nothing of the corpus in it.
     """
     entry = entry_of(name)
-    published_split = measure(entry.load(Path(root)), entry.overrun_s)
+    published_split = read_headers(entry.load(Path(root)), entry.overrun_s)
     used = apply_split_file(published_split)
     resplit = used is not published_split
     corpus = replace(published_split, faults=used.faults)  # the splits as published, for the counts
@@ -131,7 +133,7 @@ def _duplicate_audio(recordings: tuple[Recording, ...], progress: Progress | Non
             progress("comparing audio", done, len(recordings))
     for ids in same.values():
         if len(ids) > 1:
-            yield f"the same audio stands {len(ids)} times: {', '.join(sorted(ids))}"
+            yield f"the same audio occurs {len(ids)} times: {', '.join(sorted(ids))}"
 
 
 def _event_problems(corpus: Corpus) -> Iterator[str]:
@@ -154,15 +156,15 @@ def _label_problems(corpus: Corpus) -> Iterator[str]:
     for cycle in corpus.cycles:
         kinds[cycle.recording_id].add(cycle.label)
     for recording in corpus.recordings:
-        heard = kinds.get(recording.id, set())
+        labels = kinds.get(recording.id, set())
         if not corpus.cycles or recording.raw_label is None:
             continue
-        if recording.quality_poor and heard:
+        if recording.quality_poor and labels:
             yield f"{recording.id}: called {recording.raw_label}, yet has events"
-        elif not recording.quality_poor and not heard:
+        elif not recording.quality_poor and not labels:
             yield f"{recording.id}: called {recording.raw_label}, yet has no events"
-        elif recording.label is not None and _summary(heard) != recording.label:
-            yield f"{recording.id}: called {recording.raw_label}, yet its events are {', '.join(sorted(heard))}"
+        elif recording.label is not None and _summary(labels) != recording.label:
+            yield f"{recording.id}: called {recording.raw_label}, yet its events are {', '.join(sorted(labels))}"
 
 
 def _summary(labels: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Counts of a loaded corpus, those its publisher states, and where they differ."""
+"""Counts of a loaded corpus, the published counts, and their differences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_sdk.corpora.table import LABELS, Corpus
 
 
 def count(corpus: Corpus) -> dict[str, Any]:
-    """What a corpus holds: totals, tallies of rates and labels, and its splits."""
+    """Counts of a corpus: totals, tallies of rates and labels, and its splits."""
     counts: dict[str, Any] = {
         "recordings": len(corpus.recordings),
         "patients": len(corpus.patients),
@@ -55,7 +55,7 @@ def _tally(values: Iterable[str]) -> dict[str, int]:
 
 
 def published(publication: Publication | None) -> dict[str, Any]:
-    """The stated counts in the shape of :func:`count`."""
+    """The published counts with the keys of :func:`count`; empty where none are stated."""
     if publication is None:
         return {}
     totals = {
@@ -125,7 +125,7 @@ def discrepancies(publication: Publication | None, corpus: Corpus) -> Iterator[s
 
 
 def split_discrepancies(publication: Publication | None, corpus: Corpus) -> Iterator[str]:
-    """Differences inside the splits that have exactly the published number of recordings; nothing of the others."""
+    """Differences inside the splits that have exactly the published number of recordings; other splits are ignored."""
     if publication is None or not publication.classes:
         return
     present = split_counts(corpus)

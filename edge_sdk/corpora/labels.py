@@ -1,15 +1,15 @@
-"""Label sets: the same breaths as four classes, normal or abnormal, SPRSound's types, or the patient's disease.
+"""Label schemes: the same cycles as four classes, normal or abnormal, SPRSound's types, or the patient's disease.
 
 ==============  =========================================================  ======================
-scheme          labels                                                     of
+scheme          labels                                                     labelled items
 ==============  =========================================================  ======================
-``four``        normal, crackle, wheeze, both                              breaths (recordings)
-``binary``      normal, abnormal                                           breaths (recordings)
-``sprsound7``   Normal, Rhonchi, Wheeze, Stridor, Coarse Crackle, ...      breaths of SPRSound
+``four``        normal, crackle, wheeze, both                              cycles (recordings)
+``binary``      normal, abnormal                                           cycles (recordings)
+``sprsound7``   Normal, Rhonchi, Wheeze, Stridor, Coarse Crackle, ...      cycles of SPRSound
 ``sprsound3``   Normal, Adventitious, Poor Quality (task 2-1)              recordings of SPRSound
 ``sprsound5``   Normal, CAS, DAS, CAS & DAS, Poor Quality (task 2-2)       recordings of SPRSound
-``disease``     the diagnoses of the corpus                                patients, so both
-``raw``         as the publisher wrote them                                breaths (recordings)
+``disease``     the diagnoses of the corpus                                cycles or recordings
+``raw``         as the publisher wrote them                                cycles (recordings)
 ==============  =========================================================  ======================
 """
 
@@ -38,7 +38,7 @@ class Scheme:
     labels: tuple[str, ...] | None  # None: whatever the corpus has, sorted
     of_cycle: Callable[[Cycle, Recording], str | None] | None  # None: recordings only
     of_recording: Callable[[Recording], str | None]
-    needs: str  # said where a label is missing
+    needs: str  # the missing item, for error messages
 
 
 def disease_name(diagnosis: str | None) -> str | None:
@@ -75,7 +75,7 @@ def _adventitious(recording: Recording) -> str | None:
 SCHEMES: dict[str, Scheme] = {
     "four": Scheme(LABELS, lambda cycle, _: cycle.label, lambda r: r.label, "one of the four classes"),
     "binary": Scheme(BINARY, _binary_cycle, _binary_recording, "whether it is normal"),
-    "sprsound7": Scheme(SPRSOUND_7, lambda cycle, _: cycle.raw_label, lambda r: None, "a breath type of SPRSound"),
+    "sprsound7": Scheme(SPRSOUND_7, lambda cycle, _: cycle.raw_label, lambda r: None, "a cycle type of SPRSound"),
     "sprsound3": Scheme(SPRSOUND_3, None, _adventitious, "a recording label of SPRSound"),
     "sprsound5": Scheme(SPRSOUND_5, None, lambda r: r.raw_label, "a recording label of SPRSound"),
     "disease": Scheme(
@@ -92,7 +92,7 @@ def scheme_of(name: str) -> Scheme:
     Raises
     ------
     CorpusError
-        There is none; the message lists them.
+        There is none; the message lists the schemes.
     """
     if name not in SCHEMES:
         raise CorpusError(f"unknown label scheme {name!r}; known are {', '.join(SCHEMES)}")
@@ -111,36 +111,36 @@ def labels_for(corpus: Corpus, scheme: str) -> tuple[str, ...]:
 
 
 def relabel(corpus: Corpus, scheme: str, *, drop_unlabelled: bool = False) -> Corpus:
-    """The same corpus with the labels of a scheme on its breaths, or on its recordings where it marks no breaths.
+    """The same corpus with the labels of a scheme on its cycles, or on its recordings where it has no cycles.
 
     Start from the corpus as loaded: a scheme reads the publisher's labels, not those of an earlier scheme. Schemes of
-    recordings leave the breaths away, so that ``unit`` says what carries the label.
+    recordings remove the cycles, so that ``unit`` names the labelled items.
 
     Parameters
     ----------
     scheme
         A name of :data:`SCHEMES`.
     drop_unlabelled
-        Leave out what has no label of the scheme instead of refusing it.
+        Leave out items without a label of the scheme instead of raising an error.
 
     Raises
     ------
     CorpusError
-        Unknown scheme, nothing has a label of it, or (unless ``drop_unlabelled``) some breath or recording has none.
+        Unknown scheme, no item has a label of it, or (unless ``drop_unlabelled``) some cycle or recording has none.
     """
     rule = scheme_of(scheme)
     recording_of = {recording.id: recording for recording in corpus.recordings}
     on_cycles = bool(corpus.cycles) and rule.of_cycle is not None
     if on_cycles and rule.of_cycle is not None:
         found = [rule.of_cycle(cycle, recording_of[cycle.recording_id]) for cycle in corpus.cycles]
-        names = [f"breath {cycle.index} of {cycle.recording_id}" for cycle in corpus.cycles]
+        names = [f"cycle {cycle.index} of {cycle.recording_id}" for cycle in corpus.cycles]
     else:
         found = [rule.of_recording(recording) for recording in corpus.recordings]
         names = [recording.id for recording in corpus.recordings]
     labels = rule.labels if rule.labels is not None else tuple(sorted({label for label in found if label}))
     missing = [name for name, label in zip(names, found, strict=True) if label not in labels]
     if len(missing) == len(names):
-        raise CorpusError(f"{corpus.name} has no labels for the scheme {scheme!r}: it says of nothing {rule.needs}")
+        raise CorpusError(f"{corpus.name} has no labels for the scheme {scheme!r}: no item has {rule.needs}")
     if missing and not drop_unlabelled:
         raise CorpusError(
             f"{corpus.name}: {len(missing)} of {len(names)} have no label of the scheme {scheme!r} ({rule.needs}), "
@@ -157,9 +157,9 @@ def relabel(corpus: Corpus, scheme: str, *, drop_unlabelled: bool = False) -> Co
 
 
 def as_cycles(corpus: Corpus) -> Corpus:
-    """A corpus whose labels are of whole recordings, with one cycle from start to end of each labelled recording.
+    """A corpus of labelled recordings with one cycle that covers each labelled recording.
 
-    So that the training of breaths serves ESC-50 or a disease too.
+    The training on cycles can then use ESC-50 or disease labels too.
 
     Raises
     ------

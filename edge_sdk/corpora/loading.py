@@ -1,4 +1,4 @@
-"""The one way in: load a corpus by name, split, measure, refuse what is broken."""
+"""Load a corpus by name: split it, read its audio headers, refuse what is broken."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from edge_sdk.corpora.corpus_files import audio_header
 from edge_sdk.corpora.counts import split_discrepancies
-from edge_sdk.corpora.loaders.files import audio_header
 from edge_sdk.corpora.registry import CorpusEntry, entry_of
 from edge_sdk.corpora.splits import apply_split_file
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, PhaseEvent, Recording, SoundEvent
@@ -23,18 +23,18 @@ _ROUNDING_S = 0.001  # annotations are rounded to milliseconds
 
 
 def load_corpus(name: str, root: Path | str, *, split: str = "all", partial: bool = False) -> Corpus:
-    """Load one split of a corpus, its audio headers read and its events inside the audio.
+    """Load one split of a corpus, with its audio headers read and its events inside the audio.
 
     Parameters
     ----------
     name
         A name of :data:`~edge_sdk.corpora.registry.REGISTRY`.
     root
-        The publisher's folder, or a part of it that holds the split; a ``split.csv`` there decides who is where.
+        The publisher's folder, or a part of it that holds the split; its ``split.csv`` replaces the published split.
     split
-        A split's name, that of a protocol's split (``val``, ``lodo:Meditron:test``), or ``all``.
+        A published split, a split of a rule (``val``, ``lodo:Meditron:test``), or ``all``.
     partial
-        Leave out what cannot be used (the corpus lists it as faults) instead of refusing it.
+        Leave out items that cannot be used (the corpus lists them as faults) instead of raising an error.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def load_corpus(name: str, root: Path | str, *, split: str = "all", partial: boo
     entry = entry_of(name)
     whole = entry.load(Path(root))
     used = apply_split_file(whole)
-    corpus = measure(used.split(split), entry.overrun_s)
+    corpus = read_headers(used.split(split), entry.overrun_s)
     fatal = [fault for fault in corpus.faults if fault.fatal]
     if fatal and not partial:
         more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
@@ -83,10 +83,11 @@ def usable(corpus: Corpus) -> Corpus:
     )
 
 
-def measure(corpus: Corpus, overrun_s: float = _ROUNDING_S) -> Corpus:
-    """Read every audio header; cut events at the end of their audio and note those that lie outside.
+def read_headers(corpus: Corpus, overrun_s: float = _ROUNDING_S) -> Corpus:
+    """The corpus with rate and duration of every recording, and with events cut at the end of their audio.
 
-    An event that passes the end by more than ``overrun_s`` is a fatal fault.
+    Unreadable audio is a fatal fault, and so is an event that passes the end of its audio by more than ``overrun_s``
+    seconds.
     """
     faults = list(corpus.faults)
     unusable = {fault.recording_id for fault in faults if fault.fatal}

@@ -17,7 +17,7 @@ class Publication:
 
     recordings: int = 0
     patients: int = 0
-    events: int = 0  # annotated breaths
+    events: int = 0  # annotated cycles
     splits: tuple[tuple[str, int, int], ...] = ()  # name, recordings, events
     rate_hz: int = 0
     classes: tuple[tuple[str, tuple[int, ...]], ...] = ()  # split, events of each class in the order of LABELS
@@ -40,6 +40,7 @@ class CorpusEntry:
 
     @property
     def load(self) -> Callable[[Path], Corpus]:
+        """The loader of this corpus: folder → corpus; imports its module."""
         loader: Callable[[Path], Corpus] = import_module(self.module).load
         return loader
 
@@ -49,8 +50,8 @@ _ENTRIES = (
         "sprsound",
         "SPRSound 2022",
         "edge_sdk.corpora.loaders.sprsound",
-        # The publisher states the total of events; 6656 and 1004 stand in train_json and intra_test_json, and
-        # inter_test has the rest.
+        # The publisher states the total of events; train_json has 6656 and intra_test_json 1004, so inter_test has
+        # the rest.
         Publication(
             2683,
             292,
@@ -75,7 +76,7 @@ _ENTRIES = (
             split_patients=(("train", 79), ("test", 49)),
             shared=("156", "218"),
         ),
-        overrun_s=0.25,  # cut and named; annotated against players that round
+        overrun_s=0.25,  # cut and listed as a fault; the annotators' player rounded times
     ),
     CorpusEntry(
         "hf_lung_v1",
@@ -109,12 +110,12 @@ def corpus_names() -> str:
 
 
 def entry_of(name: str) -> CorpusEntry:
-    """The registry's row; names are taken in any case, with ``-`` for ``_``.
+    """The registry's row; the case of the name and ``-`` for ``_`` do not matter.
 
     Raises
     ------
     CorpusError
-        No such corpus; the message lists those there are.
+        No such corpus; the message lists all names.
     """
     entry = REGISTRY.get(name.lower().replace("-", "_"))
     if entry is None:

@@ -1,4 +1,4 @@
-"""Who is in which split: ``split.csv``, patient-grouped stratified folds, and the check that no patient leaks."""
+"""Splits by patient: ``split.csv``, patient-grouped stratified folds, and the check that no patient leaks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.corpora.loaders.files import csv_rows, without_audio_suffix
+from edge_sdk.corpora.corpus_files import csv_rows, without_audio_suffix
 from edge_sdk.corpora.table import Corpus, Fault
 from edge_sdk.errors import CorpusError
 
@@ -62,7 +62,7 @@ def apply_split_file(corpus: Corpus) -> Corpus:
         ),
         faults=tuple(faults),
         groups={name: parts for name, parts in corpus.groups.items() if name not in names},
-        protocols=tuple(protocol for protocol in corpus.protocols if not names & set(protocol.splits)),
+        split_rules=tuple(rule for rule in corpus.split_rules if not names & set(rule.splits)),
     )
 
 
@@ -103,9 +103,9 @@ def check_disjoint(patients_of: Mapping[str, Sequence[str]]) -> None:
 def grouped_folds(
     labels: Sequence[Hashable], patients: Sequence[str], folds: int = 5, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Fold ``0 … folds − 1`` of each item, patients kept whole and the labels spread evenly.
+    """Fold ``0 … folds − 1`` of each item: patients stay whole and the labels are spread evenly.
 
-    Greedy: patients go, those with the most uneven labels first, to the fold that leaves the label counts most
+    Greedy: each patient, those with the most uneven labels first, goes to the fold in which the label counts stay most
     even. A pure function of its arguments; the order of items does not matter.
 
     Parameters
@@ -113,7 +113,7 @@ def grouped_folds(
     labels, patients
         ``[n]`` class and patient of each item.
     folds
-        How many.
+        Number of folds.
     seed
         Breaks ties between patients with equal counts.
 

@@ -1,9 +1,9 @@
-"""One table behind every corpus: recordings and annotated breaths, with who, where and by which device.
+"""One table for every corpus: recordings and annotated respiratory cycles with patient, site and device.
 
-Columns of a recording: see :class:`Recording`; of a breath: :class:`Cycle`; of a half of a breath or an adventitious
-sound marked by itself: :class:`PhaseEvent`, :class:`SoundEvent`. Metadata that a corpus does not give is ``None``
-(UNKNOWN). The closed vocabularies are :data:`LABELS`, :data:`SITES` and :data:`SEXES`; devices are named as
-their makers name them (``Yunting II``, ``Littmann 3200``).
+The rows are :class:`Recording`, :class:`Cycle`, :class:`PhaseEvent` (one half of a cycle) and :class:`SoundEvent` (an
+adventitious sound annotated by itself). Metadata that a corpus does not give is ``None`` (UNKNOWN). The closed
+vocabularies are :data:`LABELS`, :data:`SITES` and :data:`SEXES`; a device has its maker's name (``Yunting II``,
+``Littmann 3200``).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from edge_sdk.errors import CorpusError
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.WARNING)  # a leak is told even where the command line is set to errors only
+_log.setLevel(logging.WARNING)  # the warning of a leak appears even where the command line shows errors only
 
 LABELS: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
 """The four classes."""
 
 OTHER = "other"
-"""Label of an abnormal sound without a class; only a generic CSV has such cycles, and training refuses them."""
+"""Label of an abnormal cycle without a class; only a generic CSV has such cycles, and training refuses them."""
 
 SITES: tuple[str, ...] = (
     "trachea",
@@ -34,14 +34,14 @@ SITES: tuple[str, ...] = (
     "left lateral",
     "right lateral",
 )
-"""Chest regions; upper, middle and lower are not told apart, since half of the corpora do not."""
+"""Chest regions; without upper, middle and lower, which half of the corpora do not give."""
 
 SEXES: tuple[str, ...] = ("female", "male")
 
 PHASES: tuple[str, ...] = ("inspiration", "expiration")
 
 SOUNDS: tuple[str, ...] = ("crackle", "wheeze", "rhonchi", "stridor")
-"""Adventitious sounds that a publisher marks by themselves, independent of the breath they fall in."""
+"""Adventitious sounds that a publisher annotates independently of the respiratory cycles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Recording:
     label: str | None = None  # of the whole recording, one of LABELS
     raw_label: str | None = None  # as the publisher wrote it
     quality_poor: bool = False  # the publisher calls it unusable: crying, speech, handling
-    abnormal: bool | None = None  # also known where no class fits (pleural rub); None: the publisher does not say
+    abnormal: bool | None = None  # set also where no class fits (pleural rub); None: not published
     diagnosis: str | None = None
     filter: str | None = None  # the stethoscope's filter: bell, diaphragm, extended
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """One annotated breath of a recording."""
+    """One annotated respiratory cycle of a recording."""
 
     recording_id: str
     corpus: str
@@ -90,12 +90,13 @@ class Cycle:
 
     @property
     def duration_s(self) -> float:
+        """Seconds from start to end."""
         return self.end_s - self.start_s
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseEvent:
-    """One marked inspiration or expiration of a recording."""
+    """One annotated inspiration or expiration of a recording."""
 
     recording_id: str
     start_s: float
@@ -105,7 +106,7 @@ class PhaseEvent:
 
 @dataclass(frozen=True, slots=True)
 class SoundEvent:
-    """One adventitious sound of a recording, marked by itself."""
+    """One adventitious sound of a recording, annotated by itself."""
 
     recording_id: str
     start_s: float
@@ -114,12 +115,12 @@ class SoundEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitProtocol:
-    """A named way to divide a corpus beside its own split; its splits may overlap those of other protocols."""
+class SplitRule:
+    """A rule that divides a corpus beside the publisher's split; its splits may overlap those of other rules."""
 
     splits: tuple[str, ...]  # names that ``Corpus.split`` takes
     assign: Callable[[Corpus], Mapping[str, str]]  # recording id → one of ``splits``; absent: in none of them
-    leak: str = ""  # why figures of these splits do not count; logged as a warning whenever one is taken
+    leak: str = ""  # why figures of these splits are not valid; logged as a warning at each use
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +144,18 @@ class Corpus:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split name → the splits it unites
     phases: tuple[PhaseEvent, ...] = ()  # in order of time within a recording
     sounds: tuple[SoundEvent, ...] = ()
-    labels: tuple[str, ...] = LABELS  # what the labels of cycles and recordings are of; see ``labels.relabel``
-    protocols: tuple[SplitProtocol, ...] = ()
+    labels: tuple[str, ...] = LABELS  # allowed labels of cycles and recordings; see ``labels.relabel``
+    split_rules: tuple[SplitRule, ...] = ()
     known_overlap: frozenset[str] = frozenset()  # patients that the publisher's own split has on both sides
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the folder, one line each."""
+        """Messages of the faults, one line each."""
         return tuple(fault.message for fault in self.faults)
 
     @property
     def unit(self) -> str:
-        """What carries a label: ``cycle``, or ``recording`` where the publisher marks no breaths."""
+        """What has a label: ``cycle``, or ``recording`` where the publisher annotates no cycles."""
         return "cycle" if self.cycles else "recording"
 
     @property
@@ -163,13 +164,14 @@ class Corpus:
         present = {recording.split for recording in self.recordings if recording.split is not None}
         united = {name for name, parts in self.groups.items() if present & set(parts)}
         named: list[str] = []
-        for protocol in self.protocols:
-            sides = set(protocol.assign(self).values()) - present - united
-            named += [name for name in protocol.splits if name in sides]
+        for rule in self.split_rules:
+            sides = set(rule.assign(self).values()) - present - united
+            named += [name for name in rule.splits if name in sides]
         return (*sorted(present | united), *named, "all")
 
     @property
     def patients(self) -> tuple[str, ...]:
+        """Patients of the recordings, sorted."""
         return tuple(sorted({recording.patient for recording in self.recordings}))
 
     def split(self, name: str) -> Corpus:
@@ -184,21 +186,21 @@ class Corpus:
             return self
         parts = {name, *self.groups.get(name, ())}
         kept = self.where(lambda recording: recording.split in parts)
-        protocol = self.protocol_of(name)
-        if not kept.recordings and protocol is not None:
-            side_of = protocol.assign(self)
+        rule = self.split_rule(name)
+        if not kept.recordings and rule is not None:
+            side_of = rule.assign(self)
             kept = self.where(lambda recording: side_of.get(recording.id) == name)
-            if protocol.leak:
-                _log.warning("%s, split %s: %s", self.name, name, protocol.leak)
+            if rule.leak:
+                _log.warning("%s, split %s: %s", self.name, name, rule.leak)
         if not kept.recordings:
             raise CorpusError(
                 f"{self.name} at {self.root} has no split {name!r}; it has {', '.join(self.splits)} (--split)"
             )
         return kept
 
-    def protocol_of(self, split: str) -> SplitProtocol | None:
-        """The protocol that has a split of this name."""
-        return next((protocol for protocol in self.protocols if split in protocol.splits), None)
+    def split_rule(self, split: str) -> SplitRule | None:
+        """The rule that makes the split of this name; ``None`` for a split of the publisher."""
+        return next((rule for rule in self.split_rules if split in rule.splits), None)
 
     def where(self, keep: Callable[[Recording], bool]) -> Corpus:
         """The recordings that ``keep`` accepts, with their cycles, phases, sounds and faults."""
@@ -212,12 +214,6 @@ class Corpus:
             sounds=tuple(sound for sound in self.sounds if sound.recording_id in ids),
             faults=tuple(fault for fault in self.faults if fault.recording_id is None or fault.recording_id in ids),
         )
-
-    def relabel(self, scheme: str) -> Corpus:
-        """The same corpus under another set of labels; see :func:`edge_sdk.corpora.labels.relabel`."""
-        from edge_sdk.corpora.labels import relabel
-
-        return relabel(self, scheme)
 
     def to_csv(self, path: Path) -> None:
         """Write the cycles (or, without cycles, the recordings) as the generic CSV that ``csv`` loads again."""

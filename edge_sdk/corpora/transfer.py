@@ -1,42 +1,42 @@
-"""Train on one corpus, test on another: nobody and nothing on both sides, and labels that mean the same."""
+"""Train on one corpus and test on another: no patient or recording on both sides, and the same labels."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from edge_sdk.corpora.loaders.files import samples_digest
+from edge_sdk.corpora.corpus_files import samples_digest
 from edge_sdk.corpora.table import OTHER, Corpus, Recording
 from edge_sdk.errors import CorpusError
 
-_SAME_PEOPLE = {"hf_lung_clips": "hf_lung_v1"}
-"""Corpora cut from another one, which name their patients alike."""
+_SAME_PATIENTS = {"hf_lung_clips": "hf_lung_v1"}
+"""Corpora cut from another corpus, with the same patient names."""
 
 
 def check_transfer(train: Corpus, test: Corpus, *, compare_audio: bool = True) -> None:
-    """Make sure that a figure on ``test`` says something about a model trained on ``train``.
+    """Make sure that figures on ``test`` are valid for a model trained on ``train``.
 
-    Patients are compared inside one publisher's corpora only, since every publisher numbers from its own start;
-    recordings by their file and, where two are equally long, by their samples.
+    Patients are compared only inside the corpora of one publisher, since each publisher has its own numbers; recordings
+    are compared by file and, where two are equally long, by their samples.
 
     Parameters
     ----------
     train, test
         The sides as loaded (and relabelled), each one split of a corpus.
     compare_audio
-        Decode candidates for the same sound; without it only files are compared.
+        Compare samples of equally long recordings too; without it only files are compared.
 
     Raises
     ------
     CorpusError
-        A patient or a recording is on both sides, or ``test`` has labels that ``train`` does not know.
+        A patient or a recording is on both sides, or ``test`` has labels that ``train`` has not.
     """
-    shared = shared_people(train, test)
+    shared = patients_on_both_sides(train, test)
     if shared:
         raise CorpusError(
             f"{len(shared)} patients of {test.name} are in the training side {train.name} too: "
             f"{', '.join(shared[:5])}; take splits that keep patients apart"
         )
-    same = shared_recordings(train, test, compare_audio=compare_audio)
+    same = recordings_on_both_sides(train, test, compare_audio=compare_audio)
     if same:
         one, other = same[0]
         raise CorpusError(
@@ -46,19 +46,19 @@ def check_transfer(train: Corpus, test: Corpus, *, compare_audio: bool = True) -
     if unknown:
         raise CorpusError(
             f"{test.name} has the labels {', '.join(unknown)}, unknown to training on {train.name} "
-            f"({', '.join(train.labels)}); bring both under one scheme with Corpus.relabel, for example 'binary'"
+            f"({', '.join(train.labels)}); give both one scheme with corpora.labels.relabel, for example 'binary'"
         )
 
 
-def shared_people(train: Corpus, test: Corpus) -> tuple[str, ...]:
+def patients_on_both_sides(train: Corpus, test: Corpus) -> tuple[str, ...]:
     """Patients on both sides; none between publishers."""
-    if _SAME_PEOPLE.get(train.name, train.name) != _SAME_PEOPLE.get(test.name, test.name):
+    if _SAME_PATIENTS.get(train.name, train.name) != _SAME_PATIENTS.get(test.name, test.name):
         return ()
     return tuple(sorted(set(train.patients) & set(test.patients)))
 
 
-def shared_recordings(train: Corpus, test: Corpus, *, compare_audio: bool = True) -> list[tuple[str, str]]:
-    """Pairs (of the test, of the training side) that are one file or one sound."""
+def recordings_on_both_sides(train: Corpus, test: Corpus, *, compare_audio: bool = True) -> list[tuple[str, str]]:
+    """Pairs (of the test, of the training side) that are one file or have the same samples."""
     files = {recording.path.resolve(): recording.id for recording in train.recordings}
     same = [(r.id, files[r.path.resolve()]) for r in test.recordings if r.path.resolve() in files]
     if not compare_audio:

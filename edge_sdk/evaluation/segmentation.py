@@ -1,4 +1,4 @@
-"""Runs a bundle's segmenter over recordings as a stream and sets what it found beside what is annotated."""
+"""Run a bundle's segmenter over recordings as a stream, and pair the found cycles with the annotated ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import CorpusError
-from edge_sdk.metrics.detections import Heard
+from edge_sdk.metrics.detections import DetectedCycles
 from edge_sdk.metrics.events import ScoredRecording
 
 if TYPE_CHECKING:
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from edge_sdk.evaluation.predict import Progress
     from edge_sdk.runtime.bundle.load import Bundle
 
-BLOCK_S = 0.1  # of sound pushed at a time; the events do not depend on it
+BLOCK_S = 0.1  # of audio per call; the events do not depend on it
 PHANTOM_SEEDS = range(1_000_100, 1_000_110)
 PHANTOM_S = 60.0
 
 
-def listen_to(
+def detect_cycles(
     bundle: Bundle, samples: npt.NDArray[np.float32], rate: int, metadata: Mapping[str, Any] | None = None
-) -> Heard:
-    """Push ``[n]`` samples through a fresh stream."""
-    heard, stream = Heard(), bundle.stream(rate, metadata)
+) -> DetectedCycles:
+    """Cycles that a new stream of ``bundle`` finds in ``[n]`` samples at ``rate`` Hz."""
+    found, stream = DetectedCycles(), bundle.stream(rate, metadata)
     step = max(1, round(BLOCK_S * rate))
     for begin in range(0, samples.size, step):
         for event in stream.accept(samples[begin : begin + step]):
-            heard.event(event)
+            found.event(event)
     for event in stream.finish():
-        heard.event(event)
-    return heard.finish()
+        found.event(event)
+    return found.finish()
 
 
 # -- corpora -----------------------------------------------------------------------------------------------------------
 
 
 def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[ScoredRecording]:
-    """Every recording with at least one annotated cycle, heard as a stream.
+    """Every recording with at least one annotated cycle, run as a stream.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[Sco
     rows = []
     for done, recording in enumerate(recordings, 1):
         samples, rate = read_recording(recording.path)
-        heard = listen_to(bundle, samples, rate)
+        found = detect_cycles(bundle, samples, rate)
         cycles = annotated[recording.id]
         rows.append(
             ScoredRecording(
@@ -66,12 +66,12 @@ def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[Sco
                 recording.patient,
                 samples.size / rate,
                 _spans(cycles),
-                heard.spans,
+                found.spans,
                 [c.label for c in cycles],
-                heard.labels,
-                heard.announcements,
+                found.labels,
+                found.announcements,
                 phases.get(recording.id, {}),
-                heard.phases,
+                found.phases,
             )
         )
         progress("recordings", done, len(recordings))
@@ -79,7 +79,7 @@ def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[Sco
 
 
 def score_lines(corpus: Corpus, path: Path, *, partial: bool) -> list[ScoredRecording]:
-    """The cycles in the JSON lines of ``stetho screen`` instead of a stream; when they were told is not known.
+    """The cycles in the JSON lines of ``stetho screen`` instead of a stream, without times of emission.
 
     Raises
     ------
@@ -87,18 +87,18 @@ def score_lines(corpus: Corpus, path: Path, *, partial: bool) -> list[ScoredReco
         The file is unreadable, or recordings of the corpus are missing in it (unless ``partial``).
     """
     annotated, phases = _annotated(corpus), _phases(corpus)
-    found = _read_lines(path)
-    missing = [name for name in annotated if name not in found]
+    screened = _read_lines(path)
+    missing = [name for name in annotated if name not in screened]
     if missing and (not partial or len(missing) == len(annotated)):
         raise CorpusError(
-            f"{path} says nothing of {len(missing)} of {len(annotated)} annotated recordings ({missing[0]} …); "
+            f"{path} lacks {len(missing)} of {len(annotated)} annotated recordings ({missing[0]} …); "
             "screen all of them, or score the others with --partial"
         )
     rows = []
     for recording in corpus.recordings:
-        if recording.id not in annotated or recording.id not in found:
+        if recording.id not in annotated or recording.id not in screened:
             continue
-        cycles, lines = annotated[recording.id], found[recording.id]
+        cycles, lines = annotated[recording.id], screened[recording.id]
         spans = np.array([(line["start_s"], line["end_s"]) for line in lines], dtype=np.float64).reshape(-1, 2)
         duration_s = recording.duration_s or max(spans[:, 1].max(initial=0.0), cycles[-1].end_s)
         rows.append(
@@ -166,7 +166,7 @@ def _spans(events: Sequence[Cycle | PhaseEvent]) -> npt.NDArray[np.float64]:
 def score_phantoms(
     bundle: Bundle, progress: Progress, seeds: Iterable[int] = PHANTOM_SEEDS, seconds: float = PHANTOM_S
 ) -> tuple[list[ScoredRecording], int]:
-    """Every scenario with every seed, and how many cycles lie wholly in an apnoea (a second from its ends)."""
+    """Every scenario with every seed, and the number of found cycles inside an apnoea (more than 1 s from its ends)."""
     from edge_sdk.sources.phantom import SCENARIOS
 
     rows, invented = [], 0
@@ -188,19 +188,19 @@ def _phantom(
         samples = np.concatenate([block.samples for block in source])
         truth = list(source.truth)
         pauses = [(p.begin / p.sample_rate, p.end / p.sample_rate) for p in source.apnoeas]
-    heard = listen_to(bundle, samples, 4000)
+    found = detect_cycles(bundle, samples, 4000)
     cycles = np.array([(t.start_s, t.end_s) for t in truth], dtype=np.float64).reshape(-1, 2)
     row = ScoredRecording(
         f"{scenario}-{seed}",
         f"{scenario}-{seed}",
         samples.size / 4000,
         cycles,
-        heard.spans,
+        found.spans,
         [t.label for t in truth],
-        heard.labels,
-        heard.announcements,
+        found.labels,
+        found.announcements,
         dict(_true_phases(truth)),
-        heard.phases,
+        found.phases,
     )
     return row, pauses
 

@@ -9,16 +9,16 @@ from edge_sdk.metrics.calibration import (
     reliability,
     softmax,
 )
-from edge_sdk.metrics.compare import Answers, compare_predictions
+from edge_sdk.metrics.compare import ModelPredictions, compare_predictions
 from edge_sdk.metrics.groups import age_band, evaluate_groups
-from edge_sdk.metrics.icbhi import CLASSES, OTHER, IcbhiScores, confusion_matrix, encode, icbhi_scores
+from edge_sdk.metrics.icbhi import CLASSES, OTHER, IcbhiScores, confusion_matrix, encode_labels, icbhi_scores
 from edge_sdk.metrics.ranking import OperatingPoint, auroc, average_precision, roc_curve, sensitivity_at_specificity
 from edge_sdk.metrics.report import evaluate_predictions
 
 __all__ = [
     "CLASSES",
     "OTHER",
-    "Answers",
+    "ModelPredictions",
     "IcbhiScores",
     "OperatingPoint",
     "PairedDifference",
@@ -28,7 +28,7 @@ __all__ = [
     "average_precision",
     "compare_predictions",
     "confusion_matrix",
-    "encode",
+    "encode_labels",
     "evaluate_groups",
     "evaluate_predictions",
     "expected_calibration_error",

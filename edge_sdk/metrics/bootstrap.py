@@ -1,4 +1,4 @@
-"""Patient bootstrap: whole patients are drawn with replacement, since breaths of one patient are not independent.
+"""Patient bootstrap: whole patients are drawn with replacement, since cycles of one patient are not independent.
 
 A resample is a vector of weights, one a patient; every metric is then a weighted sum of per-patient statistics, so
 a thousand resamples of seven thousand cycles take a fraction of a second.
@@ -41,11 +41,11 @@ class PairedDifference:
     low: float  # 2.5 % of the resampled differences
     high: float  # 97.5 %
     p_value: float  # two-sided: how often the resampled difference is on the other side of 0
-    resamples: int  # that were defined
+    resamples: int  # number of defined resamples
 
 
 def patient_indices(patients: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
-    """Patient of each cycle as ``0 … P − 1`` in sorted order, and P."""
+    """Patient of each cycle ``[n]`` as ``0 … P − 1`` in sorted order, and P."""
     names, index = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     return index.astype(np.int64).reshape(-1), len(names)
 
@@ -75,7 +75,7 @@ def rate_resamples(
 def auroc_resamples(
     weights: Floats, patient: npt.NDArray[np.int64], positive: npt.NDArray[np.bool_], score: Floats
 ) -> Floats:
-    """Area under the ROC curve of every resample, ties counting one half; NaN where a class was not drawn."""
+    """Area under the ROC curve of every resample ``[resamples]``, ties count one half; NaN where a class is absent."""
     if len(score) == 0:
         return np.full(len(weights), np.nan)
     order = np.argsort(score, kind="stable")
@@ -102,7 +102,7 @@ def sensitivity_resamples(
     score: Floats,
     specificity: float,
 ) -> Floats:
-    """Sensitivity at the threshold that each resample would choose for a specificity; NaN where a class is absent.
+    """Sensitivity of every resample ``[resamples]`` at its threshold for a specificity; NaN where a class is absent.
 
     The threshold is chosen anew in every resample, as :func:`edge_sdk.metrics.ranking.sensitivity_at_specificity`
     chooses it on the cycles themselves, so the interval holds the uncertainty of the choice too.
@@ -135,7 +135,7 @@ def ece_resamples(
     correct: npt.NDArray[np.bool_],
     bins: int = ECE_BINS,
 ) -> Floats:
-    """Expected calibration error of every resample; NaN where no cycle was drawn."""
+    """Expected calibration error of every resample ``[resamples]``; NaN where no cycle was drawn."""
     cell = patient * bins + confidence_bins(confidence, bins)
     size = weights.shape[1] * bins
     gap = np.bincount(cell, weights=confidence - correct, minlength=size).reshape(-1, bins)
@@ -145,7 +145,7 @@ def ece_resamples(
 
 
 def interval(resampled: Floats, level: float = LEVEL) -> tuple[float, float] | None:
-    """Percentile interval of the defined resamples; ``None`` when fewer than half of them are."""
+    """Percentile interval of ``[resamples]`` values; ``None`` when fewer than half of them are defined."""
     defined = resampled[np.isfinite(resampled)]
     if len(defined) == 0 or len(defined) * 2 < len(resampled):
         return None
@@ -195,12 +195,12 @@ def paired_bootstrap(
     if n_patients < 2:
         raise ValueError("a patient bootstrap needs at least two patients")
     both = decide if isinstance(decide, tuple) else (decide or _most_probable,) * 2
-    answers = [(p, np.asarray(rule(p), dtype=np.int64)) for p, rule in zip(pair, both, strict=True)]
+    outcomes = [(p, np.asarray(rule(p), dtype=np.int64)) for p, rule in zip(pair, both, strict=True)]
     metric_of = _metric_function(metric, true, patient, normal)
     one = np.ones((1, n_patients))
     weights = patient_weights(n_patients, resamples, seed)
-    a, b = (float(metric_of(one, *answer)[0]) for answer in answers)
-    return paired_difference(metric, a, b, metric_of(weights, *answers[0]), metric_of(weights, *answers[1]))
+    a, b = (float(metric_of(one, *outcome)[0]) for outcome in outcomes)
+    return paired_difference(metric, a, b, metric_of(weights, *outcomes[0]), metric_of(weights, *outcomes[1]))
 
 
 def paired_difference(metric: Metric, a: float, b: float, resampled_a: Floats, resampled_b: Floats) -> PairedDifference:

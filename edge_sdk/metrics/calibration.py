@@ -15,7 +15,7 @@ _TEMPERATURE_RANGE = (0.05, 20.0)
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """What a reliability diagram shows; every array is ``[bins]``."""
+    """Data of a reliability diagram; every array is ``[bins]``."""
 
     count: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]  # mean top-label probability, NaN in an empty bin
@@ -23,7 +23,7 @@ class Reliability:
 
 
 def confidence_bins(confidence: npt.NDArray[np.float64], bins: int = ECE_BINS) -> npt.NDArray[np.int64]:
-    """Bin index of each confidence; intervals are open below and closed above, 0 falls into the first."""
+    """Bin index of each confidence ``[n]``; intervals are open below and closed above, 0 falls into the first."""
     index = np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1
     return np.clip(index, 0, bins - 1)
 
@@ -58,7 +58,10 @@ def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = E
 
 
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = ECE_BINS) -> float | None:
-    """Mean |confidence − accuracy| over equal-width bins, weighted by their counts; ``None`` without samples."""
+    """Mean |confidence − accuracy| over equal-width bins, weighted by their counts; ``None`` without samples.
+
+    Arguments and errors of :func:`reliability`.
+    """
     table = reliability(confidence, correct, bins)
     total = int(table.count.sum())
     if total == 0:
@@ -69,7 +72,7 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Softmax over the last axis in float64, safe for large logits."""
+    """Softmax over the last axis of ``[..., C]`` in float64, safe for large logits."""
     z = np.asarray(logits, dtype=np.float64)
     z = np.exp(z - z.max(axis=-1, keepdims=True))
     return np.asarray(z / z.sum(axis=-1, keepdims=True))

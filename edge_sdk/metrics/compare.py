@@ -1,4 +1,4 @@
-"""Two models on the same items: every metric's difference with its interval over the same drawn patients."""
+"""Two models on the same items: difference of each metric, with its interval over the same drawn patients."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.metrics import bootstrap
-from edge_sdk.metrics.report import Items, figures_of, prepare, resampled
+from edge_sdk.metrics.report import ScoredItems, figures_of, prepare, resampled
 
 _LENIENT: tuple[bootstrap.Metric, ...] = ("specificity", "sensitivity_2class", "score_2class", "auroc")
 _ALL: tuple[bootstrap.Metric, ...] = (*bootstrap.RATE_NAMES, "auroc", "ece")
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one model said of each item."""
+class ModelPredictions:
+    """Predictions of one model for each item."""
 
     probabilities: npt.ArrayLike  # [n, C]
     labels: Sequence[str]
     normal_label: str = "normal"
     predictions: Sequence[str] | None = None  # by the model's own decoder; None: the most probable label
-    answered: npt.ArrayLike | None = None  # [n]; None: all
+    classified: npt.ArrayLike | None = None  # [n] the model gave a label; None: for all
 
 
 def compare_predictions(
     truth: Sequence[str],
     patients: Sequence[str],
-    a: Answers,
-    b: Answers,
+    a: ModelPredictions,
+    b: ModelPredictions,
     *,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
@@ -45,14 +45,14 @@ def compare_predictions(
     a, b
         The models. With different labels only the metrics of normal against abnormal are compared.
     resamples, seed
-        Of the bootstrap.
+        Number of resamples and random seed.
 
     Returns
     -------
     dict
         ``metrics``: for each metric ``a``, ``b``, ``difference``, ``low``, ``high`` (95 %) and ``p_value``;
-        ``None`` for one that is undefined here. ``compared``: items that both models answered, on which the rates
-        are taken. ``bootstrap``: its settings.
+        ``None`` for one that is undefined here. ``compared``: items that both models classified; the rates are
+        of these. ``bootstrap``: its settings.
 
     Raises
     ------
@@ -62,8 +62,10 @@ def compare_predictions(
     patient, n_patients = bootstrap.patient_indices(patients)
     if n_patients < 2:
         raise ValueError("a patient bootstrap needs at least two patients")
-    given = [np.ones(len(truth), np.bool_) if x.answered is None else np.asarray(x.answered, np.bool_) for x in (a, b)]
-    common = given[0] & given[1]
+    classified = [
+        np.ones(len(truth), np.bool_) if x.classified is None else np.asarray(x.classified, np.bool_) for x in (a, b)
+    ]
+    common = classified[0] & classified[1]
     pair = [
         prepare(truth, x.probabilities, patients, list(x.labels), x.normal_label, x.predictions, common) for x in (a, b)
     ]
@@ -80,7 +82,7 @@ def compare_predictions(
     return {"metrics": metrics, "compared": int(common.sum()), "bootstrap": settings}
 
 
-def _metrics(a: Items, b: Items) -> tuple[bootstrap.Metric, ...]:
+def _metrics(a: ScoredItems, b: ScoredItems) -> tuple[bootstrap.Metric, ...]:
     return _ALL if a.labels == b.labels else _LENIENT
 
 

@@ -1,4 +1,4 @@
-"""What a stream said of one recording, gathered from its events for scoring."""
+"""Cycles that a stream found in one recording, collected from its events for scoring."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy.typing as npt
 from edge_sdk.events import BreathCycle, CycleResult, Event
 from edge_sdk.metrics.events import Announcement
 
-_FAR_S = 0.5  # a final cycle whose onset is farther from the announced one is another breath
+_FAR_S = 0.5  # a final cycle whose onset is farther from the announced one is another cycle
 
 
 @dataclass
-class Heard:
-    """What one stream said; a provisional onset that no final cycle follows is withdrawn."""
+class DetectedCycles:
+    """Final cycles, labels and announced onsets of one stream.
+
+    A provisional onset that no final cycle follows counts as withdrawn.
+    """
 
     cycles: list[BreathCycle] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -23,14 +26,14 @@ class Heard:
     _open: BreathCycle | None = None
 
     def event(self, event: Event) -> None:
-        """Take the next event, in order."""
+        """Add the next event of the stream."""
         if isinstance(event, CycleResult):
             self.labels.append(event.label)
         elif isinstance(event, BreathCycle):
             self._final(event) if event.final else self._provisional(event)
 
-    def finish(self) -> Heard:
-        """The stream has ended: what is still open was never confirmed."""
+    def finish(self) -> DetectedCycles:
+        """End of the stream: an onset that is still open counts as withdrawn."""
         self._withdraw()
         return self
 
@@ -54,12 +57,12 @@ class Heard:
 
     @property
     def spans(self) -> npt.NDArray[np.float64]:
-        """Begin and end of the final cycles, ``[n, 2]``."""
+        """Begin and end of the final cycles, ``[n, 2]`` in seconds."""
         return np.array([(c.start_s, c.end_s) for c in self.cycles], dtype=np.float64).reshape(-1, 2)
 
     @property
     def phases(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Inspirations and expirations of the cycles whose change of phase is known."""
+        """Inspirations and expirations, ``[k, 2]`` in seconds, of the cycles with a known change of phase."""
         rows = [(c.start_s, c.phase_change / c.sample_rate, c.end_s) for c in self.cycles if c.phase_change is not None]
         table = np.array(rows, dtype=np.float64).reshape(-1, 3)
         return {"inspiration": table[:, :2], "expiration": table[:, 1:]}

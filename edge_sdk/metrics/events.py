@@ -1,4 +1,4 @@
-"""How well breaths are found: events, onsets, delays, rates; the same code offline and for a stream.
+"""Scores of found respiratory cycles: events, onsets, delays, rates; the same code offline and for a stream.
 
 Event F1 counts one-to-one matches at an intersection over union (IoU) of at least 0.5 or 0.7; the collars are those of
 sed_eval (https://github.com/TUT-ARG/sed_eval), which is the oracle of the tests.
@@ -17,7 +17,7 @@ from edge_sdk.metrics.matching import Floats, as_spans, iou, match_collar, match
 
 COLLARS_S = (0.1, 0.2, 0.5)
 GAP_CYCLES = 0.8
-"""A stretch without annotation that is longer than this share of the median cycle may hold an unlabelled breath."""
+"""A stretch without annotation that is longer than this share of the median cycle may hold an unlabelled cycle."""
 
 ONSET_COLLAR_S = 0.5
 """An announcement belongs to the true onset nearest to it, when that is no farther than this."""
@@ -25,16 +25,16 @@ ONSET_COLLAR_S = 0.5
 MOVED_S = 0.1
 """A final onset that is farther than this from the announced one is a revision."""
 
-RATE_CYCLES = 4  # annotated cycles that a recording needs to tell a rate
+RATE_CYCLES = 4  # annotated cycles that a recording needs for a respiratory rate
 _FRAME_S = 0.01  # of the frame F1
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A provisional onset as it was given out, or a final cycle that had none."""
+    """A provisional onset as it was emitted, or a final cycle without one."""
 
     onset_s: float
-    emitted_s: float  # sound consumed when it was emitted
+    emitted_s: float  # seconds of audio consumed at the time of emission
     final_onset_s: float | None  # of the final cycle it became; None: withdrawn
 
     @property
@@ -45,7 +45,7 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRecording:
-    """What is annotated in one recording and what was found in it; all times in seconds of the recording."""
+    """Annotated and found cycles of one recording; all times in seconds of the recording."""
 
     name: str
     patient: str
@@ -53,8 +53,8 @@ class ScoredRecording:
     truth: Floats  # [n, 2] begin and end of the annotated cycles, by onset
     found: Floats  # [m, 2] final cycles, by onset
     truth_labels: Sequence[str] = ()  # [n] or empty
-    found_labels: Sequence[str | None] = ()  # [m] or empty; None: no answer
-    announcements: Sequence[Announcement] | None = None  # None: the emission is not known
+    found_labels: Sequence[str | None] = ()  # [m] or empty; None: not classified
+    announcements: Sequence[Announcement] | None = None  # None: times of emission are unknown
     truth_phases: Mapping[str, Floats] = field(default_factory=dict)  # phase → [k, 2]
     found_phases: Mapping[str, Floats] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ def _by_onset(spans: Floats, labels: Sequence[Any]) -> Floats:
 
 
 def f1(matched: float, n_true: float, n_found: float) -> float:
-    """``2 TP / (n_true + n_found)``; NaN where there is nothing on either side."""
+    """``2 TP / (n_true + n_found)``; NaN where both sides are empty."""
     return 2.0 * matched / (n_true + n_found) if n_true + n_found else float("nan")
 
 
@@ -85,18 +85,18 @@ def event_report(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All figures of a set of recordings as one JSON-ready mapping.
+    """All figures of a set of recordings as one mapping for JSON.
 
     Parameters
     ----------
     recordings
-        Each with at least one annotated cycle, or the whole set as one likes: counts are summed over recordings.
+        Counts are summed over all of them, also those without an annotated cycle.
     labels
-        Classes of the end-to-end scores; empty: none are given.
+        Classes of the end-to-end scores; empty: no end-to-end scores.
     normal_label
-        The class of healthy breaths among ``labels``.
+        The class of normal cycles among ``labels``.
     resamples, seed
-        Of the patient bootstrap; 0 leaves the intervals out.
+        Of the patient bootstrap; with 0 resamples there are no intervals.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def onset_errors(
 
 
 def delays(recordings: Sequence[ScoredRecording]) -> dict[str, float | int | None]:
-    """Detection delay and revisions of what was announced while the sound ran; ``None`` where that is not known.
+    """Detection delay and revisions of the announced onsets; ``None`` where times of emission are unknown.
 
     Every announcement, withdrawn ones too, is compared with the nearest true onset within :data:`ONSET_COLLAR_S`; its
     delay is emission minus *true* onset. ``standing``: only the announcements that became final.
@@ -234,9 +234,9 @@ def respiratory_rate(onsets: Floats) -> float | None:
 
 
 def rates_of(recordings: Sequence[ScoredRecording]) -> dict[str, float | int | None]:
-    """Error of the respiratory rate where the annotation tells one: >= 4 cycles and no long unlabelled gap.
+    """Error of the respiratory rate where the annotation gives one: >= 4 cycles and no long unlabelled gap.
 
-    A recording in which fewer than two breaths were found counts as 0 breaths a minute.
+    A recording in which fewer than two cycles were found counts as 0 breaths a minute.
     """
     errors, undefined = [], 0
     for recording in recordings:
@@ -277,13 +277,13 @@ def _frames_in(spans: Floats, duration_s: float, frame_s: float) -> Any:
 
 
 def phase_scores(recordings: Sequence[ScoredRecording]) -> dict[str, dict[str, float | int]]:
-    """Event F1 (IoU >= 0.5) and frame F1 of each phase, over the recordings whose phases are annotated."""
-    told = [r for r in recordings if r.truth_phases]
+    """Event F1 (IoU >= 0.5) and frame F1 of each phase, over the recordings with annotated phases."""
+    annotated = [r for r in recordings if r.truth_phases]
     report: dict[str, dict[str, float | int]] = {}
-    for phase in sorted({name for r in told for name in r.truth_phases}):
+    for phase in sorted({name for r in annotated for name in r.truth_phases}):
         rows = [
             (as_spans(r.truth_phases.get(phase, [])), as_spans(r.found_phases.get(phase, [])), r.duration_s)
-            for r in told
+            for r in annotated
         ]
         matched = sum(len(match_spans(true, found)) for true, found, _ in rows)
         n_true, n_found = sum(len(true) for true, _, _ in rows), sum(len(found) for _, found, _ in rows)
@@ -300,10 +300,15 @@ def phase_scores(recordings: Sequence[ScoredRecording]) -> dict[str, dict[str, f
 
 
 def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], normal_label: str) -> dict[str, Any]:
-    """Breaths found *and* labelled right: a cycle that was missed, or left without a label, is answered wrongly.
+    """Scores of cycles found *and* labelled right: a cycle that was missed or has no label counts as wrong.
 
     ``event_f1``: matched at IoU >= 0.5 with the same label; ``f1_of``: the same for each label; ``specificity``,
-    ``sensitivity`` and ``score`` are the ICBHI ones over all annotated cycles, ``accuracy_matched`` over the found.
+    ``sensitivity`` and ``score`` are the ICBHI ones over all annotated cycles, ``accuracy_matched`` over the matched.
+
+    Raises
+    ------
+    ValueError
+        A recording without a label for every cycle.
     """
     right = dict.fromkeys(labels, 0)
     true_of, found_of = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
@@ -313,9 +318,9 @@ def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], nor
             raise ValueError(f"{r.name}: end-to-end scores need a label for every cycle")
         for label in r.truth_labels:
             true_of[label] = true_of.get(label, 0) + 1
-        for answer in r.found_labels:
-            if answer is not None:
-                found_of[answer] = found_of.get(answer, 0) + 1
+        for found_label in r.found_labels:
+            if found_label is not None:
+                found_of[found_label] = found_of.get(found_label, 0) + 1
         for i, j in match_spans(r.truth, r.found):
             matched += 1
             if r.truth_labels[i] == r.found_labels[j]:

@@ -1,4 +1,4 @@
-"""The same figures per device, site, age or sex: a mean over all hides whom a model does not serve."""
+"""Figures per device, site, age or sex: a mean over all patients hides the groups on which a model is poor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_sdk.metrics.icbhi import CLASSES
 from edge_sdk.metrics.report import evaluate_predictions
 
 MIN_PATIENTS = 10
-"""A group of fewer patients gets no interval: drawing a handful of patients again and again says little of others."""
+"""A smaller group gets no interval: resamples of a few patients do not represent others."""
 
 AGE_BANDS = ((3.0, "0–2"), (12.0, "3–11"), (18.0, "12–17"), (65.0, "18–64"), (float("inf"), "65+"))
 """Upper bound in years (exclusive) and name of each age band."""
@@ -24,7 +24,7 @@ _KEPT = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece")
 
 
 def age_band(age_years: float | None) -> str:
-    """Name of the age band; ``unknown`` where the age is.
+    """Name of the age band; ``unknown`` for an unknown age.
 
     >>> age_band(2.9), age_band(3), age_band(None)
     ('0–2', '3–11', 'unknown')
@@ -43,7 +43,7 @@ def evaluate_groups(
     labels: Sequence[str] = CLASSES,
     normal_label: str = "normal",
     predictions: Sequence[str] | None = None,
-    answered: npt.ArrayLike | None = None,
+    classified: npt.ArrayLike | None = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def evaluate_groups(
     ----------
     groups
         ``[n]`` group of each item; ``None`` is a group of its own, ``unknown``.
-    truth, probabilities, patients, labels, normal_label, predictions, answered, resamples, seed
+    truth, probabilities, patients, labels, normal_label, predictions, classified, resamples, seed
         As :func:`edge_sdk.metrics.evaluate_predictions`; intervals only from ``MIN_PATIENTS`` patients on.
 
     Returns
@@ -72,20 +72,20 @@ def evaluate_groups(
         raise ValueError(f"{len(groups)} groups for {len(truth)} items")
     names = np.array([UNKNOWN if group is None else group for group in groups], dtype=np.str_)
     table = np.asarray(probabilities, dtype=np.float64)
-    given = np.ones(len(truth), np.bool_) if answered is None else np.asarray(answered, dtype=np.bool_)
+    labelled = np.ones(len(truth), np.bool_) if classified is None else np.asarray(classified, dtype=np.bool_)
     rows = []
     for name in sorted(set(names.tolist())):
         inside = np.flatnonzero(names == name).tolist()
-        people = [patients[i] for i in inside]
+        owners = [patients[i] for i in inside]
         report = evaluate_predictions(
             [truth[i] for i in inside],
             table[inside],
-            people,
+            owners,
             labels=labels,
             normal_label=normal_label,
             predictions=None if predictions is None else [predictions[i] for i in inside],
-            answered=given[inside],
-            resamples=resamples if len(set(people)) >= MIN_PATIENTS else 0,
+            classified=labelled[inside],
+            resamples=resamples if len(set(owners)) >= MIN_PATIENTS else 0,
             seed=seed,
         )
         row = {"group": name, "n": report["n"], "patients": report["patients"]}

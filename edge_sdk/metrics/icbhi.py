@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 CLASSES: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
-"""The four classes of a breath, in the order of every confusion matrix."""
+"""The four classes of a respiratory cycle, in the order of every confusion matrix."""
 
 OTHER = "other"
-"""Truth of a sound that is abnormal but of none of the four classes: pleural rub, bronchial breathing."""
+"""Truth of an abnormal item of none of the four classes: pleural rub, bronchial breathing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class IcbhiScores:
     score_2class: float | None  # (specificity + sensitivity_2class) / 2
 
 
-def encode(names: Sequence[str], labels: Sequence[str] = CLASSES) -> npt.NDArray[np.int64]:
-    """Class names as indices into ``labels``.
+def encode_labels(names: Sequence[str], labels: Sequence[str] = CLASSES) -> npt.NDArray[np.int64]:
+    """Class names as indices ``[n]`` into ``labels``.
 
     Raises
     ------
@@ -98,6 +98,11 @@ def icbhi_scores(confusion: npt.ArrayLike, normal: int = 0) -> IcbhiScores:
     """Strict and 2-class scores of one confusion matrix ``[C, C]`` (rows truth).
 
     Sensitivity pools all abnormal cycles; it is not the mean of the per-class recalls.
+
+    Raises
+    ------
+    ValueError
+        Not square, or ``normal`` is no index of it.
 
     Examples
     --------

@@ -48,7 +48,7 @@ def match(allowed: npt.NDArray[np.bool_], preference: Floats) -> Pairs:
     allowed
         ``[n, m]``: which pairs may be made.
     preference
-        ``[n, m]``: of several maximum matchings, one with rather the higher of these is returned.
+        ``[n, m]``: of several maximum matchings, one with higher values is preferred.
     """
     order = [[int(j) for j in np.argsort(-preference[i], kind="stable") if allowed[i, j]] for i in range(len(allowed))]
     owner: dict[int, int] = {}  # found → true
@@ -71,7 +71,7 @@ def _augment(i: int, order: Sequence[Sequence[int]], owner: dict[int, int], visi
 
 
 def match_spans(truth: npt.ArrayLike, found: npt.ArrayLike, least_iou: float = 0.5) -> Pairs:
-    """Pairs with an intersection over union of at least ``least_iou``."""
+    """Pairs of spans ``[n, 2]``, ``[m, 2]`` with an intersection over union of at least ``least_iou``."""
     overlap = iou(truth, found)
     return match((overlap >= least_iou) & (overlap > 0), overlap)
 
@@ -86,7 +86,10 @@ def match_onsets(truth: npt.ArrayLike, found: npt.ArrayLike, collar_s: float) ->
 def match_collar(
     truth: npt.ArrayLike, found: npt.ArrayLike, collar_s: float = 0.2, share_of_length: float = 0.5
 ) -> Pairs:
-    """Pairs as sed_eval defines them: onset within the collar, end within the collar or a share of the true length."""
+    """Pairs of spans ``[n, 2]``, ``[m, 2]`` as sed_eval defines them.
+
+    The onset is within the collar, the end within the collar or a share of the true length; times in seconds.
+    """
     true, other = as_spans(truth), as_spans(found)
     begin = np.abs(true[:, None, 0] - other[None, :, 0])
     end = np.abs(true[:, None, 1] - other[None, :, 1])

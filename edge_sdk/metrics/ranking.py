@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What one threshold yields: positive from ``threshold`` on."""
+    """Result of one threshold: a score is positive from ``threshold`` on."""
 
     threshold: float  # infinite where nothing may be called positive
     sensitivity: float
@@ -46,7 +46,7 @@ def auroc(positive: npt.ArrayLike, score: npt.ArrayLike) -> float | None:
 
 
 def average_precision(positive: npt.ArrayLike, score: npt.ArrayLike) -> float | None:
-    """Σ (recall step × precision) from the highest score down, tied scores as one step.
+    """Σ (recall step × precision) from the highest score down, tied scores as one step; arguments as :func:`auroc`.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def sensitivity_at_specificity(
 
     Returns
     -------
-    The point, or ``None`` when only one class is present. On the data that chose the threshold this is optimistic: for
-    a device, choose it on validation patients (``training.calibration.operating_point``).
+    The point, or ``None`` when only one class is present. It is optimistic on the data that chose the threshold: for a
+    device, choose it on validation patients (``training.calibration.operating_point``).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One dictionary out of labels, probabilities and patients: the figures ``stetho evaluate --json`` prints."""
+"""All figures of ``stetho evaluate --json`` in one dictionary, from labels, probabilities and patients."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from edge_sdk.metrics import bootstrap
 from edge_sdk.metrics.calibration import expected_calibration_error
-from edge_sdk.metrics.icbhi import CLASSES, OTHER, confusion_matrix, encode, icbhi_scores
+from edge_sdk.metrics.icbhi import CLASSES, OTHER, confusion_matrix, encode_labels, icbhi_scores
 from edge_sdk.metrics.ranking import auroc, average_precision, sensitivity_at_specificity
 
 OPERATING_SPECIFICITIES = (0.8, 0.9)
-"""At which the sensitivity to abnormal sounds is told."""
+"""Specificities at which the sensitivity to abnormal cycles is reported."""
 
 
 def evaluate_predictions(
@@ -26,7 +26,7 @@ def evaluate_predictions(
     labels: Sequence[str] = CLASSES,
     normal_label: str = "normal",
     predictions: Sequence[str] | None = None,
-    answered: npt.ArrayLike | None = None,
+    classified: npt.ArrayLike | None = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -35,18 +35,18 @@ def evaluate_predictions(
     Parameters
     ----------
     truth
-        ``[n]`` true labels: names of ``labels``, or ``"other"`` for an abnormal sound without a class. With two
-        labels every abnormal name counts as the other label.
+        ``[n]`` true labels: names of ``labels``, or ``"other"`` for an abnormal item without a class. With two labels
+        every abnormal name counts as the abnormal label.
     probabilities
         ``[n, C]`` in the order of ``labels``.
     patients
-        ``[n]`` who each item comes from; the unit of the bootstrap.
+        ``[n]`` patient of each item; the unit of the bootstrap.
     labels, normal_label
         The classes, and which of them is normal.
     predictions
         ``[n]`` predicted labels; the most probable one where absent.
-    answered
-        ``[n]`` booleans; items the model gave no label for enter the AUROC by their probability only.
+    classified
+        ``[n]`` booleans, true where the model gave a label; other items count in the AUROC only, by their probability.
     resamples, seed
         Of the bootstrap; 0 resamples leave the intervals out (``None``).
 
@@ -57,20 +57,20 @@ def evaluate_predictions(
         ``labels``), ``sensitivity``, ``specificity``, ``score``, ``sensitivity_2class``, ``score_2class``, ``recall``
         of each label, ``auroc`` and ``average_precision`` (abnormal against normal), ``ece``,
         ``operating_points`` (a row for each of ``OPERATING_SPECIFICITIES``; their thresholds are chosen on these
-        very items), and ``…_ci`` ``[low, high]``. What is undefined is ``None``. ``confusion``, the rates and ``ece``
-        leave out "other" truths and unanswered items; ``n``, ``counts``, ``auroc`` and the operating points hold all.
+        same items), and ``…_ci`` ``[low, high]``. Undefined figures are ``None``. ``confusion``, the rates and ``ece``
+        leave out "other" truths and unclassified items; all others count every item.
 
     Raises
     ------
     ValueError
         Lengths differ, a label is unknown, or a probability is not a finite number in [0, 1].
     """
-    items = prepare(truth, probabilities, patients, list(labels), normal_label, predictions, answered)
+    items = prepare(truth, probabilities, patients, list(labels), normal_label, predictions, classified)
     report = figures_of(items, len(set(patients)))
     return report | _intervals(items, report, patients, resamples, seed)
 
 
-def figures_of(items: Items, patients: int) -> dict[str, Any]:
+def figures_of(items: ScoredItems, patients: int) -> dict[str, Any]:
     """The figures of :func:`evaluate_predictions` without their intervals."""
     keep = items.keep
     confusion = confusion_matrix(items.true[keep], items.predicted[keep], len(items.labels))
@@ -79,7 +79,7 @@ def figures_of(items: Items, patients: int) -> dict[str, Any]:
         "n": len(items.true),
         "patients": patients,
         "labels": items.labels,
-        "counts": {name: int((items.classed & (items.true == i)).sum()) for i, name in enumerate(items.labels)},
+        "counts": {name: int((items.has_class & (items.true == i)).sum()) for i, name in enumerate(items.labels)},
         "confusion": confusion.tolist(),
         **asdict(icbhi_scores(confusion, items.normal)),
         "recall": {name: float(confusion[i, i] / rows[i]) if rows[i] else None for i, name in enumerate(items.labels)},
@@ -88,14 +88,14 @@ def figures_of(items: Items, patients: int) -> dict[str, Any]:
         "ece": expected_calibration_error(items.confidence[keep], items.correct[keep]),
         "operating_points": _operating_points(items),
     }
-    if not items.classed.all():
-        report["counts"][OTHER] = int((~items.classed).sum())
-    if not items.answered.all():
-        report["unclassified"] = int((~items.answered).sum())
+    if not items.has_class.all():
+        report["counts"][OTHER] = int((~items.has_class).sum())
+    if not items.classified.all():
+        report["unclassified"] = int((~items.classified).sum())
     return report
 
 
-def _operating_points(items: Items) -> list[dict[str, Any]]:
+def _operating_points(items: ScoredItems) -> list[dict[str, Any]]:
     points = []
     for wanted in OPERATING_SPECIFICITIES:
         point = sensitivity_at_specificity(items.positive, items.abnormal, wanted)
@@ -104,7 +104,7 @@ def _operating_points(items: Items) -> list[dict[str, Any]]:
                 "specificity_at_least": wanted,
                 "sensitivity": None if point is None else point.sensitivity,
                 "specificity": None if point is None else point.specificity,
-                # infinite where nothing may be called abnormal, which JSON cannot say
+                # infinite where nothing may be called abnormal, which JSON has no number for
                 "threshold": point.threshold if point is not None and np.isfinite(point.threshold) else None,
                 "sensitivity_ci": None,
             }
@@ -113,29 +113,32 @@ def _operating_points(items: Items) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
-    """Truth and answers of one model as arrays ``[n]``; made by :func:`prepare`."""
+class ScoredItems:
+    """Truth and predictions of one model as arrays ``[n]``; made by :func:`prepare`."""
 
     labels: list[str]
     normal: int
     true: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
-    classed: npt.NDArray[np.bool_]  # truth is one of the labels
-    answered: npt.NDArray[np.bool_]
+    has_class: npt.NDArray[np.bool_]  # the truth is one of the labels
+    classified: npt.NDArray[np.bool_]  # the model gave a label
     confidence: npt.NDArray[np.float64]  # of the predicted label
     abnormal: npt.NDArray[np.float64]  # probability
 
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
-        return self.classed & self.answered
+        """``[n]`` items that count in the confusion matrix."""
+        return self.has_class & self.classified
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
+        """``[n]`` whether the predicted label is the true one."""
         return np.asarray(self.predicted == self.true)
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
-        return np.asarray(~self.classed | (self.true != self.normal))
+        """``[n]`` whether the truth is abnormal."""
+        return np.asarray(~self.has_class | (self.true != self.normal))
 
 
 def prepare(
@@ -145,9 +148,15 @@ def prepare(
     labels: list[str],
     normal_label: str,
     predictions: Sequence[str] | None,
-    answered: npt.ArrayLike | None,
-) -> Items:
-    """Check and encode; arguments and errors of :func:`evaluate_predictions`."""
+    classified: npt.ArrayLike | None,
+) -> ScoredItems:
+    """Check the arguments of :func:`evaluate_predictions` and encode them as arrays ``[n]``.
+
+    Raises
+    ------
+    ValueError
+        As :func:`evaluate_predictions`.
+    """
     p = np.asarray(probabilities, dtype=np.float64)
     if not len(truth) == len(patients) == len(p) or p.shape != (len(p), len(labels)):
         raise ValueError(f"{len(truth)} truths, {len(patients)} patients and probabilities {p.shape} do not match")
@@ -158,24 +167,24 @@ def prepare(
     p = np.clip(p, 0.0, 1.0)
     normal = labels.index(normal_label)
     names = _collapse(truth, labels, normal)
-    predicted = p.argmax(1) if predictions is None else encode(list(predictions), labels)
-    given = np.ones(len(p), np.bool_) if answered is None else np.asarray(answered, dtype=np.bool_)
-    if not len(predicted) == len(given) == len(p):
-        raise ValueError(f"{len(predicted)} predictions and {len(given)} answers for {len(p)} items")
-    return Items(
+    predicted = p.argmax(1) if predictions is None else encode_labels(list(predictions), labels)
+    labelled = np.ones(len(p), np.bool_) if classified is None else np.asarray(classified, dtype=np.bool_)
+    if not len(predicted) == len(labelled) == len(p):
+        raise ValueError(f"{len(predicted)} predictions and {len(labelled)} flags for {len(p)} items")
+    return ScoredItems(
         labels,
         normal,
-        true=encode([normal_label if name == OTHER else name for name in names], labels),
+        true=encode_labels([normal_label if name == OTHER else name for name in names], labels),
         predicted=predicted.astype(np.int64),
-        classed=np.array([name != OTHER for name in names], dtype=np.bool_),
-        answered=given,
+        has_class=np.array([name != OTHER for name in names], dtype=np.bool_),
+        classified=labelled,
         confidence=np.take_along_axis(p, predicted[:, None], 1)[:, 0],
         abnormal=1.0 - p[:, normal],
     )
 
 
 def _collapse(truth: Sequence[str], labels: list[str], normal: int) -> list[str]:
-    """A two-label model knows one abnormal label: whatever the truth calls abnormal is that one."""
+    """For a model with two labels, every abnormal truth becomes its abnormal label."""
     if len(labels) != 2:
         return list(truth)
     known = {*CLASSES, OTHER, *labels}
@@ -186,7 +195,7 @@ def _collapse(truth: Sequence[str], labels: list[str], normal: int) -> list[str]
 
 
 def _intervals(
-    items: Items, report: dict[str, Any], patients: Sequence[str], resamples: int, seed: int
+    items: ScoredItems, report: dict[str, Any], patients: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Any]:
     patient, n_patients = bootstrap.patient_indices(patients)
     names: list[bootstrap.Metric] = [*bootstrap.RATE_NAMES, "auroc", "ece"]
@@ -212,7 +221,7 @@ def _intervals(
 
 
 def resampled(
-    items: Items, weights: bootstrap.Floats, patient: npt.NDArray[np.int64]
+    items: ScoredItems, weights: bootstrap.Floats, patient: npt.NDArray[np.int64]
 ) -> dict[bootstrap.Metric, bootstrap.Floats]:
     """Every metric on every resample of patients, ``[resamples]`` by name."""
     keep = items.keep

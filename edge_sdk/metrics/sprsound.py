@@ -1,15 +1,15 @@
 """Scores of the SPRSound challenge (IEEE BioCAS 2022), by its four tasks (https://doi.org/10.1109/TBCAS.2022.3204910).
 
 ========  ===========  =====================================================================
-task      of           classes
+task      items        classes
 ========  ===========  =====================================================================
-``1-1``   breaths      Normal, Adventitious
-``1-2``   breaths      Normal, Rhonchi, Wheeze, Stridor, Coarse Crackle, Fine Crackle, Wheeze+Crackle
+``1-1``   cycles       Normal, Adventitious
+``1-2``   cycles       Normal, Rhonchi, Wheeze, Stridor, Coarse Crackle, Fine Crackle, Wheeze+Crackle
 ``2-1``   recordings   Normal, Adventitious, Poor Quality
 ``2-2``   recordings   Normal, CAS, DAS, CAS & DAS, Poor Quality
 ========  ===========  =====================================================================
 
-SP is the share of normal items called normal; SE pools all other items (poor quality among them) and wants the exact
+SP is the share of normal items called normal; SE pools all other items (poor quality among them) and needs the exact
 class; AS is their mean, HS their harmonic mean, and the Score is the mean of AS and HS.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.metrics.icbhi import confusion_matrix, encode, rates
+from edge_sdk.metrics.icbhi import confusion_matrix, encode_labels, rates
 
 TASKS: dict[str, tuple[str, ...]] = {
     "1-1": ("Normal", "Adventitious"),
@@ -78,7 +78,9 @@ def score_task(task: str, truth: Sequence[str], prediction: Sequence[str]) -> Ch
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
     labels = TASKS[task]
-    return challenge_scores(confusion_matrix(encode(truth, labels), encode(prediction, labels), len(labels)))
+    return challenge_scores(
+        confusion_matrix(encode_labels(truth, labels), encode_labels(prediction, labels), len(labels))
+    )
 
 
 def adventitious(labels: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""ADD: a denoising layer, picture in and picture out, before the shared AST.
+"""ADD: Adaptive Differential Denoising for Respiratory Sounds Classification (https://arxiv.org/abs/2506.02505).
 
-Adaptive Differential Denoising for Respiratory Sounds Classification (https://arxiv.org/abs/2506.02505).
+A denoising layer, picture in and picture out, before the shared AST.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AddSize:
     """What one size adds to the AST of the same size."""
 
     heads: int  # of the differential attention
-    native: tuple[int, int]  # mel x frames of the features where no front end says otherwise
+    native: tuple[int, int]  # mel x frames of the features without a front end
     picture: Picture  # default of the option
 
 
@@ -60,10 +60,10 @@ class Add(Network):
     mode, axes, alpha, unit_mask
         Of the frequency filter, see ``FilterSettings``. The published code is ``afno``, ``time``, 0.01.
     anneal : float
-        Share of the epochs over which ``alpha`` rises from 0: nothing is learned inside the dead zone, and nearly
-        everything starts there. 0 (default) keeps it constant, as published.
+        Share of the epochs over which ``alpha`` rises from 0: inside the dead zone there is no gradient, and nearly
+        all values start there. 0 (default) keeps it constant, as published.
     layout : str
-        ``code``, or ``figure``: second filter and five layer norms as the paper draws them.
+        ``code``, or ``figure``: second filter and five layer norms as in the paper's figure.
     depth : int
         Sets the first lambda of the differential attention.
     picture : str, optional
@@ -156,19 +156,19 @@ class Add(Network):
         return Outputs(self.classify(embedding), embedding, auxiliary)
 
     def _summary(self, filtered: Tensor, denoised: Tensor) -> Tensor:
-        """What the auxiliary head sees, ``[B, mel]``: it is linear, so the mean over the frames comes first."""
+        """Input of the auxiliary head, ``[B, mel]``: it is linear, so the mean over the frames comes first."""
         if self.auxiliary_kind == "first2_aff":
             return filtered[:, :2].mean(dim=1)
-        if self.layout == "code":  # gain and offset of this norm would be the head's own; the figure ends with a norm
+        if self.layout == "code":  # the head includes gain and offset of this norm; the figure ends with a norm
             denoised = F.layer_norm(denoised, denoised.shape[2:])
         return denoised.mean(dim=1)
 
     def penalty(self) -> Tensor | None:
-        """The AST's regulariser."""
+        """The AST's weighted regulariser ``[]``; None without one."""
         return self.backbone.penalty()
 
     def on_epoch(self, epoch: int, epochs: int) -> None:
-        """Raise the filters' threshold, and let the AST follow its own schedules."""
+        """Raise the filters' threshold, and run the AST's own schedules."""
         self.backbone.on_epoch(epoch, epochs)
         if self.anneal > 0.0:
             for layer in self.layer.filters():

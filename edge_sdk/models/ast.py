@@ -1,7 +1,7 @@
-"""AST: Gong et al., "AST: Audio Spectrogram Transformer" (arXiv:2104.01778), one network for every recipe built on it.
+"""AST: Audio Spectrogram Transformer (https://arxiv.org/abs/2104.01778), one network for every recipe built on it.
 
-Fine-tuned as published for breath sounds (AST + SAM, arXiv:2512.22564), conditioned on metadata, or frozen under
-adapters: options of the recipe, not copies of the network.
+Fine-tuning as published for breath sounds (AST + SAM, https://arxiv.org/abs/2512.22564), conditioning on metadata, or
+freezing under adapters are options of the recipe, not copies of the network.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIZES = {
     "small": AstPlan(dim=96, depth=4, heads=4, patch=(8, 16), stride=(8, 16)),
     "base": AstPlan(dim=768, depth=12, heads=12, patch=(16, 16), stride=(10, 10)),
 }
-SILENCE = 4.2677393 / (2 * 4.5689974)  # what Hugging Face's zero-padding before normalisation leaves in the picture
+SILENCE = 4.2677393 / (2 * 4.5689974)  # value of Hugging Face's zero-padding after normalisation
 
 Pooling = Literal["cls_dist", "all", "patches"]
 HeadKind = Literal["linear", "ln-linear", "ln-mlp"]
@@ -67,7 +67,7 @@ class Canvas(nn.Module):
 
 
 def make_head(kind: HeadKind, dim: int, classes: int, *, hidden: int, activation: str, dropout: float) -> nn.Module:
-    """Embedding ``[B, D]`` → logits ``[B, C]``: ``linear``, ``ln-linear`` or ``ln-mlp`` with ``hidden`` units."""
+    """Head, embedding ``[B, D]`` → logits ``[B, C]``: ``linear``, ``ln-linear`` or ``ln-mlp`` with ``hidden`` units."""
     if kind == "linear":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, classes))
     if kind == "ln-linear":
@@ -99,12 +99,12 @@ class Ast(Network):
     dropout : float
         In the head; training only.
     canvas_frames : int, optional
-        Frames the transformer sees. ``canvas``: ``cyclic`` repeats a shorter picture, ``constant`` appends the value
-        that zero-padding before AudioSet normalisation leaves (parity with Hugging Face), ``resize`` stretches.
+        Frames of the transformer's input. ``canvas``: ``cyclic`` repeats a shorter picture, ``constant`` appends the
+        value of zero-padding after AudioSet normalisation (parity with Hugging Face), ``resize`` stretches.
     position_rule, norm_eps
         See ``AstEncoder`` and ``AstPlan``.
     pretrained_grid : pair of int, optional
-        Patches (mel, time) of the positions in a pretrained file, where their number does not tell.
+        Patches (mel, time) of the positions in a pretrained file, where their number is ambiguous.
     trainable_blocks : int, optional
         Fine-tune only the last so many blocks (and final norm, conditioning, head); None: everything.
     conditioning : str or mapping
@@ -125,7 +125,7 @@ class Ast(Network):
         "conditioner.encoder.embeddings",
         "conditioner.masks",
     )
-    fresh: tuple[str, ...] = ("head.*", "conditioner.*")  # what no pretrained file brings
+    fresh: tuple[str, ...] = ("head.*", "conditioner.*")  # tensors that no pretrained file has
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class Ast(Network):
             block.requires_grad_(True)
 
     def condition(self, metadata: Metadata | None, batch: int) -> Conditioning | None:
-        """What ``metadata`` (None: nothing is known) does to ``batch`` examples; None without conditioning."""
+        """Conditioning of ``batch`` examples by ``metadata`` (None: all unknown); None without conditioning."""
         if self.conditioner is None:
             return None
         if metadata is None:
@@ -214,15 +214,15 @@ class Ast(Network):
     def embed_conditioned(
         self, features: Tensor, conditioning: Conditioning | None, *, mix: GridMix | None = None
     ) -> Tensor:
-        """``embed`` for conditioning that was computed before, once per patient say."""
+        """``embed``, ``[B, 1, M, T]`` → ``[B, D]``, for a conditioning computed before, such as once per patient."""
         if self.canvas is not None:
-            features = self.canvas(features)
+            features = self.canvas(features)  # [B, 1, M, canvas_frames]
         modulation: dict[int, Tensor] | None = None
         if conditioning is not None and conditioning.modulation is not None:
             modulation = dict(zip(self.conditioned, conditioning.modulation.unbind(1), strict=True))
         tokens = self.encoder(features, modulation, mix)  # [B, N, D]
         if self.pooling == "cls_dist":
-            pooled = tokens[:, :TOKENS].mean(dim=1)
+            pooled = tokens[:, :TOKENS].mean(dim=1)  # [B, D]
         elif self.pooling == "all":
             pooled = tokens.mean(dim=1)
         else:
@@ -236,7 +236,7 @@ class Ast(Network):
         return self.head(embedding)
 
     def penalty(self) -> Tensor | None:
-        """Regulariser of SoftFiLM's published masks."""
+        """Weighted regulariser ``[]`` of SoftFiLM's published masks; None without them."""
         return None if self.conditioner is None else self.conditioner.penalty()
 
     def on_epoch(self, epoch: int, epochs: int) -> None:
@@ -257,7 +257,7 @@ class Ast(Network):
         Raises
         ------
         ExportError
-            More than one row, or a conditioning that treats class tokens and patches apart.
+            More than one row, or a conditioning that differs for class tokens and patches.
         """
         clone = copy.deepcopy(self).eval()
         if clone.conditioner is None:
@@ -274,7 +274,7 @@ class Ast(Network):
                     assert isinstance(block, Block)
                     block.norm2.weight.mul_(1.0 + scale)
                     block.norm2.bias.mul_(1.0 + scale).add_(shift)
-            if fixed.residual is not None:  # every pooling is a mean: a shift of all tokens is a shift of the mean
+            if fixed.residual is not None:  # every pooling is a mean: a shift of all tokens shifts it equally
                 clone.encoder.norm.bias.add_(fixed.residual[0])
         clone.conditioner = None
         return clone
@@ -285,7 +285,7 @@ class Ast(Network):
         Raises
         ------
         CheckpointError
-            A layout that is not known, or positions whose grid cannot be told.
+            An unknown layout, or positions whose grid is ambiguous.
         """
         found = ast_encoder_state(state, own_grid=self.encoder.grid, grid=self.pretrained_grid)
         found.tensors["pos_embed"] = resize_positions(

@@ -1,7 +1,7 @@
-"""Our own compact CNN: a few plain convolutions that quantise well, for one breath at a time on an edge device.
+"""Our own compact CNN: a few plain convolutions that quantise well, for one respiratory cycle on an edge device.
 
 Dense 3x3 convolutions (no depthwise, no squeeze-and-excite): on CPUs and in 8-bit they run closer to peak than their
-multiply count suggests, every one folds with its batch norm, and ReLU keeps activations unsigned.
+multiply count suggests, each folds with its batch norm, and ReLU keeps activations unsigned.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Residual(nn.Module):
 
 
 class Compact(Network):
-    """Log-mel picture of one breath → logits over the classes.
+    """Log-mel picture of one cycle → logits over the classes.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ class Compact(Network):
     dropout : float
         Before the last layer; training only.
     changes : bool
-        Beside the picture, show the network what changes over time within each mel bin: a second channel that no
-        device's fixed frequency response can reach.
+        Add a second channel with the change over time within each mel bin, which is free of a device's fixed frequency
+        response.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Compact(Network):
         if mix is None:
             maps = self.stages(features)  # [B, C, M', T']
         else:
-            maps = self.stages[1:](mix(self.stages[0](features)))
+            maps = self.stages[1:](mix(self.stages[0](features)))  # [B, C, M', T']
         per_frame = maps.mean(dim=2)  # [B, C, T']
-        # the mean sees what lasts (wheeze), the maximum over time what is brief (crackle)
+        # the mean detects long events (wheeze), the maximum over time short ones (crackle)
         return torch.cat([per_frame.mean(dim=2), per_frame.amax(dim=2)], dim=1)  # [B, 2C]
 
     def classify(self, embedding: Tensor) -> Tensor:

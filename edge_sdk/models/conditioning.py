@@ -1,7 +1,8 @@
-"""Conditioning a transformer on metadata: GRF, FiLM (arXiv:1709.07871), token-aware FiLM and SoftFiLM in one object.
+"""Conditioning of a transformer on metadata: GRF, FiLM, token-aware FiLM and SoftFiLM in one object.
 
-Ours starts every kind at the plain network: what the metadata adds is zero until it is learned. ``paper`` follows the
-published layers, initial values and their faults (a layer norm over three z-scores keeps only their direction).
+FiLM: Visual Reasoning with a General Conditioning Layer (https://arxiv.org/abs/1709.07871). In mode ``ours`` every kind
+starts at the plain network: the metadata add zero until it is learned. ``paper`` follows the published layers, initial
+values and their faults (a layer norm over three z-scores keeps only their direction).
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ TAU_FLOOR = 0.1
 
 @dataclass(frozen=True)
 class ConditioningSettings:
-    """What a recipe may say under ``model.options.conditioning`` (a kind, or a mapping of these)."""
+    """Fields of a recipe's ``model.options.conditioning`` (a kind, or a mapping of these)."""
 
     kind: Kind = "none"
     mode: Literal["ours", "paper"] = "ours"
     layers: tuple[int, ...] | None = None  # blocks that are modulated; None: all
-    token_aware: bool = False  # softfilm: CLS and DIST apart from the patches, as tafilm always does
+    token_aware: bool = False  # softfilm: own values for CLS and DIST, as tafilm always has
     masks: Literal["softmax", "paper"] | None = None  # softfilm; None: softmax in ours, paper in paper
     mask_rate: float = 10.0  # factor on the learning rate of softmax masks
     overlap: float = 0.01  # weights of the regulariser of paper masks
@@ -67,6 +68,7 @@ class ConditioningSettings:
 
     @property
     def mask_kind(self) -> Literal["softmax", "paper"]:
+        """Kind of SoftFiLM's masks, by ``masks`` or by ``mode``."""
         return self.masks or ("paper" if self.mode == "paper" else "softmax")
 
     @property
@@ -77,7 +79,7 @@ class ConditioningSettings:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What metadata does to the transformer."""
+    """Modulation and residual that the metadata give."""
 
     modulation: Tensor | None = None  # [B, Lc, G, 2, D]: change of scale, shift; after the second norm of Lc blocks
     residual: Tensor | None = None  # [B, D], added to the pooled embedding
@@ -109,11 +111,11 @@ def _trunk(inputs: int, settings: ConditioningSettings) -> nn.Sequential:
 
 
 class _Residual(nn.Module):
-    """GRF: metadata vector → what is added to the pooled embedding."""
+    """GRF: metadata vector → addition to the pooled embedding."""
 
     def __init__(self, inputs: int, raw: int, dim: int, settings: ConditioningSettings) -> None:
         super().__init__()
-        self.raw = raw  # the last values of the vector are raw scores, which the published form normalises first
+        self.raw = raw  # number of raw scores at the end of the vector, which the published form normalises first
         self.scores: nn.Module | None = None
         self.gate: nn.Parameter | None = None
         if settings.mode == "ours":
@@ -127,12 +129,12 @@ class _Residual(nn.Module):
     def forward(self, vector: Tensor) -> Tensor:
         if self.scores is not None:
             vector = torch.cat([vector[:, : -self.raw], self.scores(vector[:, -self.raw :])], dim=1)
-        added = self.project(vector)
+        added = self.project(vector)  # [B, D]
         return added if self.gate is None else self.gate * added
 
 
 class SoftMasks(nn.Module):
-    """Share of each channel that each factor may modulate: ``[F, D]``.
+    """Share of each channel that each factor modulates: ``[F, D]``.
 
     ``paper``: sigmoids at a falling temperature that start as contiguous parts; ``softmax``: the factors and a null
     compete for each channel, from a random start.
@@ -164,7 +166,7 @@ class SoftMasks(nn.Module):
         self.tau.fill_(0.2 + 0.4 * (1.0 + math.cos(math.pi * phase)))
 
     def penalty(self, overlap: float, coverage: float) -> Tensor | None:
-        """Published regulariser: masks should not overlap and should leave no channel out; None for ``softmax``."""
+        """Published regulariser ``[]`` against overlap and uncovered channels; None for ``softmax``."""
         if self.kind == "softmax":
             return None
         masks = self()
@@ -174,14 +176,14 @@ class SoftMasks(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """Metadata → ``Conditioning``; every kind reads it through the same ``MetadataEncoder``.
+    """Metadata → ``Conditioning``; every kind uses the same ``MetadataEncoder``.
 
     Parameters
     ----------
     settings : ConditioningSettings
         ``kind`` is not ``none``.
     schema : MetadataSchema
-        What is read; at least one field.
+        Fields to read; at least one.
     dim : int
         D of the transformer.
     layers : int
@@ -213,7 +215,7 @@ class Conditioner(nn.Module):
             self.generator = _generator(HIDDEN, self.shape, start)
 
     def forward(self, metadata: Metadata) -> Conditioning:
-        """Encoded metadata of B examples → what it does to the transformer."""
+        """Metadata of B examples → modulation or residual of the transformer."""
         factors = self.encoder(metadata)
         if self.settings.kind == "grf":
             return Conditioning(residual=self.residual(torch.cat(list(factors.values()), dim=1)))
@@ -224,16 +226,22 @@ class Conditioner(nn.Module):
         return Conditioning(torch.stack(list(parts.values())).sum(dim=0))
 
     def factor_modulations(self, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """SoftFiLM: what each factor alone adds, ``[B, Lc, G, 2, D]`` by name."""
+        """SoftFiLM: modulation by each factor alone, ``[B, Lc, G, 2, D]`` by name.
+
+        Raises
+        ------
+        ValueError
+            Another kind, which has no separate factors.
+        """
         if self.masks is None:
-            raise ValueError(f"conditioning {self.settings.kind!r} has no factors apart; softfilm has")
+            raise ValueError(f"conditioning {self.settings.kind!r} has no separate factors; softfilm has")
         return {
             name: self.generators[name](self.trunks[name](factors[name])).unflatten(1, self.shape) * mask
             for (name, mask) in zip(self.trunks, self.masks().unbind(0), strict=True)
         }
 
     def penalty(self) -> Tensor | None:
-        """Weighted regulariser of the masks, or None."""
+        """Weighted regulariser ``[]`` of the masks, or None."""
         return None if self.masks is None else self.masks.penalty(self.settings.overlap, self.settings.coverage)
 
     def folded(self) -> Conditioner | FoldedConditioner:
@@ -267,4 +275,5 @@ class FoldedConditioner(nn.Module):
         return Conditioning(self.generator(hidden).unflatten(1, self.shape))
 
     def penalty(self) -> Tensor | None:
+        """None: the regulariser belongs to training."""
         return None

@@ -1,6 +1,7 @@
-"""DASS: the VMamba backbone "v05_noz" on spectrograms (https://arxiv.org/abs/2407.04082, https://arxiv.org/abs/2401.10166).
+"""DASS: Distilled Audio State Space Models Are Stronger and More Duration-Scalable Learners.
 
-With ``gaussian`` it is the network of Lung-SRAD (https://arxiv.org/abs/2606.11922). Maps are kept channel-last,
+https://arxiv.org/abs/2407.04082: the backbone "v05_noz" of VMamba (https://arxiv.org/abs/2401.10166) on spectrograms.
+With ``gaussian`` it is the network of Lung-SRAD (https://arxiv.org/abs/2606.11922). Maps are channel-last,
 ``[B, H, W, C]`` with H = frequency and W = time: projections and norms then need no transposes, and the scan moves
 whole pixels. Attribute names are those of the public checkpoints.
 """
@@ -70,13 +71,14 @@ def _halve(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class DropPath(nn.Module):
-    """Leave a residual branch out, example by example; what stays is scaled up to the same mean."""
+    """Leave a residual branch out, example by example; scale the others up to the same mean."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, ...]`` → the same shape."""
         if not self.training or self.probability == 0.0:
             return x
         keep = 1.0 - self.probability
@@ -142,8 +144,8 @@ class SelectiveScan2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``[B, H, W, C]`` → ``[B, H, W, C]``."""
-        mixed = self.conv2d(self.in_proj(maps).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        # Flat, so that ONNX Runtime's optimiser leaves the permutation at the convolution, which does it on the way.
+        mixed = self.conv2d(self.in_proj(maps).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [B, H, W, C]
+        # Flat, so that ONNX Runtime's optimiser keeps the permutation at the convolution, where it costs nothing.
         mixed = F.silu(mixed.flatten(1, 2)).view(maps.shape)
         with _full_precision(mixed):
             scanned = self._scan(mixed.float())
@@ -152,20 +154,20 @@ class SelectiveScan2d(nn.Module):
     def _scan(self, u: Tensor) -> Tensor:
         """The four recurrences over ``[B, H, W, C]``, summed; in float32, since half precision does not train."""
         height, width, channels = u.shape[1:]
-        # The projection sees one pixel at a time: once for all directions, and only its few outputs are reordered.
+        # The projection acts on single pixels: once for all directions, and only its few outputs are reordered.
         projected = self._reorder(F.linear(u, self.x_proj_weight.flatten(0, 1).float()))  # [B, 4, L, R + 2]
-        rank, into, out = projected.split([self.rank, 1, 1], dim=-1)
+        rank, into, out = projected.split([self.rank, 1, 1], dim=-1)  # [B, 4, L, R], [B, 4, L, 1] twice
         weight = torch.cat([self.dt_projs_weight, self.dt_projs_bias.unsqueeze(2)], dim=2).float()  # [4, C, R + 1]
         step = softplus(torch.matmul(F.pad(rank, (0, 1), value=1.0), weight.transpose(1, 2)))  # [B, 4, L, C]
         decay = torch.exp(step * -torch.exp(self.A_logs.float()).view(DIRECTIONS, 1, channels))
         drive = step * (into * cross_scan(u))
-        states = linear_scan(decay, drive, self.scan)
+        states = linear_scan(decay, drive, self.scan)  # [B, 4, L, C]
         skip = u * self.Ds.float().view(DIRECTIONS, channels).sum(dim=0)  # the same pixel in every direction
         return cross_merge(out * states, height, width) + skip
 
     @staticmethod
     def _reorder(projected: Tensor) -> Tensor:
-        """``[B, H, W, 4 * F]`` → ``[B, 4, L, F]``, each direction's own features in its own order."""
+        """``[B, H, W, 4 * F]`` → ``[B, 4, L, F]``, the features of each direction in its own order."""
         batch, height, width, features = projected.shape
         each = projected.reshape(batch, height, width, DIRECTIONS, features // DIRECTIONS)
         rows = each[..., 0::2, :].permute(0, 3, 1, 2, 4).flatten(2, 3)  # [B, 2, L, F]: directions 0 and 2
@@ -193,6 +195,7 @@ class VssBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """``[B, H, W, C]`` → the same shape."""
         maps = maps + self.drop_path(self.op(self.norm(maps)))
         return maps + self.drop_path(self.mlp(self.norm2(maps)))
 
@@ -236,7 +239,7 @@ class Dass(Network):
         Share of left-out branches at the last block; None: the size's own.
     """
 
-    fresh = ("classifier.head.*",)  # what a public file need not bring
+    fresh = ("classifier.head.*",)  # tensors that a public file need not have
 
     def __init__(
         self,
@@ -290,7 +293,7 @@ class Dass(Network):
         outputs = []
         for number, stage in enumerate(self.layers, start=1):
             assert isinstance(stage, _Stage)
-            maps = stage.blocks(maps)
+            maps = stage.blocks(maps)  # [B, H, W, C] of this stage
             if str(number) in self.blends:
                 maps = self.blends[str(number)](maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             outputs.append(maps.permute(0, 3, 1, 2))
@@ -330,7 +333,7 @@ class Dass(Network):
         return public
 
     def penalty(self) -> Tensor | None:
-        """The Gaussian options' loss term of the last training pass; None without one."""
+        """The Gaussian options' loss term ``[]`` of the last training pass; None without one."""
         terms = [term for blend in self._gaussians() if (term := blend.take_penalty()) is not None]
         return torch.stack(terms).mean() if terms else None
 

@@ -1,4 +1,4 @@
-"""What a trained AST and its conditioning do inside: numbers behind the figures."""
+"""Inspection of a trained AST and its conditioning: the numbers behind the figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FilmParameters:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """SoftFiLM's masks, and how far they are the work of training rather than of their start."""
+    """SoftFiLM's masks, and how far training moved them from their start."""
 
     factors: tuple[str, ...]
     masks: Tensor  # [F, D], at the temperature of the checkpoint
@@ -34,7 +34,7 @@ class MaskReport:
 
 @torch.no_grad()
 def attention_maps(model: Ast, features: Tensor, metadata: Metadata | None = None) -> Tensor:
-    """Where the two class tokens look.
+    """Attention of the two class tokens on the patches.
 
     Parameters
     ----------
@@ -48,23 +48,25 @@ def attention_maps(model: Ast, features: Tensor, metadata: Metadata | None = Non
     Returns
     -------
     Tensor
-        ``[B, L, heads, H, W]``: weights of CLS and DIST on the patches, averaged over the two; what they give to each
-        other is left out, so a map sums to at most 1. Rows are mel, lowest first.
+        ``[B, L, heads, H, W]``: weights of CLS and DIST on the patches, averaged over the two; weights between the
+        tokens are left out, so a map sums to at most 1. Rows are mel, lowest first.
     """
     maps: list[Tensor] = []
     sizes: list[tuple[int, int]] = []
 
-    def look(attention: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+    def record_scores(attention: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         assert isinstance(attention, Attention)
         query, key, _value = attention.queries_keys_values(inputs[0])
         scores = query[:, :, :TOKENS] @ key.transpose(2, 3) / query.shape[3] ** 0.5  # [B, heads, 2, N]
         maps.append(scores.softmax(dim=3)[..., TOKENS:].mean(dim=2))
 
-    def measure(_: nn.Module, __: tuple[Tensor, ...], grid: Tensor) -> None:
+    def record_grid(_: nn.Module, __: tuple[Tensor, ...], grid: Tensor) -> None:
         sizes.append((grid.shape[2], grid.shape[3]))
 
-    handles = [model.encoder.patch_embed.register_forward_hook(measure)]
-    handles += [block.attn.register_forward_hook(look) for block in model.encoder.blocks if isinstance(block, Block)]
+    handles = [model.encoder.patch_embed.register_forward_hook(record_grid)]
+    handles += [
+        block.attn.register_forward_hook(record_scores) for block in model.encoder.blocks if isinstance(block, Block)
+    ]
     try:
         model(features, metadata)
     finally:
@@ -87,7 +89,7 @@ def film_parameters(model: Ast, metadata: Metadata) -> tuple[FilmParameters, ...
 
 @torch.no_grad()
 def factor_contributions(model: Ast, metadata: Metadata) -> dict[str, Tensor]:
-    """SoftFiLM: what each factor alone adds, ``[B, Lc, G, 2, D]`` by factor; ``ValueError`` for other kinds."""
+    """SoftFiLM: modulation by each factor alone, ``[B, Lc, G, 2, D]`` by name; ``ValueError`` for other kinds."""
     conditioner = _soft(model)
     return conditioner.factor_modulations(conditioner.encoder(metadata))
 
@@ -110,7 +112,13 @@ def mask_report(model: Ast) -> MaskReport:
 
 @torch.no_grad()
 def metadata_swap(model: Ast, features: Tensor, metadata: Metadata, field: str, index: int) -> Tensor:
-    """Change of the softmax probabilities ``[B, C]`` when everyone's categorical ``field`` becomes ``index``."""
+    """Change of the softmax probabilities ``[B, C]`` when the categorical ``field`` of all rows becomes ``index``.
+
+    Raises
+    ------
+    ValueError
+        The metadata have no such field.
+    """
     if field not in metadata.categorical:
         raise ValueError(f"metadata has no categorical field {field!r}; it has {', '.join(metadata.categorical)}")
     swapped = replace(

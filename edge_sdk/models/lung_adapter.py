@@ -1,7 +1,8 @@
-"""LungAdapter (Interspeech 2024): small trained adapters inside a frozen AST.
+"""LungAdapter: Efficient Adapting Audio Spectrogram Transformer for Lung Sound Classification (Interspeech 2024).
 
-Neither code nor the placement of the adapters was published; this reconstruction has the published share of trained
-parameters (2.8 %): one bottleneck beside attention and one beside the MLP of every block.
+Small trained adapters inside a frozen AST. Neither code nor the placement of the adapters was published; this
+reconstruction has the published share of trained parameters (2.8 %): one bottleneck beside attention and one beside
+the MLP of every block.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ class AdaptedBlock(Block):
         self.adapter_mlp = Adapter(dim, bottleneck, norm_eps)
 
     def attention_branch(self, x: Tensor) -> Tensor:
+        """Addition of attention and its adapter to the residual, ``[B, N, D]``."""
         added = super().attention_branch(x)
         return added + self.adapter_attention(x if self.placement == "parallel" else added)
 
     def mlp_branch(self, x: Tensor, modulation: Tensor | None) -> Tensor:
+        """Addition of the MLP and its adapter to the residual, ``[B, N, D]``."""
         added = super().mlp_branch(x, modulation)
         return added + self.adapter_mlp(x if self.placement == "parallel" else added)
 
@@ -98,7 +101,7 @@ class LungAdapter(Ast):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> LungAdapter:
-        """Training mode for what is trained; the frozen parts stay in evaluation mode."""
+        """Training mode for the trained parts; the frozen parts stay in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         for module in self.encoder.modules():

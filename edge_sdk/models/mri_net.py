@@ -1,9 +1,10 @@
-"""MRI-Net: interlaced convolutions beside a Swin transformer, weighed per channel, with a semantic classifier.
+"""MRI-Net: multi-resolution interlaced network with time-frequency feature enhancement for lung sounds.
 
-A multi-resolution interlaced network with time-frequency feature enhancement for lung sounds. The published code and
-the published parameter table disagree about the depth of the convolutional branch (120.8 M against 67.15 M); both are
-named configurations, and which of the two the published weights belong to is not known. The published counts hold
-1.083 M frozen weights of the STFT, which is a part of our front end (kind ``stft-db``) and not of this network.
+Interlaced convolutions beside the Swin transformer of HTS-AT (https://arxiv.org/abs/2202.00874), weighted per channel,
+with a semantic classifier. The published code and the published parameter table disagree about the depth of the
+convolutional branch (120.8 M against 67.15 M); both are named configurations, and it is not known to which of them the
+published weights belong. The published counts include 1.083 M frozen weights of the STFT, which is a part of our front
+end (kind ``stft-db``) and not of this network.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from edge_sdk.models.layers.swin import SwinPlan, SwinTransformer, fold, unfold
 from edge_sdk.models.network import GridMix, Network
 from edge_sdk.signal.spec import FrontEndSpec
 
-# Parts of an HTS-AT checkpoint that are no weights of its Swin branch: front end, heads, and constants we rebuild.
+# Parts of an HTS-AT checkpoint outside its Swin branch: front end and heads; and constants that we compute.
 _NOT_SWIN = ("spectrogram_extractor.", "logmel_extractor.", "tscam_conv.", "head.")
 _CONSTANTS = (".attn_mask", ".relative_position_index")
 _MIX_PATCH = 16  # frames and mel bins of one cell of Patch-Mix's grid
@@ -34,12 +35,12 @@ _MIX_PATCH = 16  # frames and mel bins of one cell of Patch-Mix's grid
 class MriSize:
     """Shape of one size of the network."""
 
-    picture: tuple[int, int]  # mel x frames that both branches see; frames = mel * segments squared
+    picture: tuple[int, int]  # mel x frames of both branches' input; frames = mel * segments squared
     width: int  # channels of the first convolutional stage
     blocks: tuple[int, ...]  # interlaced blocks of each stage
     swin: SwinPlan
     taps: int  # of the convolutions on a sequence of length one: 3 as published (two of them idle), 1 is a linear layer
-    native: tuple[int, int]  # mel x frames of the features where no front end says otherwise
+    native: tuple[int, int]  # mel x frames of the features without a front end
 
 
 SIZES = {
@@ -72,7 +73,7 @@ class LengthOneConv(nn.Conv1d):
 
 
 class BranchAttention(nn.Module):
-    """FEBA: per channel, a softmax over the two branches decides what each contributes."""
+    """FEBA: per channel, a softmax over the two branches weights their contributions."""
 
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
@@ -85,15 +86,16 @@ class BranchAttention(nn.Module):
         """Two maps ``[B, C, H, W]`` → their weighted sum."""
         summary = (frequency + time).mean(dim=(2, 3))  # [B, C]
         hidden = torch.relu(self.norm(self.squeeze(summary)))
-        weights = torch.stack((self.frequency(hidden), self.time(hidden))).softmax(dim=0)[..., None, None]
+        logits = torch.stack((self.frequency(hidden), self.time(hidden)))  # [2, B, C]
+        weights = logits.softmax(dim=0)[..., None, None]  # [2, B, C, 1, 1]
         return weights[0] * frequency + weights[1] * time
 
 
 class SemanticClassifier(nn.Module):
-    """FSC: two convolutions without a non-linearity give a map of logits along time; its mean is the answer.
+    """FSC: two convolutions without a non-linearity give a map of logits along time; its mean is the output.
 
     The second convolution is linear, so the mean of its output is one linear map of the means of its three shifted
-    inputs. Those are the embedding: the logits stay exactly those of the map.
+    inputs. Those means are the embedding, and the logits equal those of the map.
     """
 
     def __init__(self, channels: int, rows: int, classes: int) -> None:
@@ -107,7 +109,7 @@ class SemanticClassifier(nn.Module):
         """``[B, C, rows, n]`` → ``[B, embedding_dim]``."""
         frames = F.pad(self.merge(fused)[:, :, 0], (1, 1))  # [B, hidden, n + 2]
         steps = frames.shape[2] - 2
-        taps = [frames[:, :, tap : tap + steps : 2].mean(dim=2) for tap in range(3)]
+        taps = [frames[:, :, tap : tap + steps : 2].mean(dim=2) for tap in range(3)]  # each [B, hidden]
         return torch.stack(taps, dim=2).flatten(1)
 
     def classify(self, embedding: Tensor) -> Tensor:
@@ -182,10 +184,10 @@ class MriNet(Network):
         return self.frequency_norm(frequency), time
 
     def fused(self, features: Tensor, *, mix: GridMix | None = None) -> Tensor:
-        """``[B, 1, M, T]`` → the two branches weighed and added, ``[B, C, M' / 32, T' / 32]``."""
+        """``[B, 1, M, T]`` → the weighted sum of the two branches, ``[B, C, M' / 32, T' / 32]``."""
         picture = self.picture(features)
         if mix is not None:
-            picture = _mix_patches(picture, mix)
+            picture = _mix_patches(picture, mix)  # [B, 1, M', T']
         return self.attention(*self.branches(picture))
 
     def semantic_map(self, features: Tensor) -> Tensor:
@@ -195,7 +197,7 @@ class MriNet(Network):
     def embed(self, features: Tensor, metadata: Any = None, *, mix: GridMix | None = None) -> Tensor:
         """``[B, 1, M, T]`` → ``[B, embedding_dim]``; metadata is accepted and not used.
 
-        ``mix`` sees the picture that enters both branches, cut into cells of 16 x 16: ``[B, 256, M' / 16, T' / 16]``.
+        ``mix`` gets the input of both branches, cut into cells of 16 x 16: ``[B, 256, M' / 16, T' / 16]``.
         """
         return self.semantic.embed(self.fused(features, mix=mix))
 
@@ -210,7 +212,7 @@ class MriNet(Network):
         ----------
         state : mapping
             Tensors under HTS-AT's names (``patch_embed.proj.weight``, ``layers.0.blocks.0.…``), with or without the
-            prefix ``sed_model.``; its front end, heads and constants are passed over.
+            prefix ``sed_model.``; its front end, heads and constants are ignored.
         """
         found: dict[str, Tensor] = {}
         for key, tensor in state.items():

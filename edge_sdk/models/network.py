@@ -1,4 +1,4 @@
-"""What every network offers to training, distillation and export beside ``forward``."""
+"""Interface of every network for training, distillation and export beside ``forward``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GridMix = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one training pass yields."""
+    """Results of one training pass."""
 
     logits: Tensor  # [B, C]
     embedding: Tensor  # [B, D], pooled, before the head
@@ -24,7 +24,7 @@ class Outputs:
 class Network(nn.Module):
     """Base of all classifiers: ``forward(features [B, 1, M, T], metadata=None) -> logits [B, C]``.
 
-    A subclass sets ``embedding_dim`` and implements ``embed`` and ``classify``; the rest has defaults.
+    A subclass sets ``embedding_dim`` and implements ``embed`` and ``classify``; all else has defaults.
     """
 
     embedding_dim: int
@@ -45,16 +45,16 @@ class Network(nn.Module):
         return self.classify(self.embed(features, metadata))
 
     def outputs(self, features: Tensor, metadata: Any = None, *, mix: GridMix | None = None) -> Outputs:
-        """One training pass with everything an objective may want; networks with auxiliary heads override it."""
+        """One training pass over ``[B, 1, M, T]`` with all inputs of an objective; auxiliary heads override it."""
         embedding = self.embed(features, metadata, mix=mix)
         return Outputs(self.classify(embedding), embedding)
 
     def penalty(self) -> Tensor | None:
-        """Regulariser of the network's own (already weighted), added to the loss of the pass just made."""
+        """The network's own weighted regulariser ``[]``, added to the loss of the last pass; None without one."""
         return None
 
     def on_epoch(self, epoch: int, epochs: int) -> None:
-        """Schedules of the network's own (temperatures, annealing); called before epoch ``epoch`` of ``epochs``."""
+        """The network's own schedules (temperatures, annealing); called before epoch ``epoch`` of ``epochs``."""
 
     def inference_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the exported graph."""

@@ -1,6 +1,6 @@
 """Public weights into our networks, strictly: a tensor without a place, or a place without a tensor, is an error.
 
-Public AST files come in three layouts, told apart by their keys: the authors' (``module.v.*``), Hugging Face's, and
+Public AST files come in three layouts, distinguished by their keys: the authors' (``module.v.*``), Hugging Face's, and
 ImageNet DeiT (three colour channels); a checkpoint of this SDK is the fourth.
 """
 
@@ -55,18 +55,18 @@ _HF_QKV = {f"attention.attention.{part}": part for part in _PARTS} | {
 
 
 class PublicWeights(Protocol):
-    """A network that knows how its tensors are named elsewhere."""
+    """A network that can convert the tensor names of public files."""
 
-    fresh: tuple[str, ...]  # patterns of own tensors that no public file brings
+    fresh: tuple[str, ...]  # patterns of own tensors that no public file has
 
     def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a public file → under own names; ``CheckpointError`` for any it does not know."""
+        """Tensors of a public file → under own names; ``CheckpointError`` for unknown tensors."""
         ...
 
 
 @dataclass(frozen=True)
 class PublicAst:
-    """An AST encoder out of a public file."""
+    """An AST encoder from a public file."""
 
     tensors: dict[str, Tensor]  # under ``AstEncoder``'s names
     grid: Grid  # patches (mel, time) of its positions
@@ -81,7 +81,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     CheckpointError
         Missing, unreadable, or without tensors.
     MissingDependencyError
-        A ``.safetensors`` file without the package that reads it.
+        A ``.safetensors`` file, but the package safetensors is not installed.
     """
     if not path.is_file():
         raise CheckpointError(f"pretrained weights {path} do not exist; download them and set model.pretrained")
@@ -164,21 +164,21 @@ def load_public_weights(model: nn.Module, path: Path | str) -> tuple[str, ...]:
 
 
 def ast_encoder_state(state: Mapping[str, Tensor], *, own_grid: Grid, grid: Grid | None = None) -> PublicAst:
-    """The encoder of an AST out of any known layout; classification heads are discarded by name.
+    """The encoder of an AST from any known layout; classification heads are dropped by name.
 
     Parameters
     ----------
     state : mapping
         Tensors of the file.
     own_grid : tuple of int
-        Grid of the network to be filled: assumed where the number of positions is the same and nothing else is known.
+        Grid of the network to be filled: assumed where the number of positions is the same and no other grid is given.
     grid : tuple of int, optional
-        Grid (mel, time) of the file's positions, where their number does not tell.
+        Grid (mel, time) of the file's positions, where their number is ambiguous.
 
     Raises
     ------
     CheckpointError
-        An unknown layout, a tensor that belongs nowhere, or positions whose grid cannot be told.
+        An unknown layout, a tensor that belongs nowhere, or positions whose grid is ambiguous.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     square = False
@@ -206,7 +206,7 @@ def ast_encoder_state(state: Mapping[str, Tensor], *, own_grid: Grid, grid: Grid
     if needed:
         raise CheckpointError(f"weights of the {layout} layout lack {_first(needed)}; give the original file")
     colours = tensors["patch_embed.weight"]
-    if colours.ndim == 4 and colours.shape[1] == 3:  # ImageNet: a grey picture is the same in all three channels
+    if colours.ndim == 4 and colours.shape[1] == 3:  # ImageNet: a grey picture has equal colour channels
         tensors["patch_embed.weight"] = colours.sum(dim=1, keepdim=True)
     return PublicAst(tensors, _grid(tensors["pos_embed"], own_grid, grid, square=square), layout)
 
@@ -265,7 +265,7 @@ def _grid(positions: Tensor, own: Grid, given: Grid | None, *, square: bool) -> 
         if given is None and published[0] * published[1] == patches:
             return published
     raise CheckpointError(
-        f"{patches} positions: the grid they were learned on cannot be told; set model.options.pretrained_grid "
+        f"{patches} positions: the grid they were learned on is ambiguous; set model.options.pretrained_grid "
         f"(now {given}) to [patches along mel, patches along time]"
     )
 

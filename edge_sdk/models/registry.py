@@ -1,4 +1,4 @@
-"""Names of models → how to build them. Recipes (``edge_sdk/training/recipes/*.yaml``) refer to these names."""
+"""Registry of models: name → builder. Recipes (``edge_sdk/training/recipes/*.yaml``) use these names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODELS: dict[str, ModelEntry] = {}
 
 
 def register(entry: ModelEntry) -> ModelEntry:
-    """Add a model; a second one of the same name is a programming error."""
+    """Add a model; ``ValueError`` for a second one of the same name."""
     if entry.name in MODELS:
         raise ValueError(f"model {entry.name!r} is registered twice")
     MODELS[entry.name] = entry
@@ -38,7 +38,7 @@ def register(entry: ModelEntry) -> ModelEntry:
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Look a model up; ``RecipeError`` names the known ones."""
+    """The model of that name; ``RecipeError`` lists the names if there is none."""
     try:
         return MODELS[name]
     except KeyError:
@@ -57,7 +57,7 @@ def build_model(
     classes : int
         Number of logits C.
     front_end : FrontEndSpec
-        Fixes the ``[1, mel_bins, frames]`` that the model will see.
+        Fixes the shape of the features, ``[1, mel_bins, frames]``.
     options : mapping
         Keyword arguments of this model's own, from the recipe.
 

@@ -1,7 +1,7 @@
-"""Causal breath segmentation: depthwise-separable convolutions and a small GRU, every bit of memory in named states.
+"""Our own causal segmentation of breathing: depthwise-separable convolutions and a small GRU with explicit states.
 
-The same ``forward`` runs whole recordings in training and steps of a few frames on the device: what a step must
-remember goes in as a tensor and comes out as one. Nothing is normalised by more than what was heard so far.
+The same ``forward`` runs whole recordings in training and steps of a few frames on the device: the memory of a step is
+an input and an output tensor. Normalisation uses only the frames received so far.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.models.layers.clipped_gru import ForgetfulGRU
+from edge_sdk.models.layers.clipped_gru import ClippedGRU
 from edge_sdk.signal.spec import FrontEndSpec
 
 PHASES = ("inspiration", "expiration", "none")
-"""Columns of ``phase``; ``none`` is a pause, or nothing that breathes."""
+"""Columns of ``phase``; ``none`` is a pause, or audio without breathing."""
 
 OUTPUTS = 2 + len(PHASES)  # activity, onset, phases
-_SCALE = 2.0  # natural-log units: about the spread of breath sounds around their running mean
-_CHUNK = 256  # frames of one matrix product in the running mean
+_SCALE = 2.0  # natural-log units: about the spread of breath sounds around their causal mean
+_CHUNK = 256  # frames of one matrix product in the causal mean
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,30 @@ SIZES = {
 }
 _TAPS = 5
 GATE_CLIP = 5.0
-"""Of the GRU's gates: no memory lasts longer than about 150 frames, 3 s, without being renewed."""
+"""Bound of the GRU's gates: no memory lasts longer than about 150 frames, 3 s, without renewal."""
 
 
 @dataclass(frozen=True)
 class SegmentLogits:
-    """What the network says of each frame, before sigmoid and softmax; column ``t`` speaks of frame ``t - delay``."""
+    """Outputs for each frame, before sigmoid and softmax; column ``t`` describes frame ``t - delay``."""
 
     activity: Tensor  # [B, T]
     onset: Tensor  # [B, T]
     phase: Tensor  # [B, 3, T], PHASES
-    offset: Tensor  # [B, T], ends of breaths; only taught
+    offset: Tensor  # [B, T], ends of cycles; used in training only
 
 
 def delay_frames(spec: FrontEndSpec, look_ahead_s: float) -> int:
-    """Frames by which outputs lag, such that nothing after ``look_ahead_s`` past the described moment is heard.
+    """Frames by which outputs lag, so that an output uses no audio later than ``look_ahead_s`` after its moment.
 
-    The moment that output ``t`` describes is the centre of frame ``t - delay``; half a frame of sound after that
-    centre belongs to the look-ahead. With none at all the delay is negative: the end of the newest frame.
+    The moment that output ``t`` describes is the centre of frame ``t - delay``; half a frame of audio after that
+    centre belongs to the look-ahead. Without look-ahead the delay is negative: the end of the newest frame.
     """
     return int((look_ahead_s * spec.rate_hz - spec.frame_samples / 2) // spec.hop_samples)
 
 
 class CausalBlock(nn.Module):
-    """Depthwise convolution over what is remembered and what is new, pointwise convolution, residual.
+    """Depthwise convolution over remembered and new frames, pointwise convolution, residual.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ class CausalBlock(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """``x [B, C, T]``, ``past [B, C, memory]`` → the same shapes."""
-        held = torch.cat((past, x), dim=2)
-        y = x + F.relu(self.norm(self.pointwise(self.depthwise(held))))
+        held = torch.cat((past, x), dim=2)  # [B, C, memory + T]
+        y = x + F.relu(self.norm(self.pointwise(self.depthwise(held))))  # [B, C, T]
         return y, held[:, :, -self.memory :]
 
 
-class RunningMean(nn.Module):
+class CausalMean(nn.Module):
     """Exponentially weighted mean of each mel bin over the past, unbiased from the first frame on.
 
     Parameters
@@ -115,19 +115,19 @@ class RunningMean(nn.Module):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``x [B, M, T]``, ``state [B, M + 1, 1]`` → mean ``[B, M, T]`` up to each frame, and the next state."""
         bins = x.shape[1]
-        counted = F.pad(x, (0, 0, 0, 1), value=1.0)  # the last row adds up the weights
+        counted = F.pad(x, (0, 0, 0, 1), value=1.0)  # [B, M + 1, T]; the last row adds up the weights
         sums = []
         # A step is one chunk and is not split: each node of its graph costs as much as its arithmetic.
         for chunk in (counted,) if x.shape[2] <= self.chunk else counted.split(self.chunk, dim=2):
             n = chunk.shape[2]
-            total = torch.cat((state, chunk), dim=2) @ self.weights[: n + 1, :n]
+            total = torch.cat((state, chunk), dim=2) @ self.weights[: n + 1, :n]  # [B, M + 1, n]
             state = total[:, :, -1:]
             sums.append(total)
         total = sums[0] if len(sums) == 1 else torch.cat(sums, dim=2)
         return total[:, :bins] / total[:, bins:], state
 
 
-class Segmenter(nn.Module):
+class SegmenterNetwork(nn.Module):
     """Log-mel frames → activity, onset and phase of each frame, ``delay`` frames late.
 
     Parameters
@@ -137,9 +137,9 @@ class Segmenter(nn.Module):
     size
         Name in ``SIZES``.
     look_ahead_s
-        Seconds of sound after the described moment that may be heard.
+        Seconds of audio after the described moment that an output may use.
     mean_s
-        Time constant of the running mean.
+        Time constant of the causal mean, in seconds.
     dropout
         On the GRU's input and output, in training.
 
@@ -162,21 +162,21 @@ class Segmenter(nn.Module):
         if size not in SIZES:
             raise RecipeError(f"segmenter: no size {size!r}; choose one of {', '.join(SIZES)}")
         if front_end.normalisation != "none":
-            raise RecipeError("segmenter: set front_end.normalisation to none; the network normalises as it hears")
+            raise RecipeError("segmenter: set front_end.normalisation to none; the network normalises frame by frame")
         if not 0.0 <= look_ahead_s <= 2.0:
             raise RecipeError(f"segmenter: look_ahead_s must be between 0 and 2 s, got {look_ahead_s}")
         self.front_end = front_end
         self.look_ahead_s = look_ahead_s
         self.delay = delay_frames(front_end, look_ahead_s)
         width, bins = SIZES[size], front_end.mel_bins
-        self.mean = RunningMean(mean_s, front_end.hop_samples / front_end.rate_hz)
+        self.mean = CausalMean(mean_s, front_end.hop_samples / front_end.rate_hz)
         self.entry = nn.Conv1d(2 * bins, width.channels, 1, bias=False)
         self.norm: nn.Module = nn.BatchNorm1d(width.channels)
         self.blocks = nn.ModuleList(CausalBlock(width.channels, dilation) for dilation in width.dilations)
         self.dropout = nn.Dropout(dropout)
-        self.gru = ForgetfulGRU(width.channels, width.hidden, GATE_CLIP)
+        self.gru = ClippedGRU(width.channels, width.hidden, GATE_CLIP)
         self.head = nn.Linear(width.hidden, OUTPUTS)
-        self.taught = nn.Linear(width.hidden, 1)  # where breaths end: it makes the others better, nobody asks for it
+        self.taught = nn.Linear(width.hidden, 1)  # ends of cycles: an auxiliary target of training, not exported
 
     @property
     def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -190,24 +190,24 @@ class Segmenter(nn.Module):
         return [block for block in self.blocks if isinstance(block, CausalBlock)]
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
-        """States before the first frame; the GRU's has the batch in the middle, as torch wants it."""
+        """Zero states before the first frame; the GRU's is ``[1, B, H]``, as torch needs it."""
         first, *buffers, last = self.state_shapes
         shapes = [(batch, *shape[1:]) for shape in (first, *buffers)]
         return [torch.zeros(shape) for shape in (*shapes, (1, batch, last[2]))]
 
     def logits(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """``features [B, M, T]`` raw log-mel and the states → ``[B, T, OUTPUTS]`` and the next states."""
-        y, following = self._heard(features, states)
+        y, following = self._hidden(features, states)
         return self.head(y), following
 
-    def _heard(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What the heads judge by, ``[B, T, H]``."""
-        mean, heard = self.mean(features, states[0])
-        level = mean.mean(dim=1, keepdim=True)
-        # Each bin against its own past is free of the device's response; against all bins it keeps the colour.
-        x = torch.cat((features - mean, features - level), dim=1) / _SCALE
-        x = F.relu(self.norm(self.entry(x)))
-        following = [heard]
+    def _hidden(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Inputs of the heads, ``[B, T, H]``, and the next states."""
+        mean, sums = self.mean(features, states[0])  # [B, M, T]
+        level = mean.mean(dim=1, keepdim=True)  # [B, 1, T]
+        # Minus its own past, a bin is free of the device's response; minus that of all bins, it keeps the spectrum.
+        x = torch.cat((features - mean, features - level), dim=1) / _SCALE  # [B, 2 * M, T]
+        x = F.relu(self.norm(self.entry(x)))  # [B, C, T]
+        following = [sums]
         for block, past in zip(self._blocks, states[1:-1], strict=True):
             x, past = block(x, past)
             following.append(past)
@@ -222,14 +222,14 @@ class Segmenter(nn.Module):
         features
             ``[B, M, T]`` raw log-mel.
         states
-            As :meth:`initial_state` or the last call gave them; none: the beginning of a stream.
+            From :meth:`initial_state` or the last call; none: the beginning of a stream.
 
         Returns
         -------
         logits, states
-            Of each frame, and what the next call takes.
+            Outputs for each frame, and the states for the next call.
         """
-        y, following = self._heard(features, states or self.initial_state(len(features)))
+        y, following = self._hidden(features, states or self.initial_state(len(features)))
         out = self.head(y)  # [B, T, OUTPUTS]
         offset = self.taught(y)[..., 0]
         return SegmentLogits(out[..., 0], out[..., 1], out[..., 2:].transpose(1, 2), offset), following
@@ -238,27 +238,28 @@ class Segmenter(nn.Module):
 class SegmenterStep(nn.Module):
     """The graph that is exported: ``(features [1, M, n], *states) → (activity, onset, phase, *next states)``.
 
-    Activity and onset are probabilities ``[1, n]``, phase is ``[1, 3, n]`` and sums to one over ``PHASES``.
+    Activity and onset are probabilities ``[1, n]``; phase is ``[1, 3, n]`` and sums to one over ``PHASES``.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: SegmenterNetwork) -> None:
         super().__init__()
         self.segmenter = segmenter
 
     def forward(self, features: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """``features [1, M, n]`` and the states → probabilities and the next states."""
         out, following = self.segmenter.logits(features, states)
         activity, onset, phase = out.transpose(1, 2).split((1, 1, len(PHASES)), dim=1)
         return (torch.sigmoid(activity[:, 0]), torch.sigmoid(onset[:, 0]), torch.softmax(phase, dim=1), *following)
 
 
-def for_steps(segmenter: Segmenter, frames: int) -> Segmenter:
-    """The same function with batch norms folded and constants no larger than steps of ``frames`` need; a copy."""
+def for_steps(segmenter: SegmenterNetwork, frames: int) -> SegmenterNetwork:
+    """A copy with equal outputs, batch norms folded, and constants no larger than steps of ``frames`` need."""
     import copy
 
     fuse: Any = torch.nn.utils.fusion.fuse_conv_bn_eval
     folded = copy.deepcopy(segmenter).eval()
     folded.entry, folded.norm = fuse(folded.entry, folded.norm), nn.Identity()
-    folded.mean = RunningMean(folded.mean.seconds, folded.mean.hop_s, frames)
+    folded.mean = CausalMean(folded.mean.seconds, folded.mean.hop_s, frames)
     for block in folded._blocks:
         block.pointwise, block.norm = fuse(block.pointwise, block.norm), nn.Identity()
     return folded

@@ -1,4 +1,4 @@
-"""A sink in a thread of its own, for sinks that may have to wait: a disk, a network."""
+"""A sink in its own thread, for sinks that may be slow: a disk, a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_sdk.events import AudioBlock, Event, Health, StreamStats
-from edge_sdk.protocols import HealthListener
+from edge_sdk.protocols import HealthSink
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink
@@ -18,77 +18,82 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 WAITING_S = 30.0
-"""Seconds of sound that may wait for a slow sink."""
+"""Seconds of audio that may wait for a slow sink."""
 
-_MOST_EVENTS = 10_000  # that may wait beside the sound
+_MOST_EVENTS = 10_000  # that may wait beside the audio
 _CLOSE_S = 30.0
 
 
 class BackgroundSink:
-    """Passes everything on to ``sink`` in order, without making the caller wait.
+    """Forwards every call to ``sink`` in order, without making the caller wait.
 
-    What the sink raises is raised from the caller's next call. When more than ``waiting_s`` seconds of sound wait, new
-    sound is left out: the next block passed on counts it in ``lost_before``, so that the sink's time line stays right.
+    An exception of the sink is raised from the caller's next call. When more than ``waiting_s`` seconds of audio wait,
+    new blocks are skipped; the next forwarded block counts them in ``lost_before``, so that the sink's times stay
+    right.
 
     Parameters
     ----------
     sink
-        Called from the new thread only, but for ``open``.
+        Called from the new thread only, except ``open``.
     waiting_s
-        Bound of what may wait.
-    patient
-        For a source that can wait: make the caller wait instead of leaving sound out.
+        Limit of the audio that may wait.
+    wait
+        For a source that can wait: make the caller wait instead of skipping audio.
     """
 
-    def __init__(self, sink: Sink, *, waiting_s: float = WAITING_S, patient: bool = False) -> None:
-        self.left_out = 0  # samples that the sink did not get
+    def __init__(self, sink: Sink, *, waiting_s: float = WAITING_S, wait: bool = False) -> None:
+        self.left_out = 0  # samples that were skipped
         self.left_out_events = 0
         self._sink = sink
         self._waiting_s = waiting_s
-        self._patient = patient
+        self._wait = wait
         self._capacity = 1
         self._held = 0  # samples waiting
-        self._owed = 0  # left out since the last block that was passed on
-        self._work: deque[tuple[int, Callable[[], None]]] = deque()  # samples, what to do
+        self._uncounted = 0  # skipped since the last forwarded block
+        self._work: deque[tuple[int, Callable[[], None]]] = deque()  # samples, call
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="stetho-sink", daemon=True)
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Open the sink in the caller's thread, then start the new one."""
         self._capacity = max(1, round(self._waiting_s * sample_rate))
         self._sink.open(source, sample_rate)
         self._thread.start()
 
     def audio(self, block: AudioBlock) -> None:
+        """Queue a block; skip it, or wait, where too much audio waits."""
         size = block.samples.size
         with self._changed:
             self._raise()
             while self._held and self._held + size > self._capacity:
-                if not self._patient:
+                if not self._wait:
                     if not self.left_out:
-                        _log.warning("the disk is too slow; sound is missing from the recording")
+                        _log.warning("the disk is too slow; audio is missing from the recording")
                     self.left_out += size
-                    self._owed += block.lost_before + size
+                    self._uncounted += block.lost_before + size
                     return
                 self._changed.wait(0.1)
                 self._raise()
-            if self._owed:
-                block = replace(block, lost_before=block.lost_before + self._owed)
-                self._owed = 0
+            if self._uncounted:
+                block = replace(block, lost_before=block.lost_before + self._uncounted)
+                self._uncounted = 0
             self._held += size
         self._put(size, lambda: self._sink.audio(block))
 
     def event(self, event: Event, latency_ms: float | None) -> None:
+        """Queue an event."""
         self._put(0, lambda: self._sink.event(event, latency_ms))
 
     def health(self, change: Health) -> None:
-        listener = self._sink
-        if isinstance(listener, HealthListener):
-            self._put(0, lambda: listener.health(change))
+        """Queue a change of health, if the sink takes them."""
+        sink = self._sink
+        if isinstance(sink, HealthSink):
+            self._put(0, lambda: sink.health(change))
 
     def close(self, stats: StreamStats) -> None:
-        """Wait until everything is passed on."""
+        """Wait until everything is forwarded, then close the sink."""
         if not self._thread.is_alive() and self._thread.ident is None:
             self._sink.close(stats)  # open failed
             return

@@ -1,22 +1,24 @@
-"""The quality gate: silence, clipping, no contact, noise; rather no label than a wrong one, and only where it is plain.
+"""The quality gate (silence, clipping, no contact, noise) and the monitor of audio without respiratory cycles.
 
-The thresholds are conservative on purpose. Measured on the real recordings at hand (SPRSound, KAUH, HLS-CMDS, HF_Lung):
-9 of about 18 000 breaths are refused, 8 of them 1-s clips of HF_Lung; white and pink noise are always named. Crying,
-speech and handling (SPRSound's ``Poor Quality``) are not told from breathing by these measures and do get labels.
+The thresholds are conservative on purpose: no label is better than a wrong one, but only in plain cases. On the real
+recordings (SPRSound, KAUH, HLS-CMDS, HF_Lung) 9 of about 18 000 cycles are refused, 8 of them 1-s clips of HF_Lung;
+white and pink noise are always detected. These measures do not separate crying, speech and handling (SPRSound's
+``Poor Quality``) from breathing; such cycles do get labels.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from edge_sdk.events import QualityEvent, QualityState
+from edge_sdk.settings import Positive, Settings
 from edge_sdk.signal.frames import frame_view
 
 _TINY = 1e-14  # added to energies before the logarithm
@@ -25,39 +27,29 @@ _MEMORY_S = 30.0  # clipped samples are remembered for so long
 _SMALLEST_PEAK = 0.05  # below this a flat top is quantisation, not clipping
 
 
-@dataclass(frozen=True, slots=True)
-class QualityParams:
-    """Settings of the gate."""
+class QualityParams(Settings, frozen=True):
+    """Settings of the quality gate and of the not-breathing monitor."""
 
-    silence_dbfs: float = -85.0  # RMS below which there is nothing to hear
+    title: ClassVar[str] = "quality"
+
+    silence_dbfs: float = -85.0  # RMS below which the audio is silence
     clipped_share: float = 0.02  # of samples in flat tops at the largest level so far
-    steady_db: float = 1.35  # standard deviation of frame levels (100-1000 Hz) below which nothing breathes
+    steady_db: float = 1.35  # standard deviation of frame levels (100-1000 Hz) below which there is no breathing
     loud_dbfs: float = -45.0  # steady noise above this (100-1000 Hz) is ``noisy``, below it is ``no-contact``
-    heart_db: float = 3.2  # swing at 30-200 Hz above which a heart beats: there is contact, only nobody breathes
-    tonal_flatness: float = 0.02  # steady sound with a flatter spectrum is noise, else mains hum: ``no-contact``
-    window_s: float = 2.0  # of the running state
-    step_s: float = 0.5  # between two looks at it
-    confirm: float = 2.0  # looks that must agree before the state changes
-    breathless_s: float = 15.0  # sound in which a learned segmenter finds no breath for so long: ``not-breathing``
+    heart_db: float = 3.2  # swing at 30-200 Hz above which there are heart beats: contact, but no breathing
+    tonal_flatness: float = 0.02  # a steady signal with a flatter spectrum is noise, else mains hum: ``no-contact``
+    window_s: Annotated[float, Meta(le=10)] = 2.0  # of the running state
+    step_s: Positive = 0.5  # between two measurements
+    confirm: Annotated[float, Meta(ge=1)] = 2.0  # measurements that must agree before the state changes
+    breathless_s: float = 15.0  # audio for so long without a cycle from a learned segmenter: ``not-breathing``
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> QualityParams:
-        """Build from a mapping; unknown keys and values that are no numbers raise ``ValueError``."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"quality: unknown settings {unknown}; this SDK may be older than the file")
-        wrong = sorted(k for k, v in values.items() if isinstance(v, bool) or not isinstance(v, (int, float)))
-        if wrong:
-            raise ValueError(f"quality: settings {wrong} must be numbers")
-        params = cls(**{name: float(value) for name, value in values.items()})
-        if not 0 < params.step_s <= params.window_s <= 10 or params.confirm < 1:
-            raise ValueError("quality: need 0 < step_s <= window_s <= 10 and confirm >= 1")
-        return params
+    def _problem(self) -> str | None:
+        return None if self.step_s <= self.window_s else "need step_s <= window_s"
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What a stretch of sound is like."""
+    """Level, modulation and spectrum of a stretch of audio."""
 
     rms_dbfs: float  # without its mean
     swing_db: float  # standard deviation of the frame levels, 100-1000 Hz
@@ -73,7 +65,9 @@ def measure(samples: npt.NDArray[np.float32], sample_rate: int) -> Measures:
     window, band_bins, heart_bins, wide_bins = _analysis(sample_rate)
     size = window.size
     if centred.size < 3 * size:
-        return Measures(rms_dbfs, float("inf"), float("inf"), rms_dbfs, 0.0)  # too short to tell noise from breath
+        return Measures(
+            rms_dbfs, float("inf"), float("inf"), rms_dbfs, 0.0
+        )  # too short to separate noise from breathing
     frames = frame_view(centred, size, size // 2) * window  # [k, size]
     spectrum = np.fft.rfft(frames, axis=1)
     power = np.square(spectrum.real) + np.square(spectrum.imag)  # [k, bins]
@@ -88,7 +82,7 @@ def measure(samples: npt.NDArray[np.float32], sample_rate: int) -> Measures:
 
 @lru_cache(maxsize=16)
 def _analysis(sample_rate: int) -> tuple[npt.NDArray[np.float64], slice, slice, slice]:
-    """Window of a frame, and the bins of 100-1000 Hz, 30-200 Hz and everything above 100 Hz."""
+    """Window of a frame, and the bins of 100-1000 Hz, 30-200 Hz and above 100 Hz."""
     size = max(8, round(_FRAME_S * sample_rate))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
     frequencies = np.arange(size // 2 + 1) * sample_rate / size
@@ -103,14 +97,14 @@ def _dbfs(centred: npt.NDArray[np.floating[Any]]) -> float:
 
 
 class QualityGate:
-    """Follows the quality of a stream and judges each breath; a pure function of the samples.
+    """Measures the quality of a stream and of each cycle; a pure function of the samples.
 
     Parameters
     ----------
     source_rate
         Hz, of the source: clipping is counted there, before any resampling rounds the corners.
     model_rate
-        Hz, of the samples everything else is measured on.
+        Hz, of the samples that all other measures use.
     params
         Settings.
     """
@@ -130,19 +124,19 @@ class QualityGate:
         self._open: list[npt.NDArray[np.float32]] = []
         self._open_size = 0
         self._window: deque[npt.NDArray[np.float32]] = deque(maxlen=self._steps)
-        self._looks = 0
+        self._measured = 0
         self._state: QualityState | None = None
         self._level_dbfs = -140.0
-        self._candidate: tuple[QualityState, int, float, int] | None = None  # state, since, level, looks
+        self._candidate: tuple[QualityState, int, float, int] | None = None  # state, since, level, measurements
 
     @property
     def state(self) -> QualityState | None:
-        """The running state; None before the first is known."""
+        """The running state; None before the first measurement."""
         return self._state
 
     @property
     def level_dbfs(self) -> float:
-        """RMS of the newest look, rounded."""
+        """RMS in dBFS of the newest measurement, rounded."""
         return self._level_dbfs
 
     def accept(
@@ -156,39 +150,35 @@ class QualityGate:
         while self._open_size >= self._step:
             held = np.concatenate(self._open)
             self._open, self._open_size = [held[self._step :]], held.size - self._step
-            self._look(held[: self._step], events)
+            self._measure_step(held[: self._step], events)
         return events
 
     def finish(self) -> list[QualityEvent]:
-        """The state of a stream that ended before it was known."""
+        """Return the state of a stream that ended before its first measurement; else nothing."""
         events: list[QualityEvent] = []
         rest = np.concatenate(self._open) if self._open else np.zeros(0, np.float32)
         if self._state is None and (rest.size or self._window):
             if rest.size:
                 self._window.append(rest)
-            state, level = self._judge_window(self._first, self._first + (1 << 62))
+            state, level = self._assess_window(self._first, self._first + (1 << 62))
             events.append(QualityEvent(self._first, self._source_rate, state, level))
             self._state = state
         return events
 
-    def verdict(self, pcm: npt.NDArray[np.float32], onset: int, end: int) -> tuple[QualityState, float]:
-        """State and RMS in dBFS of one breath: ``[n]`` model samples that span the source's ``[onset, end)``."""
-        return self._judge(pcm, onset, end)
-
     def is_steady(self, pcm: npt.NDArray[np.float32]) -> bool:
-        """Nothing swells or fades in ``[n]`` model samples, clipped or not: a tone, a hum, noise, but no breath."""
+        """Whether the level of ``[n]`` model samples is constant, clipped or not: a tone, a hum or noise."""
         found = measure(pcm, self._model_rate)
         return found.swing_db < self._p.steady_db and found.heart_db < self._p.heart_db
 
     # -- the running state ---------------------------------------------------------------------------------------------
 
-    def _look(self, step: npt.NDArray[np.float32], events: list[QualityEvent]) -> None:
+    def _measure_step(self, step: npt.NDArray[np.float32], events: list[QualityEvent]) -> None:
         self._window.append(step)
-        self._looks += 1
-        end = self._source_index(self._looks * self._step)
-        since = self._source_index((self._looks - 1) * self._step)
-        begin = self._source_index((self._looks - len(self._window)) * self._step)
-        state, level = self._judge_window(begin, end)
+        self._measured += 1
+        end = self._source_index(self._measured * self._step)
+        since = self._source_index((self._measured - 1) * self._step)
+        begin = self._source_index((self._measured - len(self._window)) * self._step)
+        state, level = self._assess_window(begin, end)
         self._level_dbfs = round(level, 2)
         if state == self._state:
             self._candidate = None
@@ -196,8 +186,8 @@ class QualityGate:
         if self._candidate is None or self._candidate[0] != state:
             self._candidate = (state, since, level, 1)
         else:
-            state, since, level, looks = self._candidate
-            self._candidate = (state, since, level, looks + 1)
+            state, since, level, count = self._candidate
+            self._candidate = (state, since, level, count + 1)
         if self._candidate[3] >= self._p.confirm:
             at = self._candidate[1] if self._state is not None else self._first
             events.append(QualityEvent(at, self._source_rate, state, round(self._candidate[2], 2)))
@@ -206,18 +196,19 @@ class QualityGate:
     def _source_index(self, model_index: int) -> int:
         return self._first + model_index * self._source_rate // self._model_rate
 
-    def _judge_window(self, begin: int, end: int) -> tuple[QualityState, float]:
+    def _assess_window(self, begin: int, end: int) -> tuple[QualityState, float]:
         newest = self._window[-1]
         level = _dbfs(newest - newest.mean(dtype=np.float64))
-        if level < self._p.silence_dbfs:  # told by the newest step alone: a device that fell silent
+        if level < self._p.silence_dbfs:  # by the newest step alone: a device that became silent
             return "silence", level
-        return self._judge(np.concatenate(tuple(self._window)), begin, end)
+        return self.assess(np.concatenate(tuple(self._window)), begin, end)
 
-    # -- judging -------------------------------------------------------------------------------------------------------
+    # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def _judge(self, samples: npt.NDArray[np.float32], begin: int, end: int) -> tuple[QualityState, float]:
+    def assess(self, pcm: npt.NDArray[np.float32], begin: int, end: int) -> tuple[QualityState, float]:
+        """State and RMS in dBFS of ``[n]`` model samples that span the source's samples ``[begin, end)``."""
         p = self._p
-        found = measure(samples, self._model_rate)
+        found = measure(pcm, self._model_rate)
         if found.rms_dbfs < p.silence_dbfs:
             return "silence", found.rms_dbfs
         if self._clipped_share(begin, end) >= p.clipped_share:
@@ -234,7 +225,7 @@ class QualityGate:
         loudest = float(size.max(initial=0.0))
         self._peak = max(self._peak, loudest)
         clipped = 0
-        if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else nothing reaches the line below
+        if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else no sample reaches the threshold below
             high = size >= 0.985 * self._peak
             if high.any():
                 flat = np.abs(np.diff(hop)) <= 1e-4 * self._peak
@@ -246,10 +237,58 @@ class QualityGate:
 
     def _clipped_share(self, begin: int, end: int) -> float:
         total = clipped = 0
-        for hop_begin, hop_end, count in reversed(self._clips):  # the newest first: what is asked for is recent
+        for hop_begin, hop_end, count in reversed(self._clips):  # newest first: requests are about recent samples
             if hop_end <= begin:
                 break
             if hop_begin < end:
                 total += hop_end - hop_begin
                 clipped += count
         return clipped / total if total else 0.0
+
+
+class NotBreathingMonitor:
+    """Reports audio of acceptable quality that has no respiratory cycle for long: speech, handling, a held breath.
+
+    Times are source samples.
+
+    Parameters
+    ----------
+    sample_rate
+        Hz, of the source.
+    after_s
+        Audio without any cycle for so long is ``not-breathing``.
+    least_s
+        A source without a single cycle is reported at its end too, if it lasted at least this long.
+    """
+
+    def __init__(self, sample_rate: int, after_s: float, least_s: float = 4.0) -> None:
+        self._rate = sample_rate
+        self._after, self._least = round(after_s * sample_rate), round(least_s * sample_rate)
+        self.reset(0)
+
+    def reset(self, begin: int) -> None:
+        """Start over at source sample ``begin``."""
+        self._base = self._last = begin
+        self._reported = self._any = False
+
+    def cycle(self, onset: int, end: int, level_dbfs: float) -> list[QualityEvent]:
+        """Take a final cycle ``[onset, end)``; return ``ok`` if ``not-breathing`` was reported before it."""
+        reported, self._reported, self._any = self._reported, False, True
+        self._last = max(self._last, end)
+        return [QualityEvent(onset, self._rate, "ok", level_dbfs)] if reported else []
+
+    def update(self, now: int, state: QualityState | None, level_dbfs: float) -> list[QualityEvent]:
+        """Take the quality gate's state at source sample ``now``; return ``not-breathing`` when it is due."""
+        if state != "ok":  # the gate has a better reason
+            self._last, self._reported = now, False
+            return []
+        if self._reported or now - self._last < self._after:
+            return []
+        self._reported = True
+        return [QualityEvent(self._last, self._rate, "not-breathing", level_dbfs)]
+
+    def finish(self, now: int, state: QualityState | None, level_dbfs: float) -> list[QualityEvent]:
+        """End of the source at sample ``now``: return ``not-breathing`` if no cycle was found at all."""
+        if self._any or self._reported or state != "ok" or now - self._base < self._least:
+            return []
+        return [QualityEvent(self._base, self._rate, "not-breathing", level_dbfs)]

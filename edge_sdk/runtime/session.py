@@ -1,4 +1,4 @@
-"""A source, a bundle and sinks at work together: one thread reads the source, the caller's thread does all the rest."""
+"""A session: source → stream → sinks; one thread reads the source, the caller's thread does the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_sdk.errors import SourceLostError, StethoError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
-from edge_sdk.protocols import HealthListener
+from edge_sdk.protocols import HealthSink
 from edge_sdk.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -25,51 +25,51 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 QUEUE_S = 2.0
-"""Sound that may wait between source and stream."""
+"""Seconds of audio that may wait between source and stream."""
 
-_POLL_S = 0.1  # so that Ctrl-C is heard on every platform
+_POLL_S = 0.1  # so that Ctrl-C works on every platform
 _JOIN_S = 2.0
 
-# A live source that is ahead of its consumer: first breaths go without an answer, then blocks are joined to make
-# fewer steps, and at last (the queue is full) the oldest sound is dropped. Shares of the queue.
+# A live source is faster than its consumer: first, cycles are not classified; then, blocks are joined to save steps;
+# last, when the queue is full, the oldest blocks are dropped. Shares of the queue.
 _SKIP_FROM, _JOIN_FROM, _CAUGHT_UP = 0.5, 0.75, 0.1
 _JOINED_S = 0.25
-_BEHIND_NS = 100_000_000  # a burst after a stall is worked off faster
+_BEHIND_NS = 100_000_000  # a burst after a stall is processed in less
 
-_PATIENCE_S = 0.25
-"""For which a full queue makes a live source wait before it drops, once until it is half empty again: what a device and
-its driver held back during a stall comes in one burst, faster than any queue is read, and needs no more than this."""
+_GRACE_S = 0.25
+"""Seconds that a full queue makes a live source wait before it drops, once until it is half empty again: after a stall
+the device and its driver deliver their buffers in one burst, faster than the queue is read; this absorbs it."""
 
 
 class Inbox:
     """A queue of blocks bounded in samples, between one writer and one reader.
 
-    Full, it either makes the writer wait, or soon drops its oldest blocks and counts them: the block that follows a
-    drop says in ``lost_before`` exactly how many samples are missing.
+    A full queue makes the writer wait, or drops its oldest blocks and counts them: ``lost_before`` of the block after a
+    drop is exactly the number of dropped samples.
     """
 
     def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
         self.dropped = 0  # samples
-        self.joined = 0  # blocks handed over together with the one before
+        self.joined = 0  # blocks returned together with the one before
         self._capacity = max(1, capacity)
         self._drop_oldest = drop_oldest
         self._blocks: deque[AudioBlock] = deque()
         self._held = 0  # samples
         self._ended = False
         self._closed = False
-        self._patience_s = _PATIENCE_S  # that is left
+        self._grace_s = _GRACE_S  # that is left
         self._changed = threading.Condition()
 
     def put(self, block: AudioBlock) -> bool:
-        """Add a block; False when the reader has gone."""
+        """Add a block; False after :meth:`close`."""
         with self._changed:
             while not self._closed and self._blocks and self._held + block.samples.size > self._capacity:
                 if not self._drop_oldest:
                     self._changed.wait()
-                elif self._patience_s > 0:
+                elif self._grace_s > 0:
                     began = time.monotonic()
-                    self._changed.wait(self._patience_s)
-                    self._patience_s -= time.monotonic() - began
+                    self._changed.wait(self._grace_s)
+                    self._grace_s -= time.monotonic() - began
                 else:
                     block = self._drop(block)
             if self._closed:
@@ -80,9 +80,9 @@ class Inbox:
             return True
 
     def get(self, timeout_s: float, *, join_samples: int = 0) -> AudioBlock | None:
-        """The next block; None after ``timeout_s`` without one, or at the end.
+        """Return the next block; None after ``timeout_s`` without one, or at the end.
 
-        Blocks that follow each other without a loss are joined up to ``join_samples``.
+        Consecutive blocks without dropped samples between them are joined up to ``join_samples``.
         """
         with self._changed:
             if not self._blocks and not self._ended:
@@ -100,7 +100,7 @@ class Inbox:
                 size += taken[-1].samples.size
             self._held -= size
             if 2 * self._held <= self._capacity:
-                self._patience_s = _PATIENCE_S
+                self._grace_s = _GRACE_S
             self.joined += len(taken) - 1
             self._changed.notify_all()
         if len(taken) == 1:
@@ -109,24 +109,24 @@ class Inbox:
 
     @property
     def fill(self) -> float:
-        """Share of the capacity that waits."""
+        """Filled share of the capacity."""
         with self._changed:
             return self._held / self._capacity
 
     @property
     def exhausted(self) -> bool:
-        """The writer has ended and everything has been read."""
+        """Whether the writer has ended and everything has been read."""
         with self._changed:
             return self._ended and not self._blocks
 
     def end(self) -> None:
-        """Writer: nothing more will come."""
+        """Writer: no more blocks follow."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Reader: nothing more is wanted."""
+        """Reader: no more blocks are wanted."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -144,34 +144,34 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What a session gave up because its consumer was too slow; a snapshot."""
+    """Effects of a consumer that is too slow; a snapshot."""
 
-    skipped: int = 0  # breaths without an answer
-    joined: int = 0  # blocks handled together with the one before
+    skipped: int = 0  # cycles that were not classified
+    joined: int = 0  # blocks processed together with the one before
     dropped: int = 0  # samples; they became gaps
 
 
 class Session:
-    """Plays a source through a stream into sinks until it ends.
+    """Runs a source through a stream into sinks until it ends.
 
     Parameters
     ----------
     source
-        Read in a thread of its own. A source with a true attribute ``live`` cannot wait: when the sinks are too slow
-        its oldest sound is dropped and becomes a :class:`~edge_sdk.events.Gap`. Any other source is made to wait.
+        Read in its own thread. A source with a true attribute ``live`` cannot wait: when the sinks are too slow, its
+        oldest samples are dropped and become a :class:`~edge_sdk.events.Gap`. Any other source is made to wait.
     bundle
-        What labels the breaths.
+        Finds and classifies the cycles.
     sinks
         Called in the thread that calls :meth:`run`.
     metadata
-        What is known of patient and device.
+        Of patient and device; overrides what the device reports.
     queue_s
-        Seconds of sound that may wait.
+        Seconds of audio that may wait.
     give_up_s
-        Of a source that can be opened again (:class:`~edge_sdk.protocols.Reopenable`) and was lost: how long it is
-        waited for; None is for ever.
+        Seconds to wait for a lost source that can be opened again (:class:`~edge_sdk.protocols.Reopenable`); None: for
+        ever.
     on_health
-        Told every change of health, like the sinks that are a :class:`~edge_sdk.protocols.HealthListener`.
+        Called with every change of health, like the sinks that are a :class:`~edge_sdk.protocols.HealthSink`.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Session:
         self._on_health = on_health
         self._joining = self._dropping = False
         self._dropped = 0  # samples, as last seen
-        self._behind_ns: int | None = None  # since when the queue is half full
+        self._behind_ns: int | None = None  # time since which the queue is half full
         self._clock_ns = clock_ns
         self._error: BaseException | None = None
         self._last: AudioBlock | None = None
@@ -210,31 +210,31 @@ class Session:
 
     @property
     def dropped(self) -> int:
-        """Samples dropped because the sinks were too slow; part of ``stats.samples_lost`` once they are passed over."""
+        """Samples dropped because the sinks were too slow; part of ``stats.samples_lost`` once their gap is emitted."""
         return self._inbox.dropped
 
     @property
     def overload(self) -> Overload:
-        """What was given up so far to keep pace with a live source."""
+        """Cycles, blocks and samples skipped, joined and dropped so far to keep up with a live source."""
         return Overload(self._stream.stats.skipped, self._inbox.joined, self._inbox.dropped)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What is known of patient and device: what the device says, under what the user said."""
+        """Metadata of patient and device; the user's values override those of the device."""
         return self._stream.metadata
 
     @property
     def health(self) -> HealthState:
-        """How the source is."""
+        """Health of the source."""
         return self._supervisor.state
 
     def run(self) -> StreamStats:
-        """Play until the source ends, fails, or Ctrl-C; the sinks are closed, with the last events, in any case.
+        """Run until the source ends, fails, or Ctrl-C; in any case the sinks get the last events and are closed.
 
         Raises
         ------
         StethoError
-            What the source, the stream or a sink raised. A source that dies otherwise is a ``SourceLostError``.
+            From the source, the stream or a sink. Any other exception of the source becomes a ``SourceLostError``.
         KeyboardInterrupt
             After everything is closed.
         """
@@ -244,13 +244,13 @@ class Session:
                 self._opened.append(sink)
                 sink.open(self._source.name, self._source.sample_rate)
             reader.start()
-            self._play()
+            self._process()
         except BaseException:
             self._stop(reader)
-            self._wind_up(quietly=True)
+            self._close_sinks(quietly=True)
             raise
         self._stop(reader)
-        self._wind_up(quietly=False)
+        self._close_sinks(quietly=False)
         if self._error is not None:
             raise self._as_source_error(self._error)
         return self._stream.stats
@@ -271,31 +271,31 @@ class Session:
         if isinstance(error, StethoError):
             return error
         lost = SourceLostError(
-            f"{self._source.name} stopped delivering sound ({type(error).__name__}: {error}); check it and start again"
+            f"{self._source.name} stopped delivering audio ({type(error).__name__}: {error}); check it and start again"
         )
         lost.__cause__ = error
         return lost
 
     # -- the user's thread ---------------------------------------------------------------------------------------------
 
-    def _play(self) -> None:
+    def _process(self) -> None:
         while not self._inbox.exhausted:
-            self._tell(self._supervisor.changes())
+            self._report(self._supervisor.changes())
             if self._live:
                 self._keep_pace()
             join = round(_JOINED_S * self._source.sample_rate) if self._joining else 0
             block = self._inbox.get(_POLL_S, join_samples=join)
             if block is None:
                 continue
-            self._hear_device()
+            self._update_metadata()
             events = self._stream.accept(block)
             self._last = block
             for sink in self._sinks:
                 sink.audio(block)
-            self._pass_on(events)
+            self._emit(events)
 
     def _keep_pace(self) -> None:
-        """The ladder of overload: skip answers, join blocks; dropping is the queue's own."""
+        """React to overload: skip classification, then join blocks; the queue itself drops blocks."""
         fill, now_ns = self._inbox.fill, self._clock_ns()
         self._joining = fill >= _JOIN_FROM or (self._joining and fill > _CAUGHT_UP)
         if fill < _SKIP_FROM:
@@ -304,46 +304,46 @@ class Session:
             self._behind_ns = now_ns
         elif not self._stream.skip_classification and now_ns - self._behind_ns > _BEHIND_NS:
             self._stream.skip_classification = True
-            self._tell_pace(
-                "this machine is too slow for the sound: breaths go without an answer until it has caught up"
+            self._report_pace(
+                "this machine is too slow for the audio: cycles are not classified until it has caught up"
             )
         dropped = self._inbox.dropped
         if dropped > self._dropped and not self._dropping:
             self._dropping = True
-            self._tell_pace("this machine is too slow for the sound: the oldest of it was dropped")
+            self._report_pace("this machine is too slow for the audio: the oldest samples were dropped")
         self._dropped = dropped
         if fill <= _CAUGHT_UP and (self._dropping or self._stream.skip_classification):
             self._stream.skip_classification = self._dropping = False
             skipped = self._stream.stats.skipped
-            self._tell_pace(f"caught up; so far {skipped} breaths without an answer and {dropped} samples dropped")
+            self._report_pace(f"caught up; so far {skipped} cycles not classified and {dropped} samples dropped")
 
-    def _tell_pace(self, detail: str) -> None:
+    def _report_pace(self, detail: str) -> None:
         overloaded = self._dropping or self._stream.skip_classification
-        self._tell([Health(self._supervisor.state, detail, self._clock_ns(), overloaded)])
+        self._report([Health(self._supervisor.state, detail, self._clock_ns(), overloaded)])
 
-    def _tell(self, changes: Sequence[Health]) -> None:
+    def _report(self, changes: Sequence[Health]) -> None:
         for change in changes:
             if self._on_health is not None:
                 self._on_health(change)
             for sink in self._opened:
-                if isinstance(sink, HealthListener):
+                if isinstance(sink, HealthSink):
                     sink.health(change)
 
-    def _hear_device(self) -> None:
-        """What the device says of itself may change while it plays; what the user said stands."""
+    def _update_metadata(self) -> None:
+        """The device may report new metadata at any time; the user's values still override them."""
         found = getattr(self._source, "metadata", self._device_metadata)
         if found != self._device_metadata:
             self._device_metadata = dict(found)
             self._stream.metadata = {**self._device_metadata, **self._metadata}
 
-    def _pass_on(self, events: Sequence[Event]) -> None:
+    def _emit(self, events: Sequence[Event]) -> None:
         for event in events:
             latency_ms = self._latency_ms(event)
             for sink in self._sinks:
                 sink.event(event, latency_ms)
 
     def _latency_ms(self, event: Event) -> float | None:
-        """Capture of the last sample the event needed → now; None where the source has no clock."""
+        """Time since the capture of the last sample that the event needed; None where the source has no clock."""
         block = self._last
         if block is None or block.host_ns == 0:
             return None
@@ -362,12 +362,12 @@ class Session:
             if reader.is_alive():
                 _log.warning("%s did not stop within %g s", self._source.name, _JOIN_S)
 
-    def _wind_up(self, *, quietly: bool) -> None:
-        """Last events, then close every sink that was opened; ``quietly`` when an exception is already on its way."""
+    def _close_sinks(self, *, quietly: bool) -> None:
+        """Emit the last events, then close every opened sink; ``quietly``: an exception is already being raised."""
         problem: BaseException | None = None
         try:
-            self._tell(self._supervisor.changes())
-            self._pass_on(self._stream.finish())
+            self._report(self._supervisor.changes())
+            self._emit(self._stream.finish())
         except BaseException as error:
             problem = error
         for sink in self._opened:

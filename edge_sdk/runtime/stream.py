@@ -13,23 +13,22 @@ import numpy.typing as npt
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
 from edge_sdk.metadata import FIELDS as METADATA_FIELDS
-from edge_sdk.runtime.breath_watch import BreathWatch
-from edge_sdk.runtime.classifier import classify_cycle
-from edge_sdk.runtime.quality import QualityGate
+from edge_sdk.runtime.classifier import Classifier
+from edge_sdk.runtime.quality import NotBreathingMonitor, QualityGate, QualityParams
 from edge_sdk.signal.blocks import Reblocker
 from edge_sdk.signal.clock import convert_index
-from edge_sdk.signal.low_latency_resample import LowDelayResampler
+from edge_sdk.signal.low_latency_resample import LowLatencyResampler
 from edge_sdk.signal.resample import StreamResampler
 from edge_sdk.signal.ring import Ring
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Segmenter
-    from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.runtime.segmentation.factory import SegmenterFactory
 
 HOP_S = 0.02
-"""Everything is computed in hops of this length at the source's rate, so that block sizes change nothing."""
+"""All computation runs in hops of this length at the source's rate, so that block sizes change nothing."""
 
-_RING_S = 20.0  # longer than the longest breath and its delays
+_RING_S = 20.0  # longer than the longest cycle and its delays
 _NO_BREATH = ("silence", "no-contact", "noisy")
 
 
@@ -37,16 +36,18 @@ Samples = npt.NDArray[np.float32]
 
 
 class Stream:
-    """Finds and labels the breaths of one source. Made by :meth:`Bundle.stream`; not thread-safe.
+    """Segments and classifies the respiratory cycles of one source. Made by :meth:`Bundle.stream`; not thread-safe.
 
     Parameters
     ----------
-    bundle
-        Shared and never changed.
+    classifier, segmenter_factory
+        Shared with other streams and never changed.
+    quality
+        Settings of the quality gate.
     sample_rate
         Hz, of the source.
     metadata
-        What is known of patient and device.
+        Of patient and device: ``site``, ``device``, ``age_years``, ``sex``, ``bmi``.
 
     Raises
     ------
@@ -54,43 +55,51 @@ class Stream:
         The rate is not positive, or ``metadata`` has an unknown key.
     """
 
-    def __init__(self, bundle: Bundle, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        segmenter_factory: SegmenterFactory,
+        quality: QualityParams,
+        sample_rate: int,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
         unknown = sorted(set(metadata or {}) - set(METADATA_FIELDS))
         if unknown:
             raise StreamError(f"unknown metadata {', '.join(unknown)}; known: {', '.join(METADATA_FIELDS)}")
-        self.bundle = bundle
+        self.classifier = classifier
         self.sample_rate = sample_rate
         self.metadata = dict(metadata or {})
         self._hop = max(1, round(HOP_S * sample_rate))
-        self._model_rate = bundle.front_end.rate_hz
+        self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)
         self._ring = Ring(round(_RING_S * self._model_rate))
-        self._segmenter: Segmenter = bundle.segmenter.new()
-        self._blur = bundle.segmenter.blur_s * sample_rate
-        self._learned = bundle.segmenter.kind == "learned"
+        self._segmenter: Segmenter = segmenter_factory.new()
+        self._blur = segmenter_factory.blur_s * sample_rate
+        self._shortest_s = segmenter_factory.params.shortest_s
+        self._learned = segmenter_factory.kind == "learned"
         own_rate = self._segmenter.sample_rate
-        self._to_segmenter: LowDelayResampler | StreamResampler | None = None
-        if self._learned and sample_rate != own_rate:  # an onset must be told before soxr lets go of its sound
-            self._to_segmenter = LowDelayResampler(sample_rate, own_rate)
+        self._to_segmenter: LowLatencyResampler | StreamResampler | None = None
+        if self._learned and sample_rate != own_rate:  # soxr would delay onsets by 0.2 s and more
+            self._to_segmenter = LowLatencyResampler(sample_rate, own_rate)
         elif own_rate != self._model_rate:
             self._to_segmenter = StreamResampler(sample_rate, own_rate)
-        # Hops that end when the resampler gives out what a step of the segmenter needs: an onset waits for nothing.
-        ahead = self._to_segmenter.delay_samples if isinstance(self._to_segmenter, LowDelayResampler) else 0
+        # Hops end where the resampler completes the input of a segmenter step, so that no onset waits for a hop.
+        ahead = self._to_segmenter.delay_samples if isinstance(self._to_segmenter, LowLatencyResampler) else 0
         self._blocks = Reblocker(self._hop, ahead % self._hop)
-        self._watch = BreathWatch(sample_rate, bundle.quality_params.breathless_s)
-        self._gate = QualityGate(sample_rate, self._model_rate, bundle.quality_params)
+        self._monitor = NotBreathingMonitor(sample_rate, quality.breathless_s)
+        self._gate = QualityGate(sample_rate, self._model_rate, quality)
         self._first: int | None = None  # source index of the first sample ever
         self._next = 0  # source index of the next sample expected
         self._base = 0  # source index of the first sample since the start or the last gap
         self._done = 0  # source index up to which hops have been computed
-        self._found: list[BreathCycle] = []  # what the segmenter said, not passed on yet
-        self._unjudged: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
+        self._found: list[BreathCycle] = []  # emitted by the segmenter, not released yet
+        self._unclassified: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
         self._finished = False
         self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
         self._skipped = 0
-        self.skip_classification = False  # the session's way out when the machine is too slow
+        self.skip_classification = False  # set by the session when the machine is too slow
 
     @property
     def stats(self) -> StreamStats:
@@ -110,7 +119,7 @@ class Stream:
         Parameters
         ----------
         block
-            A block of any length; a plain ``[n]`` float array follows on what came before.
+            A block of any length; a plain ``[n]`` float array continues the samples before it.
 
         Raises
         ------
@@ -135,14 +144,14 @@ class Stream:
         return events
 
     def finish(self) -> list[Event]:
-        """The source has ended: return what is left, the open breath included. A second call returns nothing."""
+        """End of the source: return the remaining events, the open cycle included. A second call returns nothing."""
         if self._finished:
             return []
         self._finished = True
         events: list[Event] = []
         self._close_segment(events, gap=False)
-        heard = self._samples_in + self._lost
-        if heard < self.bundle.shortest_s * self.sample_rate:
+        duration = self._samples_in + self._lost
+        if duration < self._shortest_s * self.sample_rate:
             level = next((e.level_dbfs for e in events if isinstance(e, QualityEvent)), -140.0)
             events = [e for e in events if not isinstance(e, QualityEvent)]
             events.insert(0, QualityEvent(self._base, self.sample_rate, "too-short", level))
@@ -199,41 +208,41 @@ class Stream:
         self._ring.reset()
         self._segmenter.reset()
         self._gate.reset(base)
-        self._watch.reset(base)
+        self._monitor.reset(base)
 
     def _close_segment(self, events: list[Event], *, gap: bool) -> None:
-        """Flush everything up to the last sample heard; the breath that is still open ends with it."""
+        """Flush everything up to the last sample received; the cycle that is still open ends there."""
         rest = self._blocks.flush()
         self._done += rest.size
         model = np.concatenate((self._to_model.accept(rest), self._to_model.flush()))
         own = self._to_segmenter
-        heard = model if own is None else np.concatenate((own.accept(rest), own.flush()))
+        segmenter_samples = model if own is None else np.concatenate((own.accept(rest), own.flush()))
         self._ring.append(model)
         quality = self._gate.accept(rest, self._done - rest.size, model)
-        found = [*self._segmenter.accept(heard), *self._segmenter.finish(cut=gap)]
+        found = [*self._segmenter.accept(segmenter_samples), *self._segmenter.finish(cut=gap)]
         events.extend([*quality, *self._gate.finish()])
         self._found.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
         if self._learned and not gap:
-            events.extend(self._watch.finish(self._done, self._gate.state, self._gate.level_dbfs))
+            events.extend(self._monitor.finish(self._done, self._gate.state, self._gate.level_dbfs))
 
-    # -- sound ---------------------------------------------------------------------------------------------------------
+    # -- samples -------------------------------------------------------------------------------------------------------
 
     def _step(self, hop: Samples, events: list[Event]) -> None:
         begin = self._done
         self._done += hop.size
         model = self._to_model.accept(hop)
         self._ring.append(model)
-        heard = model if self._to_segmenter is None else self._to_segmenter.accept(hop)
+        segmenter_samples = model if self._to_segmenter is None else self._to_segmenter.accept(hop)
         events.extend(self._gate.accept(hop, begin, model))
-        self._found.extend(self._segmenter.accept(heard))
-        if self._found or self._unjudged:
+        self._found.extend(self._segmenter.accept(segmenter_samples))
+        if self._found or self._unclassified:
             self._release(events)
         if self._learned:
-            events.extend(self._watch.heard(self._done, self._gate.state, self._gate.level_dbfs))
+            events.extend(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs))
 
     def _release(self, events: list[Event], *, cut_by_gap: bool = False, everything: bool = False) -> None:
-        """Pass on what was found, and judge the final cycles whose samples are all there."""
+        """Emit the cycles found, and classify the final ones whose samples are complete."""
         rate = self._segmenter.sample_rate
         for found in self._found:
             begin, end = (convert_index(i, rate, self._model_rate) for i in (found.onset, found.end))
@@ -241,19 +250,19 @@ class Stream:
             if self._learned and self._is_no_breath(cycle, begin, end):
                 continue
             if self._learned and cycle.final:
-                events.extend(self._watch.breath(cycle.onset, cycle.end, self._gate.level_dbfs))
+                events.extend(self._monitor.cycle(cycle.onset, cycle.end, self._gate.level_dbfs))
             events.append(cycle)
             if cycle.final:
                 self._cycles += 1
-                self._unjudged.append((cycle, begin, end))
+                self._unclassified.append((cycle, begin, end))
         self._found.clear()
-        while self._unjudged and (everything or self._unjudged[0][2] <= self._ring.end):
-            cycle, begin, end = self._unjudged.popleft()
-            events.append(self._judge(cycle, begin, end, cut_by_gap=cut_by_gap))
+        while self._unclassified and (everything or self._unclassified[0][2] <= self._ring.end):
+            cycle, begin, end = self._unclassified.popleft()
+            events.append(self._classify(cycle, begin, end, cut_by_gap=cut_by_gap))
 
     def _is_no_breath(self, cycle: BreathCycle, begin: int, end: int) -> bool:
-        """Where the gate hears silence, hum or steady noise, a network that hears a breath is wrong."""
-        if not cycle.final:  # too short to judge: look back a second
+        """Whether the quality gate rules the cycle out: silence, hum or steady noise."""
+        if not cycle.final:  # too short to measure: look back a second
             if self._gate.state in _NO_BREATH:
                 return True
             begin = end - self._model_rate
@@ -261,7 +270,7 @@ class Stream:
         if end <= begin:
             return False
         pcm = self._ring.read(begin, end)
-        state, _ = self._gate.verdict(pcm, cycle.onset, cycle.end)
+        state, _ = self._gate.assess(pcm, cycle.onset, cycle.end)
         if state == "clipping":
             return self._gate.is_steady(pcm)
         return state == "silence" or (cycle.final and state in _NO_BREATH)
@@ -281,22 +290,22 @@ class Stream:
             emitted_at=self._done,
         )
 
-    def _judge(self, cycle: BreathCycle, begin: int, end: int, *, cut_by_gap: bool) -> CycleResult:
+    def _classify(self, cycle: BreathCycle, begin: int, end: int, *, cut_by_gap: bool) -> CycleResult:
         if cut_by_gap and cycle.end > self._done - self._blur:
-            # Its end is not told from its sound: the level is smoothed over what the gap swallowed.
+            # Its end is uncertain: the level is smoothed over samples that the gap dropped.
             return CycleResult(cycle, None, quality="gap")
         begin = max(begin, self._ring.start)
         end = min(end, self._ring.end)
         if end <= begin:
             return CycleResult(cycle, None, quality="too-short")
         pcm = self._ring.read(begin, end)
-        quality, _ = self._gate.verdict(pcm, cycle.onset, cycle.end)
+        quality, _ = self._gate.assess(pcm, cycle.onset, cycle.end)
         if quality != "ok":
             return CycleResult(cycle, None, quality=quality)
         if self.skip_classification:
             self._skipped += 1
             return CycleResult(cycle, None, quality="overload")
-        answer = classify_cycle(self.bundle, pcm, self.metadata)
+        result = self.classifier.classify_cycle(pcm, self.metadata)
         self._classified += 1
-        self._inference_ns += answer.elapsed_ns
-        return CycleResult(cycle, answer.label, answer.probabilities)
+        self._inference_ns += result.elapsed_ns
+        return CycleResult(cycle, result.label, result.probabilities)

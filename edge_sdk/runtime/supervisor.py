@@ -1,4 +1,4 @@
-"""Keeps a source going: notices when it falls silent, waits for it when it is lost, and says so."""
+"""Supervision of a source: detects stalls, reopens it after a loss, and reports both as changes of health."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 STALL_S = 0.5
-"""A live source that delivers nothing for so long is stalled."""
+"""Seconds without a block after which a live source is stalled."""
 
-_START_S = 2.0  # the same before the first block: devices take their time to start
+_START_S = 2.0  # the same before the first block: devices start slowly
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 1.0
 
 
 class Supervisor:
-    """Iterates a source across its losses.
+    """Iterates a source and reopens it whenever it is lost.
 
-    One thread takes :meth:`blocks`, another asks for :meth:`changes`; a source with ``reopen`` that raises
-    ``SourceLostError`` is opened again with a growing pause, until it is back.
+    One thread iterates :meth:`blocks`, another polls :meth:`changes`. A source with ``reopen`` that raises
+    ``SourceLostError`` is opened again, with a growing pause between attempts, until it is back.
 
     Parameters
     ----------
     source
-        Watched for silence only when it is ``live``.
+        Checked for stalls only when it is ``live``.
     give_up_s
-        After so many seconds without the device the loss is an error; None waits for ever.
+        Seconds without the device after which the loss is an error; None waits for ever.
     """
 
     def __init__(
@@ -50,38 +50,39 @@ class Supervisor:
         self._lock = threading.Lock()
         self._state: HealthState = "healthy"
         self._changes: list[Health] = []
-        self._heard_ns: int | None = None  # last block; None before the first
+        self._received_ns: int | None = None  # last block; None before the first
         self._begin_ns = clock_ns()
         self._ended = False
 
     @property
     def state(self) -> HealthState:
+        """Health of the source."""
         with self._lock:
             return self._state
 
     def stop(self) -> None:
-        """Wake whoever waits for the device; iterating ends."""
+        """Stop waiting for the device; iteration ends."""
         self._stopped.set()
 
     def blocks(self) -> Iterator[AudioBlock]:
-        """The source's blocks, whatever happens to its device in between.
+        """Yield the blocks of the source, across losses of its device.
 
         Raises
         ------
         SourceLostError
-            The source is lost and cannot be reopened, or was waited for in vain.
+            The source is lost and cannot be reopened, or did not come back in time.
         """
         try:
             while True:
                 try:
                     for block in self._source:
-                        self._heard()
+                        self._block_received()
                         yield block
                     return
                 except SourceLostError as error:
                     if not isinstance(self._source, Reopenable):
                         raise
-                    if not self._wait_for_it(self._source, error):
+                    if not self._reopened(self._source, error):
                         return
         except GeneratorExit:
             raise
@@ -92,24 +93,24 @@ class Supervisor:
             self._ended = True
 
     def changes(self) -> list[Health]:
-        """What has changed since the last call, in order."""
+        """Changes of health since the last call, in order."""
         now_ns = self._clock_ns()
         with self._lock:
-            since_ns = self._begin_ns if self._heard_ns is None else self._heard_ns
-            limit_s = _START_S if self._heard_ns is None else STALL_S
+            since_ns = self._begin_ns if self._received_ns is None else self._received_ns
+            limit_s = _START_S if self._received_ns is None else STALL_S
             silent_s = (now_ns - since_ns) / 1e9
             watched = self._live and self._state == "healthy" and not self._ended
         if watched and silent_s > limit_s:
-            self._change("stalled", f"{self._source.name} has delivered no sound for {silent_s:.1f} s")
+            self._change("stalled", f"{self._source.name} has delivered no audio for {silent_s:.1f} s")
         with self._lock:
             changes, self._changes = self._changes, []
         return changes
 
-    def _heard(self) -> None:
+    def _block_received(self) -> None:
         with self._lock:
-            self._heard_ns = self._clock_ns()
-            well = self._state == "healthy"
-        if not well:
+            self._received_ns = self._clock_ns()
+            healthy = self._state == "healthy"
+        if not healthy:
             self._change("healthy", f"{self._source.name} is back")
 
     def _change(self, state: HealthState, detail: str) -> None:
@@ -118,8 +119,8 @@ class Supervisor:
             self._changes.append(Health(state, " ".join(detail.split()), self._clock_ns()))
         _log.info("%s: %s", state, detail)
 
-    def _wait_for_it(self, source: Reopenable, loss: SourceLostError) -> bool:
-        """Until the source is open again; False when nobody wants it any more."""
+    def _reopened(self, source: Reopenable, loss: SourceLostError) -> bool:
+        """Wait until the source is open again; False after :meth:`stop`."""
         self._change("recovering", f"{loss}; waiting for it")
         begin_ns = self._clock_ns()
         wait_s, last = _FIRST_WAIT_S, ""
@@ -132,7 +133,7 @@ class Supervisor:
                 last = str(error)
             else:
                 with self._lock:
-                    self._heard_ns = self._clock_ns()
+                    self._received_ns = self._clock_ns()
                 return True
             if self._give_up_s is not None and (self._clock_ns() - begin_ns) / 1e9 > self._give_up_s:
                 raise loss

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import EngineError, MissingDependencyError
 from edge_sdk.json_lines import jsonable
-from edge_sdk.screening.recordings import Options, Screened, screen_safely
+from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, screen_safely
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
@@ -28,18 +28,19 @@ _PER_TASK = 4  # recordings that travel together: what is redone when a worker d
 class Screener:
     """One worker: loads the bundle once, with the first recording.
 
-    The options travel with each recording: arguments of a constructor would be gone for the successor of a worker
-    whose node died (Ray issue 53727).
+    The options travel with each recording: Ray does not give the arguments of a constructor to the successor of a
+    worker whose node died (Ray issue 53727).
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[str, tuple[Bundle, Options]] = {}
+        self._loaded: dict[str, tuple[Bundle, ScreenOptions]] = {}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Screen the recording of one row; the result travels as JSON text."""
         if row["options"] not in self._loaded:
             from edge_sdk.runtime.bundle.load import load_bundle
 
-            options = Options(**json.loads(row["options"]))
+            options = ScreenOptions(**json.loads(row["options"]))
             self._loaded[row["options"]] = load_bundle(options.bundle, artefact=options.artefact), options
         bundle, options = self._loaded[row["options"]]
         item = screen_safely(bundle, Path(row["path"]), options)
@@ -48,9 +49,9 @@ class Screener:
 
 
 def screen_on_ray(
-    paths: Sequence[Path], options: Options, *, address: str | None, workers: int | None
-) -> Iterator[Screened]:
-    """Answers as they come, in any order.
+    paths: Sequence[Path], options: ScreenOptions, *, address: str | None, workers: int | None
+) -> Iterator[ScreenedRecords]:
+    """Screen recordings on a Ray cluster; results come in any order.
 
     Parameters
     ----------
@@ -73,11 +74,11 @@ def screen_on_ray(
     started = False
     try:
         if not ray.is_initialized():
-            _knock(address)
+            _check_reachable(address)
             started = True
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        yield from _stream(ray, paths, options, max(1, min(workers or cores, cores, len(paths))))
+        yield from _screen(ray, paths, options, max(1, min(workers or cores, cores, len(paths))))
     except (OSError, ray.exceptions.RayError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EngineError(
@@ -89,8 +90,8 @@ def screen_on_ray(
             ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
-    """Ray itself tries for many minutes before it gives up."""
+def _check_reachable(address: str | None) -> None:
+    """Fail early: Ray itself retries for many minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
@@ -107,7 +108,7 @@ def _ray() -> Any:
     return ray
 
 
-def _stream(ray: Any, paths: Sequence[Path], options: Options, workers: int) -> Iterator[Screened]:
+def _screen(ray: Any, paths: Sequence[Path], options: ScreenOptions, workers: int) -> Iterator[ScreenedRecords]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if options.bundle != "default":
@@ -115,8 +116,8 @@ def _stream(ray: Any, paths: Sequence[Path], options: Options, workers: int) -> 
     given = {str(path.resolve()): str(path) for path in paths}
     rows = [{"path": path, "options": json.dumps(asdict(options))} for path in given]
     tasks = max(1, -(-len(rows) // _PER_TASK))
-    answers = ray.data.from_items(rows, override_num_blocks=tasks).map(Screener, concurrency=workers, num_cpus=1)
-    for row in answers.iter_rows():
+    screened = ray.data.from_items(rows, override_num_blocks=tasks).map(Screener, concurrency=workers, num_cpus=1)
+    for row in screened.iter_rows():
         source = given[row["source"]]
         records = tuple({**record, "source": source} for record in json.loads(row["records"]))
-        yield Screened(source, records, row["error"])
+        yield ScreenedRecords(source, records, row["error"])

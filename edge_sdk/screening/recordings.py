@@ -1,23 +1,28 @@
-"""One recording through a bundle, as fast as possible; and many of them, in order, on several cores."""
+"""Screening of recordings: one as fast as possible, many of them in order on several cores."""
 
 from __future__ import annotations
 
 import logging
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from edge_sdk.cli.options import Metadata, describe
-from edge_sdk.errors import AudioError, EngineError
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.errors import AudioError, EngineError, describe
+from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, QualityEvent
+from edge_sdk.sinks.jsonl import JsonlSink
+from edge_sdk.sinks.summary import Labels
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
-    from edge_sdk.sinks.summary import Labels
+    from edge_sdk.sources.file import Channel
 
 _log = logging.getLogger(__name__)
 
@@ -26,18 +31,18 @@ _BLOCK_S = 0.5  # large blocks: nobody waits for the first sample
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What holds for every recording of one run."""
+class ScreenOptions:
+    """Settings that hold for every recording of one run; plain values, so that they travel to other processes."""
 
-    bundle: str
+    bundle: str = "default"
     artefact: str | None = None
-    channel: int | Literal["mix"] = 0
-    metadata: Metadata = field(default_factory=dict)
+    channel: Channel = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Screened:
-    """The JSON lines of one recording, or why there are none."""
+@dataclass(frozen=True)
+class ScreenedRecords:
+    """The JSON lines of one recording, or the reason why there are none."""
 
     source: str
     records: tuple[dict[str, Any], ...] = ()  # cycles, gaps, quality; the summary last
@@ -45,7 +50,91 @@ class Screened:
 
     @property
     def summary(self) -> dict[str, Any]:
+        """The summary line.
+
+        Raises
+        ------
+        AudioError
+            The recording could not be screened.
+        """
+        if self.error is not None:
+            raise AudioError(self.error)
         return self.records[-1]
+
+
+@dataclass(frozen=True)
+class Screening(ScreenedRecords):
+    """The result of screening one recording; all times count from its first sample.
+
+    ``source``, ``error`` (None where screening succeeded) and ``records`` (the JSON lines of ``stetho screen``) are
+    plain fields. Every property below raises :class:`~edge_sdk.errors.AudioError` where ``error`` is set.
+    """
+
+    events: tuple[Event, ...] = ()  # everything the stream emitted, provisional cycles included
+
+    @property
+    def cycles(self) -> tuple[CycleResult, ...]:
+        """Respiratory cycles with label, probabilities and quality, in order of time."""
+        return self._of(CycleResult)
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Stretches of dropped samples."""
+        return self._of(Gap)
+
+    @property
+    def quality(self) -> tuple[QualityEvent, ...]:
+        """Changes of the signal quality."""
+        return self._of(QualityEvent)
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds, dropped samples included."""
+        return float(self.summary["duration_s"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Label → number of cycles."""
+        return dict(self.summary["counts"])
+
+    @property
+    def respiratory_rate_bpm(self) -> float | None:
+        """Cycles per minute; None where no cycle was found."""
+        rate: float | None = self.summary["respiratory_rate_bpm"]
+        return rate
+
+    @property
+    def abnormal_fraction(self) -> float | None:
+        """Share of labelled cycles that are not normal; None where none was labelled."""
+        fraction: float | None = self.summary["abnormal_fraction"]
+        return fraction
+
+    @property
+    def mean_p_abnormal(self) -> float | None:
+        """Mean probability of an adventitious sound over the labelled cycles; None where none was labelled."""
+        mean: float | None = self.summary["mean_p_abnormal"]
+        return mean
+
+    @property
+    def lost_samples(self) -> int:
+        """Number of dropped samples."""
+        return int(self.summary["lost_samples"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: ``source``, ``summary``, ``cycles``, ``gaps``, ``quality``; or ``source`` and ``error``."""
+        if self.error is not None:
+            return {"source": self.source, "error": self.error}
+        groups = {"cycles": "cycle", "gaps": "gap", "quality": "quality"}
+        lists = {
+            name: [{k: v for k, v in r.items() if k not in ("type", "source")} for r in self.records if r["type"] == t]
+            for name, t in groups.items()
+        }
+        summary = {k: v for k, v in self.summary.items() if k not in ("type", "source")}
+        return {"source": self.source, "summary": summary, **lists}
+
+    def _of(self, kind: type[Any]) -> tuple[Any, ...]:
+        _ = self.summary  # raises where screening failed
+        return tuple(event for event in self.events if isinstance(event, kind))
 
 
 def find_recordings(paths: Sequence[Path]) -> list[Path]:
@@ -54,7 +143,7 @@ def find_recordings(paths: Sequence[Path]) -> list[Path]:
     Raises
     ------
     AudioError
-        If a folder holds no recording.
+        A folder holds no recording.
     """
     found: list[Path] = []
     for path in paths:
@@ -68,48 +157,115 @@ def find_recordings(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def screen_recording(bundle: Bundle, path: Path, options: Options) -> tuple[dict[str, Any], ...]:
-    """All JSON records of a recording; nothing is handed out before the whole recording was read.
+def summary_labels(bundle: Bundle) -> Labels:
+    """Labels of a bundle as the sinks take them."""
+    return Labels(bundle.labels, bundle.classifier.normal_label)
+
+
+def screen_recording(bundle: Bundle, path: Path, options: ScreenOptions) -> Screening:
+    """Screen one recording; nothing is returned before the whole recording was read.
 
     Raises
     ------
     AudioError
-        If it cannot be read, or is too short for a single breath.
+        It cannot be read, or is too short for a single cycle.
     """
-    from edge_sdk.sinks.jsonl import JsonlSink
     from edge_sdk.sources.file import FileSource
 
-    records: list[dict[str, Any]] = []
-    sink = JsonlSink(records.append, labels_of(bundle))
     with FileSource(path, channel=options.channel, block_s=_BLOCK_S) as source:
-        if source.duration_s < bundle.shortest_s:
-            length, least = _tenths(source.duration_s, math.floor), _tenths(bundle.shortest_s, math.ceil)
-            raise AudioError(f"{path} is too short: it lasts {length} s; at least {least} s are needed")
-        stream = bundle.stream(source.sample_rate, metadata=options.metadata or None)
-        sink.open(source.name, source.sample_rate)
-        for block in source:
-            sink.audio(block)
-            for event in stream.accept(block):
-                sink.event(event, None)
-        for event in stream.finish():
-            sink.event(event, None)
-        sink.close(stream.stats)
-    return tuple(records)
+        _check_length(bundle, str(path), source.duration_s)
+        return _play(bundle, source.name, source.sample_rate, source, options.metadata)
+
+
+def screen_samples(
+    bundle: Bundle,
+    samples: npt.NDArray[np.floating[Any]],
+    rate_hz: int,
+    *,
+    channel: Channel = 0,
+    metadata: Mapping[str, Any] | None = None,
+    name: str = "samples",
+) -> Screening:
+    """Screen samples in memory.
+
+    Parameters
+    ----------
+    bundle
+        What classifies.
+    samples
+        ``[n]`` or ``[n, channels]`` floats in ±1.
+    rate_hz
+        Samples per second.
+    channel
+        Number of the channel from 0, or ``"mix"`` for the mean of all.
+    metadata
+        Of patient and device, see :class:`~edge_sdk.runtime.stream.Stream`.
+    name
+        ``source`` of the result.
+
+    Raises
+    ------
+    AudioError
+        Not floats, not finite, no such channel, too short for a single cycle.
+    StreamError
+        The rate is not positive, or ``metadata`` has an unknown key.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim == 2:
+        if channel != "mix" and not 0 <= channel < samples.shape[1]:
+            raise AudioError(f"{name}: no channel {channel} in samples of shape {list(samples.shape)}; choose another")
+        samples = samples.mean(axis=1) if channel == "mix" else samples[:, channel]
+    elif channel not in (0, "mix"):
+        raise AudioError(f"{name}: samples of one channel have no channel {channel}; leave the channel out")
+    if rate_hz > 0 and samples.ndim == 1:
+        _check_length(bundle, name, samples.size / rate_hz)
+    step = max(1, round(_BLOCK_S * rate_hz))
+    blocks = (AudioBlock(samples[i : i + step], rate_hz, i) for i in range(0, len(samples), step))
+    return _play(bundle, name, rate_hz, blocks, metadata)
+
+
+def _check_length(bundle: Bundle, name: str, seconds: float) -> None:
+    if seconds < bundle.shortest_s:
+        length, least = _tenths(seconds, math.floor), _tenths(bundle.shortest_s, math.ceil)
+        raise AudioError(f"{name} is too short: it lasts {length} s; at least {least} s are needed")
 
 
 def _tenths(seconds: float, rounding: Callable[[float], int]) -> float:
     return rounding(round(10 * seconds, 6)) / 10
 
 
-def labels_of(bundle: Bundle) -> Labels:
-    """What the sinks need to know of a bundle."""
-    from edge_sdk.sinks.summary import Labels
+def _play(
+    bundle: Bundle, name: str, rate_hz: int, blocks: Iterable[AudioBlock], metadata: Mapping[str, Any] | None
+) -> Screening:
+    records: list[dict[str, Any]] = []
+    events: list[Event] = []
+    stream = bundle.stream(rate_hz, metadata=metadata or None)
+    sink = JsonlSink(records.append, summary_labels(bundle))
+    sink.open(name, rate_hz)
 
-    return Labels(bundle.labels, bundle.manifest.decoder.normal_label)
+    def keep(emitted: Sequence[Event]) -> None:
+        for event in emitted:
+            sink.event(event, None)
+        events.extend(emitted)
+
+    for block in blocks:
+        sink.audio(block)
+        keep(stream.accept(block))
+    keep(stream.finish())
+    sink.close(stream.stats)
+    return Screening(name, tuple(records), None, tuple(events))
 
 
-def screen_all(bundle: Bundle, paths: Sequence[Path], options: Options, *, jobs: int) -> Iterator[Screened]:
-    """Every recording in the order given, whichever process was first."""
+def screen_many(bundle: Bundle, paths: Sequence[Path], options: ScreenOptions, *, jobs: int = 1) -> Iterator[Screening]:
+    """Screen recordings one after another, or on several cores; results come in the order of ``paths``.
+
+    A faulty recording gives a :class:`Screening` with ``error`` set.
+
+    Raises
+    ------
+    EngineError
+        A worker process was killed.
+    """
     if jobs == 1 or len(paths) == 1:
         for path in paths:
             yield screen_safely(bundle, path, options)
@@ -124,25 +280,25 @@ def screen_all(bundle: Bundle, paths: Sequence[Path], options: Options, *, jobs:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def screen_safely(bundle: Bundle, path: Path, options: Options) -> Screened:
-    """As :func:`screen_recording`, with the reason of a failure instead of an exception."""
+def screen_safely(bundle: Bundle, path: Path, options: ScreenOptions) -> Screening:
+    """As :func:`screen_recording`, with the reason of a failure in ``error`` instead of an exception."""
     try:
-        return Screened(str(path), records=screen_recording(bundle, path, options))
+        return screen_recording(bundle, path, options)
     except Exception as error:  # whatever is wrong with one recording, the others shall be screened
         _log.debug("%s", path, exc_info=True)
-        return Screened(str(path), error=describe(error))
+        return Screening(str(path), error=describe(error))
 
 
-_worker: tuple[Bundle, Options] | None = None
+_worker: tuple[Bundle, ScreenOptions] | None = None
 
 
-def _start_worker(options: Options) -> None:
+def _start_worker(options: ScreenOptions) -> None:
     global _worker
     from edge_sdk.runtime.bundle.load import load_bundle
 
     _worker = load_bundle(options.bundle, artefact=options.artefact), options
 
 
-def _screen_in_worker(path: Path) -> Screened:
+def _screen_in_worker(path: Path) -> Screening:
     assert _worker is not None
     return screen_safely(_worker[0], path, _worker[1])

@@ -1,4 +1,4 @@
-"""Results of a long screening on disk: one recording a write, so that a run that was stopped goes on where it was."""
+"""Results of a long screening on disk, one recording per write, so that a run that was stopped resumes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import ResultsError
 from edge_sdk.json_lines import json_line, jsonable
-from edge_sdk.screening.recordings import Screened
+from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.load import Bundle
+
+
+def run_identity(bundle: Bundle, options: ScreenOptions) -> dict[str, Any]:
+    """Everything that kept results depend on beside the recordings."""
+    return {
+        "bundle": bundle.manifest.name,
+        "version": bundle.manifest.version,
+        "artefact": bundle.artefact.format,
+        "sha256": bundle.artefact.sha256,
+        "channel": options.channel,
+        "metadata": dict(options.metadata),
+    }
 
 
 class KeptResults:
@@ -21,18 +36,18 @@ class KeptResults:
     path
         Made if missing; read if there.
     run
-        What must be the same for results to count: bundle, artefact, channel, metadata.
+        What results depend on, see :func:`run_identity`; a file of another run is refused.
 
     Raises
     ------
     ResultsError
-        The file is of another run, no such file of ours, or cannot be written.
+        The file is of another run, no file of this command, or cannot be written.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
         self.path = path
         self._run = json.loads(json.dumps(jsonable(run)))
-        self.done: dict[str, Screened] = {}
+        self.done: dict[str, ScreenedRecords] = {}
         try:
             kept = self._read() if path.exists() and path.stat().st_size else 0
             self._file = path.open("r+b" if kept else "w+b")
@@ -45,18 +60,19 @@ class KeptResults:
         if not kept:
             self._write([{"type": "run", **self._run}])
 
-    def add(self, item: Screened) -> None:
-        """Keep one recording's answers; after the return they survive a kill."""
+    def add(self, item: ScreenedRecords) -> None:
+        """Keep the lines of one recording; they are on disk when this returns."""
         error = {"type": "error", "source": item.source, "message": item.error}
         self._write([error] if item.error is not None else item.records)
 
-    def keeping(self, items: Iterator[Screened]) -> Iterator[Screened]:
-        """Passes items on after they were kept."""
+    def keeping(self, items: Iterator[ScreenedRecords]) -> Iterator[ScreenedRecords]:
+        """Pass items on after they were kept."""
         for item in items:
             self.add(item)
             yield item
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _write(self, records: Sequence[dict[str, Any]]) -> None:
@@ -96,7 +112,7 @@ class KeptResults:
             end += len(line)
             waiting.append(record)
             if record["type"] == "summary":
-                self.done[record["source"]] = Screened(record["source"], tuple(waiting))
+                self.done[record["source"]] = ScreenedRecords(record["source"], tuple(waiting))
             if record["type"] in ("summary", "error"):
                 waiting, kept = [], end
         return kept

@@ -1,4 +1,4 @@
-"""Re-blocking: any block sizes in, blocks of one exact size out, so that what follows cannot depend on the input's."""
+"""Re-blocking: blocks of any size in, blocks of one exact size out, so that results do not depend on the input's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Reblocker:
     hop
         Samples of every block that comes out, at least 1.
     first
-        Of the first one only, and of the first after :meth:`flush` or :meth:`reset`; 0: as the others.
+        Samples of the first block, and of the first after :meth:`flush` or :meth:`reset`; 0: as the others.
     """
 
     def __init__(self, hop: int, first: int = 0) -> None:
@@ -22,7 +22,7 @@ class Reblocker:
             raise ValueError(f"hop must be at least 1 sample and the first no longer, got {hop} and {first}")
         self.hop = hop
         self._first = first or hop
-        self._size = self._first  # of the hop at hand
+        self._size = self._first  # of the current hop
         self._hop_buffer = np.zeros(hop, dtype=np.float32)
         self._filled = 0
 
@@ -32,7 +32,7 @@ class Reblocker:
         return self._filled
 
     def accept(self, samples: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        """Take ``[n]`` samples, n >= 0, and return every hop that is complete now, in order, each a fresh array."""
+        """Take ``[n]`` samples, n >= 0, and return every hop that is complete now, in order, each a new array."""
         hops: list[npt.NDArray[np.float32]] = []
         position = 0
         while position < samples.size:

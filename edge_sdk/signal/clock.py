@@ -1,4 +1,4 @@
-"""The sample clock: sample counts are the truth, seconds and other rates are derived from them without drift."""
+"""The sample clock: seconds and other rates are derived from sample counts, without drift."""
 
 from __future__ import annotations
 

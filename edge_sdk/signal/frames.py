@@ -11,8 +11,8 @@ import numpy.typing as npt
 def frame_view(samples: npt.NDArray[Any], size: int, hop: int = 1) -> npt.NDArray[Any]:
     """Every whole frame of ``[n]`` contiguous samples: ``[k, size]``, k = 1 + (n - size) // hop.
 
-    Do not write to it: the frames share memory. ``numpy.lib.stride_tricks.sliding_window_view`` gives the same, but its
-    checks take longer than the arithmetic on a block of 20 ms.
+    Read only: the frames share memory. ``numpy.lib.stride_tricks.sliding_window_view`` gives the same, but its checks
+    take longer than the arithmetic on a block of 20 ms.
 
     Raises
     ------

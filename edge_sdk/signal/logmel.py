@@ -1,8 +1,8 @@
-"""Log-mel features in numpy, incremental and in one piece; and the same analysis as matrices for torch.
+"""Log-mel features in numpy, incremental and for whole clips; and the same analysis as matrices for torch.
 
-DC removal, pre-emphasis, window, zero padding and DFT are linear, so they are one float64-built matrix:
-:func:`analysis_matrices`, which the torch front end of the models takes from here. Numpy computes the steps one by one
-with an FFT, which is quicker for the short blocks of a stream; tests hold the two together.
+DC removal, pre-emphasis, window, zero padding and DFT are linear, so one float64 matrix does them all:
+:func:`analysis_matrices`, which the torch front end uses. Numpy computes the steps one by one with an FFT, which is
+faster for the short blocks of a stream; tests keep the two equal.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def stft_matrices(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.NDAr
     Raises
     ------
     ValueError
-        If the spec asks for another kind, for pre-emphasis, DC removal or another window than ``hanning``.
+        If the spec has another kind, pre-emphasis, DC removal or another window than ``hanning``.
     """
     if spec.kind != "stft-db":
         raise ValueError(f"front end: stft_matrices is for kind 'stft-db', got {spec.kind!r}")
@@ -144,8 +144,8 @@ def _slaney_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 class LogMel:
     """Incremental log-mel extractor: accepts blocks of any size and returns the frames that are complete.
 
-    Computes in float64: the transform meets the strong low frequencies and the faint high ones of a breath at once,
-    and float32 would leave its rounding in the faint bins.
+    Computes in float64: breath sounds have strong low and weak high frequencies, and float32 rounding would reach the
+    weak bins.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class LogMel:
     Raises
     ------
     ValueError
-        For kind ``stft-db``, whose first and last frames reflect a clip that a stream does not know as a whole.
+        For kind ``stft-db``, whose first and last frames reflect the clip's ends: it needs the whole clip.
     """
 
     def __init__(self, spec: FrontEndSpec) -> None:
@@ -190,7 +190,7 @@ def _analyse(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArra
     window, mel = _frame_by_frame(spec)
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     count = 1 + (samples.size - spec.frame_samples) // spec.hop_samples
-    # What sliding_window_view gives, without its checks: they cost more than the DFT of a short block.
+    # As sliding_window_view, without its checks: they cost more than the DFT of a short block.
     step = samples.itemsize
     frames: npt.NDArray[np.float32] = np.ndarray(
         (count, spec.frame_samples), np.float32, samples, strides=(spec.hop_samples * step, step)
@@ -208,15 +208,15 @@ def _analyse(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArra
 def _shaped(
     frames: npt.NDArray[np.float32], window: npt.NDArray[np.float64], spec: FrontEndSpec
 ) -> npt.NDArray[np.float64]:
-    """What :func:`analysis_matrices` does to ``[k, N]`` frames before the DFT, step by step."""
-    heard = frames.astype(np.float64)
+    """Apply the steps of :func:`analysis_matrices` before the DFT to ``[k, N]`` frames."""
+    centred = frames.astype(np.float64)
     if spec.remove_dc:
-        heard -= np.add.reduce(heard, axis=1, keepdims=True) * (1.0 / spec.frame_samples)
-    shaped = heard * window
+        centred -= np.add.reduce(centred, axis=1, keepdims=True) * (1.0 / spec.frame_samples)
+    shaped = centred * window
     if spec.preemphasis:
         faded = window * spec.preemphasis
-        shaped[:, 1:] -= heard[:, :-1] * faded[1:]
-        shaped[:, 0] -= heard[:, 0] * faded[0]  # Kaldi repeats the first sample
+        shaped[:, 1:] -= centred[:, :-1] * faded[1:]
+        shaped[:, 0] -= centred[:, 0] * faded[0]  # Kaldi repeats the first sample
     return shaped
 
 
@@ -232,7 +232,7 @@ def _frame_by_frame(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.ND
 
 
 def log_mel(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
-    """Log-mel of ``[n]`` samples at ``spec.rate_hz`` in one piece: ``[mel_bins, frames_of(n)]``, not normalised."""
+    """Log-mel ``[mel_bins, frames_of(n)]`` of a whole clip, ``[n]`` samples at ``spec.rate_hz``; not normalised."""
     if spec.kind == "stft-db":
         if spec.frames_of(samples.size) == 0:
             return np.zeros((spec.mel_bins, 0), dtype=np.float32)
@@ -242,7 +242,7 @@ def log_mel(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray
 
 
 def normalise(logmel: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:
-    """Normalise a ``[mel_bins, T]`` picture as the spec says.
+    """Normalise log-mel features ``[mel_bins, T]`` by the spec.
 
     ``fixed``: ``(x - mean) / std``. ``instance``: minus ``relax`` x the mean of the whole clip plus ``1 - relax`` x
     the mean of each mel bin over time, then divided by the clip's (population) standard deviation plus ``norm_eps``.

@@ -1,7 +1,7 @@
-"""Sample-rate conversion that holds back 5 ms of sound, where soxr waits 0.2 to 0.35 s: for what must be told early.
+"""The low-latency resampler: holds back 5 ms of audio, where soxr holds back 0.2 to 0.35 s.
 
-A windowed-sinc polyphase filter. It is flat below 0.45 of the lower rate and 70 dB down from 0.55 on: what it lets
-through is what a log-mel front end below 0.45 of its rate can hear.
+A windowed-sinc polyphase filter, flat below 0.45 of the lower rate and 70 dB down from 0.55 on: enough for log-mel
+features below 0.45 of the rate.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _STOP_DB = 70.0
 _TRANSITION = 0.1  # of the lower rate, centred on half of it
 
 
-class LowDelayResampler:
+class LowLatencyResampler:
     """Converts a stream from one rate to another; the same interface and alignment as ``StreamResampler``.
 
-    Output sample ``k`` lies at ``k / out_rate`` seconds of the input and comes as soon as half a filter beyond it has
-    been heard. Before the first and after the last sample there is silence.
+    Output sample ``k`` lies at ``k / out_rate`` seconds of the input and is ready when half a filter length beyond it
+    has been received. The signal is zero before the first and after the last sample.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class LowDelayResampler:
 
     @property
     def delay_samples(self) -> int:
-        """Input samples beyond the moment of an output that must have been heard."""
+        """Input samples beyond an output sample's time that must have been received."""
         return 0 if self.in_rate == self.out_rate else self._half
 
     def reset(self) -> None:
-        """Forget everything heard so far."""
+        """Forget all samples; the next one is the first of a new stream."""
         self._held: npt.NDArray[np.float32] = np.zeros(self._half - 1, dtype=np.float32)
         self._start = 1 - self._half  # input index of _held[0]
         self._consumed = self._produced = 0

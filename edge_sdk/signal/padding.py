@@ -1,4 +1,4 @@
-"""Fits the samples of a breath into the window a classifier expects: the one implementation for training and device."""
+"""Fitting a respiratory cycle into the classifier's window: one implementation for training and device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fit_window(samples: npt.NDArray[np.floating], spec: FrontEndSpec) -> npt.NDA
 
     Returns
     -------
-    ``[spec.window_samples]`` float32, always a fresh array.
+    ``[spec.window_samples]`` float32, always a new array.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Sample-rate conversion: soxr HQ with state, once per stream and before anything is windowed."""
+"""Sample-rate conversion by soxr HQ, with state for streams and in one call for whole recordings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import soxr
 from edge_sdk.signal.clock import convert_index
 
 _NOTHING: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
-_SLICE = 1 << 16  # soxr answers one huge call with one huge buffer; slices keep memory bounded
+_SLICE = 1 << 16  # soxr allocates a buffer for the whole call; slices limit the memory
 
 
 class StreamResampler:
-    """Converts a stream from one rate to another, whatever the block sizes, with the same bits as in one piece.
+    """Converts a stream from one rate to another; block sizes do not change a bit of the output.
 
-    Output sample ``k`` lies at ``k / out_rate`` seconds of the input: soxr removes the delay of its filter. It holds
-    back 0.2 to 0.35 s of sound at stethoscope rates while streaming; ``flush`` releases it.
+    Output sample ``k`` lies at ``k / out_rate`` seconds of the input: soxr compensates the delay of its filter. At
+    stethoscope rates it holds back 0.2 to 0.35 s of audio while streaming; ``flush`` returns it.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class StreamResampler:
         return np.asarray(out[:missing], dtype=np.float32)
 
     def reset(self) -> None:
-        """Forget everything heard so far."""
+        """Forget all samples; the next one is the first of a new stream."""
         self._consumed = self._produced = 0
         if self._soxr is not None:
             self._soxr.clear()
@@ -82,7 +82,7 @@ class StreamResampler:
 
 
 def resample(samples: npt.NDArray[np.float32], in_rate: int, out_rate: int) -> npt.NDArray[np.float32]:
-    """Convert ``[n]`` samples in one piece; the same bits as :class:`StreamResampler` gives."""
+    """Convert ``[n]`` samples in one call; the same bits as :class:`StreamResampler`."""
     resampler = StreamResampler(in_rate, out_rate)
     return np.concatenate((resampler.accept(samples), resampler.flush()))
 

@@ -31,7 +31,7 @@ class Ring:
 
     @property
     def start(self) -> int:
-        """Absolute index of the oldest sample still held."""
+        """Absolute index of the oldest sample kept."""
         return max(self._first, self._end - self.capacity)
 
     @property
@@ -58,7 +58,7 @@ class Ring:
         """
         if end < begin or begin < self.start or end > self._end:
             raise StreamError(
-                f"ring holds samples {self.start} to {self._end}, asked for {begin} to {end}; "
+                f"ring holds samples {self.start} to {self._end}, requested {begin} to {end}; "
                 f"read earlier or make the ring larger than {self.capacity} samples"
             )
         count = end - begin

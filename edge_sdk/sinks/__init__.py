@@ -1,1 +1,1 @@
-"""Where events go: plain lines, JSON lines, a live view, a recording on disk."""
+"""Outputs of events: plain lines, JSON lines, a live view, a recording on disk."""

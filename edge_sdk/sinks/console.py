@@ -1,4 +1,4 @@
-"""Plain lines for people: what ``listen``, ``demo`` and ``screen`` print where there is no live view."""
+"""Plain lines for people: the output of ``listen``, ``demo`` and ``screen`` where there is no live view."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from edge_sdk.events import AudioBlock, Event, StreamStats
+from edge_sdk.notices import RESEARCH_USE
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 from edge_sdk.sinks.truth import Truth
 
-RESEARCH_USE = "For research use only; not a medical device."
-
 
 def record_line(record: Mapping[str, Any]) -> str:
-    """A cycle, gap or quality object as one line.
+    """Format a cycle, gap or quality object as one line.
 
     ``   1.20 –   3.45 s  wheeze   0.93  (normal 0.04, crackle 0.02, both 0.01)  truth: wheeze ✓  180 ms``
     """
@@ -40,7 +39,7 @@ def record_line(record: Mapping[str, Any]) -> str:
 
 
 def record_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Every JSON object as lines for people."""
+    """Format JSON objects as lines for people."""
     for record in records:
         if record["type"] == "summary":
             yield from summary_lines(record)
@@ -49,11 +48,12 @@ def record_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def rate_text(bpm: float | None) -> str:
+    """Format a respiratory rate in breaths per minute."""
     return "–" if bpm is None else f"{bpm:.1f}"
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
-    """The summary object in a few lines."""
+    """Format the summary object as a few lines."""
     counts = ", ".join(f"{n} {name}" for name, n in summary["counts"].items() if n) or "none classified"
     unclassified = sum(summary["unclassified"].values())
     if unclassified:
@@ -67,38 +67,42 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
     truth = summary.get("truth")
     if truth is not None:
-        known = ", ".join(f"{n} {name}" for name, n in truth["counts"].items())
+        true_counts = ", ".join(f"{n} {name}" for name, n in truth["counts"].items())
         lines.append(
-            f"truth: {truth['cycles']} breaths ({known}); {truth['found']} found, of {truth['answered']} answers"
-            f" {truth['same_label']} named as they are, {truth['same_normal_or_abnormal']} right on normal / abnormal"
+            f"truth: {truth['cycles']} breaths ({true_counts}); {truth['found']} found; of {truth['answered']} labels"
+            f" {truth['same_label']} correct, {truth['same_normal_or_abnormal']} correct on normal / abnormal"
         )
     return lines
 
 
 class ConsoleSink:
-    """Writes a line per breath, gap and change of quality, and the summary at the end."""
+    """Writes a line per cycle, gap and change of quality, and the summary at the end."""
 
     def __init__(self, out: TextIO, labels: Labels, *, truth: Truth | None = None) -> None:
         self._out = out
         self._jsonl = JsonlSink(self._show, labels, truth=truth)
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Write the name of the source and the research-use notice."""
         self._jsonl.open(source, sample_rate)
-        self._say(f"{source}, {sample_rate} Hz. {RESEARCH_USE}")
+        self._write(f"{source}, {sample_rate} Hz. {RESEARCH_USE}")
 
     def audio(self, block: AudioBlock) -> None:
+        """Count the samples."""
         self._jsonl.audio(block)
 
     def event(self, event: Event, latency_ms: float | None) -> None:
+        """Write the line of the event."""
         self._jsonl.event(event, latency_ms)
 
     def close(self, stats: StreamStats) -> None:
+        """Write the summary."""
         self._jsonl.close(stats)
 
     def _show(self, record: dict[str, Any]) -> None:
         for line in record_lines([record]):
-            self._say(line)
+            self._write(line)
 
-    def _say(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         self._out.write(line + "\n")
         self._out.flush()

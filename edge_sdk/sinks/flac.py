@@ -1,4 +1,4 @@
-"""A flac that can be read at any moment while it is written, and after the power went."""
+"""A flac that can be read at any moment while it is written, and after a power cut."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TOTAL_BITS = 36
 class GrowingFlac:
     """One channel of 24 bits, written block by block.
 
-    A flac says only in its header how long it is, and encoders write that at the end. Here :meth:`commit` writes it
-    whenever it is called, for the frames that are complete in the file. The rest is at most one frame of 1152 samples.
+    The length of a flac is only in its header, which encoders write at the end. Here :meth:`commit` writes it at every
+    call, for the frames that are complete in the file. The rest is at most one frame of 1152 samples.
     Samples on the 24-bit grid (16- and 24-bit devices and recordings) are kept exactly; others are rounded to it.
 
     Parameters
@@ -34,7 +34,7 @@ class GrowingFlac:
     Raises
     ------
     OSError
-        Also for what libsndfile refuses.
+        The file exists, cannot be written, or libsndfile refuses the format.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
@@ -59,11 +59,11 @@ class GrowingFlac:
 
     @property
     def samples(self) -> int:
-        """Written so far."""
+        """Samples written so far."""
         return self._samples
 
     def write(self, samples: npt.NDArray[np.float32]) -> None:
-        """Append ``[n]`` samples in ±1."""
+        """Append ``[n]`` samples in ±1; ``OSError`` where the disk is full."""
         steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
         try:
             assert self._file is not None
@@ -73,7 +73,7 @@ class GrowingFlac:
         self._samples += len(samples)
 
     def commit(self, *, to_disk: bool = False) -> int:
-        """Make what is complete readable; with ``to_disk`` also after a power cut. Returns the samples readable now."""
+        """Make complete frames readable, with ``to_disk`` also after a power cut; return how many samples that is."""
         header = os.pread(self._header, _HEADER, 0)
         frame = int.from_bytes(header[_BLOCK_SIZE_AT : _BLOCK_SIZE_AT + 2], "big")
         if len(header) == _HEADER and frame and self._samples:
@@ -87,7 +87,7 @@ class GrowingFlac:
         return self._committed
 
     def close(self) -> None:
-        """Write what is left. May be called twice."""
+        """Write the rest. May be called twice."""
         file, self._file = self._file, None
         try:
             if file is not None:

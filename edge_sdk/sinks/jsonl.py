@@ -11,6 +11,7 @@ from edge_sdk.sinks.truth import Truth
 
 
 def cycle_record(source: str, result: CycleResult, latency_ms: float | None) -> dict[str, Any]:
+    """JSON object of a cycle; times in seconds, rounded to 0.1 ms."""
     return {
         "type": "cycle",
         "source": source,
@@ -24,6 +25,7 @@ def cycle_record(source: str, result: CycleResult, latency_ms: float | None) -> 
 
 
 def gap_record(source: str, gap: Gap) -> dict[str, Any]:
+    """JSON object of a gap."""
     return {
         "type": "gap",
         "source": source,
@@ -34,6 +36,7 @@ def gap_record(source: str, gap: Gap) -> dict[str, Any]:
 
 
 def quality_record(source: str, event: QualityEvent) -> dict[str, Any]:
+    """JSON object of a change of quality; the level in dB below full scale."""
     return {
         "type": "quality",
         "source": source,
@@ -44,14 +47,14 @@ def quality_record(source: str, event: QualityEvent) -> dict[str, Any]:
 
 
 class JsonlSink:
-    """Hands each line's object to ``emit``: a writer to stdout, a file, or a list's ``append``.
+    """Passes the object of each line to ``emit``: a writer to stdout, a file, or a list's ``append``.
 
     Parameters
     ----------
     emit
         Called with one JSON-ready mapping per line, in order.
     labels
-        Of the bundle whose events come in.
+        Labels of the bundle whose events are passed in.
     truth
         Adds ``"truth"`` to every cycle line, and the score against it to the summary.
     """
@@ -63,13 +66,16 @@ class JsonlSink:
         self._summary = SummaryBuilder(labels, truth=truth)
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Keep the name of the source."""
         self._source = source
         self._summary.open(source, sample_rate)
 
     def audio(self, block: AudioBlock) -> None:
+        """Count the samples."""
         self._summary.audio(block)
 
     def event(self, event: Event, latency_ms: float | None) -> None:
+        """Emit the object of a result, gap or change of quality."""
         self._summary.event(event)
         if isinstance(event, CycleResult):
             record = cycle_record(self._source, event, latency_ms)
@@ -82,4 +88,5 @@ class JsonlSink:
             self._emit(quality_record(self._source, event))
 
     def close(self, stats: StreamStats) -> None:
+        """Emit the summary."""
         self._emit(self._summary.record(stats))

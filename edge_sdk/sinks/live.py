@@ -1,4 +1,4 @@
-"""The live view: a spectrogram that scrolls, what the segmenter hears, and the last breaths with their answers."""
+"""The live view: a scrolling spectrogram, the state of the segmenter, and the last cycles with their labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, Health, QualityEvent, StreamStats
-from edge_sdk.sinks.console import RESEARCH_USE, rate_text, summary_lines
+from edge_sdk.notices import RESEARCH_USE
+from edge_sdk.sinks.console import rate_text, summary_lines
 from edge_sdk.sinks.strip import Picture, Strip
 from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
@@ -23,15 +24,15 @@ _ABNORMAL_COLOURS = ("yellow", "magenta", "red", "bright_red", "cyan", "blue")
 _NORMAL_COLOUR = "green"
 _MIN_HEIGHT, _MAX_HEIGHT = 12, 40
 _LINES_BELOW = 5  # the summary shall not push the picture off the screen
-_MAX_BREATHS = 24
-_FIXED_ROWS = 9  # borders, level, ribbon, hearing, two rules, headline, footer, spare line
+_MAX_CYCLES = 24
+_FIXED_ROWS = 9  # borders, level, ribbon, state, two rules, headline, footer, spare line
 _BAR_CELLS = 20
 _TRUTH_COLUMN = 61
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One classified breath of the table."""
+    """One classified cycle of the table."""
 
     result: CycleResult
     truth: str | None
@@ -39,7 +40,7 @@ class _Row:
 
 
 class LiveView:
-    """What is on the screen; knows the events, not the terminal. Printing it shows the present state."""
+    """Content of the screen, made from events alone; printing it shows the present state."""
 
     def __init__(self, labels: Labels, *, title: str, truth: Truth | None = None) -> None:
         self._labels = labels
@@ -48,21 +49,23 @@ class LiveView:
         self._colours = _colours(labels)
         self._source = ""
         self._strip = Strip(4000)
-        self._rows: deque[_Row] = deque(maxlen=_MAX_BREATHS)
+        self._rows: deque[_Row] = deque(maxlen=_MAX_CYCLES)
         self._open: BreathCycle | None = None
         self._quality = "–"
         self._trouble: str | None = None
         self._level_db = -120.0
         self._latency_ms: float | None = None
-        self._rate = RateMeter(keep=6)  # of the last breaths: what a person at the bedside wants
+        self._rate = RateMeter(keep=6)  # the present rate, for a person at the bedside
         self.summary = SummaryBuilder(labels, truth=truth)
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Start an empty view."""
         self._source = f"{source} · {sample_rate / 1000:g} kHz"
         self._strip = Strip(sample_rate)
         self.summary.open(source, sample_rate)
 
     def audio(self, block: AudioBlock) -> None:
+        """Add the columns of the block to the spectrogram."""
         self.summary.audio(block)
         if block.lost_before:
             self._strip.skip(block.lost_before)
@@ -74,6 +77,7 @@ class LiveView:
             self._level_db += share * (level_db - self._level_db) if self._level_db > -119 else level_db + 120
 
     def event(self, event: Event, latency_ms: float | None) -> None:
+        """Update the table, the ribbon and the figures."""
         self.summary.event(event)
         if isinstance(event, BreathCycle):
             self._open = None if event.final else event
@@ -89,6 +93,7 @@ class LiveView:
             self._rate.restart()
 
     def health(self, change: Health) -> None:
+        """Show trouble of the source until it is over."""
         trouble = change.state != "healthy" or change.overloaded
         self._trouble = f"{'overload' if change.overloaded else change.state}: {change.detail}" if trouble else None
 
@@ -113,15 +118,15 @@ class LiveView:
         yield Picture(self._strip, width, picture_rows)
         yield _line(Text(self._strip.level(width), "cyan"))
         yield _line(self._ribbon(width))
-        yield _line(self._hearing())
-        yield _line(self._vitals())
+        yield _line(self._state_line())
+        yield _line(self._figures_line())
         yield _line(Text("─" * width, "dim"))
         yield _line(self._legend())
         for row in list(self._rows)[: max(1, height - picture_rows - 8)]:
-            yield _line(self._breath(row))
+            yield _line(self._cycle_line(row))
 
     def _legend(self) -> Text:
-        text = Text.assemble((f"{'breath':>13}       {'answer':<13} ", "dim"))
+        text = Text.assemble((f"{'breath':>13}       {'label':<13} ", "dim"))
         for name in self._labels.names:
             text.append(f"{name} ", self._colours[name])
         if self._truth is not None:
@@ -130,7 +135,7 @@ class LiveView:
         return text
 
     def _ribbon(self, width: int) -> Text:
-        """Breaths under the columns of the picture: classified ones in their colour, the open one dotted."""
+        """Cycles under the columns of the picture: classified ones in their colour, the open one dotted."""
         first = self._strip.count - width
         cells: list[tuple[str, str]] = [(" ", "")] * width
 
@@ -152,7 +157,7 @@ class LiveView:
             paint(self._open.start_s, self._strip.count * self._strip.column_s, "╍", "", "white")
         return Text.assemble(*cells)
 
-    def _hearing(self) -> Text:
+    def _state_line(self) -> Text:
         if self._trouble is not None:
             return Text(f"✗ {self._trouble}", "bold red")
         if self._open is None:
@@ -171,7 +176,7 @@ class LiveView:
             f"{self._level_db:4.0f} dBFS",
         )
 
-    def _vitals(self) -> Text:
+    def _figures_line(self) -> Text:
         latency = "–" if self._latency_ms is None else f"{self._latency_ms:.0f} ms"
         lost = self.summary.lost_samples
         fields = (
@@ -185,7 +190,7 @@ class LiveView:
             text.append(f"  {name}", "dim").append(value, style)
         return text
 
-    def _breath(self, row: _Row) -> Text:
+    def _cycle_line(self, row: _Row) -> Text:
         result = row.result
         line = Text(f"{result.cycle.start_s:7.2f} – {result.cycle.end_s:6.2f} s  ")
         if result.label is None:
@@ -207,8 +212,7 @@ class LiveView:
 class LiveSink:
     """Shows a :class:`LiveView` in a terminal, redrawn at most ``refresh_hz`` times a second.
 
-    The redraw happens in the caller's thread, when audio or events arrive: there is no thread of its own, and a view
-    that nobody feeds costs nothing.
+    The redraw happens in the caller's thread, when audio or events arrive: a view without input costs nothing.
     """
 
     def __init__(
@@ -221,10 +225,12 @@ class LiveSink:
         self._next_s = 0.0
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Start drawing."""
         self._view.open(source, sample_rate)
         self._live.start(refresh=True)
 
     def audio(self, block: AudioBlock) -> None:
+        """Add the block, and draw when a redraw is due."""
         self._view.audio(block)
         now_s = time.monotonic()
         if now_s >= self._next_s:
@@ -232,13 +238,16 @@ class LiveSink:
             self._live.refresh()
 
     def event(self, event: Event, latency_ms: float | None) -> None:
+        """Add the event; it is drawn with the next audio."""
         self._view.event(event, latency_ms)
 
     def health(self, change: Health) -> None:
+        """Show trouble of the source at once."""
         self._view.health(change)
         self._live.refresh()
 
     def close(self, stats: StreamStats) -> None:
+        """Draw the last state, give the terminal back and print the summary."""
         self._live.refresh()
         self._live.stop()
         for line in summary_lines(self._view.summary.record(stats)):
@@ -257,7 +266,7 @@ def _colours(labels: Labels) -> dict[str, str]:
 
 
 def _shares(probabilities: Mapping[str, float], cells: int) -> list[tuple[str, int]]:
-    """Whole cells in proportion, summing to ``cells`` (largest remainders)."""
+    """Share out ``cells`` whole cells in proportion (largest remainders)."""
     items = list(probabilities.items())
     exact = [p * cells for _, p in items]
     whole = [int(x) for x in exact]

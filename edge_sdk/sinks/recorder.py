@@ -1,4 +1,4 @@
-"""Keeps what was heard: the sound as it came, and its events beside it; whatever happens, up to the last second."""
+"""Records the audio as it was received and its events beside it; a crash costs at most a second."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _TO_DISK_S = 1.0
 class RecorderSink:
     """Writes ``NAME.flac``, ``NAME.events.jsonl`` and ``NAME.session.json`` into a folder.
 
-    The flac has 24 bits at the source's rate: replaying it gives the same events. Samples the source lost are zeros in
-    it, so that times in the events and in the flac agree, and a ``lost`` line in the events, so that the replay has the
-    same gaps. All three can be read at any moment: a process that is
-    killed loses less than a second, a power cut about a second. ``session.json`` says ``"complete": false`` until the
-    files are closed; then the summary is the last line of the events, and ``"failure"`` says why a source failed.
+    The flac has 24 bits at the source's rate: replaying it gives the same events. Samples that the source dropped are
+    zeros in it, so that times in the events and in the flac agree, and a ``lost`` line in the events, so that the
+    replay has the same gaps. All three files can be read at any moment: a killed process loses less than a second, a
+    power cut about a second. ``session.json`` has ``"complete": false`` until the files are closed; then the summary is
+    the last line of the events. ``"failure"`` gives the reason where a source failed.
 
-    Writing to a disk may take long: for a live source wrap it in
+    Writing to a disk may take long: for a live source wrap the sink in
     :class:`~edge_sdk.runtime.background.BackgroundSink`.
 
     Parameters
     ----------
     folder
-        Made if it is not there.
+        Made if it does not exist.
     labels
-        Of the bundle.
+        Labels of the bundle.
     about
-        Goes into ``session.json``: bundle, patient, device.
+        More fields of ``session.json``: bundle, patient, device.
 
     Raises
     ------
@@ -67,6 +67,7 @@ class RecorderSink:
         self._next_sync_s = 0.0
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Create the three files."""
         from edge_sdk.sinks.flac import GrowingFlac
 
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem if Path(source).suffix else source).strip("-.")
@@ -93,6 +94,7 @@ class RecorderSink:
         self._jsonl.open(source, sample_rate)
 
     def audio(self, block: AudioBlock) -> None:
+        """Append the samples, dropped ones as zeros."""
         self._jsonl.audio(block)
         try:
             self._keep(block)
@@ -100,15 +102,17 @@ class RecorderSink:
             raise self._broken(error) from error
 
     def event(self, event: Event, latency_ms: float | None) -> None:
+        """Append the line of the event."""
         self._jsonl.event(event, latency_ms)
 
     def health(self, change: Health) -> None:
-        """Stalls and returns of the device belong to the record."""
+        """Append a change of the source's health; keep the reason of a failure."""
         self._write({"type": "health", "state": change.state, "detail": change.detail})
         if change.state == "failed":
             self._session["failure"] = change.detail
 
     def close(self, stats: StreamStats) -> None:
+        """Write the summary and close the files."""
         try:
             self._jsonl.close(stats)
         finally:
@@ -163,4 +167,4 @@ class RecorderSink:
         return self._base.with_name(self._base.name + ending)
 
     def _broken(self, error: OSError) -> AudioError:
-        return AudioError(f"cannot go on recording into {self._folder}: {error}; what was heard so far is there")
+        return AudioError(f"cannot go on recording into {self._folder}: {error}; what was recorded so far is kept")

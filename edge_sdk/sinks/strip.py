@@ -48,16 +48,16 @@ def _cell(upper: int, lower: int) -> Style:
 
 
 class Strip:
-    """Turns samples into columns of ``column_s`` seconds, newest at the right.
+    """Makes columns of ``column_s`` seconds from samples, newest at the right.
 
     Parameters
     ----------
     sample_rate
-        Of the samples, Hz.
+        Sample rate, Hz.
     column_s
         Seconds a column.
     keep
-        How many columns are kept.
+        Number of columns kept.
     bands
         Frequency bands a column, two to a text row.
     """
@@ -77,6 +77,7 @@ class Strip:
         self._stop = max(int(np.searchsorted(freqs, edges[-1])), int(self._starts[-1]) + 1)
 
     def accept(self, samples: npt.NDArray[np.float32]) -> None:
+        """Add ``[n]`` samples; any block length gives the same columns."""
         pending = np.concatenate([self._rest, samples]) if len(self._rest) else samples
         n = self._column_samples
         whole = len(pending) // n
@@ -90,7 +91,7 @@ class Strip:
         self._rest = pending[whole * n :].copy()
 
     def skip(self, samples: int) -> None:
-        """Samples that were lost: dark columns, in step with the time line."""
+        """Add dark columns for dropped samples, so that the time line stays in step."""
         room = self._column_samples * (self._columns.maxlen or 0)
         unseen = max(0, samples - room) // self._column_samples  # would have scrolled out at once
         self.count += unseen
@@ -106,7 +107,7 @@ class Strip:
         return np.asarray(np.clip(scaled, 0, _SHADES - 1), int)
 
     def level(self, width: int) -> str:
-        """One text row: the peak of each column, logarithmic, 48 dB from bottom to top."""
+        """Draw one text row: the peak of each column, logarithmic, 48 dB from bottom to top."""
         peaks = list(self._peaks)[-width:]
         marks = [_LEVELS[_height(peak)] for peak in peaks]
         return "".join(marks).rjust(width)

@@ -1,4 +1,4 @@
-"""Accumulates the events of one source into its summary; every sink that shows one uses this."""
+"""Accumulates the events of one source into its summary, for every sink that shows one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
 from edge_sdk.sinks.truth import Truth
 
-_LONGEST_INTERVAL_S = 12.0  # onsets further apart are a pause, not a breath (5 /min)
+_LONGEST_INTERVAL_S = 12.0  # onsets further apart are a pause, not a cycle (5 /min)
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The words of a bundle that a sink needs."""
+    """Labels of a bundle, as sinks need them."""
 
     names: tuple[str, ...]  # in the classifier's order
     normal: str  # the one that is not abnormal
 
 
-_NO_BREATH = frozenset({"silence", "no-contact", "noisy"})
-"""Qualities under which what the segmenter found says nothing about the rate of breathing."""
+_NO_RATE = frozenset({"silence", "no-contact", "noisy"})
+"""Qualities under which detected cycles do not count for the respiratory rate."""
 
 
 class RateMeter:
-    """Respiratory rate as the median interval between onsets; a pause, a gap or a missed breath does not bend it."""
+    """Respiratory rate as the median interval between onsets: robust against a pause, a gap or a missed cycle."""
 
     def __init__(self, keep: int | None = None) -> None:
         self._intervals: deque[float] = deque(maxlen=keep)
@@ -34,6 +34,7 @@ class RateMeter:
         self._last_duration: float | None = None
 
     def cycle(self, cycle: BreathCycle) -> None:
+        """Add a cycle."""
         if self._last_onset is not None:
             interval = cycle.start_s - self._last_onset
             if 0 < interval <= _LONGEST_INTERVAL_S:
@@ -42,19 +43,19 @@ class RateMeter:
         self._last_duration = cycle.duration_s
 
     def restart(self) -> None:
-        """The next onset has no neighbour (samples were lost)."""
+        """Start a new series of intervals, after dropped samples."""
         self._last_onset = None
 
     @property
     def breaths_per_minute(self) -> float | None:
-        """None before the first breath; of a single breath, what its length says."""
+        """Rate in breaths per minute: None before the first cycle, from its length after a single one."""
         if self._intervals:
             return 60.0 / median(self._intervals)
         return 60.0 / self._last_duration if self._last_duration else None
 
 
 class SummaryBuilder:
-    """Counts as the events come; :meth:`record` may be asked at any time."""
+    """Counts events; :meth:`record` may be called at any time."""
 
     def __init__(self, labels: Labels, *, truth: Truth | None = None) -> None:
         self._labels = labels
@@ -72,12 +73,15 @@ class SummaryBuilder:
         self.rate = RateMeter()
 
     def open(self, source: str, sample_rate: int) -> None:
+        """Set the name of the source and its rate in Hz."""
         self._source, self._rate_hz = source, sample_rate
 
     def audio(self, block: AudioBlock) -> None:
+        """Count the samples of the block and those dropped before it."""
         self._samples += len(block.samples) + block.lost_before
 
     def event(self, event: Event) -> None:
+        """Count the event."""
         if isinstance(event, CycleResult):
             self._result(event)
         elif isinstance(event, QualityEvent):
@@ -89,7 +93,7 @@ class SummaryBuilder:
             self.rate.restart()
 
     def _result(self, result: CycleResult) -> None:
-        if result.quality in _NO_BREATH:
+        if result.quality in _NO_RATE:
             self.rate.restart()
         else:
             self.rate.cycle(result.cycle)
@@ -109,19 +113,21 @@ class SummaryBuilder:
 
     @property
     def duration_s(self) -> float:
-        """Length of the source's time line so far, lost samples included."""
+        """Length of the source's time line so far in seconds, dropped samples included."""
         return self._samples / self._rate_hz if self._rate_hz else 0.0
 
     @property
     def lost_samples(self) -> int:
+        """Dropped samples so far."""
         return self._lost
 
     @property
     def cycles(self) -> int:
+        """Cycles so far, with and without a label."""
         return self._counts.total() + self._unclassified.total()
 
     def record(self, stats: StreamStats | None = None) -> dict[str, Any]:
-        """The summary line: what ``listen`` and ``screen`` print last of a source."""
+        """Give the summary object: the last line of ``listen`` and ``screen`` for a source."""
         classified = self._counts.total()
         abnormal = classified - self._counts[self._labels.normal]
         quality = dict(self._quality)

@@ -1,75 +1,81 @@
-"""What is known beforehand of a simulated patient's breaths, to stand beside the answers."""
+"""True cycles of a simulated patient, to compare the labels with."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from edge_sdk.events import BreathCycle, CycleResult
 
 
-@dataclass(frozen=True, slots=True)
-class TrueBreath:
-    """One breath as it really was."""
+class LabelledCycle(Protocol):
+    """A true cycle: the simulated patient's :class:`~edge_sdk.sources.phantom.TrueCycle`, or any hashable like it."""
 
-    start_s: float
-    end_s: float
-    label: str
+    @property
+    def start_s(self) -> float:
+        """Onset in seconds."""
+
+    @property
+    def end_s(self) -> float:
+        """End in seconds."""
+
+    @property
+    def label(self) -> str:
+        """True label."""
 
 
 class Truth:
-    """Finds the true breath that an event overlaps most, and keeps the score.
+    """Finds the true cycle that an event overlaps most, and counts correct labels.
 
     Parameters
     ----------
-    breaths
-        In order of time. May be a longer list than is played.
+    cycles
+        In order of time. May be longer than what is played.
     normal
         The label that is not abnormal.
     """
 
-    def __init__(self, breaths: Iterable[TrueBreath], *, normal: str) -> None:
-        self._breaths = tuple(breaths)
+    def __init__(self, cycles: Iterable[LabelledCycle], *, normal: str) -> None:
+        self._cycles = tuple(cycles)
         self._normal = normal
-        self._found: set[TrueBreath] = set()
-        self._answered = 0
+        self._found: set[LabelledCycle] = set()
+        self._labelled = 0
         self._agree = 0
         self._agree_abnormal = 0
 
     def label_of(self, cycle: BreathCycle) -> str | None:
-        """Label of the true breath with the largest overlap; None where there was no breath at all."""
-        breath = self._match(cycle)
-        return breath.label if breath is not None else None
+        """Label of the true cycle with the largest overlap; None where there was no cycle at all."""
+        true = self._match(cycle)
+        return true.label if true is not None else None
 
     def score(self, result: CycleResult) -> None:
-        """Count one answer against the truth."""
-        breath = self._match(result.cycle)
-        if breath is None:
+        """Compare one result with the truth."""
+        true = self._match(result.cycle)
+        if true is None:
             return
-        self._found.add(breath)
+        self._found.add(true)
         if result.label is not None:
-            self._answered += 1
-            self._agree += result.label == breath.label
-            self._agree_abnormal += (result.label == self._normal) == (breath.label == self._normal)
+            self._labelled += 1
+            self._agree += result.label == true.label
+            self._agree_abnormal += (result.label == self._normal) == (true.label == self._normal)
 
     def record(self, duration_s: float) -> dict[str, Any]:
-        """True breaths that ended within ``duration_s``, and how many were found and named rightly."""
-        played = [breath for breath in self._breaths if breath.end_s <= duration_s + 1e-6]
+        """Count the true cycles that ended within ``duration_s``, and how many were found and labelled correctly."""
+        played = [cycle for cycle in self._cycles if cycle.end_s <= duration_s + 1e-6]
         return {
             "cycles": len(played),
-            "counts": dict(sorted(Counter(breath.label for breath in played).items())),
+            "counts": dict(sorted(Counter(cycle.label for cycle in played).items())),
             "found": len(self._found),
-            "answered": self._answered,
+            "answered": self._labelled,
             "same_label": self._agree,
             "same_normal_or_abnormal": self._agree_abnormal,
         }
 
-    def _match(self, cycle: BreathCycle) -> TrueBreath | None:
+    def _match(self, cycle: BreathCycle) -> LabelledCycle | None:
         best, best_overlap_s = None, 0.0
-        for breath in self._breaths:
-            overlap_s = min(cycle.end_s, breath.end_s) - max(cycle.start_s, breath.start_s)
+        for true in self._cycles:
+            overlap_s = min(cycle.end_s, true.end_s) - max(cycle.start_s, true.start_s)
             if overlap_s > best_overlap_s:
-                best, best_overlap_s = breath, overlap_s
+                best, best_overlap_s = true, overlap_s
         return best

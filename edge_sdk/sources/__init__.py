@@ -1,4 +1,4 @@
-"""Where sound comes from: microphones, serial stethoscopes, recordings, a simulated patient; one string opens each."""
+"""Audio sources: microphones, serial stethoscopes, recordings and a simulated patient, each opened by one string."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def open_source(
     block_ms: float | None = None,
     latency: float | Literal["low", "high"] | None = None,
 ) -> Source:
-    """Open what ``spec`` names.
+    """Open the source that ``spec`` names.
 
     Parameters
     ----------
     spec
-        ``phantom[:SCENARIO[:SEED]]``, ``mic[:NAME]``, ``serial[:PORT]`` or the path of a recording. A recording that
-        happens to be called ``mic`` is ``./mic``.
+        ``phantom[:SCENARIO[:SEED]]``, ``mic[:NAME]``, ``serial[:PORT]`` or the path of a recording. Write
+        ``./mic`` for a recording with the name ``mic``.
     paced
         Deliver in real time instead of as fast as possible (recordings and phantom).
     channel
-        Its number from 0, or ``"mix"`` (recordings and microphones).
+        Number from 0, or ``"mix"`` (recordings and microphones) for the mean of all channels.
     speed
-        Of paced delivery; 2 is twice as fast as life.
+        Factor of real time for paced delivery; 2 is twice as fast.
     duration_s
-        Of the phantom, which is endless without it.
+        Seconds of a phantom; None is endless.
     device_rate
-        Hz to ask a microphone or serial stethoscope for.
+        Hz to request from a microphone or serial stethoscope.
     block_ms
-        Of a microphone: milliseconds a block; 0 leaves it to the audio system.
+        Milliseconds per block of a microphone; 0: the audio system decides.
     latency
-        Of a microphone: seconds that the audio system may buffer, or its own ``"low"`` (default) or ``"high"``.
+        Seconds that the audio system may buffer for a microphone, or its own ``"low"`` (default) or ``"high"``.
 
     Raises
     ------
     SourceError
-        If the specification is empty, names a scenario, seed or device that does not exist or cannot be opened, or an
-        option is not for this kind of source.
+        If ``spec`` is empty, its scenario, seed or device does not exist or cannot be opened, or an option does not
+        apply to this kind of source.
     MissingDependencyError
         If a microphone needs a library that is not installed.
     AudioError

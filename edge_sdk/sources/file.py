@@ -1,4 +1,4 @@
-"""Recordings as a source: wav, flac and whatever else libsndfile reads, at any rate and with any number of channels."""
+"""Recordings as a source: wav, flac and every other format of libsndfile, any rate and number of channels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import soundfile
 from edge_sdk.errors import AudioError, SourceError
 from edge_sdk.events import AudioBlock
 from edge_sdk.sources.pacing import Pacer
-from edge_sdk.sources.recorded_gaps import cut_out, recorded_losses
+from edge_sdk.sources.recorded_gaps import cut_out_gaps, read_recorded_gaps
 
 _log = logging.getLogger(__name__)
 
-_UNKNOWN_LENGTH = 1 << 60  # libsndfile's answer where a header leaves the length open; it cannot read these to the end
+_UNKNOWN_LENGTH = 1 << 60  # libsndfile's value where a header leaves the length open; it cannot read these to the end
 
 Channel: TypeAlias = int | Literal["mix"]
-"""Which channel is heard: its number from 0, or the mean of all of them."""
+"""Channel to deliver: its number from 0, or the mean of all."""
 
 
 class FileSource:
-    """Plays a recording block by block; memory does not grow with its length. Can be iterated once.
+    """Plays a recording block by block in constant memory. Can be iterated once.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ class FileSource:
     channel
         Number of the channel from 0, or ``"mix"`` for the mean of all.
     block_s
-        Seconds a block; the last one may be shorter.
+        Seconds per block; the last one may be shorter.
     speed
-        Of paced playback; 2 plays twice as fast.
+        Factor of real time for paced playback; 2 plays twice as fast.
 
     Raises
     ------
     AudioError
-        Here: no file, a folder, an empty file, not audio, no samples, unknown length, no such channel. While
-        iterating: NaN or infinite samples, a file that ends before its header says or is damaged.
+        From the constructor: no file, a folder, an empty file, not audio, no samples, unknown length, no such
+        channel. While iterating: NaN or infinite samples, a file that is truncated or damaged.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FileSource:
             raise ValueError(f"block_s must be positive, got {block_s}")
         self._path = Path(path)
         self._channel = channel
-        self._sound = open_recording(self._path)
+        self._file = open_recording(self._path)
         self._lock = threading.Lock()  # libsndfile: no close while another thread reads
         self._started = False
         try:
@@ -70,7 +70,7 @@ class FileSource:
             self._block_samples = max(1, round(block_s * self.sample_rate))
             self._pacer = Pacer(self.sample_rate, paced=paced, speed=speed)
         except Exception:
-            self._sound.close()
+            self._file.close()
             raise
 
     @property
@@ -80,21 +80,22 @@ class FileSource:
 
     @property
     def sample_rate(self) -> int:
-        """Hz, the file's own."""
-        return int(self._sound.samplerate)
+        """Hz, from the file."""
+        return int(self._file.samplerate)
 
     @property
     def channels(self) -> int:
-        """Channels in the file; one of them, or their mean, is delivered."""
-        return int(self._sound.channels)
+        """Number of channels in the file; one of them, or their mean, is delivered."""
+        return int(self._file.channels)
 
     @property
     def frames(self) -> int:
-        """Samples a channel, as the header says."""
-        return int(self._sound.frames)
+        """Samples per channel, from the header."""
+        return int(self._file.frames)
 
     @property
     def duration_s(self) -> float:
+        """Length in seconds, from the header."""
         return self.frames / self.sample_rate
 
     def __iter__(self) -> Iterator[AudioBlock]:
@@ -102,15 +103,15 @@ class FileSource:
             raise SourceError(f"{self._path} was already played by this source; open it again")
         self._started = True
         try:
-            yield from cut_out(self._pacer.deliver(self._blocks()), recorded_losses(self._path))
+            yield from cut_out_gaps(self._pacer.deliver(self._blocks()), read_recorded_gaps(self._path))
         finally:
             self.close()
 
     def close(self) -> None:
-        """Stop, also in the middle of a paced wait. May be called twice and from another thread."""
+        """Stop, also during a paced wait. May be called twice and from another thread."""
         self._pacer.stop()
         with self._lock:
-            self._sound.close()
+            self._file.close()
 
     def __enter__(self) -> FileSource:
         return self
@@ -122,12 +123,12 @@ class FileSource:
         if self.frames == 0:
             raise AudioError(f"{self._path} holds no samples; record it again")
         if self.frames >= _UNKNOWN_LENGTH:
-            raise AudioError(f"{self._path} does not say how long it is (a streamed flac); encode it again as a file")
+            raise AudioError(f"{self._path} has no length in its header (a streamed flac); encode it again as a file")
         if self._channel != "mix" and not 0 <= self._channel < self.channels:
             choices = "0" if self.channels == 1 else f"0 to {self.channels - 1}, or mix"
             raise AudioError(f"{self._path} has no channel {self._channel}; choose {choices}")
-        if "(should be" in str(self._sound.extra_info) and self._sound.format == "WAV":
-            _log.warning("%s is shorter than its header says; what is there is used", self._path)
+        if "(should be" in str(self._file.extra_info) and self._file.format == "WAV":
+            _log.warning("%s is shorter than its header says; the samples that exist are used", self._path)
 
     def _blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         position = 0
@@ -140,7 +141,7 @@ class FileSource:
             if self._pacer.stopped:
                 return None
             try:
-                frames = self._sound.read(self._block_samples, dtype="float32", always_2d=True)  # [n, channels]
+                frames = self._file.read(self._block_samples, dtype="float32", always_2d=True)  # [n, channels]
             except (soundfile.SoundFileError, RuntimeError) as error:
                 raise self._damaged(position) from error
             if len(frames) < self._block_samples and position + len(frames) < self.frames:
@@ -165,12 +166,12 @@ class FileSource:
 
 
 def open_recording(path: Path) -> Any:
-    """Open a ``soundfile.SoundFile``; the caller closes it.
+    """Open a recording as ``soundfile.SoundFile``; the caller closes it.
 
     Raises
     ------
     AudioError
-        If there is no such file, it is empty, or it is nothing libsndfile can read.
+        If the file does not exist, is empty, or cannot be read by libsndfile.
     """
     try:
         if path.is_dir():

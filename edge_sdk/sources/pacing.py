@@ -1,4 +1,4 @@
-"""Delivers blocks of samples as a live device would: on a clock that starts once and never drifts."""
+"""Delivers blocks of samples in real time, as a live device would, on a clock that starts once and never drifts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_sdk.signal.clock import SampleClock
 
 
 class Pacer:
-    """Holds blocks back until a live source would have captured them; another thread may stop it at any time.
+    """Delays blocks until a live source would have captured them; another thread may stop it at any time.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class Pacer:
     paced
         False delivers at once, with ``host_ns`` 0.
     speed
-        2 plays twice as fast as real time.
+        Factor of real time; 2 plays twice as fast.
     """
 
     def __init__(self, sample_rate: int, *, paced: bool, speed: float = 1.0) -> None:
@@ -33,17 +33,18 @@ class Pacer:
 
     @property
     def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """Wake whoever waits and end the delivery."""
+        """End a wait in progress and the delivery."""
         self._stopped.set()
 
     def deliver(self, blocks: Iterator[npt.NDArray[np.float32]]) -> Iterator[AudioBlock]:
         """Turn consecutive ``[n]`` blocks into audio blocks, each at the time its last sample was due.
 
-        The clock starts when the first block is asked for. A late consumer gets overdue blocks at once, their
-        ``host_ns`` still the moment of capture, so that its own delay shows as latency.
+        The clock starts when the first block is requested. A late consumer gets overdue blocks at once; their
+        ``host_ns`` is still the time of capture, so its own delay appears as latency.
         """
         clock = SampleClock(self._clock.rate_hz, self._clock.speed, time.monotonic_ns())
         first = 0

@@ -1,4 +1,4 @@
-"""What a session lost while it was recorded: read from beside the flac, so that a replay has the same gaps."""
+"""Restores the gaps of a recorded session from the file beside the flac, so that a replay has the same gaps."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from edge_sdk.events import AudioBlock
 
 _log = logging.getLogger(__name__)
 
-Losses = Sequence[tuple[int, int]]
-"""First sample in the file and count, ascending; the file holds zeros there."""
+RecordedGaps = Sequence[tuple[int, int]]
+"""First sample in the file and number of samples, ascending; the file holds zeros there."""
 
 
-def recorded_losses(recording: Path) -> Losses:
-    """The losses that ``stetho listen --record`` noted beside a flac; empty for any other file."""
+def read_recorded_gaps(recording: Path) -> RecordedGaps:
+    """Read the gaps that ``stetho listen --record`` noted beside a flac; empty for any other file."""
     events = recording.with_name(recording.name.removesuffix(".flac") + ".events.jsonl")
     if recording.suffix != ".flac" or not events.is_file():
         return []
-    losses = []
+    gaps = []
     for line in events.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
             if record.get("type") == "lost":
-                losses.append((int(record["file_sample"]), int(record["samples"])))
+                gaps.append((int(record["file_sample"]), int(record["samples"])))
         except (ValueError, KeyError, TypeError, AttributeError):
-            # The last line of a session that was killed may be cut short.
+            # The last line of a session that was killed may be truncated.
             _log.debug("%s: a line is not an event: %.80s", events, line)
-    return sorted(losses)
+    return sorted(gaps)
 
 
-def cut_out(blocks: Iterator[AudioBlock], losses: Losses) -> Iterator[AudioBlock]:
-    """The same blocks without the lost ranges, which are counted in ``lost_before`` of what follows."""
-    if not losses:
+def cut_out_gaps(blocks: Iterator[AudioBlock], gaps: RecordedGaps) -> Iterator[AudioBlock]:
+    """Yield the same blocks without the gaps, which are counted in ``lost_before`` of the block that follows."""
+    if not gaps:
         yield from blocks
         return
-    lost, end, ahead = 0, 0, 0  # ``ahead``: the first loss that does not lie behind yet
+    lost, end, upcoming = 0, 0, 0  # ``upcoming``: index of the first gap that is not passed yet
     for block in blocks:
         position, end = block.first_sample, block.first_sample + block.samples.size
-        while ahead < len(losses) and losses[ahead][0] < end:
-            first, after = losses[ahead][0], sum(losses[ahead])
+        while upcoming < len(gaps) and gaps[upcoming][0] < end:
+            first, after = gaps[upcoming][0], sum(gaps[upcoming])
             if first > position:
                 yield _part(block, position, first, lost)
                 position, lost = first, 0
@@ -50,8 +50,8 @@ def cut_out(blocks: Iterator[AudioBlock], losses: Losses) -> Iterator[AudioBlock
             lost += max(0, upto - position)
             position = max(position, upto)
             if after > end:
-                break  # it goes on in the next block
-            ahead += 1
+                break  # the gap continues in the next block
+            upcoming += 1
         if position < end:
             yield _part(block, position, end, lost)
             lost = 0

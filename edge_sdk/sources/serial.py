@@ -1,4 +1,4 @@
-"""A serial stethoscope that speaks the link protocol of ``firmware_bridge``; gaps are exact, by its own counter."""
+"""A serial stethoscope with the link protocol of ``firmware_bridge``; its own sample counter makes gaps exact."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S = 0.5
-_SILENT_S = 5.0  # an open port without audio: then it is opened anew
+_POLL_S = 0.5
+_SILENT_S = 5.0  # without audio: the port is opened again
 
 
 class SerialSource:
-    """Plays what a device captures until it says END. When it vanishes the iterator raises ``SourceLostError``.
+    """Plays what a device captures, until END. When the device disappears the iterator raises ``SourceLostError``.
 
-    After a successful :meth:`reopen` it can be iterated again; the loss in between is exact as long as the device was
-    not restarted, otherwise by the host's clock.
+    After a successful :meth:`reopen` it can be iterated again. The samples dropped in between are counted exactly, or
+    estimated by the host's clock if the device was restarted.
 
     Parameters
     ----------
     port
-        Serial port, ``socket://HOST:PORT`` or ``tcp:[HOST:]PORT``; None is the one stethoscope that is plugged in.
+        Serial port, ``socket://HOST:PORT`` or ``tcp:[HOST:]PORT``; None is the only stethoscope that is plugged in.
     sample_rate
-        Hz to ask the device for; None takes what it has.
+        Hz to request from the device; None keeps its rate.
     channel
         Number from 0 of an interleaved channel.
 
     Raises
     ------
     SourceError
-        No such port, no permission, taken by another program, nobody answers, or another major version.
+        If the port does not exist, may not be used or is in use, or the device does not reply or uses another major
+        version.
     """
 
     live = True
@@ -51,7 +52,7 @@ class SerialSource:
         if channel == "mix":
             raise SourceError("a serial stethoscope cannot mix its channels; choose one by its number")
         self._port, self._wanted_rate, self._channel = port, sample_rate, channel
-        self._serial_number: str | None = None  # of the device found first; another one is not taken for it
+        self._serial_number: str | None = None  # of the device found first; no other device replaces it
         self._resume: ResumePoint | None = None
         self._closed = threading.Event()
         self._next = 0
@@ -61,31 +62,31 @@ class SerialSource:
 
     @property
     def name(self) -> str:
-        """``serial``, or ``serial:PORT`` as asked for."""
+        """``serial``, or ``serial:PORT`` as requested."""
         return "serial" if self._port is None else f"serial:{self._port}"
 
     @property
     def sample_rate(self) -> int:
-        """Hz, nominal, of the device's converter."""
+        """Nominal rate of the device's converter in Hz."""
         return self._rate
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the device says of itself: body site and model, where known."""
+        """Metadata that the device reports: ``site`` and ``device``, where it knows them."""
         link = self._link
         if link is not None:
-            known = {"site": link.format.site, "device": link.info.model}
-            self._metadata = {key: value for key, value in known.items() if value}
+            reported = {"site": link.format.site, "device": link.info.model}
+            self._metadata = {key: value for key, value in reported.items() if value}
         return self._metadata
 
     @property
     def gain_db(self) -> float | None:
-        """The device's gain; None while it is away."""
+        """Gain of the device in dB; None while it is away."""
         return None if self._link is None else self._link.format.gain_db
 
     @property
     def stats(self) -> LinkStats | None:
-        """Counters of the present link; None while the device is away."""
+        """Counters of the current link; None while the device is away."""
         return None if self._link is None else self._link.stats
 
     def __iter__(self) -> Iterator[AudioBlock]:
@@ -97,7 +98,7 @@ class SerialSource:
         silent_s = 0.0
         while not self._closed.is_set():
             try:
-                for block in link.blocks(_LOOK_S):
+                for block in link.blocks(_POLL_S):
                     silent_s = 0.0
                     first = self._next + block.lost_before
                     self._next = first + block.samples.size
@@ -109,23 +110,23 @@ class SerialSource:
             except LinkVersionError as error:
                 raise SourceError(str(error)) from error
             except LinkStalled as error:
-                silent_s += _LOOK_S
+                silent_s += _POLL_S
                 if silent_s >= _SILENT_S:
-                    raise self._lost(f"has sent no sound for {silent_s:g} s", error) from error
+                    raise self._source_lost(f"has sent no audio for {silent_s:g} s", error) from error
             except LinkError as error:
                 if self._closed.is_set():
                     return
-                raise self._lost("was lost", error) from error
+                raise self._source_lost("was lost", error) from error
 
     def reopen(self) -> None:
-        """Look for the device again, open it and start the audio.
+        """Find the device again and open it.
 
         Raises
         ------
         SourceError
-            It is not back yet.
+            If it is not back yet.
         AudioError
-            It came back with another rate.
+            If it came back with another rate.
         """
         if self._closed.is_set():
             raise SourceError(f"{self.name} was closed; make a new source")
@@ -140,7 +141,7 @@ class SerialSource:
             self._release()
 
     def close(self) -> None:
-        """Stop the device's audio and let go of the port; iterating ends. May be called from another thread."""
+        """Stop the device's audio and release the port; iterating ends. May be called from another thread."""
         self._closed.set()
         self._release()
 
@@ -151,16 +152,16 @@ class SerialSource:
         self.close()
 
     def _open(self) -> DeviceLink:
-        from firmware_bridge.discovery import the_device
+        from firmware_bridge.discovery import find_single_device
         from firmware_bridge.errors import LinkError
-        from firmware_bridge.framing import SetFormat
         from firmware_bridge.link import DeviceLink
+        from firmware_bridge.messages import SetFormat
 
         request = None if self._wanted_rate is None else SetFormat(rate_hz=self._wanted_rate)
         try:
             port = self._port
             if port is None:
-                found = the_device(serial_number=self._serial_number)
+                found = find_single_device(serial_number=self._serial_number)
                 port, self._serial_number = found.port, found.serial_number
             link = DeviceLink(port, resume=self._resume, request=request, channel=self._channel)
             link.open()
@@ -169,7 +170,7 @@ class SerialSource:
         _log.debug("%s: %s, %s", port, link.info, link.format)
         return link
 
-    def _lost(self, what: str, error: Exception) -> SourceLostError:
+    def _source_lost(self, what: str, error: Exception) -> SourceLostError:
         self._release()
         return SourceLostError(f"{self.name} {what} ({error}); check its cable and power")
 

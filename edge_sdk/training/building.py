@@ -1,4 +1,4 @@
-"""A recipe's network: name, size, head, metadata and the public weights that it starts from."""
+"""The network of a recipe: name, size, head, metadata and the public weights that it starts from."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def model_on_meta(recipe: Recipe) -> nn.Module:
 
 
 def example_schema(recipe: Recipe) -> MetadataSchema | None:
-    """Vocabularies of the size that ICBHI has, for networks that no training row has reached."""
+    """Vocabularies of the size that ICBHI has, for networks without training rows."""
     if recipe.metadata is None:
         return None
     row = {"age_years": 40.0, "bmi": 22.0, "duration_s": 2.5}

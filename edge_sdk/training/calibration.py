@@ -21,9 +21,9 @@ Logits = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
 
 _SHIFTS = np.round(np.arange(-2.5, 2.5001, 0.05), 2)  # of one class's logit
-_SMOOTHING = 9  # neighbouring shifts averaged, so that one lucky breath does not choose the threshold
+_SMOOTHING = 9  # neighbouring shifts averaged, so that one lucky cycle does not choose the threshold
 _ROUNDS = 2  # of coordinate ascent
-_THRESHOLDS = np.round(np.arange(0.02, 0.9801, 0.02), 2)  # of one sound's probability
+_THRESHOLDS = np.round(np.arange(0.02, 0.9801, 0.02), 2)  # of one logit's probability
 _THRESHOLD_PREFERENCE = 0.02  # Score that a distance of 1 from one half must earn
 _NEWTON_STEPS = 100  # of logistic regression, each at most 1 long
 _TEMPERATURES = (0.05, 20.0)
@@ -41,7 +41,7 @@ class Decision:
 
     @property
     def decoder(self) -> Decoder:
-        """The same as the structure that goes into a bundle."""
+        """The same in the structure of a bundle."""
         return _decoder(self.kind, self.temperature, self.bias, self.threshold)
 
     def probabilities(self, logits: Logits) -> Logits:
@@ -80,9 +80,9 @@ def strict_score(truth: Classes, predicted: Classes, classes: int) -> float:
 
 
 def fit_decision(logits: Logits, truth: Classes, kind: DecoderKind = "softmax") -> Decision:
-    """What turns held-out logits into calibrated probabilities and good calls.
+    """The decision that turns held-out logits into calibrated probabilities and labels of a high Score.
 
-    Training draws rare classes more often than they occur, and the Score weighs normal and abnormal breaths alike.
+    Training draws rare classes more often than they occur, and the Score weighs normal and abnormal cycles alike.
     Softmax: shifts of the classes that maximise the strict Score, then the temperature of the shifted logits by
     likelihood, which leaves the labels as they are. Multilabel and binary: temperature and one bias per logit by
     likelihood, then the thresholds that maximise the strict Score; probabilities stay honest.
@@ -126,14 +126,14 @@ def _best_threshold(
     for candidate in _THRESHOLDS:
         tried = threshold.copy()
         tried[index] = candidate
-        calls = replace(decision, threshold=tuple(tried.tolist())).classes(probabilities)
-        scores.append(strict_score(truth, calls, probabilities.shape[1]))
+        labels = replace(decision, threshold=tuple(tried.tolist())).classes(probabilities)
+        scores.append(strict_score(truth, labels, probabilities.shape[1]))
     smooth = _smoothed(scores) - _THRESHOLD_PREFERENCE * np.abs(_THRESHOLDS - 0.5)
     return float(_THRESHOLDS[int(smooth.argmax())])
 
 
 def logit_truth(truth: Classes, kind: DecoderKind) -> npt.NDArray[np.bool_]:
-    """``[n]`` class indices → ``[n, L]`` whether the sound of each logit is present."""
+    """``[n]`` class indices → ``[n, L]`` whether the class of each logit is present."""
     if kind == "multilabel":
         return np.stack([truth & 1 > 0, truth & 2 > 0], axis=1)
     return np.asarray(truth > 0)[:, None]
@@ -165,16 +165,16 @@ def fit_platt(logits: Logits, present: npt.NDArray[np.bool_]) -> tuple[float, tu
 
 
 def operating_point(probabilities: Logits, truth: Classes, specificity: float, normal: int = 0) -> float:
-    """Threshold on P(abnormal) that keeps ``specificity`` of the normal breaths, on validation patients.
+    """Threshold on P(abnormal) that keeps ``specificity`` of the normal cycles, on validation patients.
 
     Parameters
     ----------
     probabilities
-        ``[n, C]`` of breaths that trained nothing.
+        ``[n, C]`` of cycles that were not trained on.
     truth
         ``[n]`` class indices.
     specificity
-        Share of normal breaths that must stay normal.
+        Share of normal cycles that must stay normal.
     normal
         Index of the normal label.
 
@@ -186,12 +186,12 @@ def operating_point(probabilities: Logits, truth: Classes, specificity: float, n
     Raises
     ------
     ValueError
-        No normal breath.
+        No normal cycle.
     """
     score = 1.0 - probabilities[:, normal]
     normals = np.sort(score[truth == normal])
     if not len(normals):
-        raise ValueError("an operating point needs normal breaths; give a split that has some")
+        raise ValueError("an operating point needs normal cycles; give a split that has some")
     kept = int(np.ceil(specificity * len(normals) - 1e-9))
     if kept >= len(normals):
         above = float(normals[-1])

@@ -1,4 +1,4 @@
-"""Self-contained checkpoints: one ``torch.load(weights_only=True)`` dictionary that needs no other file to be used."""
+"""Self-contained checkpoints: one ``torch.load(weights_only=True)`` dictionary, usable without any other file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_sdk.models import build_model
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.loop.storage import save_atomically
+from edge_sdk.training.run_folder import run_file
 
 FORMAT = "stethoscope-edge-sdk checkpoint"
 SCHEMA = 1
@@ -40,18 +40,18 @@ class Checkpoint:
     bias: tuple[float, ...]  # added to logits / temperature, one per logit
     state: dict[str, Tensor]  # the network's state_dict
     metrics: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)  # corpus, split, counts, git commit, seed, versions
+    provenance: dict[str, Any] = field(default_factory=dict)  # see Provenance; of older files the keys may differ
     metadata: dict[str, Any] = field(default_factory=dict)  # MetadataSchema.to_dict(); empty: the network reads none
 
     @property
     def metadata_schema(self) -> MetadataSchema | None:
-        """What the network reads beside the sound; None: nothing."""
+        """Metadata that the network reads; None: it reads none."""
         return MetadataSchema.from_dict(self.metadata) if self.metadata else None
 
     def build(self) -> nn.Module:
         """The network with its weights, in evaluation mode: ``features [B, 1, M, T] -> logits [B, C]``.
 
-        One with metadata takes it as second argument; without it, everything is UNKNOWN.
+        One with metadata takes it as second argument; without it, every field is UNKNOWN.
 
         Raises
         ------
@@ -102,7 +102,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "provenance": _builtin(checkpoint.provenance),
         "metadata": _builtin(checkpoint.metadata),
     }
-    save_atomically(content, path)
+    with run_file(path) as draft:
+        torch.save(content, draft)
 
 
 def load_checkpoint(path: Path, *, model: str | None = None) -> Checkpoint:

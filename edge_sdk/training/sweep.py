@@ -1,4 +1,4 @@
-"""Many runs of one recipe, over seeds and settings; each in its own folder, finished ones not repeated."""
+"""Many runs of one recipe, over seeds and settings; each in its own folder; finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.recipes.values import expand_sweeps
-from edge_sdk.training.run import METRICS_FILE, RECIPE_FILE, RunOptions, train, write_json
+from edge_sdk.training.run import run_training
+from edge_sdk.training.run_folder import METRICS_FILE, RECIPE_FILE, SWEEP_FILE, RunOptions, write_json
 
-SWEEP_FILE = "runs.json"
 FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece")
 
 
@@ -27,7 +27,7 @@ FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece"
 class PlannedRun:
     """One run of a sweep."""
 
-    settings: tuple[str, ...]  # overrides that set it apart from the others
+    settings: tuple[str, ...]  # overrides that distinguish it from the others
     seed: int
     recipe: Recipe
     folder: Path
@@ -43,7 +43,7 @@ def plan_runs(
     seeds: int = 1,
     first_seed: int = 0,
 ) -> list[PlannedRun]:
-    """All combinations of the swept settings, each with ``seeds`` seeds; every recipe is checked before any is run.
+    """All combinations of the swept settings, each with ``seeds`` seeds; all recipes are checked first.
 
     Raises
     ------
@@ -72,13 +72,13 @@ def train_runs(
     on_read: Progress | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train one after another; the same call goes on where an interrupted one stopped.
+    """Train one after another; the same call continues an interrupted one.
 
     Returns
     -------
     list of dict
-        One row per combination of settings: ``settings``, ``seeds``, and each figure as its mean with ``…_sd`` (None
-        for one seed) and ``…_runs``; also written to ``runs.json``.
+        One row for each combination of settings: ``settings``, ``seeds``, and each figure as its mean with ``…_sd``
+        (None for one seed) and ``…_runs``; also written to ``runs.json``.
     """
     figures: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for number, run in enumerate(runs):
@@ -87,7 +87,7 @@ def train_runs(
         metrics = _finished(run)
         if metrics is None:
             own = replace(options, out=run.folder, seed=run.seed)
-            metrics = train(run.recipe, own, on_read=on_read, on_step=on_step)
+            metrics = run_training(run.recipe, own, on_read=on_read, on_step=on_step)
         figures.setdefault(run.settings, []).append({**metrics, "seed": run.seed, "folder": str(run.folder)})
     rows = [summarise_runs(settings, results) for settings, results in figures.items()]
     write_json(options.out / SWEEP_FILE, rows)
@@ -111,7 +111,7 @@ def summarise_runs(settings: tuple[str, ...], results: Sequence[dict[str, Any]])
 
 
 def _finished(run: PlannedRun) -> dict[str, Any] | None:
-    """Metrics of a run that has been finished with these very settings."""
+    """Metrics of a finished run with exactly these settings."""
     metrics, recipe = run.folder / METRICS_FILE, run.folder / RECIPE_FILE
     if not (metrics.is_file() and recipe.is_file()):
         return None

@@ -1,4 +1,4 @@
-"""A checkpoint with random weights: export and benchmarks can handle a model before it is trained."""
+"""A checkpoint with random weights: for export and benchmarks of a model before it is trained."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One kernel for an attention layer on CPUs: scores of all pairs of tokens are never written to memory.
+"""Fuses each attention layer to one node for CPUs, which does not write the scores of all token pairs to memory.
 
-What the exporter makes of ``scaled_dot_product_attention`` is twenty nodes that copy keys three times and pass the
+The exporter turns ``scaled_dot_product_attention`` into twenty nodes that copy the keys three times and pass the
 ``[B, heads, N, N]`` scores through memory four times. ONNX Runtime's ``MultiHeadAttention`` (1.19 and later) computes
-them in tiles. TensorRT does not know it, so only the artefact for CPUs has it.
+them in tiles. TensorRT has no such node, so only the artefact for CPUs has it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPLIT_HEADS = [2, 0, 3, 1, 4]  # [B, N, 3, heads, d] → [3, B, heads, N, d]
 
 @dataclass(frozen=True)
 class _Attention:
-    """What is replaced."""
+    """The nodes that are replaced."""
 
     joined: str  # queries, keys and values side by side [B, N, 3 D]
     output: str  # [B, N, D]
@@ -31,12 +31,12 @@ class _Attention:
 
 
 def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """A copy with equal outputs in which self-attention of one joint projection is one node, and how many there are.
+    """A copy with equal outputs in which each self-attention with one joint projection is one node, and their number.
 
     Parameters
     ----------
     model
-        fp32 or quantised; what has another form than ``models.layers.ast_encoder.Attention`` stays as it is.
+        fp32 or quantised; attention of another form than ``models.layers.ast_encoder.Attention`` stays unchanged.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -65,7 +65,7 @@ def _fused(attention: _Attention) -> list[onnx.NodeProto]:
 
 
 def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Put nodes in, and drop what nothing reads any more."""
+    """Replace the nodes, and drop those that no node or output reads."""
     outputs = {o.name for o in graph.output}
     kept: list[onnx.NodeProto] = []
     needed = set(outputs)
@@ -84,7 +84,7 @@ def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 @dataclass
 class _Finder:
-    """Reads the chain from each softmax back to the projection and on to the merged heads."""
+    """Follows the chain from each softmax back to the projection and forward to the merged heads."""
 
     graph: onnx.GraphProto
     makers: dict[str, onnx.NodeProto] = field(init=False)
@@ -129,7 +129,7 @@ class _Finder:
         return _Attention(joined, last.output[0], heads, scale, last)
 
     def _part(self, name: str | None, index: int) -> tuple[str, int] | None:
-        """Where the queries (0), keys (1) or values (2) come from, and how many heads they have."""
+        """Source of the queries (0), keys (1) or values (2), and the number of their heads."""
         chosen = self._made(name, "Gather")
         permuted = None if chosen is None else self._made(chosen.input[0], "Transpose")
         shaped = None if permuted is None else self._made(permuted.input[0], "Reshape")
@@ -141,7 +141,7 @@ class _Finder:
         return (shaped.input[0], int(shape[3])) if shape[2] == 3 and shape[3] > 0 else None
 
     def _transposed(self, name: str) -> str | None:
-        """What the keys were before their last two axes changed places, in the exporter's three steps or in one."""
+        """The keys before their last two axes were swapped, in the exporter's three steps or in one."""
         outer = self._made(name, "Reshape")
         swap = self._made(name if outer is None else outer.input[0], "Transpose")
         if swap is None:

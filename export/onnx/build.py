@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,17 @@ from torch import nn
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.signal.spec import FrontEndSpec
-from export.formats import Format, Gate
+from export.formats import ArtefactFormat, Gate, ReportStep
 from export.onnx.attention import fuse_attention
 from export.onnx.graph import export_network
 from export.onnx.quantise import Feed, Int8Count, Quantiser, Scheme, cpu_scheme, strip_initializer_info
-from export.onnx.sensitivity import Judgement, Outcome, search
-from export.onnx.session import Session
-from export.onnx.smooth import smooth
+from export.onnx.runner import GraphRunner
+from export.onnx.sensitivity import SearchResult, Trial, search_float_groups
+from export.onnx.smooth import smooth_activations
 
-Decide = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
+LabelsOf: TypeAlias = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
+"""Logits ``[N, C]`` → class indices ``[N]``, by the decoder."""
+
 _SMOOTHING_FEEDS = 8  # batches whose ranges set the folds; more change nothing
 _FP32_OPS = [  # sums of many numbers, and what can leave the range of float16
     "LayerNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "LogSoftmax", "ReduceMean",
@@ -35,16 +37,16 @@ _FP32_OPS = [  # sums of many numbers, and what can leave the range of float16
 
 
 @dataclass
-class Request:
-    """What every builder may draw on."""
+class BuildRequest:
+    """What every builder may use."""
 
     model: nn.Module
     spec: FrontEndSpec
     schema: MetadataSchema | None
-    progress: Callable[[str], None]
+    progress: ReportStep
     calibration: Sequence[Feed] = ()  # batches of training patients
-    decide: Decide | None = None  # logits → labels, by the decoder; None: do not search for sensitive layers
-    notes: dict[str, Any] = field(default_factory=dict)  # of the build at hand, for the manifest
+    decide: LabelsOf | None = None  # None: no search for sensitive layers
+    notes: dict[str, Any] = field(default_factory=dict)  # of the current build, for the manifest
 
     @cached_property
     def network(self) -> onnx.ModelProto:
@@ -53,32 +55,34 @@ class Request:
 
     @cached_property
     def smoothed(self) -> tuple[onnx.ModelProto, int]:
-        """The graph after SmoothQuant, and how many norms were folded."""
-        calls = [_call(feed) for feed in self.calibration[:_SMOOTHING_FEEDS]]
-        model, pairs = smooth(self.model, calls)
-        return (export_network(model, self.spec, self.schema), pairs) if pairs else (self.network, 0)
+        """The graph after SmoothQuant, and the number of folded norms."""
+        batches = [_network_inputs(feed) for feed in self.calibration[:_SMOOTHING_FEEDS]]
+        model, norms = smooth_activations(self.model, batches)
+        return (export_network(model, self.spec, self.schema), norms) if norms else (self.network, 0)
 
     @cached_property
     def expected(self) -> npt.NDArray[np.float32]:
         """fp32 logits of the calibration cycles ``[N, C]``."""
-        session = Session(self.network)
-        return np.concatenate([session.run(feed) for feed in self.calibration])
+        runner = GraphRunner(self.network)
+        return np.concatenate([runner.run(feed) for feed in self.calibration])
 
 
-def build(wanted: Format, request: Request) -> onnx.ModelProto:
-    """Call the row's builder; ``request.notes`` is then what it has to say."""
-    module, _, function = wanted.builder.partition(":")
-    builder = cast("Callable[[Format, Request], onnx.ModelProto]", getattr(import_module(module), function))
+def build_network(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
+    """Call the row's builder, which writes its figures into ``request.notes``."""
+    module, _, function = row.builder.partition(":")
+    builder = cast(
+        "Callable[[ArtefactFormat, BuildRequest], onnx.ModelProto]", getattr(import_module(module), function)
+    )
     request.notes = {}
-    return builder(wanted, request)
+    return builder(row, request)
 
 
-def fp32(wanted: Format, request: Request) -> onnx.ModelProto:
-    """As it is."""
+def fp32(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
+    """The network as exported."""
     return request.network
 
 
-def fp16(wanted: Format, request: Request) -> onnx.ModelProto:
+def fp16(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
     """Weights and activations in half precision; inputs, outputs, norms, softmax and exponentials stay fp32."""
     paths = list(sys.path)
     from onnxruntime.transformers import float16
@@ -89,32 +93,34 @@ def fp16(wanted: Format, request: Request) -> onnx.ModelProto:
     graph.CopyFrom(request.network)
     blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *_FP32_OPS]
     converted: onnx.ModelProto = float16.convert_float_to_float16(graph, keep_io_types=True, op_block_list=blocked)
-    nodes = {tuple(node.output): node for node in converted.graph.node}  # it casts a value twice for two readers
+    nodes = {
+        tuple(node.output): node for node in converted.graph.node
+    }  # the converter casts a value twice for two readers
     del converted.graph.node[:]
     converted.graph.node.extend(nodes.values())
-    OnnxModel(converted).topological_sort()  # and appends its casts at the end
+    OnnxModel(converted).topological_sort()  # it appends its casts at the end
     return strip_initializer_info(converted)
 
 
-def int8_cpu(wanted: Format, request: Request) -> onnx.ModelProto:
-    """Dynamic for linear layers, static for convolutions: what the graph mostly consists of decides."""
-    return _int8(wanted, request, cpu_scheme(request.network))
+def int8_cpu(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
+    """Dynamic for linear layers, static for convolutions: the scheme follows the larger share of weights."""
+    return _int8(row, request, cpu_scheme(request.network))
 
 
-def int8_trt(wanted: Format, request: Request) -> onnx.ModelProto:
-    """Symmetric Q/DQ."""
-    return _int8(wanted, request, "static-s8")
+def int8_trt(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
+    """Symmetric Q/DQ for TensorRT."""
+    return _int8(row, request, "static-s8")
 
 
-def _int8(wanted: Format, request: Request, scheme: Scheme) -> onnx.ModelProto:
+def _int8(row: ArtefactFormat, request: BuildRequest, scheme: Scheme) -> onnx.ModelProto:
     network, folded = request.smoothed if scheme != "static-u8s8" else (request.network, 0)
     with Quantiser(network, scheme, request.calibration) as quantiser:
         if request.decide is None or not request.calibration:
-            outcome = Outcome(quantiser.quantise())
+            found = SearchResult(quantiser.quantise())
         else:
-            outcome = search(quantiser, _judge(wanted.gate, request, request.decide), request.progress)
+            found = search_float_groups(quantiser, _trial(row.gate, request, request.decide), request.progress)
         layers = len(quantiser.layers)
-    graph, fused = fuse_attention(outcome.graph) if scheme == "dynamic" else (outcome.graph, 0)
+    graph, fused = fuse_attention(found.graph) if scheme == "dynamic" else (found.graph, 0)
     count, before = Int8Count.of(graph), request.network.ByteSize()
     request.notes = {
         "scheme": scheme,
@@ -124,26 +130,26 @@ def _int8(wanted: Format, request: Request, scheme: Scheme) -> onnx.ModelProto:
         "int8_weights": count.weights,
         "int8_share": count.share,
         "size_ratio": count.bytes / before,
-        "kept_float": list(outcome.kept_float),
-        "sensitivity": dict(outcome.errors),
+        "kept_float": list(found.kept_float),
+        "sensitivity": dict(found.errors),
     }
     return graph
 
 
-def _judge(gate: Gate, request: Request, decide: Decide) -> Callable[[onnx.ModelProto], Judgement]:
+def _trial(gate: Gate, request: BuildRequest, decide: LabelsOf) -> Callable[[onnx.ModelProto], Trial]:
     labels = decide(request.expected)
 
-    def judge(graph: onnx.ModelProto) -> Judgement:
-        session = Session(graph)
-        logits = np.concatenate([session.run(feed) for feed in request.calibration])
+    def run_trial(graph: onnx.ModelProto) -> Trial:
+        runner = GraphRunner(graph)
+        logits = np.concatenate([runner.run(feed) for feed in request.calibration])
         error = float(np.linalg.norm(logits - request.expected) / np.linalg.norm(request.expected))
         same = float((decide(logits) == labels).mean())
-        return Judgement(error, error <= gate.max_relative_error and same >= gate.min_agreement)
+        return Trial(error, error <= gate.max_relative_error and same >= gate.min_agreement)
 
-    return judge
+    return run_trial
 
 
-def _call(feed: Feed) -> tuple[torch.Tensor, Metadata | None]:
+def _network_inputs(feed: Feed) -> tuple[torch.Tensor, Metadata | None]:
     arrays = dict(feed)
     features = torch.from_numpy(arrays.pop("features"))
     return features, Metadata.from_arrays(arrays) if arrays else None

@@ -1,4 +1,4 @@
-"""Names every node and property of an ONNX file that an older ONNX Runtime (1.19, 1.23) or TensorRT cannot take."""
+"""Names every node and property of an ONNX file that an older ONNX Runtime (1.19, 1.23) or TensorRT refuses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+
+OPSET = 18
+"""Opset of every exported graph: ONNX Runtime 1.19 (Python 3.8) and later and TensorRT from 10 load it."""
 
 MIN_OPSET, MAX_OPSET, MAX_IR = 17, 20, 10
 
@@ -20,8 +23,8 @@ _FORBIDDEN = {
     "NonZero": "data-dependent shape: use a mask",
     "Unique": "data-dependent shape: use a mask",
     "NonMaxSuppression": "data-dependent shape: decide outside the graph",
-    "SequenceConstruct": "sequences do not travel: stack tensors instead",
-    "SequenceAt": "sequences do not travel: slice a tensor instead",
+    "SequenceConstruct": "sequences are not portable: stack tensors instead",
+    "SequenceAt": "sequences are not portable: slice a tensor instead",
     "RandomNormalLike": "random numbers in an inference graph: put the model in evaluation mode",
     "RandomUniformLike": "random numbers in an inference graph: put the model in evaluation mode",
     "Dropout": "training only: put the model in evaluation mode",
@@ -41,14 +44,14 @@ _8_BIT = (TensorProto.INT8, TensorProto.UINT8)
 
 
 def lint(model: onnx.ModelProto, *, tensorrt: bool = True) -> list[str]:
-    """Problems of a model, each with its fix; an empty list means portable.
+    """Problems of a model, each with its fix; an empty list means that it is portable.
 
     Parameters
     ----------
     model
         A loaded ONNX model.
     tensorrt
-        Also ask what TensorRT's parser refuses; false for what only ONNX Runtime on a CPU shall run.
+        Also check what TensorRT's parser refuses; false for a graph that only ONNX Runtime on a CPU runs.
     """
     problems = []
     opset = next((o.version for o in model.opset_import if o.domain in _STANDARD_DOMAINS), 0)
@@ -61,7 +64,7 @@ def lint(model: onnx.ModelProto, *, tensorrt: bool = True) -> list[str]:
         if not tensorrt and (node.domain, node.op_type) in _ONNX_RUNTIME:
             continue
         if node.domain not in _STANDARD_DOMAINS:
-            problems.append(f"node {node.name or '?'} is from domain {node.domain!r}: only standard ONNX travels")
+            problems.append(f"node {node.name or '?'} is from domain {node.domain!r}: only standard ONNX is portable")
         elif node.op_type in forbidden:
             problems.append(f"node {node.name or '?'} is {node.op_type}: {forbidden[node.op_type]}")
     if tensorrt:
@@ -76,7 +79,7 @@ def lint(model: onnx.ModelProto, *, tensorrt: bool = True) -> list[str]:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[str]:
-    """Stale shapes, which stop ONNX Runtime's quantiser, and types that neither runtime computes with."""
+    """Stale shapes, which stop ONNX Runtime's quantiser, and input or output types that TensorRT refuses."""
     names = {tensor.name for tensor in model.graph.initializer}
     stale = [value.name for value in model.graph.value_info if value.name in names]
     if stale:
@@ -84,8 +87,8 @@ def _tensors(model: onnx.ModelProto) -> Iterator[str]:
     for value in [*model.graph.input, *model.graph.output]:
         kind = value.type.tensor_type.elem_type
         if kind in (TensorProto.DOUBLE, TensorProto.STRING, TensorProto.INT64):
-            known = TensorProto.DataType.Name(kind)
-            yield f"{value.name} is {known}: cast it to float32 or int32, which every TensorRT takes"
+            name = TensorProto.DataType.Name(kind)
+            yield f"{value.name} is {name}: cast it to float32 or int32, which every TensorRT takes"
 
 
 def _quantisation(model: onnx.ModelProto) -> Iterator[str]:

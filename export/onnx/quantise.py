@@ -1,7 +1,4 @@
-"""Post-training int8 of a ``features → logits`` graph: which layers can be taken, and ONNX Runtime's quantiser.
-
-Measured reasons for each choice: README, "Export".
-"""
+"""Post-training int8 of a ``features → logits`` graph with ONNX Runtime's quantiser, and the choice of its layers."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from edge_sdk.errors import ExportError
 _log = logging.getLogger(__name__)
 
 Scheme = Literal["dynamic", "static-u8s8", "static-s8"]
-"""``dynamic``: linear layers, activations measured as they come. ``static-u8s8``: convolutions, for CPUs.
+"""``dynamic``: linear layers, ranges of activations measured at run time. ``static-u8s8``: convolutions, for CPUs.
 ``static-s8``: both, symmetric and with float bias, for TensorRT."""
 
 Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -38,11 +35,11 @@ _TAKEN: dict[Scheme, tuple[str, ...]] = {
     "static-s8": ("Conv", "MatMul", "Gemm"),
 }
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
-_PERCENTILE_ELEMENTS = 2_000_000  # weights; percentile keeps every activation of a batch, minmax two numbers of each
+_PERCENTILE_ELEMENTS = 2_000_000  # weights; percentile keeps every activation of a batch, minmax two numbers per tensor
 
 
 def cpu_scheme(model: onnx.ModelProto) -> Scheme:
-    """What serves this graph best on a CPU: ``dynamic`` where most weights are linear layers, else ``static-u8s8``."""
+    """Best scheme for a graph on a CPU: ``dynamic`` where most weights are in linear layers, else ``static-u8s8``."""
     convolutions = {n.name for n in model.graph.node if n.op_type == "Conv"}
     weights = _weights(model)
     convolved = sum(size for name, (_, size) in weights.items() if name in convolutions)
@@ -57,7 +54,7 @@ def quantisable(model: onnx.ModelProto, scheme: Scheme) -> list[str]:
 
 
 def _weights(model: onnx.ModelProto) -> dict[str, tuple[str, int]]:
-    """Node → its constant weight and that one's elements; batches of matrices are left out, no kernel takes them."""
+    """Node → its constant weight and number of elements; batches of matrices are left out, no kernel takes them."""
     tensors = {t.name: t for t in model.graph.initializer}
     found = {}
     for node in model.graph.node:
@@ -68,7 +65,7 @@ def _weights(model: onnx.ModelProto) -> dict[str, tuple[str, int]]:
 
 
 def _head(model: onnx.ModelProto) -> str:
-    """The last node with weights before the output: logits are read at full precision."""
+    """The last node with weights before the output; it stays float."""
     makers = {output: node for node in model.graph.node for output in node.output}
     waiting = [model.graph.output[0].name]
     while waiting:
@@ -83,16 +80,16 @@ def _head(model: onnx.ModelProto) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Int8Count:
-    """Proof that a graph is really quantised."""
+    """Counts that prove that a graph is quantised."""
 
     weights: int  # int8 initialisers of two or more axes
-    elements: int  # theirs
+    elements: int  # of those initialisers
     share: float  # of the elements of all initialisers of two or more axes
     bytes: int  # of the graph
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Int8Count:
-        """Count."""
+        """Count the initialisers of a graph."""
         tensors = [t for t in model.graph.initializer if len(t.dims) >= 2]
         eight = [t for t in tensors if t.data_type in (TensorProto.INT8, TensorProto.UINT8)]
         total = sum(int(np.prod(t.dims)) for t in tensors)
@@ -101,7 +98,7 @@ class Int8Count:
 
 
 class Quantiser:
-    """Quantises one graph as often as a search asks; calibrates once. A context manager, for its temporary files.
+    """Quantises one graph any number of times; a context manager because of its temporary files.
 
     Parameters
     ----------
@@ -112,13 +109,13 @@ class Quantiser:
     calibration
         Batches of training patients; not needed by ``dynamic``.
     method
-        Of calibration: ``percentile`` clips outliers, ``minmax`` keeps them. None: ``percentile`` for small CNNs, else
+        Calibration: ``percentile`` clips outliers, ``minmax`` keeps them. None: ``percentile`` for small CNNs, else
         ``minmax``, whose memory does not grow with the number of cycles.
 
     Raises
     ------
     ExportError
-        Nothing to calibrate on, or no layer that the scheme can take.
+        No calibration batches, or no layer that the scheme can quantise.
     """
 
     def __init__(
@@ -138,7 +135,7 @@ class Quantiser:
         self.layers = quantisable(prepared, scheme)
         if not self.layers:
             self._folder.cleanup()
-            raise ExportError(f"the graph holds no layer that {scheme} int8 can take; export onnx-fp32 or onnx-fp16")
+            raise ExportError(f"the graph has no layer that {scheme} int8 can quantise; export onnx-fp32 or onnx-fp16")
         self._weights = _weights(prepared)
         self._others = [n.name for n in prepared.graph.node if n.op_type in _WEIGHTED and n.name not in self.layers]
         small = sum(int(np.prod(t.dims)) for t in prepared.graph.initializer) < _PERCENTILE_ELEMENTS
@@ -151,17 +148,17 @@ class Quantiser:
         self._folder.cleanup()
 
     def quantise(self, keep_float: Collection[str] = ()) -> onnx.ModelProto:
-        """The graph with all :attr:`layers` in int8 but ``keep_float``.
+        """The graph with all :attr:`layers` in int8 except ``keep_float``.
 
         Raises
         ------
         ExportError
-            ONNX Runtime left more layers in float than it was told to.
+            ONNX Runtime left more layers in float than ``keep_float``.
         """
         target = Path(self._folder.name) / "target.onnx"
         left = [*self._others, *keep_float]
-        excluded = [*left, *(f"{name}_MatMul" for name in left)]  # what the dynamic quantiser makes of a Gemm first
-        # the calibrator prints, and stdout may belong to --json; the quantiser warns of what was done on purpose
+        excluded = [*left, *(f"{name}_MatMul" for name in left)]  # name after the dynamic quantiser converts a Gemm
+        # the calibrator prints, and --json needs stdout; the quantiser warns about deliberate settings
         with contextlib.redirect_stdout(io.StringIO()), _without_warnings():
             if self.scheme == "dynamic":
                 self._dynamic(target, excluded)
@@ -172,7 +169,7 @@ class Quantiser:
         count = Int8Count.of(quantised)
         if count.weights < len(wanted) or count.elements < sum(wanted.values()):
             raise ExportError(
-                f"of {len(wanted)} layers, quantisation left {len(wanted) - count.weights} in float without a word; "
+                f"of {len(wanted)} layers, quantisation left {len(wanted) - count.weights} in float without a warning; "
                 "export onnx-fp32, or report this with your onnxruntime version"
             )
         _log.debug("%d layers in int8, %.0f %% of all weights", count.weights, 100 * count.share)
@@ -243,7 +240,7 @@ def strip_initializer_info(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keeps back what is logged to the root logger itself."""
+    """Drop warnings that are logged to the root logger itself."""
 
     def louder(record: logging.LogRecord) -> bool:
         return record.levelno > logging.WARNING
@@ -257,7 +254,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 class _Batches:
-    """The reader ONNX Runtime's calibrator asks for; rewinds are not needed."""
+    """The data reader of ONNX Runtime's calibrator."""
 
     def __init__(self, batches: Sequence[Feed]) -> None:
         self._iterator: Iterator[Feed] = iter(batches)

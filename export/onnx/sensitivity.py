@@ -1,4 +1,4 @@
-"""Which layers cost accuracy in int8: each group alone, worst first back to float until the artefact passes."""
+"""Finds the layers that cost accuracy in int8 and keeps the worst of them in float until the artefact passes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import onnx
 
+from export.formats import ReportStep
 from export.onnx.quantise import Quantiser
 
-_LAYERS = 24  # up to so many layers are tried one by one; beyond, block by block
+_LAYERS = 24  # up to this number layers are tried one by one, beyond it block by block
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a search settled on."""
+class SearchResult:
+    """The graph that a search ended with."""
 
     graph: onnx.ModelProto
     kept_float: tuple[str, ...] = ()  # groups that stay float, worst first
@@ -24,8 +25,8 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """A quantised graph on the cycles of the search."""
+class Trial:
+    """Figures of a quantised graph on the cycles of the search."""
 
     error: float  # relative, on logits
     passed: bool
@@ -41,36 +42,36 @@ def groups_of(layers: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def search(
-    quantiser: Quantiser, judge: Callable[[onnx.ModelProto], Judgement], progress: Callable[[str], None]
-) -> Outcome:
-    """Quantise everything; where that does not pass, leave the groups in float that do most harm.
+def search_float_groups(
+    quantiser: Quantiser, run_trial: Callable[[onnx.ModelProto], Trial], progress: ReportStep
+) -> SearchResult:
+    """Quantise everything; where that does not pass, leave the most harmful groups in float.
 
     Parameters
     ----------
     quantiser
-        Of the graph.
-    judge
-        Runs a graph on training patients, so that the verification stays untouched.
+        Quantiser of the graph.
+    run_trial
+        Runs a graph on training patients, so that the verification data stays unused.
     progress
-        Told each step.
+        Called with each step.
 
     Returns
     -------
-    Outcome
-        ``passed`` is false where even half of the groups in float did not suffice; the graph is then the best one.
+    SearchResult
+        ``passed`` is false where half of the groups in float were not enough; the graph is then the last one.
     """
     graph = quantiser.quantise()
-    if judge(graph).passed:
-        return Outcome(graph)
+    if run_trial(graph).passed:
+        return SearchResult(graph)
     groups = groups_of(quantiser.layers)
     if len(groups) < 2:
-        return Outcome(graph, passed=False)
+        return SearchResult(graph, passed=False)
     errors = {}
     for position, (name, layers) in enumerate(groups.items(), 1):
         progress(f"sensitivity of {name} ({position} of {len(groups)})")
         alone = quantiser.quantise(keep_float=sorted(set(quantiser.layers) - set(layers)))
-        errors[name] = judge(alone).error
+        errors[name] = run_trial(alone).error
     order = sorted(groups, key=lambda name: -errors[name])
     kept: list[str] = []
     passed = False
@@ -78,6 +79,6 @@ def search(
         kept.append(name)
         progress(f"leaving {len(kept)} of {len(groups)} groups in float, last {name}")
         graph = quantiser.quantise(keep_float=[layer for group in kept for layer in groups[group]])
-        if passed := judge(graph).passed:
+        if passed := run_trial(graph).passed:
             break
-    return Outcome(graph, tuple(kept), tuple((name, errors[name]) for name in order), passed)
+    return SearchResult(graph, tuple(kept), tuple((name, errors[name]) for name in order), passed)

@@ -1,6 +1,6 @@
 """SmoothQuant (arXiv:2211.10438) as a fold of torch weights: outlier channels move from activations into weights.
 
-A layer norm's gain is divided, channel by channel, by what the next linear layer is multiplied with. In fp32 nothing
+Each channel of a layer norm's gain is divided by the factor that multiplies the next linear layer. In fp32 nothing
 changes; in int8 the activations lose the few channels that would set the scale of all others.
 """
 
@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,16 @@ ALPHA = 0.5
 """Share of the difficulty that goes into the weights; 0.5 as published."""
 
 _SMALLEST = 1e-5
-_EQUAL = 1e-4  # relative: a fold that changes the logits by more was not legal
-Call = tuple[Tensor, Metadata | None]
+_EQUAL = 1e-4  # relative: a fold that changes the logits more is undone
+NetworkInputs: TypeAlias = tuple[Tensor, Metadata | None]
+"""Features ``[B, 1, M, T]`` and their metadata."""
+
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """A layer norm, the linear layers that alone read it, and what else adds to it on the way."""
+class FoldableNorm:
+    """A layer norm, the linear layers that are its only readers, and a FiLM shift between them."""
 
     norm: nn.LayerNorm
     linears: list[nn.Linear] = field(default_factory=list)
@@ -39,7 +41,7 @@ class Pair:
 
     @torch.no_grad()
     def fold(self, scale: Tensor) -> None:
-        """Divide what is read by ``scale`` ``[D]``, multiply the weights by it."""
+        """Divide the activations by ``scale`` ``[D]`` and multiply the weights by it."""
         self.norm.weight.div_(scale)
         if self.norm.bias is not None:
             self.norm.bias.div_(scale)
@@ -53,61 +55,63 @@ class Pair:
 
 
 @torch.no_grad()
-def smooth(model: nn.Module, calls: Sequence[Call], *, alpha: float = ALPHA) -> tuple[nn.Module, int]:
+def smooth_activations(
+    model: nn.Module, batches: Sequence[NetworkInputs], *, alpha: float = ALPHA
+) -> tuple[nn.Module, int]:
     """A copy with equal logits whose linear layers read smoother activations.
 
     Parameters
     ----------
     model
-        Any network of ours; SoftFiLM's masks are folded first.
-    calls
-        Batches of features ``[B, 1, M, T]``, with metadata where the model reads it: training patients.
+        Any network of the registry; SoftFiLM's masks are folded first.
+    batches
+        Batches of training patients: features ``[B, 1, M, T]``, with metadata where the model reads it.
     alpha
-        0: nothing moves, 1: all of the range does.
+        Share of the range that moves into the weights, 0 to 1.
 
     Returns
     -------
-    model, pairs
-        The copy and how many layer norms were folded; 0 in a network without any that can be.
+    model, count
+        The copy and the number of folded layer norms.
     """
     clone = copy.deepcopy(fold_masks(model)).eval()
-    if not calls:
+    if not batches:
         return clone, 0
-    before = clone(*calls[0])
-    pairs = [*_plain_pairs(clone, calls[0]), *_modulated_pairs(clone)]
-    ranges = _input_ranges(clone, calls, {linear for pair in pairs for linear in pair.linears})
-    scales = [_scale(pair, ranges, alpha) for pair in pairs]
-    for pair, scale in zip(pairs, scales, strict=True):
-        pair.fold(scale)
-    if _near(clone(*calls[0]), before):
-        return clone, len(pairs)
-    for pair, scale in zip(pairs, scales, strict=True):  # something else reads one of the norms: find which
-        pair.fold(1.0 / scale)
-    legal = 0
-    for pair, scale in zip(pairs, scales, strict=True):
-        pair.fold(scale)
-        if _near(clone(*calls[0]), before):
-            legal += 1
+    before = clone(*batches[0])
+    foldable = [*_plain_norms(clone, batches[0]), *_modulated_norms(clone)]
+    ranges = _input_ranges(clone, batches, {linear for entry in foldable for linear in entry.linears})
+    scales = [_scale(entry, ranges, alpha) for entry in foldable]
+    for entry, scale in zip(foldable, scales, strict=True):
+        entry.fold(scale)
+    if _near(clone(*batches[0]), before):
+        return clone, len(foldable)
+    for entry, scale in zip(foldable, scales, strict=True):  # another layer reads one of the norms: find out which
+        entry.fold(1.0 / scale)
+    folded = 0
+    for entry, scale in zip(foldable, scales, strict=True):
+        entry.fold(scale)
+        if _near(clone(*batches[0]), before):
+            folded += 1
         else:
-            pair.fold(1.0 / scale)
-    return clone, legal
+            entry.fold(1.0 / scale)
+    return clone, folded
 
 
 def _near(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).norm() <= _EQUAL * expected.norm().clamp(min=1e-6))
 
 
-def _scale(pair: Pair, ranges: Mapping[nn.Linear, Tensor], alpha: float) -> Tensor:
+def _scale(entry: FoldableNorm, ranges: Mapping[nn.Linear, Tensor], alpha: float) -> Tensor:
     """``max |activation| ** alpha / max |weight| ** (1 - alpha)`` of each channel ``[D]``."""
-    activation = torch.stack([ranges[linear] for linear in pair.linears]).amax(dim=0).clamp(min=_SMALLEST)
-    weight = torch.cat([linear.weight for linear in pair.linears]).abs().amax(dim=0).clamp(min=_SMALLEST)
+    activation = torch.stack([ranges[linear] for linear in entry.linears]).amax(dim=0).clamp(min=_SMALLEST)
+    weight = torch.cat([linear.weight for linear in entry.linears]).abs().amax(dim=0).clamp(min=_SMALLEST)
     return (activation**alpha / weight ** (1.0 - alpha)).clamp(min=_SMALLEST)
 
 
-def _plain_pairs(model: nn.Module, call: Call) -> list[Pair]:
+def _plain_norms(model: nn.Module, batch: NetworkInputs) -> list[FoldableNorm]:
     """Norms whose output is, unchanged, the input of linear layers, found by running the network once."""
-    outputs: list[tuple[nn.LayerNorm, Tensor]] = []  # tensors are kept, so that no address is given out twice
-    pairs: dict[nn.LayerNorm, Pair] = {}
+    outputs: list[tuple[nn.LayerNorm, Tensor]] = []  # tensors are kept, so that no address is used twice
+    foldable: dict[nn.LayerNorm, FoldableNorm] = {}
 
     def normed(module: nn.LayerNorm, _: Any, output: Tensor) -> None:
         outputs.append((module, output))
@@ -117,19 +121,19 @@ def _plain_pairs(model: nn.Module, call: Call) -> list[Pair]:
         for norm, output in outputs:
             same = given.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
             if same and given.shape[-1] == output.shape[-1] == norm.normalized_shape[-1] and given.stride(-1) == 1:
-                pair = pairs.setdefault(norm, Pair(norm))
-                if module not in pair.linears:
-                    pair.linears.append(module)
+                entry = foldable.setdefault(norm, FoldableNorm(norm))
+                if module not in entry.linears:
+                    entry.linears.append(module)
 
     with (
         _hooked(model, nn.LayerNorm, lambda m: m.register_forward_hook(normed)),
         _hooked(model, nn.Linear, lambda m: m.register_forward_pre_hook(reads)),
     ):
-        model(*call)
-    return [pair for pair in pairs.values() if pair.norm.elementwise_affine]
+        model(*batch)
+    return [entry for entry in foldable.values() if entry.norm.elementwise_affine]
 
 
-def _modulated_pairs(model: nn.Module) -> Iterator[Pair]:
+def _modulated_norms(model: nn.Module) -> Iterator[FoldableNorm]:
     """Second norms of an AST's blocks that FiLM modulates: the scale commutes, the shift is divided at its source."""
     for network in model.modules():
         generator = getattr(getattr(network, "conditioner", None), "generator", None)
@@ -140,11 +144,13 @@ def _modulated_pairs(model: nn.Module) -> Iterator[Pair]:
         for position, index in enumerate(network.conditioned):
             block = network.encoder.blocks[index]
             assert isinstance(block, Block)
-            yield Pair(block.norm2, [block.mlp.fc1], (generator, rows[position]))
+            yield FoldableNorm(block.norm2, [block.mlp.fc1], (generator, rows[position]))
 
 
-def _input_ranges(model: nn.Module, calls: Sequence[Call], linears: set[nn.Linear]) -> dict[nn.Linear, Tensor]:
-    """Largest magnitude of each input channel ``[D]``, over all calls."""
+def _input_ranges(
+    model: nn.Module, batches: Sequence[NetworkInputs], linears: set[nn.Linear]
+) -> dict[nn.Linear, Tensor]:
+    """Largest magnitude of each input channel ``[D]``, over all batches."""
     ranges: dict[nn.Linear, Tensor] = {}
 
     def measure(module: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
@@ -153,8 +159,8 @@ def _input_ranges(model: nn.Module, calls: Sequence[Call], linears: set[nn.Linea
             ranges[module] = torch.maximum(ranges[module], largest) if module in ranges else largest
 
     with _hooked(model, nn.Linear, lambda m: m.register_forward_pre_hook(measure)):
-        for call in calls:
-            model(*call)
+        for batch in batches:
+            model(*batch)
     return ranges
 
 

@@ -1,23 +1,22 @@
-"""TensorRT 8.6 to 11 and TensorRT-RTX as one API: what a release lacks is found with ``hasattr``, never by its number.
+"""TensorRT 8.6 to 11 and TensorRT-RTX as one API: ``hasattr`` finds what a release offers, not its number.
 
-FP16 and INT8 flags went with 11, explicit batch became the only batch with 10, precision moved into the graph with
-strong typing: what the builder may ask for is decided here.
+Release 11 has no FP16 and INT8 flags, release 10 made explicit batch the only kind, and strong typing moved precision
+into the graph. This module decides what the builder asks for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.errors import EngineError, ExportError
 from edge_sdk.runtime.engines.tensorrt import installed_flavours, load_module
+from export.formats import ReportStep
 
 _log = logging.getLogger(__name__)
 _SHOWN_ERRORS = 10
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,12 @@ class TrtApi:
 
     @property
     def version(self) -> str:
+        """Version of the imported module."""
         return str(self.module.__version__)
 
     @property
     def title(self) -> str:
+        """Name and version for messages."""
         return f"{'TensorRT-RTX' if self.flavour == 'tensorrt-rtx' else 'TensorRT'} {self.version}"
 
     def member(self, group: str, name: str) -> Any:
@@ -41,12 +42,12 @@ class TrtApi:
 
 
 def find_api(flavour: str = "auto") -> TrtApi:
-    """The TensorRT to build with: the one asked for, else ``tensorrt`` before ``tensorrt-rtx``.
+    """The installed TensorRT of a flavour; ``auto`` prefers ``tensorrt`` to ``tensorrt-rtx``.
 
     Raises
     ------
     ExportError
-        None is installed, or it cannot be imported.
+        The flavour is not installed or cannot be imported.
     """
     installed = installed_flavours()
     if not installed:
@@ -63,8 +64,8 @@ def find_api(flavour: str = "auto") -> TrtApi:
         raise ExportError(str(error)) from error
 
 
-def make_logger(api: TrtApi, progress: Progress) -> tuple[Any, list[str]]:
-    """A logger that keeps errors, passes the rest on, and is the progress of releases without a progress monitor."""
+def make_logger(api: TrtApi, progress: ReportStep) -> tuple[Any, list[str]]:
+    """A logger, and the list of errors it fills; it reports progress for releases without a progress monitor."""
     errors: list[str] = []
     base: Any = getattr(api.module, "ILogger", None)
     if base is None:
@@ -87,16 +88,16 @@ def make_logger(api: TrtApi, progress: Progress) -> tuple[Any, list[str]]:
 
 
 @dataclass(slots=True)
-class Monitor:
+class BuildMonitor:
     """Progress of a build, and whether it was interrupted."""
 
-    native: Any = None  # what the builder's configuration takes; None where the release has none
+    native: Any = None  # for the builder's configuration; None where the release has no monitors
     interrupted: bool = False
 
 
-def make_monitor(api: TrtApi, progress: Progress) -> Monitor:
-    """A progress monitor that names each phase and its percentage; Ctrl-C stops the build at the next step."""
-    monitor = Monitor()
+def make_monitor(api: TrtApi, progress: ReportStep) -> BuildMonitor:
+    """A monitor that reports each phase and its percentage; Ctrl-C stops the build at the next step."""
+    monitor = BuildMonitor()
     base: Any = getattr(api.module, "IProgressMonitor", None)
     if base is None:
         return monitor
@@ -104,25 +105,25 @@ def make_monitor(api: TrtApi, progress: Progress) -> Monitor:
     class _Native(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._steps: dict[str, tuple[int, int]] = {}  # phase → steps in all, last tenth told
+            self._steps: dict[str, tuple[int, int]] = {}  # phase → number of steps, last reported quarter
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self._steps[phase_name] = (num_steps, 0)
             if not parent_phase:
-                self._tell(phase_name)
+                self._report(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            total, told = self._steps.get(phase_name, (0, 0))
+            total, reported = self._steps.get(phase_name, (0, 0))
             quarter = 4 * (step + 1) // total if total >= 8 else 0
-            if quarter > told:
+            if quarter > reported:
                 self._steps[phase_name] = (total, quarter)
-                self._tell(f"{phase_name}: {25 * quarter} %")
+                self._report(f"{phase_name}: {25 * quarter} %")
             return not monitor.interrupted
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)
 
-        def _tell(self, text: str) -> None:
+        def _report(self, text: str) -> None:
             try:
                 progress(text)
             except KeyboardInterrupt:  # must not cross C++; the builder stops at the next step instead
@@ -133,7 +134,7 @@ def make_monitor(api: TrtApi, progress: Progress) -> Monitor:
 
 
 def network_flags(api: TrtApi, *, typed: bool) -> int:
-    """Flags of ``create_network``: explicit batch where it is still asked for, strong typing where it exists."""
+    """Flags of ``create_network``: explicit batch and strong typing, where the release has them."""
     flags = 0
     names = ("EXPLICIT_BATCH", "STRONGLY_TYPED") if typed else ("EXPLICIT_BATCH",)
     for name in names:
@@ -143,16 +144,16 @@ def network_flags(api: TrtApi, *, typed: bool) -> int:
 
 
 def precision_flags(api: TrtApi, precision: str, *, baked: bool) -> list[Any]:
-    """Builder flags for a precision; none where the graph says it itself and this release takes it from there.
+    """Builder flags for a precision; none where the graph holds it and this release reads it from the graph.
 
     Parameters
     ----------
     api
-        TensorRT.
+        TensorRT to build with.
     precision
         ``fp32``, ``fp16`` or ``int8``.
     baked
-        The ONNX file holds this precision itself: fp16 tensors, or Q/DQ nodes.
+        The ONNX file itself has this precision: fp16 tensors, or Q/DQ nodes.
 
     Raises
     ------
@@ -174,19 +175,19 @@ def precision_flags(api: TrtApi, precision: str, *, baked: bool) -> list[Any]:
 
 
 def parser_errors(parser: Any) -> list[str]:
-    """What the ONNX parser cannot take, a line per node: name, operator, reason."""
+    """The nodes that the ONNX parser refuses, a line each: name, operator, reason."""
     lines = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
-        name = error.node_name() if hasattr(error, "node_name") else f"number {error.node()}"  # 8.6 has only the number
+        name = error.node_name() if hasattr(error, "node_name") else f"number {error.node()}"  # 8.6 has only a number
         operator = error.node_operator() if hasattr(error, "node_operator") else "?"
-        reason = " ".join(error.desc().split()).split(" [checkMacros")[0]  # an echo of the missing GPU
+        reason = " ".join(error.desc().split()).split(" [checkMacros")[0]  # follows from the missing GPU
         lines.append(f"node {name or '?'} ({operator}): {reason}")
     return lines
 
 
 def shorten(lines: Sequence[str]) -> str:
-    """The first lines of many, and how many more there are."""
+    """The first lines, and the number of the others."""
     unique = list(dict.fromkeys(lines))
     more = len(unique) - _SHOWN_ERRORS
     return "; ".join(unique[:_SHOWN_ERRORS]) + (f"; and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The decoder as an ONNX graph: what ``runtime/decoding.py`` computes, for servers that run graphs and no Python."""
+"""The decoder as an ONNX graph: the function of ``runtime/decoding.py`` for servers that run graphs, not Python."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import logit_count
-from export.onnx.lint import MAX_IR
+from export.onnx.lint import MAX_IR, OPSET
 
-_OPSET = 18
 _HALF = 0.5
 
 
@@ -25,9 +24,9 @@ def decoder_graph(decoder: Decoder, labels: Sequence[str]) -> onnx.ModelProto:
     Parameters
     ----------
     decoder
-        Of the bundle; checked when the bundle was read.
+        Decoder of a bundle that was read and checked.
     labels
-        Of the bundle.
+        Labels of the bundle ``[C]``.
     """
     graph = _Graph()
     scores = graph.node("Cast", "logits", to=TensorProto.DOUBLE)
@@ -56,8 +55,8 @@ def _most_probable(graph: _Graph, probabilities: str, normal: int, threshold: fl
     """The most probable label; with a threshold, the most probable abnormal one where abnormal reaches it."""
     if threshold is None:
         return graph.node("ArgMax", probabilities, axis=1, keepdims=1)
-    at = graph.constant(np.asarray([normal], np.int64))
-    of_normal = graph.node("Gather", probabilities, at, axis=1)  # [B, 1]
+    column = graph.constant(np.asarray([normal], np.int64))
+    of_normal = graph.node("Gather", probabilities, column, axis=1)  # [B, 1]
     abnormal = graph.node("Sub", graph.constant(np.float64(1.0)), of_normal)
     called = graph.node("GreaterOrEqual", abnormal, graph.constant(np.float64(threshold)))
     mask = np.zeros((1, count), np.float64)
@@ -79,11 +78,11 @@ def _multilabel(graph: _Graph, scores: str, decoder: Decoder) -> tuple[str, str]
     probabilities = graph.node("Concat", *products, axis=1)
     limits = decoder.threshold if isinstance(decoder.threshold, list) else [decoder.threshold]
     thresholds = [_HALF if limit is None else limit for limit in (limits[0], limits[-1])]
-    hears_crackle = graph.node("Add", products[1], products[3])
-    hears_wheeze = graph.node("Add", products[2], products[3])
+    of_crackle = graph.node("Add", products[1], products[3])
+    of_wheeze = graph.node("Add", products[2], products[3])
     bits = [
         graph.node("Cast", graph.node("GreaterOrEqual", p, graph.constant(np.float64(t))), to=TensorProto.INT64)
-        for p, t in zip((hears_crackle, hears_wheeze), thresholds, strict=True)
+        for p, t in zip((of_crackle, of_wheeze), thresholds, strict=True)
     ]
     twice = graph.node("Mul", bits[1], graph.constant(np.int64(2)))
     return probabilities, graph.node("Add", bits[0], twice)
@@ -134,7 +133,7 @@ class _Graph:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=MAX_IR,
             producer_name="stethoscope-edge-sdk",
         )

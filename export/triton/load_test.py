@@ -1,6 +1,5 @@
-"""Load test of a Triton server over HTTP: bounded, with nothing but the standard library and numpy.
+"""Load test of a Triton server over HTTP, by KServe v2 with Triton's binary tensors.
 
-Speaks KServe v2 with Triton's binary tensors.
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
@@ -25,11 +24,11 @@ _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """What to send, and when to stop: at ``requests`` or after ``seconds``, whichever comes first."""
+class TritonLoadOptions:
+    """The requests; the test ends after ``requests`` or ``seconds``, whichever comes first."""
 
     model: str
-    concurrency: int = 4  # requests under way at once
+    concurrency: int = 4  # requests at the same time
     batch: int = 1
     requests: int = 1000
     seconds: float = 10.0
@@ -37,16 +36,16 @@ class LoadOptions:
 
 
 @dataclass(slots=True)
-class LoadResult:
-    """What came back."""
+class TritonLoadResult:
+    """Latencies, errors and labels of a load test."""
 
     latencies_ms: list[float] = field(default_factory=list)  # of requests that succeeded
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    labels: dict[str, int] = field(default_factory=dict)  # how often each label was answered
+    labels: dict[str, int] = field(default_factory=dict)  # label → number of cycles
 
-    def summary(self, options: LoadOptions) -> dict[str, Any]:
-        """Figures of the run; latencies are ``None`` where nothing succeeded."""
+    def summary(self, options: TritonLoadOptions) -> dict[str, Any]:
+        """Figures of the run; latencies are ``None`` where no request succeeded."""
         count = len(self.latencies_ms)
         latency = np.asarray(self.latencies_ms or [np.nan])
         figures = {f"p{q}_ms": float(np.percentile(latency, q)) for q in (50, 90, 95, 99)} if count else {}
@@ -65,36 +64,36 @@ class LoadResult:
         }
 
 
-def load_test(url: str, options: LoadOptions) -> LoadResult:
-    """Send noise from several threads and time the answers.
+def load_test(url: str, options: TritonLoadOptions) -> TritonLoadResult:
+    """Send noise from several threads and measure the response times.
 
     Parameters
     ----------
     url
         ``http://host:8000``.
     options
-        See :class:`LoadOptions`.
+        See :class:`TritonLoadOptions`.
 
     Raises
     ------
     ExportError
-        The URL is none, the server is not there or not ready, or it does not have the model.
+        The URL is not valid, no server responds, or the server does not have the model.
     """
     host = _host(url)
     inputs = _model_inputs(host, options.model)
     body, header_length = _request(inputs, options)
-    result, lock = LoadResult(), threading.Lock()
+    result, lock = TritonLoadResult(), threading.Lock()
     begin = time.perf_counter()
-    deadline, left = begin + options.seconds, [options.requests]
+    deadline, remaining = begin + options.seconds, [options.requests]
 
     def work() -> None:
         connection = http.client.HTTPConnection(host, timeout=_TIMEOUT_S)
         try:
             while time.perf_counter() < deadline:
                 with lock:
-                    if left[0] <= 0:
+                    if remaining[0] <= 0:
                         return
-                    left[0] -= 1
+                    remaining[0] -= 1
                 _one(connection, options.model, body, header_length, result, lock)
         finally:
             connection.close()
@@ -113,7 +112,7 @@ def _one(
     model: str,
     body: bytes,
     header_length: int,
-    result: LoadResult,
+    result: TritonLoadResult,
     lock: threading.Lock,
 ) -> None:
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_length)}
@@ -126,7 +125,7 @@ def _one(
             raise OSError(f"HTTP {response.status}: {content[:200].decode(errors='replace')}")
         labels = _labels(content)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        connection.close()  # it reconnects by itself
+        connection.close()  # the next request reconnects
         with lock:
             result.errors.append(str(error) or type(error).__name__)
         return
@@ -147,7 +146,7 @@ def _labels(content: bytes) -> list[str]:
 def _host(url: str) -> str:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.netloc:
-        raise ExportError(f"{url!r} is no address of a Triton server; give for example http://localhost:8000")
+        raise ExportError(f"{url!r} is not an address of a Triton server; give for example http://localhost:8000")
     return parts.netloc
 
 
@@ -158,7 +157,7 @@ def _model_inputs(host: str, model: str) -> Sequence[dict[str, Any]]:
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise ExportError(f"no Triton server answers at {host} ({error}); start it or check the address") from error
+        raise ExportError(f"no Triton server responds at {host} ({error}); start it or check the address") from error
     finally:
         connection.close()
     if response.status != 200:
@@ -167,13 +166,13 @@ def _model_inputs(host: str, model: str) -> Sequence[dict[str, Any]]:
         inputs: list[dict[str, Any]] = json.loads(content)["inputs"]
     except (ValueError, KeyError) as error:
         raise ExportError(
-            f"the server at {host} does not speak KServe v2; give the address of a Triton server"
+            f"the server at {host} does not follow KServe v2; give the address of a Triton server"
         ) from error
     return inputs
 
 
-def _request(inputs: Sequence[dict[str, Any]], options: LoadOptions) -> tuple[bytes, int]:
-    """Body of a request and the length of its JSON part: quiet noise for sound, 0 (unknown) for ids."""
+def _request(inputs: Sequence[dict[str, Any]], options: TritonLoadOptions) -> tuple[bytes, int]:
+    """Body of a request and the length of its JSON part: quiet noise for float inputs, 0 (UNKNOWN) for ids."""
     rng = np.random.default_rng(options.seed)
     described, parts = [], []
     for tensor in inputs:

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* --- Numbers, little-endian whatever the processor ------------------------------------------------------------------ */
+/* --- Numbers, little-endian on every processor --------------------------------------------------------------------- */
 
 static uint8_t *put_u16(uint8_t *at, uint16_t value)
 {
@@ -111,7 +111,7 @@ static void stuff(stuffer *s, const uint8_t *data, size_t size)
     }
 }
 
-/* The size, or 0 if there was no room. */
+/* Returns the size, or 0 if there was no room. */
 static size_t stuff_end(stuffer *s)
 {
     if ((s->failed != 0u) || (s->at > s->room)) {
@@ -201,7 +201,7 @@ void sl_decoder_init(sl_decoder *decoder)
     (void)memset(decoder, 0, sizeof *decoder);
 }
 
-static sl_decoded judge(uint8_t *body, size_t size, sl_frame *frame)
+static sl_decoded read_frame(uint8_t *body, size_t size, sl_frame *frame)
 {
     if ((size == SL_COBS_FAULT) || (size < SL_HEADER_BYTES + SL_CRC_BYTES) ||
         (sl_crc32(body, size - SL_CRC_BYTES) != get_u32(&body[size - SL_CRC_BYTES]))) {
@@ -237,7 +237,7 @@ sl_decoded sl_decoder_push(sl_decoder *decoder, uint8_t byte, sl_frame *frame)
         } else {
             const size_t size =
                 sl_cobs_decode(decoder->buffer, decoder->held, decoder->buffer, sizeof decoder->buffer);
-            outcome = judge(decoder->buffer, size, frame);
+            outcome = read_frame(decoder->buffer, size, frame);
         }
         if (outcome == SL_GOT_FRAME) {
             decoder->frames++;
@@ -417,7 +417,7 @@ static const uint16_t adpcm_steps[89] = {
 
 static const int8_t adpcm_moves[8] = {-1, -1, -1, -1, 2, 4, 6, 8};
 
-/* What encoder and decoder do alike with a code. */
+/* The state after a code; encoder and decoder share it. */
 static void adpcm_follow(sl_adpcm *state, uint8_t code)
 {
     const int32_t step = (int32_t)adpcm_steps[state->index];

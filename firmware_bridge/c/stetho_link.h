@@ -1,7 +1,7 @@
 /* Stethoscope link protocol 1.0 (../PROTOCOL.md) for devices: frames, messages, commands, IMA-ADPCM.
  *
- * C99, no heap, no globals, no libc beyond string.h; re-entrant. All functions are bounded: encoders take the room they
- * may use and return 0 where it does not suffice, decoders take any bytes whatever.
+ * C99, no heap, no globals, no libc beyond string.h; re-entrant. All functions are bounded: encoders get the size of
+ * their output and return 0 if it is too small, decoders accept any bytes.
  */
 #ifndef STETHO_LINK_H
 #define STETHO_LINK_H
@@ -20,11 +20,11 @@ extern "C" {
 #define SL_HEADER_BYTES 14u
 #define SL_CRC_BYTES 4u
 
-/* Most bytes that n bytes become, without delimiters and with both. */
+/* Upper limits of the encoded size, without delimiters and with both. */
 #define SL_COBS_BOUND(n) ((n) + 1u + ((n) / 254u))
 #define SL_WIRE_BOUND(payload) (SL_COBS_BOUND((payload) + SL_HEADER_BYTES + SL_CRC_BYTES) + 2u)
 
-/* Longest payload that a decoder takes. A device only gets commands: 32 is plenty there and saves 2 kB of RAM. */
+/* Longest payload that a decoder accepts. A device receives only commands: 32 is enough and saves 2 kB of RAM. */
 #ifndef SL_DECODER_PAYLOAD
 #define SL_DECODER_PAYLOAD SL_MAX_PAYLOAD
 #endif
@@ -79,12 +79,12 @@ typedef struct {
 
 void sl_decoder_init(sl_decoder *decoder);
 
-/* Takes one byte. With SL_GOT_FRAME, *frame is filled; its payload is valid until the next call. What comes before the
- * first delimiter is passed over without a fault. */
+/* Accepts one byte. With SL_GOT_FRAME, *frame is filled; its payload is valid until the next call. Bytes before the
+ * first delimiter are skipped without a fault. */
 sl_decoded sl_decoder_push(sl_decoder *decoder, uint8_t byte, sl_frame *frame);
 
-/* The parts of the above, for tests and for other framings. Decode returns SL_COBS_FAULT for what no encoder writes;
- * decoding in place (out == data) is allowed. */
+/* The parts of the above, for tests and for other framings. Decode returns SL_COBS_FAULT for data that no encoder
+ * writes; decoding in place (out == data) is allowed. */
 #define SL_COBS_FAULT SIZE_MAX
 size_t sl_cobs_encode(const uint8_t *data, size_t size, uint8_t *out, size_t room);
 size_t sl_cobs_decode(const uint8_t *data, size_t size, uint8_t *out, size_t room);
@@ -141,7 +141,7 @@ typedef struct {
 size_t sl_put_audio_s16(uint8_t *out, size_t room, const int16_t *samples, uint16_t count);
 /* The low 24 bits of each sample. */
 size_t sl_put_audio_s24(uint8_t *out, size_t room, const int32_t *samples, uint16_t count);
-/* Moves the state on; start a stream with {0, 0}. */
+/* Updates the state; start a stream with {0, 0}. */
 size_t sl_put_audio_adpcm(uint8_t *out, size_t room, const int16_t *samples, uint16_t count, sl_adpcm *state);
 
 /* Block header and codes of one ADPCM block; encode returns bytes written (0: no room), decode 1 or 0 (a bad block). */
@@ -149,7 +149,7 @@ size_t sl_adpcm_encode(sl_adpcm *state, const int16_t *samples, size_t count, ui
 int sl_adpcm_decode(const uint8_t *block, size_t size, int16_t *samples, size_t count);
 
 /* I2S microphones (INMP441, ICS-43434, SPH0645) put 24 bits at the top of a 32-bit slot. Reading the slot as a signed
- * 32-bit sample, or the wrong half of it, gives the quiet, noisy or mirrored sound that forums are full of. */
+ * 32-bit sample, or the wrong half of it, gives quiet, noisy or mirrored audio. */
 void sl_unpack_i2s_24in32(const uint32_t *slots, size_t count, int32_t *samples);
 /* 24 bits to 16, rounded and saturated. */
 int16_t sl_s24_to_s16(int32_t sample);

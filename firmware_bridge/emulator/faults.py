@@ -1,4 +1,4 @@
-"""What goes wrong between a device and its host, on purpose and reproducibly."""
+"""Reproducible faults between a device and its host."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
-_LONGEST_DROP = 64
+_MAX_DROP_BYTES = 64
 
 
 class Hit(NamedTuple):
-    """One fault on the wire: where in the undamaged stream, and how many bytes it touched."""
+    """One fault on the wire: position in the undamaged stream and number of bytes."""
 
     at: int
     size: int
-    dropped: bool  # else: flipped
+    dropped: bool  # False: flipped
 
 
 class Stall(NamedTuple):
-    """The device falls silent, its converter goes on."""
+    """The device sends nothing for a while; its converter goes on."""
 
     at_s: float
     for_s: float
 
 
 class Unplug(NamedTuple):
-    """The port vanishes and comes back; with ``reboot`` the device's clock starts anew."""
+    """The port disappears and returns; with ``reboot`` the device's clock is restarted."""
 
     at_s: float
     for_s: float
@@ -34,32 +34,32 @@ class Unplug(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What an emulated device suffers; times count from START. All off by default."""
+    """Faults of an emulated device, all off by default; times count from START."""
 
     flip: float = 0.0  # probability that a byte is changed
-    drop_every: float = 0.0  # mean bytes between two losses of 1 to 64 bytes; 0: none
-    jitter_s: float = 0.0  # each block is sent up to this much late
-    rate_ppm: float = 0.0  # how much too fast the device's clock runs
+    drop_every: float = 0.0  # mean bytes between two drops of 1 to 64 bytes; 0: none
+    jitter_s: float = 0.0  # each block is sent up to this much later
+    rate_ppm: float = 0.0  # how much the device's clock is fast
     stalls: tuple[Stall, ...] = ()
     unplugs: tuple[Unplug, ...] = ()
 
 
 class FaultyWire:
-    """Flips and drops bytes of a stream; the same for the same seed, however the stream is cut."""
+    """Flips and drops bytes of a stream; the result depends on the seed only, not on how the stream is split."""
 
     def __init__(self, *, flip: float = 0.0, drop_every: float = 0.0, seed: int = 0) -> None:
-        self._flip_dice = random.Random(f"flip {seed}")
-        self._drop_dice = random.Random(f"drop {seed}")
+        self._flip_rng = random.Random(f"flip {seed}")
+        self._drop_rng = random.Random(f"drop {seed}")
         self._flip = flip
         self._drop_every = drop_every
         self._at = 0
-        self._next_flip = self._gap(self._flip_dice, flip)
-        self._next_drop = self._gap(self._drop_dice, 1.0 / drop_every if drop_every else 0.0)
+        self._next_flip = self._gap(self._flip_rng, flip)
+        self._next_drop = self._gap(self._drop_rng, 1.0 / drop_every if drop_every else 0.0)
         self._dropping = 0
         self.hits: list[Hit] = []
 
     def damage(self, data: bytes) -> bytes:
-        """What arrives of ``data``."""
+        """Return the bytes that arrive of ``data``."""
         end = self._at + len(data)
         if not self._dropping and min(self._next_flip, self._next_drop) >= end:
             self._at = end
@@ -73,12 +73,12 @@ class FaultyWire:
         at = self._at
         self._at += 1
         if at == self._next_drop:
-            self._dropping = self._drop_dice.randint(1, _LONGEST_DROP)
+            self._dropping = self._drop_rng.randint(1, _MAX_DROP_BYTES)
             self.hits.append(Hit(at, self._dropping, True))
-            self._next_drop = at + self._dropping + self._gap(self._drop_dice, 1.0 / self._drop_every)
+            self._next_drop = at + self._dropping + self._gap(self._drop_rng, 1.0 / self._drop_every)
         if at == self._next_flip:
-            byte ^= self._flip_dice.randint(1, 255)
-            self._next_flip = at + 1 + self._gap(self._flip_dice, self._flip)
+            byte ^= self._flip_rng.randint(1, 255)
+            self._next_flip = at + 1 + self._gap(self._flip_rng, self._flip)
             if not self._dropping:
                 self.hits.append(Hit(at, 1, False))
         if self._dropping:
@@ -87,5 +87,5 @@ class FaultyWire:
         return bytes([byte])
 
     @staticmethod
-    def _gap(dice: random.Random, probability: float) -> int:
-        return int(dice.expovariate(probability)) if probability else 1 << 62
+    def _gap(rng: random.Random, probability: float) -> int:
+        return int(rng.expovariate(probability)) if probability else 1 << 62

@@ -1,4 +1,4 @@
-"""What an emulated device is: its options, what it remembers, what it has done, the sound cut into its blocks."""
+"""Data of an emulated device: its options, its memory until a restart, its report, and its source cut into blocks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from firmware_bridge import adpcm
-from firmware_bridge.framing import Codec
+from firmware_bridge.adpcm import AdpcmState
+from firmware_bridge.constants import Codec
 
 Blocks = Iterable[npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
-    """What kind of device is emulated."""
+    """Options of an emulated device."""
 
     rate_hz: int
     codec: Codec = Codec.S16
@@ -27,7 +27,7 @@ class DeviceOptions:
     site_code: int = 0
     battery_percent: float | None = None
     battery_per_min: float = -0.5
-    once: bool = False  # play the source once, say END, leave; else repeat it for ever
+    once: bool = False  # play the source once, send END and exit; else repeat it forever
     speed: float = 1.0
     buffer_s: float = 0.5  # audio held while the host does not read; then blocks are dropped and counted
     seed: int = 0
@@ -35,7 +35,7 @@ class DeviceOptions:
 
 @dataclass(slots=True)
 class EmulatorReport:
-    """What an emulated device did."""
+    """What an emulated device has done."""
 
     samples: int = 0  # captured since the last start of its clock
     frames: int = 0
@@ -48,14 +48,14 @@ class EmulatorReport:
 
 
 @dataclass(slots=True)
-class Memory:
-    """What a device knows until it restarts."""
+class DeviceMemory:
+    """State of a device that a restart erases."""
 
     booted_ns: int
     boot_id: int = field(default_factory=lambda: secrets.randbelow(0xFFFFFFFF) + 1)
-    clock_id: int = 0  # the clock has not started
+    clock_id: int = 0  # 0: the sample clock has not started
     streaming: bool = False
-    started_ns: int | None = None  # of the sample clock
+    started_ns: int | None = None  # start of the sample clock
     origin: int = 0  # sample index at started_ns
     index: int = 0  # next sample to be captured
     gain_cdb: int = 0
@@ -64,21 +64,21 @@ class Memory:
     end_sent: int = 0
     next_end_ns: int = 0
     next_second_ns: int = 0
-    adpcm: adpcm.State = field(default_factory=adpcm.State)
+    adpcm: AdpcmState = field(default_factory=AdpcmState)
 
 
-def frames(source: Callable[[], Blocks], block: int, *, repeat: bool) -> Iterator[npt.NDArray[np.float32]]:
-    """The source's samples, ``block`` at a time; the last one may be shorter."""
+def reblocked(source: Callable[[], Blocks], block: int, *, repeat: bool) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the source's samples in blocks of ``block`` samples; the last one may be shorter."""
     held = np.zeros(0, np.float32)
     while True:
-        came = 0
+        received = 0
         for samples in source():
-            came += samples.size
+            received += samples.size
             held = np.concatenate([held, samples])
             while held.size >= block:
                 yield held[:block]
                 held = held[block:]
-        if not repeat or not came:
+        if not repeat or not received:
             break
     if held.size:
         yield held

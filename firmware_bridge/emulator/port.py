@@ -1,4 +1,4 @@
-"""The device's end of a link for emulators: a pseudo-terminal with a stable name, or a TCP server."""
+"""The device's end of a link: a pseudo-terminal with a stable name, or a TCP server."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ _CHUNK = 65536
 
 
 class DevicePort(Protocol):
-    """Never blocks but in :meth:`wait`."""
+    """A device's end of a link; only :meth:`wait` blocks."""
 
     @property
     def name(self) -> str:
         """What the host opens."""
 
     @property
-    def plugged(self) -> bool: ...
+    def plugged(self) -> bool:
+        """Whether the host can see the port."""
 
     def plug(self) -> None:
-        """Appear to the host."""
+        """Appear to the host. No effect if plugged."""
 
     def unplug(self) -> None:
-        """Vanish, as a cable that is pulled."""
+        """Disappear, like a cable that is pulled."""
 
     def wait(self, timeout_s: float, *, to_write: bool) -> None:
-        """Until something can be read (or written), at most ``timeout_s``."""
+        """Wait until bytes can be read (or written), at most ``timeout_s``."""
 
-    def read(self) -> bytes: ...
+    def read(self) -> bytes:
+        """Return the received bytes; empty if there are none."""
 
     def write(self, data: bytes) -> int:
-        """Bytes that were taken."""
+        """Return how many bytes were accepted."""
 
     @property
     def host_present(self) -> bool | None:
-        """None where nobody can tell (a pseudo-terminal)."""
+        """Whether a host is connected; None where that is unknown (a pseudo-terminal)."""
 
 
 class PtyPort:
@@ -57,26 +59,30 @@ class PtyPort:
 
     @property
     def name(self) -> str:
+        """What the host opens."""
         return str(self._link)
 
     @property
     def plugged(self) -> bool:
+        """Whether the host can see the port."""
         return self._master >= 0
 
     @property
     def host_present(self) -> bool | None:
+        """None: a pseudo-terminal does not know."""
         return None
 
     def plug(self) -> None:
+        """Appear to the host. No effect if plugged."""
         import tty
 
         if self.plugged:
             return
-        # The slave end stays open here, so that a host may come and go.
+        # The slave end stays open here, so that hosts may open and close the port.
         self._master, self._slave = os.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        # Made aside and moved: a host never sees a half-made name.
+        # Created beside and renamed: the name always points to a terminal.
         fresh = self._link.with_name(f"{self._link.name}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
@@ -84,6 +90,7 @@ class PtyPort:
         fresh.replace(self._link)
 
     def unplug(self) -> None:
+        """Disappear, like a cable that is pulled."""
         if not self.plugged:
             return
         if self._link.is_symlink() and str(self._link.readlink()) == os.ttyname(self._slave):
@@ -93,16 +100,19 @@ class PtyPort:
         self._master = self._slave = -1
 
     def wait(self, timeout_s: float, *, to_write: bool) -> None:
+        """Wait until bytes can be read (or written), at most ``timeout_s``."""
         fds = [self._master] if self.plugged else []
         select.select(fds, fds if to_write else [], [], max(0.0, timeout_s))
 
     def read(self) -> bytes:
+        """Return the received bytes; empty if there are none."""
         try:
             return os.read(self._master, _CHUNK) if self.plugged else b""
-        except OSError:  # nothing there
+        except OSError:  # nothing to read
             return b""
 
     def write(self, data: bytes) -> int:
+        """Return how many bytes were accepted."""
         try:
             return os.write(self._master, data)
         except BlockingIOError:
@@ -110,7 +120,7 @@ class PtyPort:
 
 
 class TcpPort:
-    """One host at a time; a second one waits until the first has gone. Port number 0: any that is free."""
+    """A TCP server for one host at a time; a second one waits until the first is gone. Port 0 takes any free one."""
 
     def __init__(self, address: str) -> None:
         host, number = socket_address(address)
@@ -121,17 +131,21 @@ class TcpPort:
 
     @property
     def name(self) -> str:
+        """What the host opens."""
         return f"socket://{self._host}:{self._number}"
 
     @property
     def plugged(self) -> bool:
+        """Whether the host can see the port."""
         return self._server is not None
 
     @property
     def host_present(self) -> bool | None:
+        """Whether a host is connected."""
         return self._client is not None
 
     def plug(self) -> None:
+        """Appear to the host. No effect if plugged."""
         if self.plugged:
             return
         try:
@@ -142,16 +156,19 @@ class TcpPort:
         self._number = self._server.getsockname()[1]
 
     def unplug(self) -> None:
-        self._hang_up()
+        """Disappear, like a cable that is pulled."""
+        self._disconnect()
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def wait(self, timeout_s: float, *, to_write: bool) -> None:
+        """Wait until bytes can be read (or written), at most ``timeout_s``."""
         ends = [end for end in (self._client or self._server,) if end is not None]
         select.select(ends, [self._client] if to_write and self._client else [], [], max(0.0, timeout_s))
 
     def read(self) -> bytes:
+        """Return the received bytes; empty if there are none."""
         if self._client is None and self._server is not None:
             with contextlib.suppress(BlockingIOError):
                 self._client, _ = self._server.accept()
@@ -166,33 +183,34 @@ class TcpPort:
         except OSError:
             data = b""
         if not data:
-            self._hang_up()
+            self._disconnect()
         return data
 
     def write(self, data: bytes) -> int:
+        """Return how many bytes were accepted."""
         if self._client is None:
-            return len(data)  # nobody listens
+            return len(data)  # no host is connected
         try:
             return self._client.send(data)
         except BlockingIOError:
             return 0
         except OSError:
-            self._hang_up()
+            self._disconnect()
             return len(data)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
 
 
 def open_device_port(link: str) -> DevicePort:
-    """``tcp:[HOST:]PORT`` or the path of the symbolic link to make.
+    """Open ``tcp:[HOST:]PORT`` or a pseudo-terminal behind the symbolic link ``link``.
 
     Raises
     ------
     LinkOpenError
-        If the path is taken by something else, or the port is in use.
+        If the path is in use by something else or its folder is missing, or the TCP port is in use.
     """
     if link.startswith(("tcp:", "socket://")):
         return TcpPort(link)

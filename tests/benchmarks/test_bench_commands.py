@@ -15,15 +15,16 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from benchmarks.core.audio import Sound, phantoms
+from benchmarks.core.audio import PreloadedRecording, phantom_recordings
+from benchmarks.core.harness import machine_row
 from benchmarks.core.rows import check_row, read_results
-from benchmarks.latency import LatencyOptions
-from benchmarks.latency import run as run_latency
+from benchmarks.latency import LatencyOptions, run_latency
 from benchmarks.stream import run as stream
 from benchmarks.stream.run import StreamOptions
-from edge_sdk.cli.bench import show as _bench_show
-from edge_sdk.cli.bench.commands import app
+from edge_sdk.cli.bench import rows_output
+from edge_sdk.cli.bench.group import app
 from edge_sdk.cli.main import run as stetho
+from edge_sdk.errors import StethoError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle
 from edge_sdk.sources.phantom import PhantomSource
 
@@ -73,7 +74,7 @@ def test_latency_compares_with_torch_in_the_same_rounds(latency_rows: list[dict[
     assert rows["onnx-int8-cpu"]["ratio_to_torch"] > 0
 
 
-def test_latency_says_how_much_was_computed_and_how_near_the_ceiling(latency_rows: list[dict[str, Any]]) -> None:
+def test_latency_reports_the_operations_and_the_share_of_the_ceiling(latency_rows: list[dict[str, Any]]) -> None:
     one, two = _models(latency_rows, 1)["onnx-fp32"], _models(latency_rows, 2)["onnx-fp32"]
     assert two["macs"] == 2 * one["macs"] > 1e6
     assert one["roofline_pct"] > 0
@@ -138,7 +139,7 @@ def test_stream_measures_all_its_parts(stream_rows: tuple[list[dict[str, Any]], 
     assert "| compact" in markdown.read_text()
 
 
-def test_stream_tells_how_cpu_and_memory_grow_with_the_number(
+def test_stream_reports_the_growth_of_cpu_and_memory_with_the_number(
     stream_rows: tuple[list[dict[str, Any]], Path, Path],
 ) -> None:
     for kind in ("streams", "sessions"):
@@ -177,7 +178,7 @@ def test_accuracy_gives_scores_groups_size_and_milliseconds(corpus: Path) -> Non
     assert sum(bin_["n"] for bin_ in row["reliability"]) == row["n"]
 
 
-def test_a_missed_floor_is_exit_status_1_and_one_line_that_says_which(
+def test_a_missed_floor_is_exit_status_1_and_one_line_that_names_it(
     corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -195,7 +196,7 @@ def test_a_floor_for_an_unknown_figure_is_a_usage_error(corpus: Path) -> None:
     assert result.exit_code == 2
 
 
-def test_replay_scores_the_breaths_of_a_corpus_as_they_are_heard(corpus: Path) -> None:
+def test_replay_scores_the_cycles_of_a_corpus_in_real_time(corpus: Path) -> None:
     parts = _parts(_rows("stream", "--part", "replay", "--corpus", "csv", "--root", str(corpus)))
     assert set(parts) == {"replay onset", "replay breath", "replay label"}
     row = parts["replay breath"][0]
@@ -240,13 +241,13 @@ def test_ctrl_c_in_the_middle_of_latency_keeps_the_rounds_before() -> None:
 
 
 def test_ctrl_c_in_the_middle_of_the_throughput_keeps_the_recordings_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    sounds = phantoms(20.0, 4000, longest_s=10.0)
+    recordings = phantom_recordings(20.0, 4000, longest_s=10.0)
 
-    def then_stopped(options: StreamOptions, seconds: float) -> Iterator[Sound]:
-        yield next(sounds)
+    def then_stopped(options: StreamOptions, seconds: float) -> Iterator[PreloadedRecording]:
+        yield next(recordings)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stream, "_sounds", then_stopped)
+    monkeypatch.setattr(stream, "_recordings", then_stopped)
     rows: list[dict[str, Any]] = []
     with pytest.raises(KeyboardInterrupt):
         rows.extend(stream.throughput(load_bundle("default"), StreamOptions()))
@@ -255,13 +256,13 @@ def test_ctrl_c_in_the_middle_of_the_throughput_keeps_the_recordings_before(monk
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     def rows() -> Iterator[dict[str, Any]]:
-        yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
+        yield machine_row()
         yield {"benchmark": "stream", "subject": {"part": "first"}, "p50_ms": 1.0}
         raise KeyboardInterrupt
 
     out = tmp_path / "kept.json"
     with pytest.raises(KeyboardInterrupt):
-        _bench_show.show(rows(), "title", ("p50_ms",), out, json_=True)
+        rows_output.run_and_show(lambda report: rows(), "title", ("p50_ms",), out, json_=True)
     kept = read_results(out)
     assert [row["benchmark"] for row in kept.rows] == ["machine", "stream"]
     assert "interrupted" in kept.command
@@ -272,26 +273,42 @@ def test_the_file_grows_with_every_row_and_a_kill_keeps_it(tmp_path: Path) -> No
     seen: list[int] = []
 
     def rows() -> Iterator[dict[str, Any]]:
-        yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
+        yield machine_row()
         seen.append(len(read_results(out).rows))
         yield {"benchmark": "stream", "subject": {"part": "first"}, "p50_ms": 1.0}
         seen.append(len(read_results(out).rows))
 
-    _bench_show.show(rows(), "title", ("p50_ms",), out, json_=True)
+    rows_output.run_and_show(lambda report: rows(), "title", ("p50_ms",), out, json_=True)
     assert seen == [1, 2]
 
 
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_before_anything_is_measured(tmp_path: Path) -> None:
     measured: list[int] = []
 
     def rows() -> Iterator[dict[str, Any]]:
-        yield {"benchmark": "machine", "cpu": "x", "cores": 1, "load_average": []}
+        yield machine_row()
         measured.append(1)
 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
-        _bench_show.show(rows(), "title", ("p50_ms",), tmp_path / "file" / "kept.json", json_=True)
+        rows_output.run_and_show(lambda report: rows(), "t", ("p50_ms",), tmp_path / "file" / "kept.json", json_=True)
     assert measured == []
+
+
+@pytest.mark.parametrize("out", [None, "rows.json"])
+def test_a_row_that_does_not_fit_the_schema_is_neither_printed_nor_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str | None
+) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield machine_row()
+        yield {"benchmark": "stream", "subject": {"part": "first"}, "p50_ms": "fast"}
+
+    path = None if out is None else tmp_path / out
+    with pytest.raises(StethoError, match=r"stream: first.*p50_ms"):
+        rows_output.run_and_show(lambda report: rows(), "title", ("p50_ms",), path, json_=True)
+    assert [json.loads(line)["benchmark"] for line in capsys.readouterr().out.splitlines()] == ["machine"]
+    if path is not None:
+        assert [row["benchmark"] for row in read_results(path).rows] == ["machine"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two results differ only where the noise does not explain it."""
+"""Two results differ only beyond their noise."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from benchmarks.compare import compare, ratio_interval, unmatched
+from benchmarks.compare import compare_results, ratio_interval, unmatched
+from benchmarks.core.harness import machine_row
 from benchmarks.core.rows import write_results
-from edge_sdk.cli.bench import long_commands as bench_long
-
-MACHINE = {"benchmark": "machine", "cpu": "x", "load_average": [0.0], "cores": 2}
+from edge_sdk.cli.bench.group import app
 
 
 def timed(median_ms: float, spread: float = 0.03, n: int = 60, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def test_a_timing_is_judged_by_its_noise(before: float, after: float, verdict: s
     rows = [timed(before, seed=1), timed(after, seed=2)]
     if not kept:
         rows = [{k: v for k, v in row.items() if k != "samples_ms"} for row in rows]
-    (one,) = compare(rows[:1], rows[1:])
+    (one,) = compare_results(rows[:1], rows[1:])
     assert one.verdict == verdict
     assert one.interval is not None and one.ratio is not None
     assert one.interval[0] <= one.ratio <= one.interval[1]
@@ -42,13 +40,14 @@ def test_a_timing_is_judged_by_its_noise(before: float, after: float, verdict: s
 
 def test_the_same_measurement_twice_is_rarely_called_different() -> None:
     verdicts = [
-        compare([timed(10.0, 0.1, seed=2 * k)], [timed(10.0, 0.1, seed=2 * k + 1)])[0].verdict for k in range(50)
+        compare_results([timed(10.0, 0.1, seed=2 * k)], [timed(10.0, 0.1, seed=2 * k + 1)])[0].verdict
+        for k in range(50)
     ]
     assert sum(v in ("better", "worse") for v in verdicts) <= 2
 
 
 def test_a_noisy_machine_cannot_tell() -> None:
-    assert compare([timed(10.0, 0.8, 12, 1)], [timed(10.5, 0.8, 12, 2)])[0].verdict == "cannot tell"
+    assert compare_results([timed(10.0, 0.8, 12, 1)], [timed(10.5, 0.8, 12, 2)])[0].verdict == "cannot tell"
 
 
 def test_the_median_of_paired_rounds_ignores_a_busy_moment() -> None:
@@ -58,38 +57,36 @@ def test_the_median_of_paired_rounds_ignores_a_busy_moment() -> None:
     assert (ratio, low, high) == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_scores_go_by_their_intervals() -> None:
+def test_scores_are_judged_by_their_intervals() -> None:
     def scored(auroc: float, half: float | None) -> dict[str, Any]:
         ends = {} if half is None else {"auroc_ci": [auroc - half, auroc + half]}
         return {"benchmark": "accuracy", "subject": {"model": "m 1"}, "corpus": "c", "auroc": auroc, **ends}
 
-    assert compare([scored(0.95, 0.01)], [scored(0.90, 0.01)])[0].verdict == "worse"
-    assert compare([scored(0.95, 0.05)], [scored(0.93, 0.05)])[0].verdict == "no difference"
-    assert compare([scored(0.95, None)], [scored(0.90, 0.01)])[0].verdict == "cannot tell"
+    assert compare_results([scored(0.95, 0.01)], [scored(0.90, 0.01)])[0].verdict == "worse"
+    assert compare_results([scored(0.95, 0.05)], [scored(0.93, 0.05)])[0].verdict == "no difference"
+    assert compare_results([scored(0.95, None)], [scored(0.90, 0.01)])[0].verdict == "cannot tell"
 
 
 def test_a_lone_figure_needs_three_margins_and_a_count_none() -> None:
     def row(cpu: float, lost: int) -> dict[str, Any]:
         return {"benchmark": "stream", "subject": {"part": "x"}, "cpu_s_per_hour": cpu, "lost_samples": lost}
 
-    found = {d.figure: d.verdict for d in compare([row(5.0, 0)], [row(5.5, 3)])}
+    found = {d.figure: d.verdict for d in compare_results([row(5.0, 0)], [row(5.5, 3)])}
     assert found == {"cpu_s_per_hour": "no difference", "lost_samples": "worse"}
-    assert compare([row(5.0, 3)], [row(4.0, 3)])[0].verdict == "better"
+    assert compare_results([row(5.0, 3)], [row(4.0, 3)])[0].verdict == "better"
 
 
-def test_a_new_version_of_a_bundle_is_compared_with_the_old_and_strangers_are_named() -> None:
+def test_two_versions_of_a_bundle_are_compared_and_unmatched_rows_are_named() -> None:
     old, new = timed(10.0), timed(10.0)
     new["subject"] = {**new["subject"], "model": "compact 2.0", "engine": "newer"}
     other = {**timed(1.0), "subject": {"model": "ast 1.0", "artefact": "onnx-fp32"}}
-    assert len(compare([old], [new, other])) == 1
+    assert len(compare_results([old], [new, other])) == 1
     assert unmatched([old], [new, other]) == ([], ["latency: ast 1.0 · onnx-fp32"])
 
 
 def test_the_command_prints_verdicts_and_exits_well(tmp_path: Path) -> None:
-    app = typer.Typer()
-    bench_long.register(app)
     for name, median in (("a", 10.0), ("b", 14.0)):
-        write_results(tmp_path / f"{name}.json", "stetho bench latency", [MACHINE, timed(median)])
+        write_results(tmp_path / f"{name}.json", "stetho bench latency", [machine_row(), timed(median)])
     paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     result = CliRunner().invoke(app, ["compare", *paths], catch_exceptions=False)
     assert result.exit_code == 0 and "worse" in result.stdout

@@ -1,4 +1,4 @@
-"""The harness counts every call, hides no tail, and says what machine it ran on."""
+"""The harness counts every call, keeps the tail, and reports its machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.core.audio import LiveLoopSource, ScheduledLoopSource, folder_samples
 from benchmarks.core.energy import EnergyMeter, board_power, tegrastats_watts
 from benchmarks.core.harness import (
     Interrupted,
@@ -25,14 +27,13 @@ from benchmarks.core.harness import (
     percentiles,
     pinned,
 )
-from benchmarks.core.paced import LoopSource
 from benchmarks.core.roofline import Ceilings, count_macs
 from benchmarks.core.rows import check_row, json_schema, markdown_table, read_results, write_results
 from benchmarks.stream.stages import StageClock
 from edge_sdk.errors import StethoError
 
 
-def test_every_subject_runs_in_every_round_and_the_order_turns() -> None:
+def test_every_call_runs_in_every_round_and_the_order_rotates() -> None:
     calls: list[tuple[str, int]] = []
     timings = interleave(
         {"a": lambda i: calls.append(("a", i)), "b": lambda i: calls.append(("b", i))}, rounds=4, warm_up=1
@@ -42,7 +43,7 @@ def test_every_subject_runs_in_every_round_and_the_order_turns() -> None:
     assert all(len(t["seconds"]) == 4 for t in timings.values())
 
 
-def test_a_slower_subject_has_the_larger_ratio() -> None:
+def test_a_slower_call_has_the_larger_ratio() -> None:
     timings = interleave({"slow": lambda _: time.sleep(0.004), "fast": lambda _: None}, rounds=5, warm_up=1)
     assert median_ratio(timings["slow"]["seconds"], timings["fast"]["seconds"]) > 10
 
@@ -56,11 +57,11 @@ def test_percentiles_keep_the_tail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "told"), [(9, []), (10, [90]), (19, [90]), (20, [90, 95]), (99, [90, 95]), (100, [90, 95, 99])]
+    ("n", "given"), [(9, []), (10, [90]), (19, [90]), (20, [90, 95]), (99, [90, 95]), (100, [90, 95, 99])]
 )
-def test_a_percentile_is_told_only_where_a_measurement_can_lie_beyond_it(n: int, told: list[int]) -> None:
+def test_a_percentile_is_given_only_where_a_measurement_can_lie_beyond_it(n: int, given: list[int]) -> None:
     row = percentiles([0.001 * (k + 1) for k in range(n)])
-    assert [percent for percent in (90, 95, 99) if row[f"p{percent}_ms"] is not None] == told
+    assert [percent for percent in (90, 95, 99) if row[f"p{percent}_ms"] is not None] == given
     assert row["max_ms"] == pytest.approx(n)
 
 
@@ -94,7 +95,7 @@ def test_a_deadline_is_missed_only_beyond_it() -> None:
     assert deadline_misses([], 0.1) == 0
 
 
-def test_a_straight_line_is_found_and_a_crooked_one_told() -> None:
+def test_a_straight_line_fits_and_a_crooked_one_does_not() -> None:
     straight = linear_fit([1, 2, 3, 4], [3, 5, 7, 9])
     assert straight is not None
     assert (straight.slope, straight.intercept, straight.r2) == pytest.approx((2.0, 1.0, 1.0))
@@ -144,18 +145,22 @@ def test_energy_reads_the_input_rail_of_a_jetson(tmp_path: Path) -> None:
     assert tegrastats_watts("POM_5V_IN 3000/3000") == 3.0
 
 
-def test_a_machine_without_a_meter_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_meter_reports_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with EnergyMeter(tmp_path, tmp_path) as meter:
         pass
-    assert not meter.tells
+    assert not meter.available
     assert meter.joules is None
 
 
 def test_kept_results_are_readable_old_and_new(tmp_path: Path) -> None:
     for path in sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json")):
         if path.name not in ("compact_cv.json", "segmenter_cv.json"):  # one report each, no rows
-            assert read_results(path).rows
+            rows = read_results(path).rows
+            assert rows
+            for row in rows:
+                if "benchmark" in row:  # the others are rows of 'stetho evaluate', 'export' and 'train'
+                    check_row(row)
     write_results(tmp_path / "new.json", "stetho bench x", [machine_row(), {"benchmark": "x", "n": np.int64(3)}])
     kept = read_results(tmp_path / "new.json")
     assert kept.command == "stetho bench x"
@@ -170,6 +175,40 @@ def test_a_row_of_wrong_types_is_refused() -> None:
     with pytest.raises(StethoError, match="p50_ms"):
         check_row({"benchmark": "latency", "p50_ms": "fast"})
     assert "definitions" in json_schema()
+
+
+def test_a_bad_row_is_not_written_and_the_refusal_names_row_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    good: Row = {"benchmark": "latency", "subject": {"model": "compact 1", "artefact": "onnx-fp32"}, "p50_ms": 1.0}
+    write_results(path, "stetho bench latency", [machine_row(), good])
+    before = path.read_bytes()
+    for bad, field in (
+        ({**good, "p50_ms": "fast"}, "p50_ms"),
+        ({**good, "subject": {**good["subject"], "threads": "two"}}, "subject.threads"),
+        ({k: v for k, v in good.items() if k != "benchmark"}, "benchmark"),
+    ):
+        with pytest.raises(StethoError, match=rf"row 3 .*compact 1 · onnx-fp32.*{field}"):
+            write_results(path, "stetho bench latency", [machine_row(), good, bad])
+    with pytest.raises(StethoError, match=r"row 1 \(machine\).*cpu"):
+        write_results(path, "stetho bench latency", [{"benchmark": "machine"}, good])
+    assert path.read_bytes() == before
+
+
+def test_a_live_source_plays_recordings_in_a_loop_and_counts_what_it_delivered() -> None:
+    recordings = [np.arange(30, dtype=np.float32), np.arange(100, 112, dtype=np.float32)]
+    source = LiveLoopSource(recordings, 1000, seconds=0.08, speed=100.0, block_s=0.02)
+    blocks = list(source)
+    expected = np.concatenate([*recordings, *recordings])[:80]
+    assert np.concatenate([block.samples for block in blocks]).tolist() == expected.tolist()
+    assert source.delivered == 80
+
+
+def test_recordings_for_a_live_source_have_one_rate(tmp_path: Path) -> None:
+    for name, rate in (("a.wav", 4000), ("b.flac", 8000)):
+        soundfile.write(tmp_path / name, np.zeros(rate, np.float32), rate)
+    assert [samples.size for samples in folder_samples(tmp_path, 8000)] == [8000, 8000]
+    with pytest.raises(StethoError, match="no wav or flac"):
+        folder_samples(tmp_path / "none", 8000)
 
 
 def test_the_markdown_table_has_a_line_a_row_and_the_reasons_below() -> None:
@@ -216,22 +255,28 @@ def test_the_slower_of_two_ceilings_sets_the_least_time() -> None:
     assert ceilings.least_s(1000, 5_000_000) == (5e-3, "memory")
 
 
-def test_stages_within_stages_are_counted_once() -> None:
+def test_stages_within_stages_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = [0]
+    monkeypatch.setattr("benchmarks.stream.stages.time.thread_time_ns", lambda: now_ns[0])
     clock = StageClock()
 
-    def spin(seconds: float) -> None:
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            pass
+    def work(milliseconds: int) -> None:
+        now_ns[0] += milliseconds * 1_000_000
 
-    inner = clock.timed("front end", lambda: spin(0.02))
-    clock.timed("segmenter", inner)()
-    assert sum(clock.seconds["front end"]) >= 0.02
-    assert sum(clock.seconds["segmenter"]) < 0.02
+    front_end = clock.timed("front end", lambda: work(20))
+
+    def segmenter() -> None:
+        work(3)
+        front_end()
+        work(4)
+
+    clock.timed("segmenter", segmenter)()
+    assert clock.seconds["front end"] == [0.020]
+    assert clock.seconds["segmenter"] == [0.007]
 
 
-def test_a_looped_source_says_when_each_block_was_due() -> None:
-    sound = np.arange(30, dtype=np.float32)
-    blocks = list(LoopSource(sound, 1000, 0.1, block_s=0.04, start_ns=0))
+def test_a_scheduled_source_stamps_each_block_with_its_due_time() -> None:
+    samples = np.arange(30, dtype=np.float32)
+    blocks = list(ScheduledLoopSource(samples, 1000, 0.1, block_s=0.04, start_ns=0))
     assert np.concatenate([b.samples for b in blocks]).tolist() == [float(k % 30) for k in range(100)]
     assert [b.host_ns for b in blocks] == [40_000_000, 80_000_000, 100_000_000]

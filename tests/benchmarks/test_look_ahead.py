@@ -1,4 +1,4 @@
-"""The curve of look-aheads: a row a run, in order, with table and figure beside the file."""
+"""The look-ahead study: one row per run, in order, with a table and a figure next to the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from benchmarks.core.rows import read_results
 from benchmarks.report.results import read_folder
 from benchmarks.studies.look_ahead import main
-from edge_sdk.training.run import RunOptions
+from edge_sdk.training.run_folder import RunOptions
 from edge_sdk.training.segmentation.run import train_segmenter
 from tests.training.segmentation.test_segmentation import tiny_recipe, write_corpus
 

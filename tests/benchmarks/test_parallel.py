@@ -1,4 +1,4 @@
-"""The load test ends at the first level that misses, counts only what has settled, and tells growth from turns."""
+"""The load test ends at the first level that misses, measures only settled levels, and growth in turns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.core.audio import Sound, phantoms
+from benchmarks.core.audio import PreloadedRecording, phantom_recordings
 from benchmarks.core.harness import Row
-from benchmarks.stream import load_generators as loads
-from benchmarks.stream.load_generators import SETTLE_S, Held, SessionLoad, StreamLoad, busy_s
-from benchmarks.stream.parallel import LoadOptions, even_levels, ramp
+from benchmarks.stream import load_generators
+from benchmarks.stream.load_generators import SETTLE_S, LevelResult, SessionLoadGenerator, StreamLoadGenerator, busy_s
+from benchmarks.stream.parallel import RampOptions, even_levels, ramp
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 
 RATE = 4000
@@ -24,7 +24,7 @@ def bundle() -> Bundle:
     return load_bundle("default")
 
 
-class FakeLoad:
+class FakeLoadGenerator:
     """Carries ``most`` streams; every hold of a level costs a little more than the one before."""
 
     kind = "streams"
@@ -33,21 +33,21 @@ class FakeLoad:
         self.most, self.others = most, others
         self.held: list[int] = []
 
-    def hold(self, count: int, seconds: float) -> Held:
+    def hold(self, count: int, seconds: float) -> LevelResult:
         self.held.append(count)
         late = 0.01 if count <= self.most else 0.2
-        return Held((0.001, late), 0.1 + 0.01 * count, 50.0 + 2.0 * count, self.others)
+        return LevelResult((0.001, late), 0.1 + 0.01 * count, 50.0 + 2.0 * count, self.others)
 
 
-def rows(load: FakeLoad, bundle: Bundle, **options: Any) -> dict[str, list[Row]]:
+def rows(load: FakeLoadGenerator, bundle: Bundle, **options: Any) -> dict[str, list[Row]]:
     made: dict[str, list[Row]] = {}
-    for row in ramp(load, bundle, LoadOptions(steady_s=0.0, **options), lambda _: None):
+    for row in ramp(load, bundle, RampOptions(steady_s=0.0, **options), lambda _: None):
         made.setdefault(row["subject"]["part"], []).append(row)
     return made
 
 
 def test_the_ramp_ends_at_the_first_level_that_misses_twice(bundle: Bundle) -> None:
-    load = FakeLoad(most=4)
+    load = FakeLoadGenerator(most=4)
     made = rows(load, bundle, levels=(1, 2, 4, 8, 16), repeats=0)
     assert load.held == [1, 2, 4, 8, 8]
     (growth,) = made["growth of streams"]
@@ -55,8 +55,8 @@ def test_the_ramp_ends_at_the_first_level_that_misses_twice(bundle: Bundle) -> N
     assert [row["misses"] for row in made["streams"]] == [0, 0, 0, 1, 1]
 
 
-def test_growth_is_told_from_evenly_spaced_levels_in_turns_there_and_back(bundle: Bundle) -> None:
-    load = FakeLoad(most=100)
+def test_growth_is_measured_at_evenly_spaced_levels_in_turns_up_and_down(bundle: Bundle) -> None:
+    load = FakeLoadGenerator(most=100)
     (growth,) = rows(load, bundle, levels=(1, 2, 64, 96), repeats=2, growth_to=64)["growth of streams"]
     there = even_levels(64)
     assert there == [1, 14, 26, 39, 51, 64]
@@ -67,22 +67,24 @@ def test_growth_is_told_from_evenly_spaced_levels_in_turns_there_and_back(bundle
     assert growth["n"] == 12 and growth["cpu_r2"] == pytest.approx(1.0)
 
 
-def test_a_miss_while_others_had_the_core_says_so(bundle: Bundle) -> None:
-    alone, disturbed = (rows(FakeLoad(1, others=o), bundle, levels=(1, 2), repeats=0)["streams"] for o in (0.0, 0.5))
+def test_a_miss_while_others_used_the_core_is_marked_disturbed(bundle: Bundle) -> None:
+    alone, disturbed = (
+        rows(FakeLoadGenerator(1, others=o), bundle, levels=(1, 2), repeats=0)["streams"] for o in (0.0, 0.5)
+    )
     assert [row["disturbed"] for row in alone] == [False, False, False]
     assert [row["disturbed"] for row in disturbed] == [False, True, True]
 
 
 def test_ctrl_c_in_the_ramp_keeps_its_levels_and_their_growth(bundle: Bundle) -> None:
-    class Stopped(FakeLoad):
-        def hold(self, count: int, seconds: float) -> Held:
+    class Stopped(FakeLoadGenerator):
+        def hold(self, count: int, seconds: float) -> LevelResult:
             if count == 8:
                 raise KeyboardInterrupt
             return super().hold(count, seconds)
 
     made: list[Row] = []
     with pytest.raises(KeyboardInterrupt):
-        made.extend(ramp(Stopped(100), bundle, LoadOptions((1, 2, 4, 8, 16)), lambda _: None))
+        made.extend(ramp(Stopped(100), bundle, RampOptions((1, 2, 4, 8, 16)), lambda _: None))
     assert [row.get("streams") for row in made] == [1, 2, 4, None]
     assert made[-1]["most_without_miss"] == 4 and made[-1]["cpu_load_per_stream"] == pytest.approx(0.01)
 
@@ -92,8 +94,8 @@ def test_sessions_that_are_interrupted_are_closed(bundle: Bundle, monkeypatch: p
         raise KeyboardInterrupt
 
     before = threading.active_count()
-    monkeypatch.setattr(loads, "_sleep_until", interrupt)
-    load = SessionLoad(bundle, list(phantoms(8.0, RATE)), block_s=0.05)
+    monkeypatch.setattr(load_generators, "_sleep_until", interrupt)
+    load = SessionLoadGenerator(bundle, list(phantom_recordings(8.0, RATE)), block_s=0.05)
     with pytest.raises(KeyboardInterrupt):
         load.hold(2, 60.0)
     assert threading.active_count() == before
@@ -101,11 +103,11 @@ def test_sessions_that_are_interrupted_are_closed(bundle: Bundle, monkeypatch: p
 
 @pytest.mark.parametrize("kind", ["streams", "sessions"])
 def test_a_level_counts_every_settled_block_of_every_stream(bundle: Bundle, kind: str) -> None:
-    sounds = list(phantoms(8.0, RATE))
+    recordings = list(phantom_recordings(8.0, RATE))
     made = (
-        StreamLoad(bundle, sounds, block_s=0.05, fill_s=0.1)
+        StreamLoadGenerator(bundle, recordings, block_s=0.05, fill_s=0.1)
         if kind == "streams"
-        else SessionLoad(bundle, sounds, block_s=0.05)
+        else SessionLoadGenerator(bundle, recordings, block_s=0.05)
     )
     held = made.hold(3, 0.5)
     assert 3 * 9 <= len(held.seconds) <= 3 * 11  # ten blocks each; a session's first and last may straddle the span
@@ -114,16 +116,18 @@ def test_a_level_counts_every_settled_block_of_every_stream(bundle: Bundle, kind
     assert SETTLE_S >= 0.5
 
 
-def test_streams_are_at_different_places_of_their_steps(bundle: Bundle) -> None:
-    load = StreamLoad(bundle, [Sound("x", "x", np.zeros(RATE, np.float32), RATE)], block_s=0.05, fill_s=0.1)
+def test_streams_are_at_different_positions_in_their_steps(bundle: Bundle) -> None:
+    load = StreamLoadGenerator(
+        bundle, [PreloadedRecording("x", "x", np.zeros(RATE, np.float32), RATE)], block_s=0.05, fill_s=0.1
+    )
     load.hold(8, 0.05)
-    heard = [stream.stats.samples_in for stream, _, _ in load._streams]
-    assert len({n % 200 for n in heard}) == 8
+    received = [stream.stats.samples_in for stream, _, _ in load._streams]
+    assert len({n % 200 for n in received}) == 8
 
 
-def test_what_others_took_is_read_from_the_account_of_the_cores(tmp_path: Path) -> None:
-    account = tmp_path / "stat"
-    account.write_text("cpu  9 9 9 9 9 9 9 9\ncpu0 100 0 50 900 7 1 2 47 0 0\ncpu1 1 0 0 5 0 0 0 0 0 0\nintr 5\n")
-    assert busy_s([0], account) == pytest.approx(2.0)
-    assert busy_s([0, 1], account) == pytest.approx(2.01)
+def test_busy_time_is_read_from_the_counters_of_the_cores(tmp_path: Path) -> None:
+    counters = tmp_path / "stat"
+    counters.write_text("cpu  9 9 9 9 9 9 9 9\ncpu0 100 0 50 900 7 1 2 47 0 0\ncpu1 1 0 0 5 0 0 0 0 0 0\nintr 5\n")
+    assert busy_s([0], counters) == pytest.approx(2.0)
+    assert busy_s([0, 1], counters) == pytest.approx(2.01)
     assert busy_s([0], tmp_path / "none") is None

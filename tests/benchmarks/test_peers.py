@@ -1,4 +1,4 @@
-"""Peers run in the same rounds or are named as left out; an environment is made whole or not at all."""
+"""Peers run in the same rounds or are reported as left out; an environment is created completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from benchmarks.core.rows import check_row
 from benchmarks.peers import environments as peer_environments
 from benchmarks.peers import run as peers
 from benchmarks.peers.environments import interpreter
-from edge_sdk.cli.bench import long_commands as bench_long
+from edge_sdk.cli.bench.group import app
 from edge_sdk.errors import StethoError
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    app = typer.Typer()
-    bench_long.register(app)
     cache = str(tmp_path_factory.mktemp("peers"))
     result = CliRunner().invoke(app, ["peers", "--quick", "--json", "--cache", cache], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -37,7 +34,7 @@ def test_ours_is_measured_in_every_contest(rows: dict[str, dict[str, Any]]) -> N
         assert rows[part]["cpu_s"] > 0 and len(rows[part]["samples_ms"]) == rows[part]["n"] == 3
 
 
-def test_the_stream_says_where_its_time_goes(rows: dict[str, dict[str, Any]]) -> None:
+def test_the_stream_reports_the_shares_of_its_stages(rows: dict[str, dict[str, Any]]) -> None:
     stages = rows["stream: ours 8000 Hz"]["stages"]
     assert {"resample", "segmenter", "classifier", "quality", "emit"} <= set(stages)
     assert sum(stages.values()) == pytest.approx(1.0)
@@ -96,17 +93,17 @@ def peer_name(calls: list[list[str]]) -> str:
     return Path(calls[0][-1]).name
 
 
-def test_torch_runs_where_it_is(tmp_path: Path) -> None:
+def test_torch_runs_in_the_present_environment(tmp_path: Path) -> None:
     assert interpreter("torchaudio", make=True, folder=tmp_path) == (sys.executable, "present environment")
 
 
 class _Stopped:
-    """A worker of which the ``n``-th question is answered by Ctrl-C."""
+    """A worker whose request ``n`` ends in Ctrl-C."""
 
     def __init__(self, n: int) -> None:
         self.left = n
 
-    def ask(self, word: str) -> dict[str, Any]:
+    def request(self, command: str) -> dict[str, Any]:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from benchmarks.core.rows import write_results
-from benchmarks.report.page import RESEARCH_USE, write_report
-from benchmarks.report.results import read_folder
-from benchmarks.report.sections import COMMANDS
-from benchmarks.report.svg import Axes, Series, plot
-from edge_sdk.cli.bench import long_commands as bench_long
-from edge_sdk.errors import StethoError
+from benchmarks.report import page as report_page
+from benchmarks.report.models import pareto_section
+from benchmarks.report.page import write_report
+from benchmarks.report.results import ResultSet, read_folder
+from benchmarks.report.sections import COMMANDS, SECTIONS
+from edge_sdk.cli.bench.group import app
+from edge_sdk.errors import MissingDependencyError, StethoError
+from edge_sdk.notices import RESEARCH_USE_IN_REPORTS
 
 TITLES = (
     "Latency against accuracy", "Latency of the model", "Stages of the stream", "Event F1 against delay",
@@ -26,7 +29,8 @@ TITLES = (
 )  # fmt: skip
 EVIL = "<script>alert('x')</script>|& \"q\""
 MACHINE = {
-    "benchmark": "machine", "cpu": "Test CPU", "cores": 2, "memory_mb": 1, "os": "Linux", "python": "3", "versions": {},
+    "benchmark": "machine", "cpu": "Test CPU", "cores": 2, "architecture": "x86_64", "memory_mb": 1, "os": "Linux",
+    "python": "3", "versions": {}, "when": "2026-01-02T03:04:05Z",
 }  # fmt: skip
 
 
@@ -47,7 +51,13 @@ def everything() -> dict[str, list[dict[str, Any]]]:
         "latency": [
             {"benchmark": "latency", "subject": subject(), "p50_ms": 0.3, "n": 9},
             {"benchmark": "latency", "subject": subject(artefact="int8"), "p50_ms": 0.2, "n": 9},
-            {"benchmark": "latency", "subject": subject(part="stage resample"), "share": 1.0, "cpu_s_per_hour": 0.4},
+            {
+                "benchmark": "latency",
+                "subject": subject(part="stage resample"),
+                "share": 1.0,
+                "cpu_s_per_hour": 0.4,
+                "p50_ms": 0.01,
+            },
             {"benchmark": "latency", "subject": subject(artefact="trt"), "failed": EVIL},
         ],
         "accuracy": [
@@ -86,11 +96,20 @@ def everything() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
     for name, rows in everything().items():
-        write_results(tmp_path / "in" / f"{name}.json", f"stetho bench {name} {EVIL}", [MACHINE, *rows])
-    return tmp_path / "in"
+        content = {"command": f"stetho bench {name} {EVIL}", "rows": [MACHINE, *rows]}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(full: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """HTML and Markdown."""
+    html, markdown = write_report(full, tmp_path_factory.mktemp("page"))
+    return html.read_text(), markdown.read_text()
 
 
 class Checker(HTMLParser):
@@ -115,63 +134,81 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_all_sections_are_on_both_pages_with_plots_and_commands(full: Path, tmp_path: Path) -> None:
-    html, markdown = (path.read_text() for path in write_report(full, tmp_path / "out"))
+def test_all_sections_are_on_both_pages_with_plots_and_commands(full: Path, pages: tuple[str, str]) -> None:
+    html, markdown = pages
     for title in TITLES:
         assert f"<h2>{title}</h2>" in html and f"## {title}" in markdown
-    for page in (html, markdown):
-        assert RESEARCH_USE in page and "Test CPU" in page and "stetho bench soak" in page
+        assert f">{title}</a>" in html.split("</nav>")[0]
+    for page in pages:
+        assert RESEARCH_USE_IN_REPORTS in page and "Test CPU" in page and "stetho bench soak" in page
         assert "No results yet" not in page
-    assert html.count("<svg") >= 11
+    charts = sum(len(make(read_folder(full)).charts) for make in SECTIONS)
+    assert charts >= 11 and len(plots_of(html)) == 2 * charts  # for screens and for telephones
 
 
 def section_of(html: str, title: str) -> str:
     return html.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
 
 
-def test_every_kind_of_row_is_drawn_as_its_benchmark_writes_it(full: Path, tmp_path: Path) -> None:
-    html, markdown = (path.read_text() for path in write_report(full, tmp_path / "out"))
-    assert section_of(html, "Reliability").count("<circle") == 2
+def plots_of(html: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(text) for text in re.findall(r'<svg viewBox="[^"]*" role="img">.*?</svg>', html)]
+
+
+def marks(section: str, kind: str) -> int:
+    """Points or error bars of the plots for screens."""
+    (element,) = {"dots": ("use",), "bars": ("path",)}[kind]
+    screens = "".join(part.split("</svg>")[0] + "</svg>" for part in section.split('class="wide-plot"')[1:])
+    groups = [g for plot in plots_of(screens) for g in plot.iter("g") if g.get("class") == kind]
+    return sum(len([e for e in g.iter(element) if "id" not in e.attrib]) for g in groups)
+
+
+def test_every_kind_of_row_is_drawn_as_its_benchmark_writes_it(pages: tuple[str, str]) -> None:
+    html, markdown = pages
+    assert marks(section_of(html, "Reliability"), "dots") == 2
     delay = section_of(html, "Event F1 against delay")
-    assert delay.count("<circle") == 2  # the replay and the segmenter's own evaluation
+    assert marks(delay, "dots") == 2  # the replay and the segmenter's own evaluation
     assert "learned, look-ahead 0.2 s" in delay
     look = section_of(html, "Event F1 against look-ahead")
-    assert look.count("<svg") == 2 and look.count("<circle") == 3 + 2 * 3
-    assert look.count('bar"') == 3 + 2 * 3
+    assert len(plots_of(look)) == 2 * 2 and marks(look, "dots") == 3 + 2 * 3
+    assert marks(look, "bars") == 3 + 2 * 3
     assert look.index("look-ahead 0.12 s") < look.index("look-ahead 0.24 s") < look.index("look-ahead 0.48 s")
     assert "torch eager" in section_of(html, "Latency against accuracy")
     assert "| film small seed 1 |" in markdown
     assert "curious" in html and "64" in section_of(html, "The whole pipeline")
-    assert section_of(html, "Archives").count("<circle") == 2
+    assert marks(section_of(html, "Archives"), "dots") == 2
 
 
-def _names(svg: str) -> list[tuple[float, float, float]]:
-    """Left end, right end and height of every name beside a point."""
-    found = []
-    for x, anchor, y, name in re.findall(r'class="note" x="([\d.]+)"( text-anchor="end")? y="([\d.]+)">([^<]*)', svg):
-        wide = 6.8 * len(name)
-        found.append((float(x) - wide, float(x), float(y)) if anchor else (float(x), float(x) + wide, float(y)))
-    return found
+def test_accuracy_stands_beside_the_latency_of_the_model_not_of_a_stage(full: Path) -> None:
+    (table,) = pareto_section(read_folder(full)).tables
+    assert [row["p50_ms"] for _, row in table.rows] == [0.3, 0.2]
 
 
-def test_names_of_points_do_not_lie_on_each_other() -> None:
-    points = [(1.0 + 0.01 * k, 0.9 + 0.001 * k) for k in range(8)]
-    svg = plot([Series("", points, [f"network {k}" for k in range(8)], line=False)], Axes("x", "y", x_from=0, x_to=2))
-    names = _names(svg)
-    assert len(names) == 8
-    for k, (a, b, y) in enumerate(names):
-        for c, d, z in names[:k]:
-            assert b <= c or d <= a or abs(y - z) >= 12
+def test_a_pareto_front_joins_models_of_one_corpus() -> None:
+    rows: tuple[dict[str, Any], ...] = tuple(
+        {
+            "benchmark": "accuracy",
+            "subject": subject(model=f"{corpus}{ms}"),
+            "corpus": corpus,
+            "auroc": auroc,
+            "p50_ms": ms,
+        }
+        for corpus, ms, auroc in (("a", 1.0, 0.8), ("a", 2.0, 0.9), ("a", 3.0, 0.85), ("b", 1.5, 0.99))
+    )
+    (chart,) = pareto_section(ResultSet(rows, (), {})).charts
+    fronts = [one for one in chart.series if one.dashed]  # type: ignore[union-attr]
+    assert [(one.name, one.points) for one in fronts] == [("Pareto front, a", [(1.0, 0.8), (2.0, 0.9)])]
 
 
-def test_the_page_is_self_contained_well_formed_and_escaped(full: Path, tmp_path: Path) -> None:
-    html, markdown = (path.read_text() for path in write_report(full, tmp_path / "out"))
+def test_the_page_is_self_contained_well_formed_and_escaped(pages: tuple[str, str]) -> None:
+    html, markdown = pages
     checker = Checker()
     checker.feed(html)
     assert checker.open == []
     assert "script" not in checker.tags and "&lt;script&gt;" in html
     assert all(link.startswith("#") for link in checker.links)
     assert not re.search(r"https?://|@import|url\(", html)
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(set(ids)) == len(ids) and {link[1:] for link in checker.links} <= set(ids)
     assert "<script" not in markdown
     for line in markdown.splitlines():
         if line.startswith("| compact"):
@@ -194,26 +231,20 @@ def test_foreign_files_are_passed_over_with_the_reason(tmp_path: Path) -> None:
     assert str(tmp_path) not in "".join(kept.unread.values())
 
 
-def test_the_results_in_the_repository_make_a_report(repo_root: Path, tmp_path: Path) -> None:
-    html, _ = write_report(repo_root / "benchmarks" / "results", tmp_path)
-    assert "Latency of the model" in html.read_text()
-
-
 def test_a_missing_folder_is_an_error_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(StethoError, match="--out"):
         write_report(tmp_path / "none", tmp_path)
 
 
 def test_the_command_names_the_pages(full: Path, tmp_path: Path) -> None:
-    app = typer.Typer()
-    bench_long.register(app)
     out = tmp_path / "page"
     result = CliRunner().invoke(app, ["report", str(full), "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0 and (out / "index.html").exists() and (out / "report.md").exists()
 
 
-@pytest.mark.parametrize("points", [[(1.0, 1.0)], [(0.0, 0.0), (0.0, 0.0)], [(0.001, 5.0), (1e4, -5.0)], []])
-@pytest.mark.parametrize("log_x", [False, True])
-def test_any_points_make_a_plot(points: list[tuple[float, float]], log_x: bool) -> None:
-    svg = plot([Series("a", points)], Axes("x", "y", log_x=log_x))
-    assert "nan" not in svg and "inf" not in svg
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_without_a_library_the_extra_is_named(full: Path, tmp_path: Path, missing: str, monkeypatch: Any) -> None:
+    found: Callable[[str], object] = lambda name: None if name == missing else object()  # noqa: E731
+    monkeypatch.setattr(report_page, "find_spec", found)
+    with pytest.raises(MissingDependencyError, match=rf"needs {missing}; .*stethoscope-edge-sdk\[report\]"):
+        write_report(full, tmp_path / "out")

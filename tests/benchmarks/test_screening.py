@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.core.rows import check_row, read_results
-from benchmarks.studies.screening import main, rows
+from benchmarks.studies.screening import main, screening_rows
 from edge_sdk.errors import StethoError
 from edge_sdk.sources.phantom import PhantomSource
 
@@ -24,9 +24,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five recordings, one of them no audio."""
     folder = tmp_path_factory.mktemp("archive")
     with PhantomSource("asthma", duration_s=12.0, sample_rate=RATE) as patient:
-        sound = np.concatenate([block.samples for block in patient])
+        samples = np.concatenate([block.samples for block in patient])
     for number in range(4):
-        soundfile.write(folder / f"{number}.wav", sound, RATE)
+        soundfile.write(folder / f"{number}.wav", samples, RATE)
     (folder / "broken.wav").write_text("no audio")
     return folder
 
@@ -51,14 +51,14 @@ def test_every_recording_counts_for_every_number_of_workers(archive: Path, tmp_p
     assert len(read_results(out).rows) == 3
 
 
-def test_an_unknown_bundle_ends_with_the_words_of_the_command(archive: Path) -> None:
+def test_an_unknown_bundle_ends_with_the_error_of_the_command(archive: Path) -> None:
     with pytest.raises(StethoError, match="does not exist"):
-        list(rows(archive, ["local"], [1], bundle="nowhere"))
+        list(screening_rows(archive, ["local"], [1], bundle="nowhere"))
 
 
-def test_a_folder_without_recordings_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StethoError, match="no wav or flac"):
-        list(rows(tmp_path, ["local"], [1]))
+        list(screening_rows(tmp_path, ["local"], [1]))
 
 
 def test_an_unknown_engine_is_a_usage_error(archive: Path) -> None:

@@ -13,21 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from benchmarks.core.rows import check_row, read_results
-from benchmarks.stream.soak import SoakOptions, heat, run, slope_per_hour, verdict
-from edge_sdk.cli.bench import long_commands as bench_long
+from benchmarks.stream.soak import SoakOptions, heat, run_soak, slope_per_hour, soak_verdict
+from edge_sdk.cli.bench.group import app
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def app() -> typer.Typer:
-    app = typer.Typer()
-    bench_long.register(app)
-    return app
 
 
 def interval(t_s: float, rss_mb: float, **more: Any) -> dict[str, Any]:
@@ -36,7 +28,7 @@ def interval(t_s: float, rss_mb: float, **more: Any) -> dict[str, Any]:
     return {"t_s": t_s, "audio_s": t_s, **row, **heat_row, **more}
 
 
-def test_the_quick_soak_measures_and_judges_nothing(app: typer.Typer, tmp_path: Path) -> None:
+def test_the_quick_soak_measures_and_judges_nothing(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
     result = CliRunner().invoke(app, ["soak", "--quick", "--json", "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0
@@ -58,7 +50,7 @@ def test_ctrl_c_gives_the_verdict_on_what_was_measured() -> None:
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        rows.extend(_collected(run(SoakOptions(seconds=30.0, interval_s=0.5), stop), rows))
+        rows.extend(_collected(run_soak(SoakOptions(seconds=30.0, interval_s=0.5), stop), rows))
     assert [r.get("subject", {}).get("part") for r in rows] == [None, "interval", "verdict"]
     assert not [t for t in threading.enumerate() if t.name == "soak"]
 
@@ -71,7 +63,7 @@ def _collected(iterator: Any, rows: list[Any]) -> list[Any]:
 
 def test_a_killed_soak_leaves_its_rows(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    code = "import typer; from edge_sdk.cli.bench.long_commands import register; a = typer.Typer(); register(a); a()"
+    code = "from edge_sdk.cli.bench.group import app; app()"
     command = [sys.executable, "-c", code, "soak", "--minutes", "0.5", "--interval", "0.5", "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -88,20 +80,20 @@ def test_a_killed_soak_leaves_its_rows(tmp_path: Path) -> None:
 
 def test_the_slope_is_that_of_the_memory_after_the_warm_up() -> None:
     rows = [interval(60.0 * m, 80.0 + (m if m <= 10 else 10 + 3.0 * (m - 10) / 60)) for m in range(1, 61)]
-    judged = verdict(rows, SoakOptions())
+    judged = soak_verdict(rows, SoakOptions())
     assert judged["rss_slope_mb_per_hour"] == pytest.approx(3.0)
     assert judged["warm_up_s"] == 600.0 and judged["passed"] is False and "3.00 MB" in judged["why"]
-    flat = verdict([interval(60.0 * m, 80.0) for m in range(1, 61)], SoakOptions())
+    flat = soak_verdict([interval(60.0 * m, 80.0) for m in range(1, 61)], SoakOptions())
     assert flat["passed"] is True and flat["drift_ppm"] == pytest.approx(0.0)
 
 
-def test_any_lost_sample_or_failure_is_told_even_in_a_short_run() -> None:
+def test_any_lost_sample_or_failure_is_reported_even_in_a_short_run() -> None:
     rows = [interval(1.0, 80.0), interval(2.0, 80.0, lost_samples=7)]
-    assert verdict(rows, SoakOptions())["passed"] is False
-    failed = verdict([interval(1.0, 80.0)], SoakOptions(), OSError("gone"))
+    assert soak_verdict(rows, SoakOptions())["passed"] is False
+    failed = soak_verdict([interval(1.0, 80.0)], SoakOptions(), OSError("gone"))
     assert failed["passed"] is False and failed["failure"] == "OSError: gone"
-    assert verdict([interval(1.0, 80.0)], SoakOptions())["passed"] is None
-    assert verdict([], SoakOptions())["passed"] is None
+    assert soak_verdict([interval(1.0, 80.0)], SoakOptions())["passed"] is None
+    assert soak_verdict([], SoakOptions())["passed"] is None
 
 
 def test_a_slope_needs_four_values() -> None:
@@ -109,7 +101,7 @@ def test_a_slope_needs_four_values() -> None:
     assert slope_per_hour([interval(float(t), 80.0) | {"rss_mb": None} for t in range(9)], "rss_mb") == (None, None)
 
 
-def test_heat_is_read_where_the_machine_tells(tmp_path: Path) -> None:
+def test_heat_is_read_where_the_system_reports_it(tmp_path: Path) -> None:
     assert heat(tmp_path) == {"temperature_c": None, "slowest_core_mhz": None, "throttled": None}
     for name, text in {
         "class/thermal/thermal_zone0/temp": "41000",
@@ -123,13 +115,13 @@ def test_heat_is_read_where_the_machine_tells(tmp_path: Path) -> None:
     assert heat(tmp_path) == {"temperature_c": 52.5, "slowest_core_mhz": 600.0, "throttled": True}
 
 
-def test_two_lengths_at_once_are_refused(app: typer.Typer) -> None:
+def test_two_lengths_at_once_are_refused() -> None:
     result = CliRunner().invoke(app, ["soak", "--minutes", "1", "--hours", "1"])
     assert result.exit_code == 2
 
 
 @pytest.mark.long
 def test_an_hour_neither_grows_nor_loses() -> None:
-    last = list(run(SoakOptions(seconds=3600.0)))[-1]
+    last = list(run_soak(SoakOptions(seconds=3600.0)))[-1]
     assert last["lost_samples"] == 0
     assert last["rss_slope_mb_per_hour"] <= 1.0, last

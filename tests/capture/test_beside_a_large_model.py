@@ -1,4 +1,4 @@
-"""Capture holds beside a model of AST-base's size: 48 kHz, 24 bits, a serial line, and not a sample lost."""
+"""Capture beside a model of AST-base's size: 48 kHz, 24 bits, a serial line, and no sample dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_sdk.sources.serial import SerialSource
 from tests.support.stethoscope import wait_until
 
 RATE = 48_000
-TOKENS, WIDTH, LAYERS, HEADS = 950, 768, 12, 12  # AST on 8 s of sound: 86 M parameters in the blocks
+TOKENS, WIDTH, LAYERS, HEADS = 950, 768, 12, 12  # AST on 8 s of audio: 86 M parameters in the blocks
 
 
 def _transformer(path: Path, layers: int) -> None:
@@ -100,11 +100,11 @@ def _capture_beside(tmp_path: Path, *, seconds: float, layers: int) -> None:
     finally:
         stop.set()
         device.kill()
-    heard = np.concatenate([block.samples for block in blocks])
+    received = np.concatenate([block.samples for block in blocks])
     assert len(runs) >= 1
     assert sum(block.lost_before for block in blocks) == 0
-    assert heard.size == played.size
-    assert np.array_equal(heard, played.astype(np.float32))
+    assert received.size == played.size
+    assert np.array_equal(received, played.astype(np.float32))
 
 
 def test_48_khz_of_24_bits_arrive_whole_beside_two_blocks_of_a_transformer(tmp_path: Path) -> None:

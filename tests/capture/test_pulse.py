@@ -1,4 +1,4 @@
-"""Microphones for real: PortAudio over a private PulseAudio, through ``stetho listen``, with inference running."""
+"""Real microphones: PortAudio over a private PulseAudio, through ``stetho listen``, with inference running."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def pulse() -> Iterator[Pulse]:
         yield daemon
 
 
-def listen(pulse: Pulse, folder: Path, device: str, rate: int, *options: str) -> subprocess.Popen[bytes]:
+def start_listening(pulse: Pulse, folder: Path, device: str, rate: int, *options: str) -> subprocess.Popen[bytes]:
     """``stetho listen`` at work, recording into ``folder``."""
     line = [*STETHO, "listen", f"mic:{device}", "--device-rate", str(rate), "--json", "--record", str(folder), *options]
     running = pulse.start(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    pulse.wait_for_listener()
+    pulse.wait_for_capture()
     return running
 
 
 def ended(running: subprocess.Popen[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
-    """After Ctrl-C: its JSON lines and what it told on stderr."""
+    """After Ctrl-C: its JSON lines and its lines on stderr."""
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 0, err
@@ -57,30 +57,30 @@ def kept(folder: Path) -> Pcm:
 
 
 def offset(recorded: Pcm, played: Pcm) -> int:
-    """Where the first sample of ``played`` would be, told from a stretch of it that occurs once."""
+    """Where the first sample of ``played`` would be, from a part of it that occurs once."""
     pattern = played[2000:2064].tobytes()
     at = recorded.tobytes().find(pattern)
     while at % 2:
         at = recorded.tobytes().find(pattern, at + 1)
-    assert at >= 0, "nothing of what was played was heard"
+    assert at >= 0, "nothing of what was played was recorded"
     return at // 2 - 2000
 
 
 @pytest.mark.parametrize(("rate", "block_ms"), [(48_000, 5), (16_000, 20), (4000, 20)])
-def test_every_sample_that_was_played_is_recorded_bit_by_bit_while_breaths_are_classified(
+def test_every_sample_that_was_played_is_recorded_bit_by_bit_while_cycles_are_classified(
     pulse: Pulse, tmp_path: Path, rate: int, block_ms: int
 ) -> None:
     with PhantomSource("asthma", duration_s=6.0, sample_rate=rate) as patient:
         breathing = on_grid(np.concatenate([block.samples for block in patient]))
     played = np.asarray(np.rint(breathing * 32_768), np.int16)
-    played[2000:2064] = noise(1, rate)[:64]  # a stretch to find it by
+    played[2000:2064] = noise(1, rate)[:64]  # a unique part to find it by
     pulse.cable("steth", rate)
-    running = listen(pulse, tmp_path / "kept", "steth", rate, "--block-ms", str(block_ms))
+    running = start_listening(pulse, tmp_path / "kept", "steth", rate, "--block-ms", str(block_ms))
     player = pulse.play("steth", write_played(tmp_path / "played.wav", played, rate))
     assert player.wait(30) == 0
     time.sleep(1.0)
-    records, told = ended(running)
-    assert not any("waiting for it" in line for line in told)
+    records, messages = ended(running)
+    assert not any("waiting for it" in line for line in messages)
     recorded = kept(tmp_path / "kept")
     begin = offset(recorded, played)
     assert np.array_equal(recorded[begin : begin + played.size], played), "one offset, every bit"
@@ -93,20 +93,20 @@ def test_every_sample_that_was_played_is_recorded_bit_by_bit_while_breaths_are_c
 def test_a_microphone_that_vanishes_and_returns_is_waited_for(pulse: Pulse, tmp_path: Path) -> None:
     rate = 8000
     module, fifo = pulse.plug("steth", rate)
-    running = listen(pulse, tmp_path / "kept", "steth", rate)
+    running = start_listening(pulse, tmp_path / "kept", "steth", rate)
     before, after = noise(1.5, rate, seed=1), noise(1.5, rate, seed=2)
     feed(fifo, before, rate)
     pulse.unplug(module)
     away = time.monotonic()
     time.sleep(2.5)
     _, fifo = pulse.plug("steth", rate)
-    pulse.wait_for_listener()
+    pulse.wait_for_capture()
     away_s = time.monotonic() - away
     feed(fifo, after, rate)
     time.sleep(0.3)
-    records, told = ended(running)
-    for part in ("has delivered no sound", "waiting for it", "is back"):
-        assert any(part in line for line in told), told
+    records, messages = ended(running)
+    for part in ("has delivered no audio", "waiting for it", "is back"):
+        assert any(part in line for line in messages), messages
     gaps = [record for record in records if record["type"] == "gap"]
     assert sum(gap["lost_samples"] for gap in gaps) == records[-1]["lost_samples"]
     longest = max(gaps, key=lambda gap: int(gap["lost_samples"]))
@@ -115,7 +115,7 @@ def test_a_microphone_that_vanishes_and_returns_is_waited_for(pulse: Pulse, tmp_
     assert records[-1]["duration_s"] == pytest.approx(recorded.size / rate, abs=1e-3)
     assert offset(recorded, before) < offset(recorded, after)
     begin = round(longest["start_s"] * rate)
-    assert not recorded[begin : begin + longest["lost_samples"]].any(), "what was lost is silence"
+    assert not recorded[begin : begin + longest["lost_samples"]].any(), "the gap is silence"
     (events,) = (tmp_path / "kept").glob("*.events.jsonl")
     states = [json.loads(line).get("state") for line in events.read_text("utf-8").splitlines()]
     assert {"stalled", "recovering", "healthy"} == {state for state in states if state}
@@ -124,7 +124,7 @@ def test_a_microphone_that_vanishes_and_returns_is_waited_for(pulse: Pulse, tmp_
 def test_an_audio_system_that_hangs_is_replaced_and_nothing_is_left_behind(pulse: Pulse, tmp_path: Path) -> None:
     rate = 8000
     pulse.cable("steth", rate)
-    running = listen(pulse, tmp_path / "kept", "steth", rate)
+    running = start_listening(pulse, tmp_path / "kept", "steth", rate)
     (first,) = children(running.pid)
     os.kill(first, signal.SIGSTOP)  # as PortAudio does when its thread spins
     deadline = time.monotonic() + 20

@@ -20,7 +20,7 @@ RATE = 4000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """Status and output of a command."""
 
     status: int
     out: str
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def _refuse(name: str) -> None:
-    raise AssertionError(f"{name} is no JSON")
+    raise AssertionError(f"{name} is not JSON")
 
 
 Stetho = Callable[..., Outcome]
@@ -110,4 +110,4 @@ BAD_RECORDINGS = {
     "truncated": "truncated or damaged",
     "short": "too short: it lasts 0.1 s",
 }
-"""Kind of bad recording → what its error line says."""
+"""Kind of bad recording → text in its error line."""

@@ -48,27 +48,29 @@ def test_listening_to_a_bad_recording_fails_too_and_leaves_nothing_half_written(
     assert outcome.status == 1
     assert BAD_RECORDINGS[kind] in outcome.error
     endings = sorted(path.suffix for path in tmp_path.glob("kept/*"))
-    heard_in_part = kind in ("nan", "truncated")
-    assert endings == ([".flac", ".json", ".jsonl"] if heard_in_part else [])
+    received_in_part = kind in ("nan", "truncated")
+    assert endings == ([".flac", ".json", ".jsonl"] if received_in_part else [])
     for session in tmp_path.glob("kept/*.session.json"):
-        known = json.loads(session.read_text("utf-8"))
-        assert known["complete"] and BAD_RECORDINGS[kind] in known["failure"]
+        written = json.loads(session.read_text("utf-8"))
+        assert written["complete"] and BAD_RECORDINGS[kind] in written["failure"]
 
 
-def test_too_short_says_how_long_it_must_be(stetho: Stetho, tmp_path: Path, breathing: np.ndarray) -> None:
+def test_the_error_of_a_short_recording_gives_the_length_needed(
+    stetho: Stetho, tmp_path: Path, breathing: np.ndarray
+) -> None:
     error = stetho("screen", make_bad("short", tmp_path, breathing)).error
     assert "at least" in error and error.rstrip().endswith("needed")
 
 
 def test_a_folder_without_recordings_is_an_error(stetho: Stetho, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no sound here")
+    (tmp_path / "notes.txt").write_text("no audio here")
     outcome = stetho("screen", tmp_path)
     assert outcome.status == 1
     assert "no wav or flac recording" in outcome.error
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         (["listen", "mic:theremin"], "no microphone"),
         (["listen", "serial:/dev/nowhere"], "no such port"),
@@ -78,11 +80,11 @@ def test_a_folder_without_recordings_is_an_error(stetho: Stetho, tmp_path: Path)
         (["listen", "/nowhere/at/all.wav"], "no such file"),
     ],
 )
-def test_a_source_that_is_none(stetho: Stetho, line: list[str], says: str) -> None:
+def test_a_source_that_does_not_exist_is_one_line_and_status_1(stetho: Stetho, line: list[str], message: str) -> None:
     outcome = stetho(*line)
     assert outcome.status == 1
     assert outcome.out == ""
-    assert says in outcome.error
+    assert message in outcome.error
 
 
 def _edit(folder: Path, change: Any) -> None:

@@ -1,4 +1,4 @@
-"""``stetho`` itself: every sub-command is there, errors are one line, and nothing heavy is loaded for nothing."""
+"""``stetho`` itself: every sub-command is listed, errors are one line, and nothing heavy is loaded without need."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def test_every_member_of_a_group_explains_itself(stetho: Stetho, group: str) -> 
         page = stetho(group, name, "--help")
         assert page.status == 0, page.err
         assert f"{group} {name}" in page.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_begins_with_a_verb_or_the_thing_itself(name: str) -> None:
+    pending = [_load(name)]
+    while pending:
+        command = pending.pop()
+        pending += getattr(command, "commands", {}).values()
+        texts = {option.name: getattr(option, "help", None) for option in command.params if option.name != "help"}
+        for option, text in {"the command": command.help, **texts}.items():
+            assert text and not text.startswith(("Of ", "Whose ", "What ")), (command.name, option, text)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What ``listen`` and ``devices`` say of devices, and how trouble looks on a terminal."""
+"""How ``listen`` and ``devices`` show devices, and how trouble looks on a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from edge_sdk.cli.options import latency_of
-from edge_sdk.cli.runtime import devices as devices_module
 from edge_sdk.events import Health
 from edge_sdk.sinks.live import LiveSink
 from edge_sdk.sinks.summary import Labels
+from edge_sdk.sources.devices import find_serial_ports
 from tests.cli.conftest import Stetho
 
 
@@ -23,7 +23,7 @@ def port(device: str, vid: int | None, pid: int | None, product: str | None) -> 
     )
 
 
-def test_stethoscopes_are_told_from_other_serial_ports(stetho: Stetho, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stethoscopes_are_marked_among_the_serial_ports(stetho: Stetho, monkeypatch: pytest.MonkeyPatch) -> None:
     class Port(SimpleNamespace):
         def __lt__(self, other: SimpleNamespace) -> bool:
             return str(self.device) < str(other.device)
@@ -34,7 +34,7 @@ def test_stethoscopes_are_told_from_other_serial_ports(stetho: Stetho, monkeypat
         Port(**vars(port("/dev/ttyS9", None, None, None))),
     ]
     monkeypatch.setattr("serial.tools.list_ports.comports", lambda: ports)
-    found = {record["port"]: record["stethoscope"] for record in devices_module.find_serial_ports()}
+    found = {record["port"]: record["stethoscope"] for record in find_serial_ports()}
     assert found == {"/dev/ttyACM9": True, "/dev/ttyS9": False, "/dev/ttyUSB9": False}
     lines = [line.split() for line in stetho("devices").out.splitlines()]
     assert ["*", "/dev/ttyACM9", "Stethoscope"] in lines and ["/dev/ttyUSB9", "some", "adapter"] in lines

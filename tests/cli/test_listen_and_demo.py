@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge_sdk.cli.runtime.demo import demo
+from edge_sdk.cli.runtime.demo import demo_command
 from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 from tests.cli.conftest import Stetho
 from tests.cli.test_screen import check_lines
@@ -36,17 +36,17 @@ def test_demo_shows_every_truth_and_a_summary_that_agrees(stetho: Stetho) -> Non
         assert sum(len(block.samples) for block in twin) == summary["duration_s"] * twin.sample_rate
     truth = summary["truth"]
     assert truth["cycles"] == len(twin.truth) == sum(truth["counts"].values())
-    answered = [r for r in records if r["type"] == "cycle" and r["truth"] is not None and r["label"] is not None]
-    assert truth["answered"] == len(answered) >= truth["cycles"] - 1
-    assert truth["same_label"] == sum(r["truth"] == r["label"] for r in answered)
-    for record in answered:
+    labelled = [r for r in records if r["type"] == "cycle" and r["truth"] is not None and r["label"] is not None]
+    assert truth["answered"] == len(labelled) >= truth["cycles"] - 1
+    assert truth["same_label"] == sum(r["truth"] == r["label"] for r in labelled)
+    for record in labelled:
         overlapping = {c.label for c in twin.truth if c.start_s < record["end_s"] and c.end_s > record["start_s"]}
         assert record["truth"] in overlapping
         assert record["latency_ms"] >= 0
 
 
-def test_demo_by_itself_ends_within_20_seconds_of_sound_never_trained_on(stetho: Stetho) -> None:
-    assert inspect.signature(demo).parameters["duration"].default <= 20
+def test_demo_by_itself_ends_within_20_seconds_of_audio_never_trained_on(stetho: Stetho) -> None:
+    assert inspect.signature(demo_command).parameters["duration"].default <= 20
     lines = stetho("demo", *FAST).out.splitlines()  # stdout is no terminal: plain lines
     assert f"phantom:asthma:{DEFAULT_SEED}" in lines[0] and "research use" in lines[0]
     assert all("truth: " in line for line in lines if "probabilities" in line)
@@ -61,11 +61,11 @@ def test_every_scenario_plays(stetho: Stetho, scenario: str) -> None:
 
 
 def test_listening_to_a_recording_gives_what_screening_gives(stetho: Stetho, recording: Path) -> None:
-    heard = stetho("listen", recording, "--json", *FAST)
-    assert (heard.status, heard.err) == (0, "")
-    check_lines(heard.records, str(recording))
+    listened = stetho("listen", recording, "--json", *FAST)
+    assert (listened.status, listened.err) == (0, "")
+    check_lines(listened.records, str(recording))
     screened = stetho("screen", recording, "--json")
-    assert cycles(heard.records) == cycles(screened.records)
+    assert cycles(listened.records) == cycles(screened.records)
 
 
 def test_what_was_recorded_replays_to_the_same_breaths(stetho: Stetho, tmp_path: Path) -> None:
@@ -102,12 +102,12 @@ def test_a_terminal_gets_the_live_view_and_is_left_as_it_was() -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            piece = os.read(ours, 65_536)
+            received = os.read(ours, 65_536)
         except OSError:  # the other end is closed
             break
-        if not piece:
+        if not received:
             break
-        shown += piece
+        shown += received
     os.close(ours)
     assert running.wait(timeout=10) == 0
     text = shown.decode("utf-8", "replace")

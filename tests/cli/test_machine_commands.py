@@ -1,4 +1,4 @@
-"""``doctor``, ``devices`` and ``verify`` answer on any machine, and the README says only what works."""
+"""``doctor``, ``devices`` and ``verify`` work on any machine, and every command of the README exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.cli.runtime import devices as devices_module
+from edge_sdk.sources.devices import find_microphones
 from tests.cli.conftest import Stetho
 
 
@@ -26,7 +26,7 @@ def test_doctor_proves_the_core_and_names_what_is_missing(stetho: Stetho, tmp_pa
     assert "everything the core needs works" in people.out
 
 
-def test_doctor_goes_on_past_a_broken_bundle(stetho: Stetho, tmp_path: Path) -> None:
+def test_doctor_continues_past_a_broken_bundle(stetho: Stetho, tmp_path: Path) -> None:
     outcome = stetho("doctor", "--bundle", tmp_path / "nowhere", "--json")
     assert outcome.status == 0  # a finding never changes it
     assert outcome.records[-1]["failed"] == [f"bundle {tmp_path / 'nowhere'}"]
@@ -36,14 +36,14 @@ def test_devices_survive_a_machine_without_portaudio(stetho: Stetho, monkeypatch
     import sys
 
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    found, why = devices_module.find_microphones()
+    found, why = find_microphones()
     assert found == []
     assert why is not None and "install libportaudio2" in why
     assert stetho("devices").status == 0
     assert all(r["type"] == "serial" for r in stetho("devices", "--json").records)
 
 
-def test_verify_finds_the_default_bundle_sound(stetho: Stetho) -> None:
+def test_verify_finds_no_fault_in_the_default_bundle(stetho: Stetho) -> None:
     outcome = stetho("verify", "default", "--json")
     assert outcome.status == 0
     *checks, summary = outcome.records

@@ -1,4 +1,4 @@
-"""``stetho screen``: every recording answered, in order, in lines a program can rely on."""
+"""``stetho screen``: every recording has its lines, in order, in a form a program can rely on."""
 
 from __future__ import annotations
 

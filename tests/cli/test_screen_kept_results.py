@@ -1,4 +1,4 @@
-"""``stetho screen --results``: what is done is kept, and a run that was stopped goes on."""
+"""``stetho screen --results``: finished recordings are kept, and a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from pathlib import Path
 import pytest
 
 from edge_sdk.errors import ResultsError
-from edge_sdk.screening.recordings import Screened
+from edge_sdk.screening.recordings import ScreenedRecords
 from edge_sdk.screening.results import KeptResults
 
 RUN = {"bundle": "default", "channel": 0}
 
 
-def answer(name: str, breaths: int = 2) -> Screened:
+def screened(name: str, breaths: int = 2) -> ScreenedRecords:
     cycles = tuple({"type": "cycle", "source": name, "start_s": float(k)} for k in range(breaths))
-    return Screened(name, (*cycles, {"type": "summary", "source": name, "cycles": breaths}))
+    return ScreenedRecords(name, (*cycles, {"type": "summary", "source": name, "cycles": breaths}))
 
 
-def write(path: Path, *items: Screened) -> None:
+def write(path: Path, *items: ScreenedRecords) -> None:
     kept = KeptResults(path, RUN)
     for item in items:
         kept.add(item)
     kept.close()
 
 
-def test_what_was_done_is_known_again(tmp_path: Path) -> None:
-    write(tmp_path / "r", answer("a"), answer("b", 0))
+def test_finished_recordings_are_read_back(tmp_path: Path) -> None:
+    write(tmp_path / "r", screened("a"), screened("b", 0))
     again = KeptResults(tmp_path / "r", RUN)
-    assert again.done == {"a": answer("a"), "b": answer("b", 0)}
+    assert again.done == {"a": screened("a"), "b": screened("b", 0)}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60, 100])
 def test_a_recording_cut_short_by_a_kill_is_done_again(tmp_path: Path, cut: int) -> None:
-    write(tmp_path / "r", answer("a"), answer("b"))
+    write(tmp_path / "r", screened("a"), screened("b"))
     whole = (tmp_path / "r").read_bytes()
     (tmp_path / "r").write_bytes(whole[:-cut])
     again = KeptResults(tmp_path / "r", RUN)
     assert set(again.done) == {"a"}
-    again.add(answer("b"))
+    again.add(screened("b"))
     again.close()
     assert (tmp_path / "r").read_bytes() == whole
 
 
 def test_a_failed_recording_is_tried_again(tmp_path: Path) -> None:
-    write(tmp_path / "r", Screened("bad", error="no audio"), answer("a"))
+    write(tmp_path / "r", ScreenedRecords("bad", error="no audio"), screened("a"))
     assert set(KeptResults(tmp_path / "r", RUN).done) == {"a"}
 
 
 def test_results_of_another_run_are_refused_and_left_alone(tmp_path: Path) -> None:
-    write(tmp_path / "r", answer("a"))
+    write(tmp_path / "r", screened("a"))
     before = (tmp_path / "r").read_bytes()
     with pytest.raises(ResultsError, match="channel"):
         KeptResults(tmp_path / "r", {**RUN, "channel": 1})
@@ -66,6 +66,6 @@ def test_a_file_of_something_else_is_never_overwritten(tmp_path: Path, content: 
 
 
 def test_lines_are_those_that_json_output_shows(tmp_path: Path) -> None:
-    write(tmp_path / "r", answer("ä"))
+    write(tmp_path / "r", screened("ä"))
     first, *rest = [json.loads(line) for line in (tmp_path / "r").read_text("utf-8").splitlines()]
-    assert first["type"] == "run" and rest == list(answer("ä").records)
+    assert first["type"] == "run" and rest == list(screened("ä").records)

@@ -1,4 +1,4 @@
-"""``stetho screen --engine ray``: on two nodes, the same answers, also when one of them dies."""
+"""``stetho screen --engine ray``: on two nodes, the same results, also when one of them dies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import soundfile
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.screening.archive import screen_on_ray
-from edge_sdk.screening.recordings import Options, Screened, screen_all
+from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, screen_many
 from edge_sdk.sources.phantom import PhantomSource
 
 RATE = 4000
@@ -25,9 +25,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Sixteen short recordings, one of them no audio."""
     folder = tmp_path_factory.mktemp("archive")
     with PhantomSource("asthma", duration_s=40.0, sample_rate=RATE) as patient:
-        sound = np.concatenate([block.samples for block in patient])
+        samples = np.concatenate([block.samples for block in patient])
     for number in range(16):
-        soundfile.write(folder / f"{number:02}.wav", sound[number * RATE : (number + 12) * RATE], RATE)
+        soundfile.write(folder / f"{number:02}.wav", samples[number * RATE : (number + 12) * RATE], RATE)
     (folder / "03.wav").write_text("no audio")
     return sorted(folder.iterdir())
 
@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
     nodes.shutdown()
 
 
-def plain(items: list[Screened]) -> list[tuple[str, str, bool]]:
+def plain(items: list[ScreenedRecords]) -> list[tuple[str, str, bool]]:
     """Comparable, in the order of the sources; how long it took does not count."""
 
     def without_time(records: tuple[dict[str, Any], ...]) -> str:
@@ -52,11 +52,11 @@ def plain(items: list[Screened]) -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.long
-def test_two_nodes_answer_as_one_machine_and_a_dead_node_loses_nothing(recordings: list[Path], cluster: Any) -> None:
-    options = Options("default")
-    expected = plain(list(screen_all(load_bundle("default"), recordings, options, jobs=1)))
+def test_two_nodes_give_the_results_of_one_machine_also_when_one_dies(recordings: list[Path], cluster: Any) -> None:
+    options = ScreenOptions("default")
+    expected = plain(list(screen_many(load_bundle("default"), recordings, options, jobs=1)))
     assert sum(not fine for _, _, fine in expected) == 1
-    seen: list[Screened] = []
+    seen: list[ScreenedRecords] = []
     for item in screen_on_ray(recordings, options, address=cluster.address, workers=None):
         seen.append(item)
         if len(seen) == 1:
@@ -66,5 +66,5 @@ def test_two_nodes_answer_as_one_machine_and_a_dead_node_loses_nothing(recording
 
 def test_no_cluster_is_one_line_at_once(recordings: list[Path]) -> None:
     with pytest.raises(EngineError, match="ray status") as caught:
-        next(screen_on_ray(recordings, Options("default"), address="127.0.0.1:9", workers=None))
+        next(screen_on_ray(recordings, ScreenOptions("default"), address="127.0.0.1:9", workers=None))
     assert "\n" not in str(caught.value)

@@ -28,9 +28,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["file,start_s,end_s,label,patient"]
     for scenario in SCENARIOS:
         with PhantomSource(scenario, seed=1_000_042, duration_s=20.0, sample_rate=RATE) as source:
-            sound = np.concatenate([block.samples for block in source])
-            truth = [t for t in source.truth if t.end <= sound.size]
-        soundfile.write(folder / f"{scenario}.wav", sound, RATE)
+            samples = np.concatenate([block.samples for block in source])
+            truth = [t for t in source.truth if t.end <= samples.size]
+        soundfile.write(folder / f"{scenario}.wav", samples, RATE)
         lines += [f"{scenario}.wav,{t.start_s},{t.end_s},{t.label},{scenario}" for t in truth]
     path = folder / "table.csv"
     path.write_text("\n".join(lines) + "\n")
@@ -58,8 +58,8 @@ def test_a_person_gets_a_table(stetho: Stetho, corpus: Path) -> None:
 
 def test_the_lines_of_screen_score_the_same(stetho: Stetho, corpus: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
-    sounds = [corpus.parent / f"{scenario}.wav" for scenario in SCENARIOS]
-    lines.write_text(stetho("screen", *sounds, "--json").out)
+    recordings = [corpus.parent / f"{scenario}.wav" for scenario in SCENARIOS]
+    lines.write_text(stetho("screen", *recordings, "--json").out)
     streamed = stetho("segment-eval", "default", "csv", corpus, "--json", "--bootstrap", 0).records[0]
     scored = stetho(
         "segment-eval", "default", "csv", corpus, "--json", "--bootstrap", 0, "--from-cycles", lines

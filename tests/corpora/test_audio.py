@@ -1,4 +1,4 @@
-"""Audio of a corpus: each fault has its line, each breath its window."""
+"""Audio of a corpus: one line for each fault, one window for each cycle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_first_channel_comes_back_sample_by_sample(tmp_path: Path) -> None:
     assert np.array_equal(read, samples[:, 0])
 
 
-def test_each_fault_of_a_file_is_told(tmp_path: Path, make_audio: MakeAudio) -> None:
+def test_each_fault_of_a_file_has_its_message(tmp_path: Path, make_audio: MakeAudio) -> None:
     with pytest.raises(AudioError, match="does not exist"):
         read_recording(tmp_path / "none.wav")
     (tmp_path / "empty.wav").touch()
@@ -62,14 +62,14 @@ def test_cut_stays_inside_and_never_comes_back_empty() -> None:
     assert cut(samples, 10, 50.0, 60.0).tolist() == [99.0]
 
 
-def test_a_breath_is_read_at_the_rate_of_its_source(make_audio: MakeAudio, tmp_path: Path) -> None:
+def test_a_cycle_is_read_at_the_rate_of_its_source(make_audio: MakeAudio, tmp_path: Path) -> None:
     path = make_audio(tmp_path / "a.wav", 2.0, 8000)
     samples, rate = read_cycle(cycle_of(path, 0.5, 1.25))
     assert (samples.size, rate) == (6000, 8000)
     assert np.array_equal(samples, read_recording(path)[0][4000:10000])
 
 
-def test_windows_hold_the_breath_and_each_recording_is_read_once(
+def test_windows_hold_the_cycle_and_each_recording_is_read_once(
     make_audio: MakeAudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = make_audio(tmp_path / "1.wav", 4.0, 4000), make_audio(tmp_path / "2.wav", 5.0, 4000)
@@ -86,8 +86,8 @@ def test_windows_hold_the_breath_and_each_recording_is_read_once(
     assert reads == [one, two]
     assert [cycle for cycle, _ in windows] == cycles
     assert all(window.shape == (12000,) and window.dtype == np.float32 for _, window in windows)
-    breath = original(one)[0][:6000]
-    assert np.array_equal(windows[0][1], np.concatenate([breath, breath]))  # repeated to fill the window
+    first = original(one)[0][:6000]
+    assert np.array_equal(windows[0][1], np.concatenate([first, first]))  # repeated to fill the window
     assert np.array_equal(windows[2][1], original(two)[0][4000:16000])  # too long: its middle
 
 
@@ -100,7 +100,7 @@ def test_batches_keep_order_and_drop_nothing(make_audio: MakeAudio, tmp_path: Pa
     assert [rows.shape for _, rows in found] == [(3, 12000), (3, 12000), (1, 12000)]
 
 
-def test_real_breaths_fill_their_windows(data_root: Path) -> None:
+def test_real_cycles_fill_their_windows(data_root: Path) -> None:
     corpus = load_corpus("sprsound", data_root / "sprsound", split="val")
     windows = list(cycle_pcm(corpus.cycles[:40], SPEC))
     assert len(windows) == 40

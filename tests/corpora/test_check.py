@@ -37,7 +37,7 @@ def test_real_copy_differs_only_by_the_part_kept_apart(data_root: Path) -> None:
     assert report.counts["splits_csv"]["val"] == {"recordings": 310, "patients": 38, "events": 911}
     short, twice, shared = report.problems
     assert short == "65039232_6.4_1_p1_373: lasts 0.304 s, too short for a breath"
-    assert twice == "the same audio stands 2 times: 41279835_14.1_0_p1_2050, 41279835_14.1_0_p1_2945"
+    assert twice == "the same audio occurs 2 times: 41279835_14.1_0_p1_2050, 41279835_14.1_0_p1_2945"
     assert "162 patients are in both intra_test and train" in shared
 
 
@@ -89,7 +89,7 @@ def test_every_kind_of_problem_is_named(sprsound_root: Path, add_sprsound: Add) 
     (sprsound_root / "split.csv").write_text("file,split\n1_3.0_0_p1_1,train\n1_3.0_0_p1_2,val\n")
     problems = "\n".join(check_corpus("sprsound", sprsound_root).problems)
     for expected in (
-        "the same audio stands 2 times: 1_3.0_0_p1_1, 1_3.0_0_p1_2",
+        "the same audio occurs 2 times: 1_3.0_0_p1_1, 1_3.0_0_p1_2",
         "1_3.0_1_p2_3: annotated, but there is no audio file of that name",
         "patient 1 is both female and male",
         "1_3.0_0_p3_4: 4000 Hz instead of 8000 Hz",
@@ -117,11 +117,11 @@ def test_annotations_without_audio_do_not_count_as_recordings(sprsound_root: Pat
     assert "1 of 2683 recordings" in report.discrepancies
 
 
-def test_the_same_sound_in_wav_and_flac_is_one_sound(sprsound_root: Path, add_sprsound: Add) -> None:
+def test_the_same_audio_in_wav_and_flac_is_found(sprsound_root: Path, add_sprsound: Add) -> None:
     add_sprsound("1_3.0_0_p1_1", seed=5)
     add_sprsound("1_3.0_0_p1_2", seed=5, suffix=".flac")
     assert check_corpus("sprsound", sprsound_root).problems == (
-        "the same audio stands 2 times: 1_3.0_0_p1_1, 1_3.0_0_p1_2",
+        "the same audio occurs 2 times: 1_3.0_0_p1_1, 1_3.0_0_p1_2",
     )
 
 
@@ -137,7 +137,7 @@ def test_bad_arguments_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path
         assert err.count("\n") == 1
 
 
-def test_refusal_says_the_fix(sprsound_root: Path, add_sprsound: Add) -> None:
+def test_refusal_names_the_fix(sprsound_root: Path, add_sprsound: Add) -> None:
     add_sprsound("1_3.0_0_p1_1")
     with pytest.raises(
         CorpusError, match=r"1 of 2683 recordings \(and \d+ more differences\); fetch the rest, or pass"

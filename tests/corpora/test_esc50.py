@@ -44,7 +44,7 @@ def test_categories_become_labels_and_clips_become_examples(root: Path) -> None:
         relabel(corpus, "four")
     with pytest.raises(CorpusError, match="relabel it first"):
         as_cycles(corpus)
-    named = as_cycles(corpus.relabel("raw"))
+    named = as_cycles(relabel(corpus, "raw"))
     assert named.labels == ("dog", "rain")
     assert [(c.start_s, c.end_s, c.label) for c in named.cycles[:2]] == [(0.0, 0.5, "dog"), (0.0, 0.5, "rain")]
 

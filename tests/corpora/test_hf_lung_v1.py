@@ -1,4 +1,4 @@
-"""HF_Lung_V1 in its original layout: phases, sounds, the breaths they make, and refusal of what is broken."""
+"""HF_Lung_V1 in its original layout: phases, sounds, the cycles they make, and refusal of broken files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_times_are_hours_minutes_seconds() -> None:
     assert parse_time("-1") is None
 
 
-def test_phases_and_sounds_stand_as_marked(tmp_path: Path, add: Add) -> None:
+def test_phases_and_adventitious_sounds_are_as_annotated(tmp_path: Path, add: Add) -> None:
     stem = add("steth_20180814_09_37_11")
     corpus = load_corpus("hf_lung_v1", tmp_path, split="train")
     assert [p.phase[0] for p in corpus.phases] == list("ieieiieie")
@@ -58,7 +58,7 @@ def test_phases_and_sounds_stand_as_marked(tmp_path: Path, add: Add) -> None:
     assert [(s.sound, s.start_s) for s in corpus.sounds] == [("crackle", 1.0), ("wheeze", 5.2)]
 
 
-def test_breaths_are_the_pairs_that_are_certain(tmp_path: Path, add: Add) -> None:
+def test_cycles_are_the_pairs_that_are_certain(tmp_path: Path, add: Add) -> None:
     add("steth_20180814_09_37_11")
     cycles = load_corpus("hf_lung_v1", tmp_path).cycles
     assert [(c.start_s, c.end_s, c.label, c.raw_label) for c in cycles] == [
@@ -70,15 +70,17 @@ def test_breaths_are_the_pairs_that_are_certain(tmp_path: Path, add: Add) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sound", "label"),
+    ("marks", "label"),
     [
         ("Rhonchi 0:00:00.6 0:00:02.6\nD 0:00:01.0 0:00:01.1", "both"),
         ("S 0:00:02.75 0:00:04.75", "normal"),  # 50 ms of two seconds
         ("D 0:00:02.78 0:00:02.80", "crackle"),
     ],
 )
-def test_a_sound_is_of_the_breath_that_holds_it(tmp_path: Path, add: Add, sound: str, label: str) -> None:
-    add("steth_20180814_09_37_11", labels="\n".join([*LABELS.splitlines()[:2], sound]))
+def test_an_adventitious_sound_belongs_to_the_cycle_that_holds_it(
+    tmp_path: Path, add: Add, marks: str, label: str
+) -> None:
+    add("steth_20180814_09_37_11", labels="\n".join([*LABELS.splitlines()[:2], marks]))
     assert [c.label for c in load_corpus("hf_lung_v1", tmp_path).cycles] == [label]
 
 
@@ -114,7 +116,7 @@ def test_validation_dates_lie_inside_train(tmp_path: Path, add: Add) -> None:
         ({"labels": "I 0:00:02"}, "line 1 has 2 fields"),
     ],
 )
-def test_what_is_broken_is_refused(tmp_path: Path, add: Add, options: dict[str, object], message: str) -> None:
+def test_broken_files_are_refused(tmp_path: Path, add: Add, options: dict[str, object], message: str) -> None:
     add("steth_1")
     add("steth_2", **options)
     with pytest.raises(CorpusError, match=message):
@@ -122,7 +124,7 @@ def test_what_is_broken_is_refused(tmp_path: Path, add: Add, options: dict[str, 
     assert "steth_1" in {r.id for r in load_corpus("hf_lung_v1", tmp_path, partial=True).recordings}
 
 
-def test_counts_stand_beside_the_published_ones(tmp_path: Path, add: Add) -> None:
+def test_counts_are_compared_with_the_published_ones(tmp_path: Path, add: Add) -> None:
     add("steth_20180814_09_37_11")
     report = check_corpus("hf_lung_v1", tmp_path)
     assert {

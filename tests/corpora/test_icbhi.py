@@ -1,4 +1,4 @@
-"""ICBHI 2017 in the exact original layout: names, the official split and its alias, metadata, counts, protocols."""
+"""ICBHI 2017 in the exact original layout: names, the official split and its alias, metadata, counts, split rules."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from edge_sdk.cli.main import run
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.check import check_corpus
 from edge_sdk.corpora.loaders.icbhi import DEVICES, body_mass_index, parse_name
-from edge_sdk.corpora.protocols import training_sides
+from edge_sdk.corpora.split_rules import training_sides
 from edge_sdk.errors import CorpusError
 
 MakeAudio = Callable[..., Path]
 Add = Callable[..., str]
-BREATHS = ("0.036\t0.579\t0\t0", "0.579\t2.45\t1\t0", "2.45\t3.893\t0\t1", "3.893\t4\t1\t1")
+CYCLES = ("0.036\t0.579\t0\t0", "0.579\t2.45\t1\t0", "2.45\t3.893\t0\t1", "3.893\t4\t1\t1")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def add(root: Path, make_audio: MakeAudio) -> Add:
     def one(
         stem: str,
         side: str | None = "train",
-        lines: Sequence[str] = BREATHS,
+        lines: Sequence[str] = CYCLES,
         *,
         listed: str | None = None,
         audio: bool = True,
@@ -75,10 +75,10 @@ def test_names_have_exactly_five_known_fields() -> None:
         assert parse_name(stem) is None
 
 
-def test_breaths_come_with_class_split_and_metadata(root: Path, add: Add) -> None:
+def test_cycles_come_with_class_split_and_metadata(root: Path, add: Add) -> None:
     add("101_1b1_Al_sc_Meditron")
-    add("102_1b1_Tc_mc_AKGC417L", "test", BREATHS[:1])
-    add("223_1b1_Lr_sc_Litt3200", "test", BREATHS[:1])
+    add("102_1b1_Tc_mc_AKGC417L", "test", CYCLES[:1])
+    add("223_1b1_Lr_sc_Litt3200", "test", CYCLES[:1])
     (root / "ICBHI_Challenge_demographic_information.txt").write_text(
         "101\t3\tF\tNA\t19\t99\r\n102\t0.75\tF\tNA\t9.8\t73\r\n223\tNA\tNA\tNA\tNA\tNA\r\n"
     )
@@ -95,9 +95,9 @@ def test_breaths_come_with_class_split_and_metadata(root: Path, add: Add) -> Non
         "female",
     )
     assert cycle.bmi == pytest.approx(19 / 0.99**2)
-    unknown = next(r for r in corpus.recordings if r.patient == "223")
-    assert (unknown.age_years, unknown.sex, unknown.bmi, unknown.diagnosis) == (None,) * 4
-    assert (unknown.site, unknown.device) == ("right lateral", "Littmann 3200")
+    no_data = next(r for r in corpus.recordings if r.patient == "223")
+    assert (no_data.age_years, no_data.sex, no_data.bmi, no_data.diagnosis) == (None,) * 4
+    assert (no_data.site, no_data.device) == ("right lateral", "Littmann 3200")
     assert {r.patient: r.diagnosis for r in corpus.recordings} == {"101": "URTI", "102": "Healthy", "223": None}
 
 
@@ -200,7 +200,7 @@ def many(root: Path, add: Add) -> Path:
         add(f"{patient}_1b1_Al_sc_Meditron")
         add(f"{patient}_2b1_Al_sc_Meditron", "test")
     for k in range(4):
-        add(f"{200 + k}_1b1_Pr_mc_AKGC417L", "test", BREATHS[:1])
+        add(f"{200 + k}_1b1_Pr_mc_AKGC417L", "test", CYCLES[:1])
     return root
 
 
@@ -279,14 +279,14 @@ def test_every_name_is_listed_where_a_split_is_unknown(many: Path) -> None:
 
 def test_the_command_line_shows_the_leak(many: Path) -> None:
     command = ["-m", "edge_sdk.cli.main", "evaluate", "default", "icbhi", str(many), "--bootstrap", "0", "--json"]
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, *command, "--split", "leaky_demo_test"], capture_output=True, text=True, check=True
     )
-    assert "demonstrate the leak" in answer.stderr
-    assert json.loads(answer.stdout)["split"] == "leaky_demo_test"
+    assert "demonstrate the leak" in result.stderr
+    assert json.loads(result.stdout)["split"] == "leaky_demo_test"
 
 
-def test_evaluate_takes_the_split_of_a_protocol(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_takes_the_split_of_a_rule(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(["evaluate", "default", "icbhi", str(many), "--split", "lodo:Litt3200:test", "--bootstrap", "0", "--json"])
     out = capsys.readouterr().out
@@ -304,18 +304,18 @@ FLAGS = {"normal": "0\t0", "crackle": "1\t0", "wheeze": "0\t1", "both": "1\t1"}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in with every count of the publication: 920 recordings of 1 s, 6898 breaths, 126 patients."""
+    """A stand-in with every count of the publication: 920 recordings of 1 s, 6898 cycles, 126 patients."""
     root = tmp_path_factory.mktemp("icbhi")
     own = {"train": [str(p) for p in range(300, 377)], "test": [str(p) for p in range(400, 447)]}
     rng = np.random.default_rng(0)
     lines = []
     for side, (recordings, patients, classes) in PUBLISHED.items():
-        people = ["156", "218", *own[side]]
-        assert len(people) == patients
+        ids = ["156", "218", *own[side]]
+        assert len(ids) == patients
         deck = [label for label, count in classes.items() for _ in range(count)]
         for k in range(recordings):
-            session = f"{k // len(people)}{'bp'[side == 'test']}1"
-            stem = f"{people[k % len(people)]}_{session}_Al_sc_Meditron"
+            session = f"{k // len(ids)}{'bp'[side == 'test']}1"
+            stem = f"{ids[k % len(ids)]}_{session}_Al_sc_Meditron"
             labels = deck[k::recordings]
             edges = np.linspace(0, 1, len(labels) + 1)
             rows = [f"{a:.3f}\t{b:.3f}\t{FLAGS[c]}" for a, b, c in zip(edges, edges[1:], labels, strict=False)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.corpora import SITES, load_corpus
-from edge_sdk.corpora.loaders.kauh import Fields, parse_name, site_of, sound_label
+from edge_sdk.corpora.loaders.kauh import NameFields, parse_name, site_of, sound_label
 from edge_sdk.errors import CorpusError
 
 MakeAudio = Callable[..., Path]
@@ -34,7 +34,7 @@ def test_real_copy_has_three_filters_of_57_patients(data_root: Path) -> None:
     assert all(r.age_years and r.sex and r.diagnosis for r in corpus.recordings)
 
 
-def test_file_names_alone_say_the_same_as_the_table(data_root: Path, tmp_path: Path) -> None:
+def test_file_names_alone_give_the_same_as_the_table(data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "AudioFiles").symlink_to(data_root / "kauh" / "AudioFiles")
     named = load_corpus("kauh", tmp_path).recordings
     tabled = load_corpus("kauh", data_root / "kauh").recordings
@@ -57,14 +57,14 @@ def test_file_names_alone_say_the_same_as_the_table(data_root: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("stem", "fields"),
     [
-        ("BP103_N,N,P R U,81,F", Fields("103", "B", "N", "N", "P R U", "81", "F")),
+        ("BP103_N,N,P R U,81,F", NameFields("103", "B", "N", "N", "P R U", "81", "F")),
         ("EP4_Heart Failure + Lung Fibrosis ,I C,P L R,72,F",
-         Fields("4", "E", "Heart Failure + Lung Fibrosis", "I C", "P L R", "72", "F")),
-        ("DP108_COPD,E W,P R L ,63,M", Fields("108", "D", "COPD", "E W", "P R L", "63", "M")),
-        ("bp7_Asthma, severe,E W,P,0.5,M", Fields("7", "B", "Asthma, severe", "E W", "P", "0.5", "M")),
+         NameFields("4", "E", "Heart Failure + Lung Fibrosis", "I C", "P L R", "72", "F")),
+        ("DP108_COPD,E W,P R L ,63,M", NameFields("108", "D", "COPD", "E W", "P R L", "63", "M")),
+        ("bp7_Asthma, severe,E W,P,0.5,M", NameFields("7", "B", "Asthma, severe", "E W", "P", "0.5", "M")),
     ],
 )  # fmt: skip
-def test_file_names_are_read_from_the_right(stem: str, fields: Fields) -> None:
+def test_file_names_are_read_from_the_right(stem: str, fields: NameFields) -> None:
     assert parse_name(stem) == fields
 
 
@@ -73,10 +73,10 @@ word = st.text("abcdefghij+ ", min_size=1, max_size=12).map(str.strip).filter(bo
 
 @given(st.sampled_from("BDE"), st.integers(1, 999), word, word, word, st.integers(0, 110), st.sampled_from("MF"))
 def test_any_fields_survive_the_file_name(
-    filt: str, patient: int, diagnosis: str, sound: str, place: str, age: int, sex: str
+    filt: str, patient: int, diagnosis: str, sound_type: str, place: str, age: int, sex: str
 ) -> None:
-    stem = f"{filt}P{patient}_{diagnosis},{sound},{place},{age},{sex}"
-    assert parse_name(stem) == Fields(str(patient), filt, diagnosis, sound, place, str(age), sex)
+    stem = f"{filt}P{patient}_{diagnosis},{sound_type},{place},{age},{sex}"
+    assert parse_name(stem) == NameFields(str(patient), filt, diagnosis, sound_type, place, str(age), sex)
 
 
 @pytest.mark.parametrize("stem", ["", "103_N,N,P R U,81,F", "BP103_N,P R U,81,F", "XP1_N,N,P,81,F", "BPx_N,N,P,1,F"])
@@ -85,7 +85,7 @@ def test_names_outside_the_grammar_are_none(stem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sound", "expected"),
+    ("sound_type", "expected"),
     [
         ("N", ("normal", False)),
         ("Normal", ("normal", False)),
@@ -104,8 +104,8 @@ def test_names_outside_the_grammar_are_none(stem: str) -> None:
         ("", (None, None)),
     ],
 )
-def test_sound_types_map_to_classes(sound: str, expected: tuple[str | None, bool | None]) -> None:
-    assert sound_label(sound) == expected
+def test_sound_types_map_to_classes(sound_type: str, expected: tuple[str | None, bool | None]) -> None:
+    assert sound_label(sound_type) == expected
 
 
 @pytest.mark.parametrize(

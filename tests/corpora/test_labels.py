@@ -1,4 +1,4 @@
-"""The same breaths under other label sets; what has no label is refused by name."""
+"""The same cycles under other label schemes; items without a label are refused by name."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def sprsound(sprsound_root: Path, add_sprsound: Add) -> Path:
         ("sprsound7", SPRSOUND_7, ["Normal", "Rhonchi", "Fine Crackle", "Wheeze+Crackle", "Normal"]),
     ],
 )
-def test_breaths_carry_the_labels_of_the_scheme(
+def test_cycles_have_the_labels_of_the_scheme(
     sprsound: Path, scheme: str, labels: tuple[str, ...], found: list[str]
 ) -> None:
     corpus = load_corpus("sprsound", sprsound)
-    named = corpus.relabel(scheme)
+    named = relabel(corpus, scheme)
     assert named.labels == labels_for(corpus, scheme) == labels
     assert [cycle.label for cycle in named.cycles] == found
     assert named.unit == "cycle"
@@ -46,8 +46,8 @@ def test_breaths_carry_the_labels_of_the_scheme(
     ("scheme", "found"),
     [("sprsound5", ["CAS & DAS", "Normal", "Poor Quality"]), ("sprsound3", ["Adventitious", "Normal", "Poor Quality"])],
 )
-def test_tasks_of_recordings_leave_the_breaths_away(sprsound: Path, scheme: str, found: list[str]) -> None:
-    named = load_corpus("sprsound", sprsound).relabel(scheme)
+def test_schemes_of_recordings_remove_the_cycles(sprsound: Path, scheme: str, found: list[str]) -> None:
+    named = relabel(load_corpus("sprsound", sprsound), scheme)
     assert named.unit == "recording"
     assert [recording.label for recording in named.recordings] == found
     assert [cycle.label for cycle in as_cycles(named).cycles] == found
@@ -55,7 +55,7 @@ def test_tasks_of_recordings_leave_the_breaths_away(sprsound: Path, scheme: str,
 
 def test_missing_labels_are_refused_or_left_out(sprsound: Path, tmp_path: Path, data_root: Path) -> None:
     corpus = load_corpus("sprsound", sprsound)
-    with pytest.raises(CorpusError, match="no labels for the scheme 'disease': it says of nothing a diagnosis"):
+    with pytest.raises(CorpusError, match="no labels for the scheme 'disease': no item has a diagnosis"):
         relabel(corpus, "disease")
     with pytest.raises(CorpusError, match="unknown label scheme 'five'; known are four, binary"):
         relabel(corpus, "five")
@@ -78,7 +78,7 @@ def test_a_disease_has_one_spelling() -> None:
 
 
 def test_real_adults_by_disease(data_root: Path) -> None:
-    corpus = load_corpus("kauh", data_root / "kauh").relabel("disease")
+    corpus = relabel(load_corpus("kauh", data_root / "kauh"), "disease")
     assert Counter(r.label for r in corpus.recordings).most_common(3) == [
         ("healthy", 51),
         ("asthma", 42),

@@ -17,7 +17,7 @@ MakeAudio = Callable[..., Path]
 def test_real_lung_sounds_of_the_manikin(data_root: Path) -> None:
     corpus = load_corpus("hls-cmds", data_root / "hls_cmds")
     assert len(corpus.recordings) == 50
-    assert corpus.problems == ()  # IDs in the table abbreviate otherwise than the file names, and still pair up
+    assert corpus.problems == ()  # IDs in the table abbreviate differently from the file names, and are paired
     assert Counter(r.raw_label for r in corpus.recordings) == {
         "Normal": 12,
         "Pleural Rub": 9,
@@ -149,7 +149,7 @@ def test_the_csv_must_be_clear(csv_root: Path) -> None:
         load_corpus("csv", csv_root / "none.csv")
 
 
-def test_without_patients_each_file_is_one_and_that_is_said(csv_root: Path) -> None:
+def test_without_patients_each_file_is_one_with_a_note(csv_root: Path) -> None:
     (csv_root / "labels.csv").write_text("\ufefffile,label\naudio/one,normal\naudio/two,other\n")
     corpus = load_corpus("csv", csv_root)
     assert corpus.patients == ("audio/one", "audio/two")

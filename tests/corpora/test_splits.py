@@ -1,4 +1,4 @@
-"""Patients stay on one side: split files, grouped folds, and the check that says so."""
+"""Patients stay on one side: split files, grouped folds, and the check for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPRSound: the counts of the real copy, the publisher's layout and splits, and refusal of what is broken."""
+"""SPRSound: the counts of the real copy, the publisher's layout and splits, and refusal of broken files."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_inter_patient_test_alone_is_a_root(sprsound_root: Path, add_sprsoun
     assert corpus.cycles[1].label == "crackle"
 
 
-def test_an_unknown_split_names_those_there_are(sprsound_root: Path, add_sprsound: Add) -> None:
+def test_an_unknown_split_is_refused_with_the_list_of_splits(sprsound_root: Path, add_sprsound: Add) -> None:
     add_sprsound("2_4.0_1_p3_3", "inter_test")
     with pytest.raises(CorpusError, match="no split 'val'; it has inter_test, test, all"):
         load_corpus("sprsound", sprsound_root, split="val")
@@ -168,7 +168,7 @@ def test_a_name_outside_the_grammar_is_refused(sprsound_root: Path, add_sprsound
         load_corpus("sprsound", sprsound_root)
 
 
-def test_a_folder_without_annotations_says_what_was_expected(tmp_path: Path) -> None:
+def test_a_folder_without_annotations_is_refused_with_the_expected_layout(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"expected train_json"):
         load_corpus("sprsound", tmp_path)
     with pytest.raises(CorpusError, match="does not exist"):

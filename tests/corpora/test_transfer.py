@@ -1,4 +1,4 @@
-"""Train here, test there: people, sounds and labels on both sides are found."""
+"""Train on one corpus, test on another: patients, recordings and labels on both sides are found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_sdk.corpora import load_corpus
-from edge_sdk.corpora.transfer import check_transfer, shared_recordings
+from edge_sdk.corpora.labels import relabel
+from edge_sdk.corpora.transfer import check_transfer, recordings_on_both_sides
 from edge_sdk.errors import CorpusError
 
 Add = Callable[..., str]
@@ -28,14 +29,14 @@ def test_patients_of_one_corpus_on_both_sides_are_refused(sprsound_root: Path, a
     check_transfer(corpus.split("train"), other)
 
 
-def test_a_copied_sound_is_found_under_another_name(sprsound_root: Path, add_sprsound: Add, tmp_path: Path) -> None:
+def test_copied_audio_is_found_under_another_name(sprsound_root: Path, add_sprsound: Add, tmp_path: Path) -> None:
     one = add_sprsound("1_3.0_0_p1_1")
     train = load_corpus("sprsound", sprsound_root)
     shutil.copy(sprsound_root / f"train_wav/{one}.wav", tmp_path / "mine.wav")
     (tmp_path / "t.csv").write_text("file,start_s,end_s,label,patient\nmine,0,1,normal,a\n")
     test = load_corpus("csv", tmp_path / "t.csv")
-    assert shared_recordings(train, test) == [("mine", one)]
-    assert shared_recordings(train, test, compare_audio=False) == []
+    assert recordings_on_both_sides(train, test) == [("mine", one)]
+    assert recordings_on_both_sides(train, test, compare_audio=False) == []
     with pytest.raises(CorpusError, match=f"mine is {one}"):
         check_transfer(train, test)
 
@@ -44,6 +45,6 @@ def test_labels_must_be_known_to_the_training_side(data_root: Path, sprsound_roo
     add_sprsound("1_3.0_0_p1_1")
     train, test = load_corpus("sprsound", sprsound_root), load_corpus("kauh", data_root / "kauh")
     check_transfer(train, test)
-    check_transfer(train.relabel("binary"), test.relabel("binary"))
+    check_transfer(relabel(train, "binary"), relabel(test, "binary"))
     with pytest.raises(CorpusError, match="kauh has the labels both, crackle, wheeze, unknown to training"):
-        check_transfer(train.relabel("binary"), test)
+        check_transfer(relabel(train, "binary"), test)

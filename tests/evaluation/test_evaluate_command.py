@@ -1,4 +1,4 @@
-"""``stetho evaluate``: exact figures with a model whose answers are known, and one clear line for what cannot be."""
+"""``stetho evaluate``: exact figures of a model with known predictions, and one clear line per error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-import edge_sdk.evaluation.predict as evaluation
+import edge_sdk.evaluation.report as evaluation
 from edge_sdk.cli.main import run
 from edge_sdk.events import BreathCycle, CycleResult
 from edge_sdk.metrics import CLASSES
@@ -27,77 +26,85 @@ Stetho = Callable[..., tuple[int, str, str]]
 
 
 @dataclass
-class Hearing:
-    """Stands in for a bundle: answers by the pitch it hears, except that it takes 'both' for crackles."""
+class ToneModel:
+    """Stands in for a model: classifies by pitch, except that it takes 'both' for crackles."""
 
     labels: tuple[str, ...] = CLASSES
     front_end: FrontEndSpec = field(default_factory=lambda: FrontEndSpec(rate_hz=4000, window_s=1.0))
-    artefact: Any = field(default_factory=lambda: SimpleNamespace(format="onnx-fp32"))
     calls: list[int] = field(default_factory=list)
+    name: str = "tones"
+    version: str = "1"
+    artefact: str = "onnx-fp32"
+    training: dict[str, Any] = field(default_factory=dict)
+    metadata_schema: None = None
+    normal_index: int = 0
 
-    def __post_init__(self) -> None:
-        self.manifest = SimpleNamespace(
-            name="hearing", version="1", metadata={}, decoder=SimpleNamespace(normal_label=self.labels[0])
-        )
+    @property
+    def classifier(self) -> ToneModel:
+        return self
+
+    @property
+    def normal_label(self) -> str:
+        return self.labels[0]
 
     def classify(self, pcm: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         assert pcm.shape[1] == self.front_end.window_samples
         self.calls.append(len(pcm))
-        return np.stack([self._answer(row, 4000) for row in pcm])
+        return np.stack([self.row(window, 4000) for window in pcm])
 
     def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         return np.asarray(probabilities.argmax(axis=1))
 
-    def _answer(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
+    def row(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
         pitch = np.abs(np.fft.rfft(samples)).argmax() * rate / samples.size
-        heard = min(TONES, key=lambda name: abs(TONES[name] - pitch))
+        name = min(TONES, key=lambda name: abs(TONES[name] - pitch))
         row = np.full(len(self.labels), 0.1 / (len(self.labels) - 1))
-        row[self.labels.index("crackle" if heard == "both" else heard)] = 0.9
+        row[self.labels.index("crackle" if name == "both" else name)] = 0.9
         return row
 
-    def stream(self, sample_rate: int, metadata: object = None) -> HearingStream:
-        return HearingStream(self, sample_rate)
+    def stream(self, sample_rate: int, metadata: object = None) -> ToneStream:
+        return ToneStream(self, sample_rate)
 
 
-class HearingStream:
-    """One breath per second of sound; silence about what sounds like 'nothing'."""
+class ToneStream:
+    """One cycle per second; no label for the tone 'nothing'."""
 
-    def __init__(self, bundle: Hearing, rate: int) -> None:
-        self.bundle, self.rate, self.heard = bundle, rate, np.zeros(0, np.float32)
+    def __init__(self, model: ToneModel, rate: int) -> None:
+        self.model, self.rate, self.received = model, rate, np.zeros(0, np.float32)
 
     def accept(self, samples: npt.NDArray[np.float32]) -> list[CycleResult]:
-        self.heard = np.concatenate([self.heard, samples])
+        self.received = np.concatenate([self.received, samples])
         return []
 
     def finish(self) -> list[CycleResult]:
         results = []
-        for k in range(len(self.heard) // self.rate):
-            second = self.heard[k * self.rate : (k + 1) * self.rate]
-            cycle = BreathCycle(k, k * self.rate, (k + 1) * self.rate, self.rate, True, len(self.heard), 1.0)
+        for k in range(len(self.received) // self.rate):
+            second = self.received[k * self.rate : (k + 1) * self.rate]
+            cycle = BreathCycle(k, k * self.rate, (k + 1) * self.rate, self.rate, True, len(self.received), 1.0)
             pitch = np.abs(np.fft.rfft(second)).argmax()
             if abs(pitch - TONES["nothing"]) < 50:
                 results.append(CycleResult(cycle, None, {}, "noisy"))
             else:
-                row = self.bundle._answer(second, self.rate)
-                label = self.bundle.labels[int(row.argmax())]
-                results.append(CycleResult(cycle, label, dict(zip(self.bundle.labels, row.tolist(), strict=True))))
+                row = self.model.row(second, self.rate)
+                label = self.model.labels[int(row.argmax())]
+                results.append(CycleResult(cycle, label, dict(zip(self.model.labels, row.tolist(), strict=True))))
         return results
 
 
 def tones(path: Path, *names: str, rate: int = RATE) -> Path:
-    """A file with one second of each sound."""
+    """A file with one second of each tone."""
     time = np.arange(rate) / rate
-    sound = np.concatenate([0.3 * np.sin(2 * math.pi * TONES[name] * time) for name in names])
+    samples = np.concatenate([0.3 * np.sin(2 * math.pi * TONES[name] * time) for name in names])
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, sound.astype(np.float32), rate)
+    soundfile.write(path, samples.astype(np.float32), rate)
     return path
 
 
 @pytest.fixture
-def hearing(monkeypatch: pytest.MonkeyPatch) -> Hearing:
-    bundle = Hearing()
-    monkeypatch.setattr(evaluation, "load_model", lambda model, artefact: bundle)
-    return bundle
+def tone_model(monkeypatch: pytest.MonkeyPatch) -> ToneModel:
+    model = ToneModel()
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: model)
+    return model
 
 
 @pytest.fixture
@@ -124,7 +131,7 @@ def cycles_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_figures_are_those_of_the_known_answers(hearing: Hearing, stetho: Stetho, cycles_root: Path) -> None:
+def test_figures_are_those_of_the_known_predictions(tone_model: ToneModel, stetho: Stetho, cycles_root: Path) -> None:
     code, out, err = stetho("evaluate", "default", "csv", cycles_root / "labels.csv", "--split", "test", "--json")
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
@@ -142,10 +149,10 @@ def test_figures_are_those_of_the_known_answers(hearing: Hearing, stetho: Stetho
     assert report["unit"] == "cycle"
     assert (report["model"], report["corpus"], report["split"]) == ("default", "csv", "test")
     assert len(report["score_ci"]) == len(report["auroc_ci"]) == 2
-    assert sum(hearing.calls) == 6
+    assert sum(tone_model.calls) == 6
 
 
-def test_predictions_file_has_a_line_per_breath(hearing: Hearing, stetho: Stetho, cycles_root: Path) -> None:
+def test_predictions_file_has_a_line_per_breath(tone_model: ToneModel, stetho: Stetho, cycles_root: Path) -> None:
     target = cycles_root / "predictions.jsonl"
     code, out, _ = stetho("evaluate", "default", "csv", cycles_root / "labels.csv", "--predictions", target)
     assert code == 0
@@ -159,7 +166,7 @@ def test_predictions_file_has_a_line_per_breath(hearing: Hearing, stetho: Stetho
     assert [path.name for path in cycles_root.glob(".*")] == []
 
 
-def test_one_class_alone_gives_null(hearing: Hearing, stetho: Stetho, tmp_path: Path) -> None:
+def test_one_class_alone_gives_null(tone_model: ToneModel, stetho: Stetho, tmp_path: Path) -> None:
     tones(tmp_path / "a.wav", "normal", "normal")
     (tmp_path / "labels.csv").write_text("file,start_s,end_s,label\na,0,1,normal\na,1,2,normal\n")
     code, out, _ = stetho("evaluate", "default", "csv", tmp_path, "--json")
@@ -172,7 +179,7 @@ def test_one_class_alone_gives_null(hearing: Hearing, stetho: Stetho, tmp_path: 
 
 
 def test_recordings_without_breath_marks_go_through_the_stream(
-    hearing: Hearing, stetho: Stetho, tmp_path: Path
+    tone_model: ToneModel, stetho: Stetho, tmp_path: Path
 ) -> None:
     folder = tmp_path / "AudioFiles"
     for filt in "BD":
@@ -201,19 +208,19 @@ def test_recordings_without_breath_marks_go_through_the_stream(
 def test_a_two_label_model_is_scored_as_such(
     stetho: Stetho, cycles_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Binary(Hearing):
-        def _answer(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
-            four = Hearing()._answer(samples, rate)
+    class Binary(ToneModel):
+        def row(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
+            four = ToneModel().row(samples, rate)
             return np.array([four[0], 1 - four[0]])
 
-    monkeypatch.setattr(evaluation, "load_model", lambda model, artefact: Binary(("normal", "abnormal")))
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: Binary(("normal", "abnormal")))
     report = json.loads(stetho("evaluate", "default", "csv", cycles_root / "labels.csv", "--json")[1])
     assert report["confusion"] == [[2, 1], [0, 3]]
     assert report["sensitivity"] == report["sensitivity_2class"] == 1.0
 
 
 def test_what_cannot_be_evaluated_is_one_line(
-    hearing: Hearing, stetho: Stetho, cycles_root: Path, data_root: Path
+    tone_model: ToneModel, stetho: Stetho, cycles_root: Path, data_root: Path
 ) -> None:
     table = cycles_root / "labels.csv"
     clips = data_root / "hf_lung_phase_clips"
@@ -221,7 +228,7 @@ def test_what_cannot_be_evaluated_is_one_line(
         (("default", "csv", table, "--split", "val"), "has no split 'val'; it has test, all"),
         (("default", "elsewhere", table), "unknown corpus 'elsewhere'"),
         (("default", "csv", table, "--predictions", cycles_root / "no" / "file"), "does not exist"),
-        (("default", "hf_lung_clips", clips, "--split", "val"), "says of no recording whether it is normal"),
+        (("default", "hf_lung_clips", clips, "--split", "val"), "labels no recording normal or abnormal"),
     ):
         code, out, err = stetho("evaluate", *arguments, "--json")
         assert (code, out) == (1, "")
@@ -233,17 +240,19 @@ def test_what_cannot_be_evaluated_is_one_line(
 def test_a_model_with_other_labels_is_refused(
     stetho: Stetho, cycles_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Diagnosis(Hearing):
-        def _answer(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
+    class Diagnosis(ToneModel):
+        def row(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
             return np.full(3, 1 / 3)
 
-    monkeypatch.setattr(evaluation, "load_model", lambda model, artefact: Diagnosis(("healthy", "asthma", "copd")))
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: Diagnosis(("healthy", "asthma", "copd")))
     code, _, err = stetho("evaluate", "default", "csv", cycles_root / "labels.csv")
     assert code == 1
     assert "cannot be scored on csv: unknown labels" in err
 
 
-def test_a_broken_recording_leaves_nothing_half_written(hearing: Hearing, stetho: Stetho, cycles_root: Path) -> None:
+def test_a_broken_recording_leaves_nothing_half_written(
+    tone_model: ToneModel, stetho: Stetho, cycles_root: Path
+) -> None:
     whole = (cycles_root / "b.flac").read_bytes()
     (cycles_root / "b.flac").write_bytes(whole[: len(whole) // 2])
     target = cycles_root / "predictions.jsonl"

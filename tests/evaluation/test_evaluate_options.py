@@ -27,7 +27,7 @@ SITES = ("left anterior", "right anterior")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-four patients with two breaths each; device 0 hears the normal ones of the training half mostly."""
+    """Twenty-four patients with two breaths each; device 0 records mostly the normal ones of the training half."""
     root = tmp_path_factory.mktemp("options")
     random = np.random.default_rng(0)
     with (root / "cycles.csv").open("w", newline="") as file:
@@ -43,10 +43,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 # a device is a recording's: the second breath stands in a file of its own
                 name = f"r{patient}.wav" if breath == 0 else f"s{patient}.wav"
                 if breath:
-                    sound = (0.1 * random.normal(size=2 * RATE)).astype(np.float32)
-                    soundfile.write(root / name, sound, RATE)
-                known = (f"p{patient}", split, SITES[patient % 2], device, 2 + 3 * patient, "")
-                writer.writerow((name, 0.0, 1.5, label, *known))
+                    samples = (0.1 * random.normal(size=2 * RATE)).astype(np.float32)
+                    soundfile.write(root / name, samples, RATE)
+                metadata = (f"p{patient}", split, SITES[patient % 2], device, 2 + 3 * patient, "")
+                writer.writerow((name, 0.0, 1.5, label, *metadata))
     return root
 
 
@@ -126,18 +126,18 @@ def lines(path: Path) -> np.ndarray:
     return np.array([list(json.loads(line)["probabilities"].values()) for line in path.read_text().splitlines()])
 
 
-def test_a_model_that_reads_metadata_is_told_what_is_asked(evaluate: Evaluate, models: Path, tmp_path: Path) -> None:
-    answers = {}
+def test_a_model_receives_the_metadata_of_the_option(evaluate: Evaluate, models: Path, tmp_path: Path) -> None:
+    predicted = {}
     for mode in ("given", "unknown", "shuffled"):
         report = evaluate("film0.pt", "--metadata", mode, "--predictions", tmp_path / mode)
         assert report.get("metadata", "given") == mode
-        answers[mode] = lines(tmp_path / mode)
-    assert not np.allclose(answers["given"], answers["unknown"])
-    assert not np.allclose(answers["given"], answers["shuffled"])
+        predicted[mode] = lines(tmp_path / mode)
+    assert not np.allclose(predicted["given"], predicted["unknown"])
+    assert not np.allclose(predicted["given"], predicted["shuffled"])
     checkpoint = load_checkpoint(models / "film0.pt")
     again = evaluate("film0.pt", "--metadata", "shuffled", "--predictions", tmp_path / "again")
     assert again["n"] == 24
-    np.testing.assert_array_equal(lines(tmp_path / "again"), answers["shuffled"])
+    np.testing.assert_array_equal(lines(tmp_path / "again"), predicted["shuffled"])
     assert checkpoint.metadata_schema is not None
 
 
@@ -154,7 +154,7 @@ def test_a_model_scored_on_what_it_learnt_from_is_warned_of(
     inside = replace(load_checkpoint(models / "compact0.pt"), provenance={"corpus": "csv", "split": "train", "seed": 0})
     save_checkpoint(inside, models / "inside.pt")
     report = evaluate("inside.pt", "--train-root", root)
-    assert "warnings" not in report  # other patients, other sound
+    assert "warnings" not in report  # other patients, other audio
     arguments = ["evaluate", models / "inside.pt", "csv", root, "--split", "all", "--train-root", root, "--json"]
     with pytest.raises(SystemExit):
         run([str(argument) for argument in arguments])

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks.core.exported import waken
+from benchmarks.core.exported import randomise_zero_weights
 from edge_sdk.cli.main import run
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.table import SITES
@@ -28,9 +28,10 @@ from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
+from export.cycles import gather_cycles
 from export.formats import FORMATS, formats_help, formats_table
-from export.onnx.session import Session
-from export.pipeline import gather, make_artefacts
+from export.onnx.runner import GraphRunner
+from export.pipeline import make_artefacts
 from export.signing import make_key
 
 RATE = 4000
@@ -52,15 +53,15 @@ def stetho(capfd: pytest.CaptureFixture[str]) -> Call:
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    """A small network that listens to site, device and age."""
-    checkpoint = waken(untrained_checkpoint("film", size="tiny"))
-    known = checkpoint.metadata["categorical"] | {"site": list(SITES)}
-    return replace(checkpoint, metadata=checkpoint.metadata | {"categorical": known})
+    """A small network that reads site, device and age."""
+    checkpoint = randomise_zero_weights(untrained_checkpoint("film", size="tiny"))
+    categorical = checkpoint.metadata["categorical"] | {"site": list(SITES)}
+    return replace(checkpoint, metadata=checkpoint.metadata | {"categorical": categorical})
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sound") / "patient.wav"
+    path = tmp_path_factory.mktemp("audio") / "patient.wav"
     source = PhantomSource("asthma", seed=1_000_300, duration_s=20.0, sample_rate=RATE)
     soundfile.write(path, np.concatenate([block.samples for block in source]), RATE)
     return path
@@ -86,12 +87,12 @@ def corpus(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(checkpoint: Checkpoint, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "bundle"
     formats = [FORMATS["onnx-fp32"], FORMATS["onnx-int8-cpu"]]
-    artefacts = make_artefacts(checkpoint, formats, gather(checkpoint, "csv", corpus), lambda _: None)
+    artefacts = make_artefacts(checkpoint, formats, gather_cycles(checkpoint, "csv", corpus), lambda _: None)
     assemble(checkpoint, artefacts, out, name="conditioned", default_format="onnx-fp32")
     return out
 
 
-def test_a_conditioned_bundle_says_what_it_reads_and_keeps_its_golden_vector(
+def test_a_conditioned_bundle_lists_its_metadata_and_keeps_its_golden_vector(
     bundle: Path, checkpoint: Checkpoint
 ) -> None:
     manifest = read_manifest(bundle)
@@ -122,21 +123,24 @@ def test_a_conditioned_bundle_gives_torchs_logits_for_each_breaths_own_metadata(
         features = FoldedFrontEnd(checkpoint.front_end)(torch.from_numpy(pcm))
         expected = checkpoint.build()(features, Metadata.from_arrays(schema.encode(rows))).numpy()
     loaded = load_bundle(bundle)
-    np.testing.assert_allclose(loaded.logits(pcm, rows), expected, atol=1e-3)
-    assert np.abs(loaded.logits(pcm) - expected).max() > 1e-3
+    np.testing.assert_allclose(loaded.classifier.logits(pcm, rows), expected, atol=1e-3)
+    assert np.abs(loaded.classifier.logits(pcm) - expected).max() > 1e-3
 
 
-def test_screen_listens_to_the_metadata_options(bundle: Path, recording: Path, stetho: Call) -> None:
-    def answers(*options: object) -> list[dict[str, float]]:
+def test_screen_uses_the_metadata_options(bundle: Path, recording: Path, stetho: Call) -> None:
+    def probabilities(*options: object) -> list[dict[str, float]]:
         status, out, err = stetho("screen", recording, "--bundle", bundle, "--json", *options)
         assert status == 0, err
         records = [json.loads(line) for line in out.splitlines()]
         return [r["probabilities"] for r in records if r["type"] == "cycle" and r["label"]]
 
-    plain, told = answers(), answers("--site", "left anterior", "--age", 80, "--device-model", "device 2")
-    assert len(plain) == len(told) > 1
-    assert all(abs(a["normal"] - b["normal"]) > 1e-6 for a, b in zip(plain, told, strict=True))
-    assert answers("--site", "nowhere") == answers("--site", "")
+    plain, conditioned = (
+        probabilities(),
+        probabilities("--site", "left anterior", "--age", 80, "--device-model", "device 2"),
+    )
+    assert len(plain) == len(conditioned) > 1
+    assert all(abs(a["normal"] - b["normal"]) > 1e-6 for a, b in zip(plain, conditioned, strict=True))
+    assert probabilities("--site", "nowhere") == probabilities("--site", "")
 
 
 def test_evaluate_feeds_each_breaths_metadata_to_bundles_and_checkpoints(
@@ -152,7 +156,7 @@ def test_evaluate_feeds_each_breaths_metadata_to_bundles_and_checkpoints(
         assert status == 0, err
         found.append([list(json.loads(line)["probabilities"].values()) for line in lines.read_text().splitlines()])
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
-    by_patient = np.array(found[0]).reshape(3, -1, 4)  # the same sound at two sites and three ages
+    by_patient = np.array(found[0]).reshape(3, -1, 4)  # the same audio at two sites and three ages
     assert np.abs(by_patient[0] - by_patient[1]).max() > 1e-5
 
 
@@ -163,7 +167,7 @@ def test_fixed_metadata_becomes_part_of_the_network(checkpoint: Checkpoint, reco
     )
     assemble(checkpoint, artefacts, tmp_path / "b", name="b", untrained=True, fixed=fixed)
     loaded = load_bundle(tmp_path / "b", allow_untrained=True)
-    assert loaded.metadata_schema is None and loaded.manifest.training["fixed_metadata"] == fixed
+    assert loaded.classifier.metadata_schema is None and loaded.manifest.training["fixed_metadata"] == fixed
     samples, _ = soundfile.read(recording, dtype="float32")
     pcm = fit_window(samples[:8000], checkpoint.front_end)[None]
     schema = checkpoint.metadata_schema
@@ -171,12 +175,14 @@ def test_fixed_metadata_becomes_part_of_the_network(checkpoint: Checkpoint, reco
     with torch.no_grad():
         features = FoldedFrontEnd(checkpoint.front_end)(torch.from_numpy(pcm))
         expected = checkpoint.build()(features, Metadata.from_arrays(schema.encode([fixed]))).numpy()
-    np.testing.assert_allclose(loaded.logits(pcm), expected, atol=1e-3)
-    alone = Session((tmp_path / "b" / "classifier.fp32.features.onnx").read_bytes())
+    np.testing.assert_allclose(loaded.classifier.logits(pcm), expected, atol=1e-3)
+    alone = GraphRunner((tmp_path / "b" / "classifier.fp32.features.onnx").read_bytes())
     np.testing.assert_allclose(alone.run({"features": features.numpy()}), expected, atol=1e-3)
 
 
-def test_untrained_int8_is_calibrated_on_simulated_breaths_and_says_what_it_is(tmp_path: Path, stetho: Call) -> None:
+def test_untrained_int8_is_calibrated_on_simulated_breaths_and_is_marked_untrained(
+    tmp_path: Path, stetho: Call
+) -> None:
     out = tmp_path / "b"
     key = make_key(tmp_path / "key.pem")
     status, text, err = stetho(
@@ -193,12 +199,22 @@ def test_untrained_int8_is_calibrated_on_simulated_breaths_and_says_what_it_is(t
     assert [check for check in verify_bundle(out) if not check.ok] == []
 
 
-def test_a_bare_graph_says_everything_of_itself(bundle: Path) -> None:
+def test_a_bare_graph_describes_itself_completely(bundle: Path) -> None:
     import onnx
 
     props = {p.key: p.value for p in onnx.load(bundle / "classifier.fp32.onnx").metadata_props}
-    told = {"labels", "decoder", "metadata", "front_end", "front_end_sha256", "model", "recipe", "trained_on", "format"}
-    assert told | {"precision", "input", "sdk_version", "research_use"} == set(props)
+    described = {
+        "labels",
+        "decoder",
+        "metadata",
+        "front_end",
+        "front_end_sha256",
+        "model",
+        "recipe",
+        "trained_on",
+        "format",
+    }
+    assert described | {"precision", "input", "sdk_version", "research_use"} == set(props)
     assert "left posterior" in props["metadata"]
 
 
@@ -238,7 +254,7 @@ def test_each_wrong_thing_is_one_line_and_leaves_nothing(
         "made from a bundle": ("export", written, "--out", out, "--formats", "triton"),
         "does not read colour": ("export", written, "--out", out, "--fix", "colour=red"),
         "--size goes with --untrained": ("export", written, "--out", out, "--size", "tiny"),
-        "is no private key": ("export", written, "--out", out, "--sign", file),
+        "is not a readable private key": ("export", written, "--out", out, "--sign", file),
         "--corpus and --root together": ("export", written, "--out", out, "--corpus", "csv"),
     }
     for message, arguments in cases.items():
@@ -264,4 +280,4 @@ def test_an_interrupted_export_leaves_no_half_bundle(
 
 def test_help_and_readme_hold_the_formats_table(repo_root: Path) -> None:
     assert all(name in formats_help() for name in FORMATS)
-    assert formats_table() in (repo_root / "README.md").read_text(encoding="utf-8")
+    assert formats_table() in (repo_root / "export" / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Artefacts in the ONNX Runtimes of older boards: they load and give the same answers as here."""
+"""Artefacts in the ONNX Runtimes of older boards: they load and give the same outputs as here."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ RUNTIMES = {  # the newest for Python 3.8 and for Python 3.10, which JetPack 5 a
     "1.23.2": "numpy",
 }
 FILES = [name for name, row in FORMATS.items() if row.made_from == "checkpoint"]
-FP32 = 1e-5  # of answers in fp32, relative to the largest
-INSTALL_S, ANSWER_S = 240, 120
+FP32 = 1e-5  # of outputs in fp32, relative to the largest
+INSTALL_S, PREDICT_S = 240, 120
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def here(bundles: list[Path]) -> dict[tuple[str, str], list[float]]:
-    """(bundle, artefact) → what the installed ONNX Runtime answers."""
-    return {(row["bundle"], row["artefact"]): row["answer"] for folder in bundles for row in script.answers(folder)}
+    """(bundle, artefact) → output of the installed ONNX Runtime."""
+    return {(row["bundle"], row["artefact"]): row["output"] for folder in bundles for row in script.predictions(folder)}
 
 
 @pytest.mark.long
@@ -53,11 +53,11 @@ def test_an_older_onnx_runtime_agrees_on_every_artefact(
     version: str, bundles: list[Path], here: dict[tuple[str, str], list[float]], tmp_path: Path
 ) -> None:
     assert sys.version_info < (3, 13), "these wheels exist for Python 3.10 to 3.12"
-    rows = _answers_of(version, bundles, tmp_path)
+    rows = _predictions_of(version, bundles, tmp_path)
     assert {(row["bundle"], row["artefact"]) for row in rows} == set(here)
     assert len(rows) == 2 + 3 * len(FILES) + len(bundles)  # every bundle has a segmenter
     for row in rows:
-        found, expected = np.array(row["answer"]), np.array(here[row["bundle"], row["artefact"]])
+        found, expected = np.array(row["output"]), np.array(here[row["bundle"], row["artefact"]])
         assert found.shape == expected.shape and np.isfinite(found).all()
         if row["artefact"] in ("onnx-fp32", "segmenter"):
             assert np.abs(found - expected).max() <= FP32 * max(1.0, np.abs(expected).max()), row["artefact"]
@@ -66,7 +66,7 @@ def test_an_older_onnx_runtime_agrees_on_every_artefact(
             assert off <= row["allowed"], (row["bundle"], row["artefact"], off)
 
 
-def _answers_of(version: str, bundles: list[Path], folder: Path) -> list[dict[str, Any]]:
+def _predictions_of(version: str, bundles: list[Path], folder: Path) -> list[dict[str, Any]]:
     """The rows of an ONNX Runtime in an environment of its own; both steps have a time limit."""
     venv.create(folder / "venv", with_pip=True)
     python = str(folder / "venv" / "bin" / "python")
@@ -75,7 +75,7 @@ def _answers_of(version: str, bundles: list[Path], folder: Path) -> list[dict[st
     done = subprocess.run(install, capture_output=True, text=True, timeout=INSTALL_S)
     assert done.returncode == 0, done.stderr
     command = [python, script.__file__, *map(str, bundles)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PREDICT_S)
     assert done.returncode == 0, done.stderr
     first, *rows = (json.loads(line) for line in done.stdout.splitlines())
     assert first == {"onnxruntime": version}

@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle whose figures were measured on real files, and which says when they were not."""
+"""A checkpoint becomes a bundle whose figures were measured on real files, or which reports that they were not."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from edge_sdk.training.checkpoint import Checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
 from export.card import model_card
+from export.cycles import ExportCycles, gather_cycles
 from export.formats import FORMATS, Gate
 from export.golden import golden_clips
-from export.pipeline import Data, gather, make_artefacts
+from export.pipeline import make_artefacts
 from export.verify import MIN_CYCLES, gate_failures
 
 RATE = 4000
@@ -53,19 +54,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(checkpoint: Checkpoint, corpus: Path) -> Data:
-    return gather(checkpoint, "csv", corpus)
+def data(checkpoint: Checkpoint, corpus: Path) -> ExportCycles:
+    return gather_cycles(checkpoint, "csv", corpus)
 
 
 @pytest.fixture(scope="module")
-def bundle(checkpoint: Checkpoint, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(checkpoint: Checkpoint, data: ExportCycles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "bundle"
     artefacts = make_artefacts(checkpoint, list(FORMATS.values()), data, lambda _: None, features_graph=True)
     assemble(checkpoint, artefacts, out, name="tiny")
     return out
 
 
-def test_calibration_draws_on_training_patients_only(data: Data) -> None:
+def test_calibration_draws_on_training_patients_only(data: ExportCycles) -> None:
     assert set(data.calibration.patients) <= {"p0", "p1", "p2", "p3"}
     assert set(data.verification.patients) == {f"p{i}" for i in range(6)}
     assert set(data.held_out) == {"val"}
@@ -77,7 +78,7 @@ def test_every_check_of_a_fresh_bundle_passes(bundle: Path) -> None:
     assert {c.name for c in checks} >= {"golden onnx-fp32", "golden onnx-int8-cpu", "sha256 golden.npz"}
 
 
-def test_the_bundle_tells_what_was_measured_and_why_it_is_not_verified(bundle: Path, data: Data) -> None:
+def test_the_bundle_holds_the_measured_figures_and_why_it_is_not_verified(bundle: Path, data: ExportCycles) -> None:
     manifest = read_manifest(bundle)
     assert len(data.verification) < MIN_CYCLES
     for artefact in manifest.artefacts:
@@ -98,7 +99,7 @@ def test_a_bundle_gives_torchs_logits(bundle: Path, checkpoint: Checkpoint) -> N
     pcm = golden_clips(checkpoint.front_end).astype(np.float32) / np.float32(32768)
     with torch.inference_mode():
         expected = checkpoint.build_end_to_end()(torch.from_numpy(pcm)).numpy()
-    np.testing.assert_allclose(loaded.logits(pcm), expected, atol=1e-3)
+    np.testing.assert_allclose(loaded.classifier.logits(pcm), expected, atol=1e-3)
 
 
 def test_without_a_corpus_nothing_is_called_verified(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_int8_without_a_corpus_is_refused(checkpoint: Checkpoint) -> None:
 def test_a_corpus_without_the_training_split_is_refused(checkpoint: Checkpoint, corpus: Path) -> None:
     elsewhere = replace(checkpoint, provenance={"split": "fold-7"})
     with pytest.raises(ExportError, match="fold-7"):
-        gather(elsewhere, "csv", corpus)
+        gather_cycles(elsewhere, "csv", corpus)
 
 
 def test_a_folder_that_is_not_a_bundle_is_never_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
-from export.sbom import FILE, TOOLS, sbom
+from export.sbom import SBOM_FILE, TOOLS, sbom
 
 
 def _files() -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in DEFAULT_BUNDLE.iterdir() if p.name not in ("bundle.json", FILE)}
+    return {p.name: p.read_bytes() for p in DEFAULT_BUNDLE.iterdir() if p.name not in ("bundle.json", SBOM_FILE)}
 
 
 def test_the_bill_keeps_the_schema_of_cyclonedx() -> None:

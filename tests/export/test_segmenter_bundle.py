@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest, verify_bundle
 from edge_sdk.training.checkpoint import save_checkpoint
-from edge_sdk.training.run import RunOptions
+from edge_sdk.training.provenance import Provenance
+from edge_sdk.training.run_folder import RunOptions
+from edge_sdk.training.segmentation.building import decoder_params
 from edge_sdk.training.segmentation.run import train_segmenter
-from edge_sdk.training.segmentation.task import decoder_params
 from edge_sdk.training.untrained import untrained_checkpoint
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.runtime.conftest import phantom
@@ -37,13 +38,16 @@ def test_a_trained_segmenter_joins_the_default_classifier(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "ward"
-    told = stetho("export", str(run), "--out", str(out), "--version", "1.2.0", "--json")
-    assert told.status == 0, told.err
-    row = next(r for r in told.records if r["type"] == "segmenter")
+    result = stetho("export", str(run), "--out", str(out), "--version", "1.2.0", "--json")
+    assert result.status == 0, result.err
+    row = next(r for r in result.records if r["type"] == "segmenter")
     assert row["kind"] == "learned" and row["accuracy"]["sprsound val"]["n_true"] >= 1
     manifest = read_manifest(out)
     assert (manifest.name, manifest.version) == ("compact", "1.2.0")
     assert manifest.training["segmenter"]["name"] == "segmenter" and manifest.training["segmenter"]["seed"] == 0
+    names = Provenance.__struct_fields__
+    for record in (manifest.training, manifest.training["segmenter"]):  # one form for both networks
+        msgspec.convert({name: record[name] for name in names}, Provenance)
     for artefact in read_manifest(DEFAULT_BUNDLE).artefacts:
         assert (out / artefact.file).read_bytes() == (DEFAULT_BUNDLE / artefact.file).read_bytes()
     assert (out / "segmenter.onnx").read_bytes() != (DEFAULT_BUNDLE / "segmenter.onnx").read_bytes()
@@ -58,11 +62,11 @@ def test_a_trained_segmenter_joins_the_default_classifier(
 def test_a_classifier_takes_a_segmenter_along(stetho: Stetho, run: Path, tmp_path: Path) -> None:  # noqa: F811
     checkpoint = tmp_path / "compact.pt"
     save_checkpoint(untrained_checkpoint("compact", size="tiny"), checkpoint)
-    told = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--segmenter", str(run))
-    assert told.status == 0, told.err
-    assert "segmenter: learned" in told.out
+    result = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--segmenter", str(run))
+    assert result.status == 0, result.err
+    assert "segmenter: learned" in result.out
     entry = read_manifest(tmp_path / "b").segmenter
-    assert entry.kind == "learned" and entry.params == asdict(decoder_params(tiny_recipe()))
+    assert entry.kind == "learned" and entry.params == decoder_params(tiny_recipe()).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -80,8 +84,8 @@ def test_options_of_classifiers_are_refused(
     run: Path,
     tmp_path: Path,
 ) -> None:
-    told = stetho("export", str(run), "--out", str(tmp_path / "b"), *options)
-    assert told.status == 1 and message in told.error
+    result = stetho("export", str(run), "--out", str(tmp_path / "b"), *options)
+    assert result.status == 1 and message in result.error
     assert not (tmp_path / "b").exists()
 
 
@@ -94,12 +98,12 @@ def test_a_damaged_base_is_refused_and_a_classifier_has_none(
     shutil.copytree(DEFAULT_BUNDLE, base)
     with (base / "classifier.int8.onnx").open("ab") as file:
         file.write(b"x")
-    told = stetho("export", str(run), "--out", str(tmp_path / "b"), "--base", str(base))
-    assert told.status == 1 and "does not match its sha256" in told.error
+    result = stetho("export", str(run), "--out", str(tmp_path / "b"), "--base", str(base))
+    assert result.status == 1 and "does not match its sha256" in result.error
     checkpoint = tmp_path / "compact.pt"
     save_checkpoint(untrained_checkpoint("compact", size="tiny"), checkpoint)
-    told = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--base", "default")
-    assert told.status == 1 and "--base goes with the checkpoint of a segmenter" in told.error
-    told = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--segmenter", str(checkpoint))
-    assert told.status == 1 and "not of a segmenter" in told.error
+    result = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--base", "default")
+    assert result.status == 1 and "--base goes with the checkpoint of a segmenter" in result.error
+    result = stetho("export", str(checkpoint), "--out", str(tmp_path / "b"), "--segmenter", str(checkpoint))
+    assert result.status == 1 and "not of a segmenter" in result.error
     assert json.loads((base / "bundle.json").read_text())["name"] == "compact"

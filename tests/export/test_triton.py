@@ -1,4 +1,4 @@
-"""The Triton repository keeps Triton's schema, and its decoder answers what the device answers."""
+"""The Triton repository keeps Triton's schema, and its decoder gives the outputs of the device."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from edge_sdk.errors import BundleError, ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest
 from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import MULTILABEL, decide, decode, logit_count
+from export.triton.config import TritonOptions, to_pbtxt
 from export.triton.decoder_graph import decoder_graph
-from export.triton.load_test import LoadOptions, load_test
+from export.triton.load_test import TritonLoadOptions, load_test
 from export.triton.repository import (
-    TritonOptions,
-    build_format,
+    build_repository_format,
     model_name,
     repository_files,
-    to_pbtxt,
     write_repository,
 )
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
@@ -51,7 +50,7 @@ def _parsed(config: bytes) -> Any:
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_the_decoder_graph_answers_what_the_device_answers(name: str) -> None:
+def test_the_decoder_graph_gives_the_outputs_of_the_device(name: str) -> None:
     decoder, labels = DECODERS[name]
     session = onnxruntime.InferenceSession(decoder_graph(decoder, labels).SerializeToString())
     rng = np.random.default_rng(0)
@@ -63,7 +62,7 @@ def test_the_decoder_graph_answers_what_the_device_answers(name: str) -> None:
     chosen = decide(expected, decoder, labels.index(decoder.normal_label))
     assert np.array_equal(index[:, 0], chosen)
     assert label[:, 0].tolist() == [labels[i] for i in chosen]
-    assert len(set(chosen.tolist())) == len(labels)  # every answer was asked for
+    assert len(set(chosen.tolist())) == len(labels)  # every label occurred
 
 
 def test_every_configuration_keeps_tritons_schema(tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_every_configuration_keeps_tritons_schema(tmp_path: Path) -> None:
         assert (tmp_path / "repo" / name / "1").is_dir()
 
 
-def test_each_graph_has_the_tensors_that_its_configuration_says(tmp_path: Path) -> None:
+def test_each_graph_has_the_tensors_of_its_configuration(tmp_path: Path) -> None:
     write_repository(DEFAULT_BUNDLE, tmp_path / "repo")
     kinds = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(string)": "TYPE_STRING"}
     for name in ("compact_classifier", "compact_decoder"):
@@ -97,8 +96,8 @@ def test_each_graph_has_the_tensors_that_its_configuration_says(tmp_path: Path) 
         session = onnxruntime.InferenceSession(str(folder / "1" / "model.onnx"))
         for tensors, described in ((session.get_inputs(), config.input), (session.get_outputs(), config.output)):
             found = {t.name: (kinds[t.type], list(t.shape)[1:]) for t in tensors}
-            said = {d.name: (model_config_pb2.DataType.Name(d.data_type), list(d.dims)) for d in described}
-            assert found == said
+            configured = {d.name: (model_config_pb2.DataType.Name(d.data_type), list(d.dims)) for d in described}
+            assert found == configured
 
 
 def test_the_ensemble_run_by_hand_gives_the_bundles_label(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_the_ensemble_run_by_hand_gives_the_bundles_label(tmp_path: Path) -> Non
         outputs = [o.name for o in session.get_outputs()]
         results = session.run(outputs, {k: values[v] for k, v in step.input_map.items()})
         values |= {step.output_map[n]: r for n, r in zip(outputs, results, strict=True) if n in step.output_map}
-    expected = bundle.decide(bundle.classify(pcm))
+    expected = bundle.classifier.decide(bundle.classifier.classify(pcm))
     assert values["label"][:, 0].tolist() == [bundle.labels[i] for i in expected]
     labels = (tmp_path / "repo/compact/labels.txt").read_text().splitlines()
     assert tuple(labels) == bundle.labels
@@ -145,7 +144,7 @@ def test_names_and_texts_survive_the_text_format() -> None:
 def test_bad_targets_bundles_and_options_are_plain_errors(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("all of it")
-    with pytest.raises(ExportError, match="is not a repository of ours"):
+    with pytest.raises(ExportError, match="is not a repository of this SDK"):
         write_repository(DEFAULT_BUNDLE, tmp_path / "mine")
     with pytest.raises(BundleError, match="untrained"):
         write_repository(write_tiny_bundle(tmp_path / "tiny"), tmp_path / "repo")
@@ -163,7 +162,7 @@ def test_bad_targets_bundles_and_options_are_plain_errors(tmp_path: Path) -> Non
 
 def test_the_triton_format_of_the_table_lies_beside_the_bundle(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "clinic", untrained=False, name="clinic")
-    assert build_format(bundle, lambda line: None) == [tmp_path / "clinic-triton"]
+    assert build_repository_format(bundle, lambda line: None) == [tmp_path / "clinic-triton"]
     assert (tmp_path / "clinic-triton/clinic/config.pbtxt").is_file()
 
 
@@ -176,7 +175,7 @@ class _Triton(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def _answer(self, status: int, fields: dict[str, Any]) -> None:
+    def _reply(self, status: int, fields: dict[str, Any]) -> None:
         body = json.dumps(fields).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -185,19 +184,19 @@ class _Triton(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/v2/models/compact":
-            return self._answer(404, {"error": "unknown model"})
-        return self._answer(200, {"inputs": [{"name": "pcm", "datatype": "FP32", "shape": [-1, 16]}]})
+            return self._reply(404, {"error": "unknown model"})
+        return self._reply(200, {"inputs": [{"name": "pcm", "datatype": "FP32", "shape": [-1, 16]}]})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         header = json.loads(body[: int(self.headers["Inference-Header-Content-Length"])])
         tensor = header["inputs"][0]
-        sound = np.frombuffer(body[-tensor["parameters"]["binary_data_size"] :], np.float32).reshape(tensor["shape"])
+        samples = np.frombuffer(body[-tensor["parameters"]["binary_data_size"] :], np.float32).reshape(tensor["shape"])
         _Triton.served += 1
         if _Triton.served % 7 == 0:
-            return self._answer(500, {"error": "busy"})
-        assert np.isfinite(sound).all() and sound.std() > 0
-        return self._answer(200, {"outputs": [{"name": "label", "data": ["normal"] * len(sound)}]})
+            return self._reply(500, {"error": "busy"})
+        assert np.isfinite(samples).all() and samples.std() > 0
+        return self._reply(200, {"outputs": [{"name": "label", "data": ["normal"] * len(samples)}]})
 
 
 @pytest.fixture
@@ -212,22 +211,22 @@ def server() -> Iterator[str]:
 
 
 def test_the_load_test_stops_by_itself_and_counts_what_failed(server: str) -> None:
-    options = LoadOptions("compact", concurrency=3, batch=2, requests=35, seconds=30)
+    options = TritonLoadOptions("compact", concurrency=3, batch=2, requests=35, seconds=30)
     row = load_test(server, options).summary(options)
     assert (row["n"], row["errors"], row["labels"]) == (30, 5, {"normal": 60})
     assert "HTTP 500" in row["first_error"]
     assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
-    brief = LoadOptions("compact", requests=10**9, seconds=0.2)
+    brief = TritonLoadOptions("compact", requests=10**9, seconds=0.2)
     assert load_test(server, brief).summary(brief)["n"] > 0
 
 
 def test_a_server_that_is_not_there_or_lacks_the_model_is_a_plain_error(server: str) -> None:
-    with pytest.raises(ExportError, match="no Triton server answers"):
-        load_test("http://127.0.0.1:9", LoadOptions("compact"))
+    with pytest.raises(ExportError, match="no Triton server responds"):
+        load_test("http://127.0.0.1:9", TritonLoadOptions("compact"))
     with pytest.raises(ExportError, match="has no model 'other'"):
-        load_test(server, LoadOptions("other"))
-    with pytest.raises(ExportError, match="is no address"):
-        load_test("ftp://host", LoadOptions("compact"))
+        load_test(server, TritonLoadOptions("other"))
+    with pytest.raises(ExportError, match="is not an address"):
+        load_test("ftp://host", TritonLoadOptions("compact"))
 
 
 def test_the_command_line_writes_repositories_and_tests_servers(

@@ -1,4 +1,4 @@
-"""The C library is clean under sanitizers, speaks the very bytes that Python speaks, and no input harms it."""
+"""The C library is clean under sanitizers, writes the same bytes as the Python code, and no input harms it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firmware_bridge import adpcm, audio
-from firmware_bridge.decoder import Fault, FrameDecoder
-from firmware_bridge.framing import (
-    AckCode,
-    Capability,
-    Codec,
+from firmware_bridge.adpcm import AdpcmState, decode_adpcm, encode_adpcm
+from firmware_bridge.audio import encode_audio
+from firmware_bridge.constants import AckCode, Capability, Codec, EventCode, MessageType
+from firmware_bridge.decoder import FrameDecoder, FrameFault
+from firmware_bridge.framing import Frame, encode_frame, encode_message
+from firmware_bridge.messages import (
     Command,
     DeviceEvent,
     End,
-    EventCode,
-    Format,
-    Frame,
     Hello,
     Info,
     Log,
     Message,
-    MessageType,
     Reply,
     SetFormat,
     SetGain,
     Status,
+    StreamFormat,
     Time,
     TimeRequest,
-    encode_frame,
-    encode_message,
-)  # fmt: skip
+)
 from tests.support.stethoscope import C_FOLDER, require, run
 
 
@@ -54,18 +49,18 @@ def program(build: Path) -> Path:
 
 
 def _golden() -> dict[str, bytes]:
-    state = adpcm.State()
+    state = AdpcmState()
     s16 = np.array([(i * i * 37) % 20011 - 10000 for i in range(300)], np.int32)
-    audio.encode(s16[:160], Codec.ADPCM, state)
-    told: dict[str, tuple[Message, int, int]] = {
+    encode_audio(s16[:160], Codec.ADPCM, state)
+    messages: dict[str, tuple[Message, int, int]] = {
         "info": (Info("SN-00042", "reference", (1, 2, 3), Capability(0x1FF), 0xDEADBEEF, (4000, 8000, 16000)), 0, 0),
-        "format": (Format(16000, site_code=4, gain_cdb=-250, block=160, clock_id=7), 1, 0),
-        "audio_s16": (audio.encode(s16, Codec.S16, state), 2, 160),
+        "format": (StreamFormat(16000, site_code=4, gain_cdb=-250, block=160, clock_id=7), 1, 0),
+        "audio_s16": (encode_audio(s16, Codec.S16, state), 2, 160),
         "audio_s24": (
-            audio.encode(np.array([0, 1, -1, 8388607, -8388608], np.int32), Codec.S24, state), 65535,
+            encode_audio(np.array([0, 1, -1, 8388607, -8388608], np.int32), Codec.S24, state), 65535,
             0x0123456789ABCDEF,
         ),
-        "audio_adpcm": (audio.encode(s16[160:299], Codec.ADPCM, state), 4, 320),
+        "audio_adpcm": (encode_audio(s16[160:299], Codec.ADPCM, state), 4, 320),
         "status": (Status(123456789012, 3, 5, 3700, 81, True, 31.5, 1), 5, 480),
         "event": (DeviceEvent(EventCode.BUTTON_DOWN, -2), 6, 481),
         "log": (Log(20, "hello"), 7, 482),
@@ -74,7 +69,7 @@ def _golden() -> dict[str, bytes]:
         "ack": (Reply(MessageType.START, AckCode.DONE, 513), 10, 0),
         "nack": (Reply(MessageType.SET_FORMAT, AckCode.NOT_NOW, 514), 11, 0),
     }  # fmt: skip
-    return {name: encode_message(message, seq=seq, sample_index=at) for name, (message, seq, at) in told.items()}
+    return {name: encode_message(message, seq=seq, sample_index=at) for name, (message, seq, at) in messages.items()}
 
 
 def test_both_write_the_golden_frames(program: Path) -> None:
@@ -86,33 +81,29 @@ def test_both_write_the_golden_frames(program: Path) -> None:
 
 
 def _expected(wire: bytes) -> list[str]:
-    """What the C decoder has to say of a stream, by the Python one."""
-    told = []
+    """Expected output of the C decoder for a stream, from the Python decoder."""
+    lines = []
     for item in FrameDecoder().feed(wire):
-        if isinstance(item, Fault):
-            told.append("version" if item.reason == "version" else "fault")
+        if isinstance(item, FrameFault):
+            lines.append("version" if item.reason == "version" else "fault")
         else:
-            told.append(
+            lines.append(
                 f"frame {item.type} {item.flags} {item.stream} {item.seq} {item.sample_index} {item.payload.hex()}"
             )
-    return told
+    return lines
 
 
-def test_c_reads_what_python_writes_noise_included(program: Path) -> None:
-    dice = random.Random(7)
+def test_c_decodes_what_python_encodes_noise_included(program: Path) -> None:
+    rng = random.Random(7)
     wire = bytearray(b"\x11\x22\0")
     for seq in range(400):
-        payload = bytes(
-            dice.choice([0, 1, 255, dice.randrange(256)]) for _ in range(dice.choice([0, 9, 254, 700, 2048]))
-        )
-        frame = Frame(
-            dice.randrange(1, 128), seq, dice.getrandbits(64), payload, dice.randrange(256), dice.randrange(256)
-        )
+        payload = bytes(rng.choice([0, 1, 255, rng.randrange(256)]) for _ in range(rng.choice([0, 9, 254, 700, 2048])))
+        frame = Frame(rng.randrange(1, 128), seq, rng.getrandbits(64), payload, rng.randrange(256), rng.randrange(256))
         encoded = bytearray(encode_frame(frame))
         if seq % 5 == 0:
-            encoded[dice.randrange(len(encoded))] ^= dice.randrange(1, 256)
+            encoded[rng.randrange(len(encoded))] ^= rng.randrange(1, 256)
         if seq % 7 == 0:
-            encoded = bytearray(dice.randbytes(dice.choice([3, 300, 5000]))) + encoded
+            encoded = bytearray(rng.randbytes(rng.choice([3, 300, 5000]))) + encoded
         if seq % 11 == 0:
             encoded += encode_frame(Frame(3, version=0x30))
         wire += encoded
@@ -121,7 +112,7 @@ def test_c_reads_what_python_writes_noise_included(program: Path) -> None:
     assert {line.split()[0] for line in from_c} == {"frame", "fault", "version"}
 
 
-def test_c_understands_every_command(program: Path) -> None:
+def test_c_parses_every_command(program: Path) -> None:
     commands: list[tuple[Message, str]] = [
         (Hello(), "0 1 1 0 0 0 0 255 0"),
         (Hello(2, 9), "5 2 9 0 0 0 0 255 0"),
@@ -132,8 +123,8 @@ def test_c_understands_every_command(program: Path) -> None:
     ]
     wire = b"".join(encode_message(command, seq=1) for command, _ in commands)
     wire += encode_frame(Frame(0xF0)) + encode_frame(Frame(MessageType.SET_GAIN, payload=b"1"))
-    told = run(program, "decode", input=wire.hex(" ")).splitlines()
-    outcomes = [line.split(" command ")[1] for line in told]
+    output = run(program, "decode", input=wire.hex(" ")).splitlines()
+    outcomes = [line.split(" command ")[1] for line in output]
     assert outcomes[:-2] == [expected for _, expected in commands]
     assert [line.split()[0] for line in outcomes[-2:]] == ["1", "2"]
 
@@ -147,29 +138,29 @@ def test_c_and_python_adpcm_agree_to_the_byte(build: Path) -> None:
     run("gcc", "-std=c99", "-O2", "-shared", "-fPIC", C_FOLDER / "stetho_link.c", "-o", library)
     c = ctypes.CDLL(str(library))
     c.sl_adpcm_encode.restype = ctypes.c_size_t
-    dice = np.random.default_rng(1)
-    state, state_c = adpcm.State(), _State(0, 0)
+    rng = np.random.default_rng(1)
+    state, state_c = AdpcmState(), _State(0, 0)
     out = (ctypes.c_uint8 * 200)()
     for _ in range(300):
-        swing = int(dice.choice([3, 50, 2000, 32768]))
-        samples = dice.integers(-swing, swing, int(dice.integers(1, 300))).astype(np.int16)
+        swing = int(rng.choice([3, 50, 2000, 32768]))
+        samples = rng.integers(-swing, swing, int(rng.integers(1, 300))).astype(np.int16)
         pointer = samples.ctypes.data_as(ctypes.c_void_p)
         size = c.sl_adpcm_encode(
             ctypes.byref(state_c), pointer, ctypes.c_size_t(samples.size), out, ctypes.c_size_t(200)
         )
-        block = adpcm.encode(samples.tolist(), state)
+        block = encode_adpcm(samples.tolist(), state)
         assert bytes(out[:size]) == block
         assert (state_c.predictor, state_c.index) == (state.predictor, state.index)
         back = np.zeros_like(samples)
         assert c.sl_adpcm_decode(
             block, ctypes.c_size_t(size), back.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(samples.size)
         )
-        assert back.tolist() == adpcm.decode(block, samples.size)
+        assert back.tolist() == decode_adpcm(block, samples.size)
 
 
 def test_mutated_frames_do_no_harm(build: Path) -> None:
-    told = run("make", "-C", C_FOLDER, f"BUILD={build}", "fuzz", "ROUNDS=30000", "CC=gcc")
-    assert re.search(r"30000 inputs, \d{7,} bytes, no fault", told)
+    output = run("make", "-C", C_FOLDER, f"BUILD={build}", "fuzz", "ROUNDS=30000", "CC=gcc")
+    assert re.search(r"30000 inputs, \d{7,} bytes, no fault", output)
 
 
 def _libfuzzer(build: Path, rounds: int) -> str:
@@ -194,8 +185,8 @@ def test_libfuzzer_finds_nothing(build: Path) -> None:
 @pytest.mark.long
 def test_mutated_frames_and_libfuzzer_find_nothing_for_long(build: Path) -> None:
     assert "number_of_executed_units: 5000000" in _libfuzzer(build, 5_000_000)
-    told = run("make", "-C", C_FOLDER, f"BUILD={build}", "fuzz", "ROUNDS=3000000", "SEED=2", "CC=gcc", timeout_s=1200)
-    assert "3000000 inputs" in told and "no fault" in told
+    output = run("make", "-C", C_FOLDER, f"BUILD={build}", "fuzz", "ROUNDS=3000000", "SEED=2", "CC=gcc", timeout_s=1200)
+    assert "3000000 inputs" in output and "no fault" in output
 
 
 def test_the_library_needs_no_heap_and_no_libc_but_string_h() -> None:

@@ -1,4 +1,4 @@
-"""The decoder finds every undamaged frame, however the bytes are cut, and survives everything else."""
+"""The decoder finds every undamaged frame however the bytes are split, and survives any other input."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge.constants import MAX_ENCODED
-from firmware_bridge.decoder import Fault, FrameDecoder
-from firmware_bridge.framing import Audio, Frame, Log, Status, encode_frame, encode_message
+from firmware_bridge.decoder import FrameDecoder, FrameFault
+from firmware_bridge.framing import Frame, encode_frame, encode_message
+from firmware_bridge.messages import Audio, Log, Status
 
 
 def _stream(count: int, seed: int = 0) -> tuple[bytes, list[int]]:
     """Frames in a row and where each one ends."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     wire, ends = bytearray(), []
     for seq in range(count):
-        data = bytes(dice.choice([0, 0, 1, 255, dice.randrange(256)]) for _ in range(dice.choice([0, 40, 320, 900])))
+        data = bytes(rng.choice([0, 0, 1, 255, rng.randrange(256)]) for _ in range(rng.choice([0, 40, 320, 900])))
         wire += encode_message(Audio(1, len(data) // 2, data), seq=seq, sample_index=seq * 160)
         ends.append(len(wire))
     return bytes(wire), ends
@@ -30,8 +31,8 @@ _WHOLE = FrameDecoder().feed(_WIRE)
 
 
 @given(st.lists(st.integers(0, len(_WIRE)), max_size=40))
-def test_any_cut_gives_the_same_frames(cuts: list[int]) -> None:
-    edges = [0, *sorted(cuts), len(_WIRE)]
+def test_any_split_gives_the_same_frames(splits: list[int]) -> None:
+    edges = [0, *sorted(splits), len(_WIRE)]
     decoder = FrameDecoder()
     found = [item for begin, end in pairwise(edges) for item in decoder.feed(_WIRE[begin:end])]
     assert found == _WHOLE
@@ -48,12 +49,12 @@ def test_one_changed_byte_costs_at_most_one_frame(at: int, change: int) -> None:
     wire = bytearray(_WIRE)
     wire[at] ^= change
     frames = [item for item in FrameDecoder().feed(wire) if isinstance(item, Frame)]
-    lost = [frame for frame in _WHOLE if frame not in frames]
-    assert len(lost) <= 1
+    missing = [frame for frame in _WHOLE if frame not in frames]
+    assert len(missing) <= 1
     assert all(frame in _WHOLE for frame in frames)
 
 
-def test_a_late_listener_has_no_fault_for_the_frame_it_missed_the_start_of() -> None:
+def test_a_host_that_joins_late_counts_no_fault_for_the_frame_that_began_before() -> None:
     decoder = FrameDecoder()
     found = decoder.feed(_WIRE[_ENDS[0] - 3 :])
     assert found == _WHOLE[1:]
@@ -66,7 +67,7 @@ def test_noise_without_an_end_is_not_kept() -> None:
     for _ in range(200):
         assert decoder.feed(b"\x55" * 1000) == []
         assert decoder.pending_bytes <= MAX_ENCODED
-    assert decoder.feed(b"\0") == [Fault("oversize", 200_000)]
+    assert decoder.feed(b"\0") == [FrameFault("oversize", 200_000)]
     assert decoder.feed(encode_message(Log(20, "alive"), seq=1))
 
 
@@ -82,28 +83,28 @@ def test_every_kind_of_fault_is_named() -> None:
     }
     for reason, wire in wires.items():
         (fault,) = decoder.feed(wire)
-        assert isinstance(fault, Fault) and fault.reason == reason
+        assert isinstance(fault, FrameFault) and fault.reason == reason
     assert decoder.faults == 4
     assert fault.version == 2
     assert isinstance(decoder.feed(encode_frame(Frame(3, version=0x1F)))[0], Frame)  # a later minor version
 
 
 def _fuzz(total: int, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     wire, _ = _stream(200, seed)
     decoder = FrameDecoder()
     fed = frames = 0
     while fed < total:
-        kind = dice.randrange(3)
+        kind = rng.randrange(3)
         if kind == 0:
-            data = dice.randbytes(dice.choice([1, 50, 5000]))
+            data = rng.randbytes(rng.choice([1, 50, 5000]))
         elif kind == 1:
-            data = bytes(dice.choices([0, 1, 2, 254, 255], k=dice.randrange(1, 3000)))
+            data = bytes(rng.choices([0, 1, 2, 254, 255], k=rng.randrange(1, 3000)))
         else:
-            begin = dice.randrange(len(wire))
-            mutated = bytearray(wire[begin : begin + dice.randrange(1, 6000)])
-            for _ in range(dice.randrange(8)):
-                mutated[dice.randrange(len(mutated))] = dice.randrange(256)
+            begin = rng.randrange(len(wire))
+            mutated = bytearray(wire[begin : begin + rng.randrange(1, 6000)])
+            for _ in range(rng.randrange(8)):
+                mutated[rng.randrange(len(mutated))] = rng.randrange(256)
             data = bytes(mutated)
         found = decoder.feed(data)
         frames += sum(isinstance(item, Frame) for item in found)

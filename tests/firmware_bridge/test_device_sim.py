@@ -1,4 +1,4 @@
-"""``stetho device-sim`` is a stethoscope to whoever opens its link, and leaves nothing behind."""
+"""``stetho device-sim`` behaves as a stethoscope on its link and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_once_plays_a_recording_to_its_last_bit_says_end_and_exits_with_0(tmp_path: Path) -> None:
-    dice = np.random.default_rng(2)
-    values = dice.integers(-32768, 32768, 8000 * 2).astype(np.int16)
-    soundfile.write(tmp_path / "sound.wav", values, 8000, subtype="PCM_16")
+def test_once_plays_a_recording_to_its_last_bit_sends_end_and_exits_with_0(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    values = rng.integers(-32768, 32768, 8000 * 2).astype(np.int16)
+    soundfile.write(tmp_path / "noise.wav", values, 8000, subtype="PCM_16")
     link = tmp_path / "stethoscope"
-    with start("--source", tmp_path / "sound.wav", "--link", link, "--once", "--speed", 4, "--json") as simulator:
+    with start("--source", tmp_path / "noise.wav", "--link", link, "--once", "--speed", 4, "--json") as simulator:
         assert wait_until(link.exists, 30)
         with DeviceLink(str(link)) as device:
             assert device.format.rate_hz == 8000
-            heard = np.concatenate([block.samples for block in device.blocks()])
+            received = np.concatenate([block.samples for block in device.blocks()])
             assert device.ended
         out, err = simulator.communicate(timeout=20)
     assert simulator.returncode == 0, err
-    assert np.array_equal(heard * 32768, values)
-    told = json.loads(out)
-    assert told["type"] == "device-sim" and told["samples"] == values.size and told["ended"] is True
+    assert np.array_equal(received * 32768, values)
+    report = json.loads(out)
+    assert report["type"] == "device-sim" and report["samples"] == values.size and report["ended"] is True
     assert not link.is_symlink()
 
 
@@ -62,10 +62,10 @@ def test_a_phantom_over_tcp_with_faults_and_24_bits(tmp_path: Path) -> None:
     for block in blocks:
         wanted = truth[block.sample_index : block.sample_index + block.samples.size]
         assert np.abs(block.samples - wanted).max(initial=0) <= 2**-24
-    assert "losses" in out and " 0 losses" not in out
+    assert "dropouts" in out and " 0 dropouts" not in out
 
 
-def test_terminated_it_takes_its_link_along(tmp_path: Path) -> None:
+def test_terminated_it_removes_its_link(tmp_path: Path) -> None:
     link = tmp_path / "stethoscope"
     with start("--link", link) as simulator:
         assert wait_until(link.exists, 30)
@@ -75,7 +75,7 @@ def test_terminated_it_takes_its_link_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (["--link", "{tmp}/missing/link"], 1, "is no folder; make it, or choose another --link"),
         (["--link", "{tmp}/taken"], 1, "exists and is no link of an emulated device"),
@@ -87,11 +87,13 @@ def test_terminated_it_takes_its_link_along(tmp_path: Path) -> None:
         (["--link", "{tmp}/x", "--site", "knee"], 2, "none of trachea"),
     ],
 )
-def test_what_cannot_be_is_one_line_with_the_fix(tmp_path: Path, arguments: list[str], status: int, told: str) -> None:
+def test_what_cannot_be_is_one_line_with_the_fix(
+    tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
     (tmp_path / "taken").write_text("something of value", "utf-8")
     done = start(*(text.format(tmp=tmp_path) for text in arguments))
     _, err = done.communicate(timeout=30)
     assert done.returncode == status
-    assert told in " ".join(err.replace("│", " ").split())
+    assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
     assert (tmp_path / "taken").read_text("utf-8") == "something of value"

@@ -1,4 +1,4 @@
-"""On a bad cable at most the frames that were hit are lost, every lost sample is counted, and nothing raises."""
+"""A bad cable costs at most the frames that were hit, every dropped sample is counted, and nothing raises."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pytest
 from firmware_bridge.decoder import FrameDecoder
 from firmware_bridge.emulator.device import DeviceOptions
 from firmware_bridge.emulator.faults import FaultyWire, Hit
-from firmware_bridge.framing import Audio, Frame, encode_message
+from firmware_bridge.framing import Frame, encode_message
 from firmware_bridge.link import DeviceLink
-from tests.support.stethoscope import PtyRelay, emulated, sound, wait_until
+from firmware_bridge.messages import Audio
+from tests.support.stethoscope import PtyRelay, emulated, noise, wait_until
 
 
 def _stream(frames: int) -> bytes:
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     parts = []
     for seq in range(frames):
-        data = dice.integers(-9, 10, 160).astype("<i2").tobytes()
+        data = rng.integers(-9, 10, 160).astype("<i2").tobytes()
         parts.append(encode_message(Audio(1, 160, data), seq=seq & 0xFFFF, sample_index=seq * 160))
     return b"".join(parts)
 
@@ -47,14 +48,14 @@ def _spanning(wire: bytes, hits: list[Hit]) -> int:
 
 
 @pytest.mark.parametrize("chunk", [1, 97, 4096, 10**9])
-def test_the_same_seed_damages_the_same_bytes_however_the_stream_is_cut(chunk: int) -> None:
+def test_the_same_seed_damages_the_same_bytes_however_the_stream_is_split(chunk: int) -> None:
     wire = _stream(300)
     whole = FaultyWire(flip=1e-3, drop_every=2000, seed=4)
     expected = whole.damage(wire)
-    pieces = FaultyWire(flip=1e-3, drop_every=2000, seed=4)
-    got = b"".join(pieces.damage(wire[at : at + chunk]) for at in range(0, len(wire), chunk))
+    in_parts = FaultyWire(flip=1e-3, drop_every=2000, seed=4)
+    got = b"".join(in_parts.damage(wire[at : at + chunk]) for at in range(0, len(wire), chunk))
     assert got == expected != wire
-    assert pieces.hits == whole.hits
+    assert in_parts.hits == whole.hits
     assert len(wire) - len(expected) == sum(hit.size for hit in whole.hits if hit.dropped)
 
 
@@ -69,11 +70,13 @@ def test_only_frames_that_were_hit_are_lost(flip: float, drop_every: float) -> N
     assert touched.any()
     assert np.all(alive | touched)  # an untouched frame always arrives
     spanning = _spanning(wire, cable.hits)
-    assert (~alive).sum() <= len(cable.hits) + spanning  # one frame a hit; two where 64 lost bytes reach into the next
+    assert (~alive).sum() <= len(
+        cable.hits
+    ) + spanning  # one frame a hit; two where 64 dropped bytes reach into the next
 
 
-def test_a_relay_between_two_terminals_loses_counted_samples_and_nothing_else(tmp_path: Path) -> None:
-    samples = sound(4.0, 16000)
+def test_a_relay_between_two_terminals_drops_counted_samples_and_nothing_else(tmp_path: Path) -> None:
+    samples = noise(4.0, 16000)
     options = DeviceOptions(rate_hz=16000, once=True)
     cable = FaultyWire(flip=1e-4, drop_every=10_000, seed=6)
     with (

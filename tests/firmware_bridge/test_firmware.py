@@ -1,4 +1,4 @@
-"""The reference firmware, on an emulated Cortex-M3, streams its sound without a bad frame and obeys its commands."""
+"""The reference firmware on an emulated Cortex-M3 streams its table without a bad frame and executes its commands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from firmware_bridge.constants import Codec, MessageType
 from firmware_bridge.errors import CommandError, LinkLost
-from firmware_bridge.framing import Codec, Command, MessageType, SetFormat, SetGain
-from firmware_bridge.link import DeviceLink, LinkBlock, reconnect
-from tests.support.stethoscope import TABLE_RATE, Qemu, build_firmware, wait_until
+from firmware_bridge.link import DeviceLink, LinkBlock
+from firmware_bridge.messages import Command, SetFormat, SetGain
+from tests.support.stethoscope import TABLE_RATE, Qemu, build_firmware, reopened, wait_until
 
 Table = npt.NDArray[np.int16]
 
@@ -31,7 +32,7 @@ def board(built: tuple[Path, Table], tmp_path: Path) -> Iterator[Qemu]:
 
 
 def expected(block: LinkBlock, table: Table, rate_hz: int) -> npt.NDArray[np.float32]:
-    """What the embedded sound holds where the block says it comes from."""
+    """The samples of the table at the position of the block."""
     at = (block.sample_index + np.arange(block.samples.size)) * (TABLE_RATE // rate_hz) % table.size
     return (table[at] / np.float32(32768)).astype(np.float32)
 
@@ -39,18 +40,18 @@ def expected(block: LinkBlock, table: Table, rate_hz: int) -> npt.NDArray[np.flo
 def assert_streams_exactly(board: Qemu, table: Table, rate_hz: int, codec: Codec, seconds: float) -> None:
     with DeviceLink(str(board.link), request=SetFormat(rate_hz, codec=codec)) as device:
         assert (device.info.model, device.format.rate_hz, device.format.codec) == ("mps2-an385", rate_hz, codec)
-        heard = 0
+        received = 0
         for block in device.blocks(timeout_s=10):
             wanted = expected(block, table, rate_hz)
             if codec is Codec.ADPCM:
                 assert np.abs(block.samples - wanted)[20:].max() < 0.1
             else:
                 assert np.array_equal(block.samples, wanted)
-            heard += block.samples.size
-            if heard >= seconds * rate_hz:
+            received += block.samples.size
+            if received >= seconds * rate_hz:
                 break
         stats = device.stats
-        # On a host that is busy elsewhere the emulated converter may overrun; then the device says so itself.
+        # On a host that is busy elsewhere the emulated converter may overrun; then the device reports it.
         assert stats.lost_samples == 0 or wait_until(lambda: device.status is not None and device.status.overruns > 0)
     assert (stats.bad_frames, stats.sequence_gaps, stats.bad_payloads) == (0, 0, 0)
     assert stats.lost_samples % (rate_hz // 100) == 0  # whole buffers, or nothing
@@ -68,7 +69,7 @@ def test_streams_for_a_minute(board: Qemu, built: tuple[Path, Table]) -> None:
     assert_streams_exactly(board, built[1], 16000, Codec.S16, 60.0)
 
 
-def test_commands_are_acknowledged_and_refusals_say_why(board: Qemu) -> None:
+def test_commands_are_acknowledged_and_refusals_give_the_reason(board: Qemu) -> None:
     with DeviceLink(str(board.link)) as device:
         device.send(Command(MessageType.PING))
         device.send(SetFormat(site_code=6))
@@ -97,7 +98,9 @@ def test_the_clock_runs_on_when_the_host_leaves_and_the_gap_is_exact(board: Qemu
     assert np.array_equal(after.samples, expected(after, built[1], 16000))
 
 
-def test_killed_and_started_again_it_is_found_and_its_restart_is_told(board: Qemu, built: tuple[Path, Table]) -> None:
+def test_killed_and_started_again_it_is_found_and_its_restart_is_detected(
+    board: Qemu, built: tuple[Path, Table]
+) -> None:
     with DeviceLink(str(board.link)) as first:
         stream = first.blocks(timeout_s=10)
         for _ in range(50):
@@ -106,8 +109,7 @@ def test_killed_and_started_again_it_is_found_and_its_restart_is_told(board: Qem
         with pytest.raises(LinkLost):
             list(stream)
     board.start()
-    second = reconnect(lambda: DeviceLink(str(board.link), resume=first.resume_point), give_up_s=20)
-    assert second is not None
+    second = reopened(str(board.link), first.resume_point, 20.0)
     with second:
         blocks = list(islice(second.blocks(timeout_s=10), 50))
     assert not blocks[0].lost_exact and blocks[0].lost_before > 0  # the counter died with the device
@@ -117,7 +119,7 @@ def test_killed_and_started_again_it_is_found_and_its_restart_is_told(board: Qem
     assert second.stats.bad_frames == 0
 
 
-def test_any_wav_can_be_its_sound(tmp_path: Path) -> None:
+def test_any_wav_can_be_its_table(tmp_path: Path) -> None:
     values = np.arange(-8000, 8000, dtype="<i2")
     with wave.open(str(tmp_path / "ramp.wav"), "wb") as file:
         file.setnchannels(1)

@@ -35,11 +35,11 @@ def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def cycles(told: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """What does not depend on when it was heard."""
+def cycles(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """The parts of the cycles that do not depend on the time of day."""
     return [
         (event["start_s"], event["end_s"], event["label"], event["quality"], event["probabilities"])
-        for event in told
+        for event in records
         if event["type"] == "cycle"
     ]
 
@@ -57,18 +57,18 @@ def assert_same_as_a_file(firmware: tuple[Path, np.ndarray], tmp_path: Path, sec
     assert len(cycles(live)) >= seconds / 4
 
 
-def test_the_labels_are_those_of_the_same_sound_from_a_file(firmware: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+def test_the_labels_are_those_of_the_same_audio_from_a_file(firmware: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     assert_same_as_a_file(firmware, tmp_path, 8.0)
 
 
 @pytest.mark.long
-def test_the_labels_are_those_of_the_same_sound_from_a_file_for_half_a_minute(
+def test_the_labels_are_those_of_the_same_audio_from_a_file_for_half_a_minute(
     firmware: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     assert_same_as_a_file(firmware, tmp_path, 30.0)
 
 
-def test_a_device_that_is_killed_and_started_again_is_heard_again(
+def test_a_device_that_is_killed_and_started_again_is_received_again(
     firmware: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     with (
@@ -78,20 +78,20 @@ def test_a_device_that_is_killed_and_started_again_is_heard_again(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        ) as listener,
+        ) as command,
     ):
-        assert listener.stdout is not None
-        told = [json.loads(listener.stdout.readline())]
-        while told[-1]["type"] != "cycle":
-            told.append(json.loads(listener.stdout.readline()))
+        assert command.stdout is not None
+        records = [json.loads(command.stdout.readline())]
+        while records[-1]["type"] != "cycle":
+            records.append(json.loads(command.stdout.readline()))
         board.kill()
         time.sleep(0.5)
         board.start()
-        out, err = listener.communicate(timeout=120)
-    assert listener.returncode == 0, err
-    told += events(out)
-    gaps = [event for event in told if event["type"] == "gap"]
+        out, err = command.communicate(timeout=120)
+    assert command.returncode == 0, err
+    records += events(out)
+    gaps = [event for event in records if event["type"] == "gap"]
     assert gaps
-    assert told[-1]["type"] == "summary" and told[-1]["lost_samples"] > 0.4 * TABLE_RATE
-    after = [event for event in told[told.index(gaps[-1]) :] if event["type"] == "cycle" and event["label"]]
-    assert after  # breaths are labelled again after the gap
+    assert records[-1]["type"] == "summary" and records[-1]["lost_samples"] > 0.4 * TABLE_RATE
+    after = [event for event in records[records.index(gaps[-1]) :] if event["type"] == "cycle" and event["label"]]
+    assert after  # cycles are labelled again after the gap

@@ -1,4 +1,4 @@
-"""The protocol is what the page says, byte for byte, and every message comes back from its bytes."""
+"""The protocol agrees with its page byte for byte, and every message survives a round trip."""
 
 from __future__ import annotations
 
@@ -11,24 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.corpora import SITES as CORPUS_SITES
-from firmware_bridge import cobs
-from firmware_bridge.constants import SITES
+from firmware_bridge.cobs import cobs_decode
+from firmware_bridge.constants import SITES, Capability, MessageType
 from firmware_bridge.errors import ProtocolError
-from firmware_bridge.framing import (
-    Capability,
-    Frame,
-    MessageType,
-    encode_frame,
-    encode_message,
-    parse,
-    parse_body,
-)  # fmt: skip
+from firmware_bridge.framing import Frame, encode_frame, encode_message, parse, parse_body
 from firmware_bridge.messages import (
     Audio,
     Command,
     DeviceEvent,
     End,
-    Format,
     Hello,
     Info,
     Log,
@@ -37,6 +28,7 @@ from firmware_bridge.messages import (
     SetFormat,
     SetGain,
     Status,
+    StreamFormat,
     Time,
     TimeRequest,
 )  # fmt: skip
@@ -49,7 +41,7 @@ _SOME_U32 = st.integers(1, 2**32 - 1)
 _MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Info, _SHORT, _SHORT, st.tuples(U8, U8, U8), st.integers(0, 511).map(Capability), U32,
               st.lists(U32, max_size=9).map(tuple), U8, U8),
-    st.builds(Format, _SOME_U32, _SOME_U32, U8, st.integers(1, 255), U8, U8, S16, U16, U32),
+    st.builds(StreamFormat, _SOME_U32, _SOME_U32, U8, st.integers(1, 255), U8, U8, S16, U16, U32),
     st.builds(Audio, U8, U16, st.binary(max_size=900)),
     st.builds(Status, U64, U32, U32, U16, st.none() | st.integers(0, 100), st.none() | st.booleans(),
               st.none() | st.integers(-5000, 9000).map(lambda c: c / 100), U8),
@@ -67,11 +59,11 @@ _MESSAGES: st.SearchStrategy[Message] = st.one_of(
 
 
 @given(_MESSAGES, U16, U64, U8, U8)
-def test_every_message_comes_back(message: Message, seq: int, index: int, flags: int, stream: int) -> None:
+def test_every_message_survives_a_round_trip(message: Message, seq: int, index: int, flags: int, stream: int) -> None:
     wire = encode_message(message, seq=seq, sample_index=index, flags=flags, stream=stream)
     assert wire[0] == wire[-1] == 0
     assert 0 not in wire[1:-1]
-    frame = parse_body(cobs.decode(wire[1:-1]))
+    frame = parse_body(cobs_decode(wire[1:-1]))
     assert frame == Frame(message.TYPE, seq, index, message.pack(), flags, stream)
     assert parse(frame) == message
 
@@ -92,36 +84,36 @@ def test_a_payload_cut_short_is_refused(message: Message) -> None:
 
 
 def test_the_crc_is_zlibs_over_header_and_payload() -> None:
-    body = cobs.decode(encode_message(SetGain(-250), seq=9)[1:-1])
+    body = cobs_decode(encode_message(SetGain(-250), seq=9)[1:-1])
     assert int.from_bytes(body[-4:], "little") == zlib.crc32(body[:-4])
 
 
 @given(st.integers(0, 10_000), st.integers(0, 7))
-def test_any_flipped_bit_of_a_body_is_noticed(position: int, bit: int) -> None:
-    body = bytearray(cobs.decode(encode_message(Log(20, "breathe in"), seq=3, sample_index=77)[1:-1]))
+def test_any_flipped_bit_of_a_body_is_detected(position: int, bit: int) -> None:
+    body = bytearray(cobs_decode(encode_message(Log(20, "breathe in"), seq=3, sample_index=77)[1:-1]))
     body[position % len(body)] ^= 1 << bit
     with pytest.raises(ProtocolError):
         parse_body(bytes(body))
 
 
-def test_unknown_types_are_passed_over_and_impossible_frames_refused() -> None:
+def test_unknown_types_are_skipped_and_impossible_frames_refused() -> None:
     assert parse(Frame(0x55, payload=b"from the future")) is None
     with pytest.raises(ProtocolError, match="2049"):
         encode_frame(Frame(MessageType.AUDIO, payload=bytes(2049)))
     with pytest.raises(ProtocolError, match="out of range"):
         encode_frame(Frame(MessageType.AUDIO, sample_index=-1))
     with pytest.raises(ProtocolError, match="no rate"):
-        parse(Frame(MessageType.FORMAT, payload=Format(0).pack()))
+        parse(Frame(MessageType.FORMAT, payload=StreamFormat(0).pack()))
 
 
-def test_the_page_is_right(repo_root: Path) -> None:
+def test_the_page_agrees_with_the_code(repo_root: Path) -> None:
     """The example, the numbers of the types and the length of each page."""
     page = (repo_root / "firmware_bridge" / "PROTOCOL.md").read_text("utf-8")
     wire = encode_message(Command(MessageType.PING), seq=7)
     assert wire.hex(" ") in page
-    assert cobs.decode(wire[1:-1])[-4:].hex(" ") in page
-    told = {name: int(code, 16) for code, name in re.findall(r"`([0-9A-F]{2})` ([A-Z_]+)", page)}
-    assert told == {member.name: member.value for member in MessageType}
+    assert cobs_decode(wire[1:-1])[-4:].hex(" ") in page
+    documented = {name: int(code, 16) for code, name in re.findall(r"`([0-9A-F]{2})` ([A-Z_]+)", page)}
+    assert documented == {member.name: member.value for member in MessageType}
     assert len(page.splitlines()) <= 62  # one page
 
 

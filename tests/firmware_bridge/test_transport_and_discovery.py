@@ -1,4 +1,4 @@
-"""A port that vanishes is one typed error, whichever exception tells; stethoscopes are found by USB ids."""
+"""Every way in which a port can disappear is one typed error; stethoscopes are found by USB ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import serial
 
 from firmware_bridge import transport
-from firmware_bridge.discovery import find_devices, the_device
+from firmware_bridge.discovery import find_devices, find_single_device
 from firmware_bridge.errors import LinkLost, LinkOpenError, LinkStalled
 
 
@@ -52,7 +52,7 @@ class _Broken:
     ],
     ids=["no data", "bare OSError", "write failed", "termios.error"],
 )
-def test_every_way_of_vanishing_is_link_lost(monkeypatch: pytest.MonkeyPatch, where: str, error: Exception) -> None:
+def test_every_way_of_disappearing_is_link_lost(monkeypatch: pytest.MonkeyPatch, where: str, error: Exception) -> None:
     monkeypatch.setattr(serial, "serial_for_url", lambda *_, **__: _Broken(error, where))
     port = transport.open_transport("/dev/ttyTEST", 115200)
     with pytest.raises(LinkLost, match="ttyTEST: device disconnected"):
@@ -60,7 +60,7 @@ def test_every_way_of_vanishing_is_link_lost(monkeypatch: pytest.MonkeyPatch, wh
     port.close()
 
 
-def test_a_device_that_takes_no_bytes_is_stalled_not_lost_and_closing_never_raises(
+def test_a_device_that_accepts_no_bytes_is_stalled_not_lost_and_closing_never_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: dict[str, Any] = {}
@@ -104,11 +104,11 @@ _PORTS = [
 def test_stethoscopes_are_found_by_ids_or_product_and_chosen_by_serial_number() -> None:
     assert [found.device for found in find_devices(lambda: _PORTS)] == ["/dev/ttyACM0", "/dev/ttyACM1"]
     assert [found.device for found in find_devices(lambda: _PORTS, product="")] == ["/dev/ttyACM0"]
-    assert [found.device for found in find_devices(lambda: _PORTS, known={(0x0403, 0x6001)}, product="")] == [
+    assert [found.device for found in find_devices(lambda: _PORTS, usb_ids={(0x0403, 0x6001)}, product="")] == [
         "/dev/ttyUSB0"
     ]
-    assert the_device(lambda: _PORTS, serial_number="B7").port == "/dev/ttyACM1"
+    assert find_single_device(lambda: _PORTS, serial_number="B7").port == "/dev/ttyACM1"
     with pytest.raises(LinkOpenError, match=r"2 serial stethoscopes found; name one: .*ttyACM0, .*ttyACM1"):
-        the_device(lambda: _PORTS)
+        find_single_device(lambda: _PORTS)
     with pytest.raises(LinkOpenError, match="no serial stethoscope found; plug it in"):
-        the_device(lambda: _PORTS[2:])
+        find_single_device(lambda: _PORTS[2:])

@@ -1,4 +1,4 @@
-"""The patient bootstrap equals resampling by hand, and answers in time."""
+"""The patient bootstrap equals resampling by hand, and is fast enough."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_paired_bootstrap_sees_a_clear_gain_and_its_sign() -> None:
     assert [loss.difference, loss.low, loss.high] == pytest.approx([-gain.difference, -gain.high, -gain.low])
 
 
-def test_paired_bootstrap_refuses_what_it_cannot_answer() -> None:
+def test_paired_bootstrap_refuses_undefined_comparisons() -> None:
     names = [str(p) for p in PATIENT]
     with pytest.raises(ValueError, match="two patients"):
         paired_bootstrap(TRUTH, PROBABILITIES, PROBABILITIES, ["a"] * N)

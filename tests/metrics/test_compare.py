@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_sdk.metrics import CLASSES, Answers, compare_predictions, evaluate_predictions, paired_bootstrap
+from edge_sdk.metrics import CLASSES, ModelPredictions, compare_predictions, evaluate_predictions, paired_bootstrap
 from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import decide
 
@@ -26,8 +26,8 @@ def named(probabilities: np.ndarray, decoder: Decoder) -> list[str]:
 
 
 def test_differences_are_those_of_the_two_reports() -> None:
-    a = Answers(POOR, CLASSES)
-    b = Answers(GOOD, CLASSES, predictions=named(GOOD, SHARP))
+    a = ModelPredictions(POOR, CLASSES)
+    b = ModelPredictions(GOOD, CLASSES, predictions=named(GOOD, SHARP))
     found = compare_predictions(TRUTH, PATIENTS, a, b, resamples=200)
     one = evaluate_predictions(TRUTH, POOR, PATIENTS, resamples=0)
     two = evaluate_predictions(TRUTH, GOOD, PATIENTS, predictions=b.predictions, resamples=0)
@@ -42,7 +42,11 @@ def test_differences_are_those_of_the_two_reports() -> None:
 def test_the_paired_bootstrap_follows_thresholds_too() -> None:
     rule = lambda p: decide(p, SHARP)  # noqa: E731
     found = compare_predictions(
-        TRUTH, PATIENTS, Answers(POOR, CLASSES), Answers(GOOD, CLASSES, predictions=named(GOOD, SHARP)), resamples=200
+        TRUTH,
+        PATIENTS,
+        ModelPredictions(POOR, CLASSES),
+        ModelPredictions(GOOD, CLASSES, predictions=named(GOOD, SHARP)),
+        resamples=200,
     )["metrics"]["score"]
     argmax = lambda p: p.argmax(1)  # noqa: E731
     paired = paired_bootstrap(INDEX, POOR, GOOD, PATIENTS, "score", decide=(argmax, rule), resamples=200)
@@ -55,24 +59,26 @@ def test_the_paired_bootstrap_follows_thresholds_too() -> None:
 
 
 def test_other_label_sets_are_compared_where_they_mean_the_same() -> None:
-    binary = Answers(np.stack([GOOD[:, 0], 1 - GOOD[:, 0]], axis=1), ("normal", "abnormal"))
-    found = compare_predictions(TRUTH, PATIENTS, Answers(POOR, CLASSES), binary, resamples=50)
+    binary = ModelPredictions(np.stack([GOOD[:, 0], 1 - GOOD[:, 0]], axis=1), ("normal", "abnormal"))
+    found = compare_predictions(TRUTH, PATIENTS, ModelPredictions(POOR, CLASSES), binary, resamples=50)
     assert set(found["metrics"]) == {"specificity", "sensitivity_2class", "score_2class", "auroc"}
 
 
-def test_rates_are_of_items_that_both_answered() -> None:
-    silent = np.arange(N) >= 50
-    a = replace(Answers(POOR, CLASSES), answered=silent)
-    found = compare_predictions(TRUTH, PATIENTS, a, Answers(GOOD, CLASSES), resamples=50)
+def test_rates_are_of_items_that_both_classified() -> None:
+    classified = np.arange(N) >= 50
+    a = replace(ModelPredictions(POOR, CLASSES), classified=classified)
+    found = compare_predictions(TRUTH, PATIENTS, a, ModelPredictions(GOOD, CLASSES), resamples=50)
     assert found["compared"] == N - 50
-    two = evaluate_predictions(TRUTH, GOOD, PATIENTS, answered=silent, resamples=0)
+    two = evaluate_predictions(TRUTH, GOOD, PATIENTS, classified=classified, resamples=0)
     assert found["metrics"]["score"]["b"] == two["score"]
 
 
 def test_what_is_undefined_is_null_and_one_patient_is_refused() -> None:
     normal = ["normal"] * N
-    found = compare_predictions(normal, PATIENTS, Answers(POOR, CLASSES), Answers(GOOD, CLASSES), resamples=50)
+    found = compare_predictions(
+        normal, PATIENTS, ModelPredictions(POOR, CLASSES), ModelPredictions(GOOD, CLASSES), resamples=50
+    )
     assert found["metrics"]["auroc"] is None and found["metrics"]["score"] is None
     assert found["metrics"]["specificity"] is not None
     with pytest.raises(ValueError, match="two patients"):
-        compare_predictions(TRUTH, ["a"] * N, Answers(POOR, CLASSES), Answers(GOOD, CLASSES))
+        compare_predictions(TRUTH, ["a"] * N, ModelPredictions(POOR, CLASSES), ModelPredictions(GOOD, CLASSES))

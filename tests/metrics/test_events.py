@@ -124,8 +124,8 @@ def test_a_perfect_segmenter_scores_one_everywhere() -> None:
     for k in range(6):
         begins = np.cumsum(rng.uniform(2.0, 3.0, 6))
         truth = np.stack((begins, begins + 1.8), axis=1)
-        told = [Announcement(float(b), float(b) + 0.4, float(b)) for b in begins]
-        rows.append(ScoredRecording(str(k), str(k % 3), 25.0, truth, truth, announcements=told))
+        announcements = [Announcement(float(b), float(b) + 0.4, float(b)) for b in begins]
+        rows.append(ScoredRecording(str(k), str(k % 3), 25.0, truth, truth, announcements=announcements))
     report = event_report(rows, resamples=200)
     ones = ("event_f1", "event_f1_iou70", "mean_iou", "frame_f1", "onset_f1_100ms", "onset_offset_f1_500ms")
     assert all(report[name] == pytest.approx(1.0) for name in ones)
@@ -135,13 +135,13 @@ def test_a_perfect_segmenter_scores_one_everywhere() -> None:
 
 
 def test_delays_count_onsets_that_were_withdrawn() -> None:
-    told = [
+    announcements = [
         Announcement(1.1, 1.4, 1.1),  # 0.4 after the true onset
         Announcement(4.8, 6.0, None),  # withdrawn, 1.0 after the true onset
         Announcement(9.2, 9.5, 9.0),  # its onset moved by more than 0.1 s
-        Announcement(15.0, 15.2, 15.0),  # belongs to no true breath: no delay, but an announcement
+        Announcement(15.0, 15.2, 15.0),  # belongs to no true cycle: no delay, but an announcement
     ]
-    report = delays([recording([(1.0, 2.0), (5.0, 6.0), (9.0, 10.0)], [], announcements=told)])
+    report = delays([recording([(1.0, 2.0), (5.0, 6.0), (9.0, 10.0)], [], announcements=announcements)])
     assert report["detection_delay_p50_s"] == pytest.approx(0.5)
     assert report["standing_delay_p50_s"] == pytest.approx(0.45)
     assert (report["announced"], report["withdrawn"], report["revision_rate"]) == (4, 1, 0.5)
@@ -152,7 +152,7 @@ def test_onset_errors_are_of_matched_cycles_only() -> None:
     assert onset_errors([row], [match_spans(row.truth, row.found)])["onset_error_p95_s"] == pytest.approx(0.1)
 
 
-def test_rates_come_from_recordings_that_tell_one() -> None:
+def test_rates_come_from_recordings_whose_annotation_gives_one() -> None:
     regular = [(float(t), t + 2.5) for t in range(0, 18, 3)]
     half = regular[::2]
     holed = [*regular[:2], *regular[5:]]
@@ -189,7 +189,7 @@ def test_phases_are_scored_apart() -> None:
     assert phases["inspiration"]["frame_f1"] == pytest.approx(2 * 1.5 / 3.5)
 
 
-def test_a_missed_breath_is_answered_wrongly_end_to_end() -> None:
+def test_a_missed_cycle_counts_as_wrong_end_to_end() -> None:
     labels = ("normal", "wheeze")
     row = recording(
         [(0.0, 2.0), (3.0, 5.0), (6.0, 8.0)],

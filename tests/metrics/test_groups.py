@@ -37,12 +37,12 @@ def test_few_patients_have_figures_but_no_interval() -> None:
     assert row["auroc_ci"] is None and row["score_ci"] is None
 
 
-def test_decisions_and_unanswered_items_follow_their_group() -> None:
+def test_decisions_and_unclassified_items_follow_their_group() -> None:
     predictions = ["wheeze"] * N
     rows = evaluate_groups(DEVICE, TRUTH, PROBABILITIES, PATIENTS, predictions=predictions, resamples=0)
     assert all(row["specificity"] == 0.0 for row in rows)
-    answered = np.array([device != "A" for device in DEVICE])
-    rows = evaluate_groups(DEVICE, TRUTH, PROBABILITIES, PATIENTS, answered=answered, resamples=0)
+    classified = np.array([device != "A" for device in DEVICE])
+    rows = evaluate_groups(DEVICE, TRUTH, PROBABILITIES, PATIENTS, classified=classified, resamples=0)
     assert rows[0]["score"] is None and rows[0]["auroc"] is not None
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from edge_sdk.metrics import CLASSES, IcbhiScores, confusion_matrix, encode, icbhi_scores
+from edge_sdk.metrics import CLASSES, IcbhiScores, confusion_matrix, encode_labels, icbhi_scores
 from edge_sdk.metrics.icbhi import rates
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
@@ -102,7 +102,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="one length"):
         confusion_matrix([0, 1], [0])
     with pytest.raises(ValueError, match="unknown labels \\['rhonchi'\\]"):
-        encode(["normal", "rhonchi"])
+        encode_labels(["normal", "rhonchi"])
     with pytest.raises(ValueError, match="square"):
         icbhi_scores([[1, 2, 3]])
-    assert encode(["both", "normal"], CLASSES).tolist() == [3, 0]
+    assert encode_labels(["both", "normal"], CLASSES).tolist() == [3, 0]

@@ -71,10 +71,10 @@ def test_other_sounds_are_abnormal_for_the_auroc_and_stay_out_of_the_confusion()
     assert evaluate_predictions(truth, 1 - p, list("abcd"), resamples=0)["auroc"] == 0.0
 
 
-def test_unanswered_items_count_in_the_auroc_only() -> None:
+def test_unclassified_items_count_in_the_auroc_only() -> None:
     p = np.array([[0.9, 0.1, 0, 0], [0.5, 0.5, 0, 0], [0.1, 0.9, 0, 0]])
     truth = ["normal", "crackle", "crackle"]
-    report = evaluate_predictions(truth, p, list("abc"), answered=[True, False, True], resamples=0)
+    report = evaluate_predictions(truth, p, list("abc"), classified=[True, False, True], resamples=0)
     assert report["unclassified"] == 1
     assert report["n"] == 3
     assert np.sum(report["confusion"]) == 2

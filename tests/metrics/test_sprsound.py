@@ -1,4 +1,4 @@
-"""Scores of the SPRSound challenge on hand-counted answers."""
+"""Scores of the SPRSound challenge on hand-counted predictions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def test_task_1_1_by_hand() -> None:
 
 def test_other_classes_are_pooled_and_must_be_exact() -> None:
     truth = ["Normal"] * 2 + ["Rhonchi", "Wheeze", "Wheeze", "Fine Crackle"]
-    answer = ["Normal", "Wheeze", "Wheeze", "Wheeze", "Normal", "Fine Crackle"]
-    scores = score_task("1-2", truth, answer)
+    prediction = ["Normal", "Wheeze", "Wheeze", "Wheeze", "Normal", "Fine Crackle"]
+    scores = score_task("1-2", truth, prediction)
     assert (scores.specificity, scores.sensitivity) == (0.5, 0.5)
     assert scores.score == 0.5
-    collapsed = score_task("1-1", adventitious(truth), adventitious(answer))
+    collapsed = score_task("1-1", adventitious(truth), adventitious(prediction))
     assert (collapsed.specificity, collapsed.sensitivity) == (0.5, 0.75)
 
 
 def test_poor_quality_counts_among_the_others() -> None:
     truth = ["Normal", "CAS", "DAS", "CAS & DAS", "Poor Quality"]
-    answer = ["Normal", "CAS", "CAS", "CAS & DAS", "Normal"]
-    assert score_task("2-2", truth, answer).sensitivity == 0.5
-    scores = score_task("2-1", adventitious(truth), adventitious(answer))
+    prediction = ["Normal", "CAS", "CAS", "CAS & DAS", "Normal"]
+    assert score_task("2-2", truth, prediction).sensitivity == 0.5
+    scores = score_task("2-1", adventitious(truth), adventitious(prediction))
     assert (scores.specificity, scores.sensitivity) == (1.0, 0.75)
     assert scores.score == pytest.approx((0.875 + 1.5 / 1.75) / 2)
 

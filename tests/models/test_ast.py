@@ -61,7 +61,7 @@ def test_tiny_and_small_stay_small() -> None:
 
 @pytest.mark.parametrize("name", ["ast", "lung-adapter"])
 @pytest.mark.parametrize("size", ["tiny", "small"])
-def test_registered_model_answers_the_contract(name: str, size: str) -> None:
+def test_registered_model_keeps_the_contract(name: str, size: str) -> None:
     model = build_model(name, size=size, classes=3, front_end=COMPACT).eval()
     assert isinstance(model, Network)
     features = torch.randn(2, 1, COMPACT.mel_bins, COMPACT.frames)
@@ -207,7 +207,7 @@ def test_state_dict_round_trip() -> None:
         ({"head_hiden": 3}, "head_hiden"),
     ],
 )
-def test_impossible_options_say_what_is_possible(options: dict[str, Any], message: str) -> None:
+def test_impossible_options_are_refused_with_the_choices(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         build_model("ast", size="tiny", classes=4, front_end=COMPACT, options=options)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, RecipeError
@@ -318,7 +318,7 @@ def test_the_published_size_learns_from_one_batch(config: str) -> None:
     assert SIZES["base"].picture == (64, 1024)
 
 
-def test_a_transition_answers_as_it_learnt_though_its_streams_are_unlike() -> None:
+def test_a_transition_evaluates_as_it_learnt_though_its_streams_differ() -> None:
     torch.manual_seed(0)
     transition = Transition(4, 8)
     assert transition.norms[0].weight is transition.norms[1].weight
@@ -326,6 +326,6 @@ def test_a_transition_answers_as_it_learnt_though_its_streams_are_unlike() -> No
     with torch.no_grad():
         for _ in range(200):
             learnt = transition(plain, dilated)
-        answered = transition.eval()(plain, dilated)
-    for one, other in zip(learnt, answered, strict=True):
+        evaluated = transition.eval()(plain, dilated)
+    for one, other in zip(learnt, evaluated, strict=True):
         torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)

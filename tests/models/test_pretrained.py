@@ -178,15 +178,15 @@ def test_our_own_checkpoint_starts_an_adapter(tmp_path: Path) -> None:
     torch.testing.assert_close(model.embed(picture), source.embed(picture), atol=0, rtol=0)
 
 
-def test_a_grid_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
+def test_an_ambiguous_grid_must_be_given(tmp_path: Path) -> None:
     path = _saved(_gong(_ast(picture=(64, 96), stride=16)), tmp_path / "odd.pth")  # 4 x 6
     with pytest.raises(CheckpointError, match="pretrained_grid"):
         load_public_weights(_ast(), path)
-    told = Ast(4, "tiny", picture=(96, 96), stride=16, pretrained_grid=(4, 6))
-    load_public_weights(told, path)
+    given = Ast(4, "tiny", picture=(96, 96), stride=16, pretrained_grid=(4, 6))
+    load_public_weights(given, path)
 
 
-def test_files_that_are_no_weights_say_so(tmp_path: Path) -> None:
+def test_files_without_weights_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="do not exist"):
         load_public_weights(_ast(), tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("no weights")

@@ -1,4 +1,4 @@
-"""The segmenter: one function for recordings and steps, causal, finite whatever it hears, portable."""
+"""The segmenter: one function for recordings and steps, causal, finite for any audio, portable."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.models.layers.clipped_gru import ForgetfulGRU
+from edge_sdk.models.layers.clipped_gru import ClippedGRU
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
-from edge_sdk.models.segmenter import SIZES, Segmenter, SegmenterStep, delay_frames, for_steps
+from edge_sdk.models.segmenter import SIZES, SegmenterNetwork, SegmenterStep, delay_frames, for_steps
 from edge_sdk.signal.spec import FrontEndSpec
-from export.segmenter import FRAMES_PER_STEP, export_segmenter
+from export.onnx.step_graph import FRAMES_PER_STEP, export_segmenter
 
 SPEC = FrontEndSpec(
     frame_samples=160, hop_samples=80, mel_bins=16, high_hz=1800.0, scale=32768.0, log_floor=1.0, normalisation="none"
 )
 
 
-def _segmenter(size: str = "tiny", look_ahead_s: float = 0.25, seed: int = 0) -> Segmenter:
+def _segmenter(size: str = "tiny", look_ahead_s: float = 0.25, seed: int = 0) -> SegmenterNetwork:
     """Random weights and batch-norm statistics, so that nothing is the identity."""
     torch.manual_seed(seed)
-    model = Segmenter(front_end=SPEC, size=size, look_ahead_s=look_ahead_s)
+    model = SegmenterNetwork(front_end=SPEC, size=size, look_ahead_s=look_ahead_s)
     for name, buffer in model.named_buffers():
         if "running" in name:
             buffer.copy_(torch.rand_like(buffer) + 0.5)
@@ -35,7 +35,7 @@ def _features(frames: int = 403, seed: int = 1) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _in_steps(model: Segmenter, features: torch.Tensor, frames: int) -> torch.Tensor:
+def _in_steps(model: SegmenterNetwork, features: torch.Tensor, frames: int) -> torch.Tensor:
     """``[1, 5, T]`` probabilities, ``frames`` at a time."""
     step, states = SegmenterStep(for_steps(model, frames)), model.initial_state()
     parts = []
@@ -46,10 +46,10 @@ def _in_steps(model: Segmenter, features: torch.Tensor, frames: int) -> torch.Te
 
 
 @torch.no_grad()
-def _whole(model: Segmenter, features: torch.Tensor) -> torch.Tensor:
-    said, _ = model(features)
-    activity, onset = torch.sigmoid(said.activity)[:, None], torch.sigmoid(said.onset)[:, None]
-    return torch.cat((activity, onset, torch.softmax(said.phase, dim=1)), dim=1)
+def _whole(model: SegmenterNetwork, features: torch.Tensor) -> torch.Tensor:
+    out, _ = model(features)
+    activity, onset = torch.sigmoid(out.activity)[:, None], torch.sigmoid(out.onset)[:, None]
+    return torch.cat((activity, onset, torch.softmax(out.phase, dim=1)), dim=1)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -60,38 +60,38 @@ def test_steps_equal_the_whole_recording(size: str, frames: int) -> None:
 
 
 @pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.25, 0.5, 1.0])
-def test_an_answer_hears_no_more_than_the_look_ahead(look_ahead_s: float) -> None:
-    """Column t speaks of the centre of frame t - delay; sound later than the look-ahead must not matter to it."""
+def test_an_output_uses_no_audio_beyond_the_look_ahead(look_ahead_s: float) -> None:
+    """Column t describes the centre of frame t - delay; audio later than the look-ahead must not change it."""
     delay = delay_frames(SPEC, look_ahead_s)
     described = (30 - delay) * SPEC.hop_samples + SPEC.frame_samples / 2
-    last_heard = 30 * SPEC.hop_samples + SPEC.frame_samples
-    assert last_heard - described <= look_ahead_s * SPEC.rate_hz < last_heard - described + SPEC.hop_samples
+    last_used = 30 * SPEC.hop_samples + SPEC.frame_samples
+    assert last_used - described <= look_ahead_s * SPEC.rate_hz < last_used - described + SPEC.hop_samples
     model = _segmenter(look_ahead_s=look_ahead_s)
     wave = 0.1 * torch.randn(1, 20_000, generator=torch.Generator().manual_seed(2))
     other = wave.clone()
-    other[:, last_heard:] = 0.0
+    other[:, last_used:] = 0.0
     front_end = FoldedFrontEnd(SPEC)
-    one, two = (_whole(model, front_end.log_mel(sound)) for sound in (wave, other))
+    one, two = (_whole(model, front_end.log_mel(audio)) for audio in (wave, other))
     assert torch.equal(one[..., :31], two[..., :31])
     assert not torch.allclose(one[..., 31:], two[..., 31:])
 
 
-@pytest.mark.parametrize("sound", ["silence", "offset", "square"])
-def test_states_stay_finite_whatever_is_heard(sound: str) -> None:
+@pytest.mark.parametrize("audio", ["silence", "offset", "square"])
+def test_states_stay_finite_for_any_audio(audio: str) -> None:
     count = 60 * SPEC.rate_hz
     wave = {
         "silence": torch.zeros(count),
         "offset": torch.full((count,), 0.9),
         "square": torch.sign(torch.sin(torch.arange(count) * 2 * torch.pi * 50 / SPEC.rate_hz) + 1e-6),
-    }[sound]
+    }[audio]
     model = _segmenter()
     with torch.no_grad():
-        said, states = model(FoldedFrontEnd(SPEC).log_mel(wave[None]))
-    assert all(bool(torch.isfinite(part).all()) for part in (said.activity, said.onset, said.phase, *states))
+        out, states = model(FoldedFrontEnd(SPEC).log_mel(wave[None]))
+    assert all(bool(torch.isfinite(part).all()) for part in (out.activity, out.onset, out.phase, *states))
     assert max(float(state.abs().max()) for state in states) < 1e5
 
 
-def test_running_mean_is_that_of_what_was_heard() -> None:
+def test_causal_mean_is_that_of_the_frames_so_far() -> None:
     model, features = _segmenter(), _features(300)
     mean, _ = model.mean(features, model.initial_state()[0])
     keep = np.exp(-SPEC.hop_samples / SPEC.rate_hz / 4.0)
@@ -109,7 +109,7 @@ def test_gain_of_the_device_changes_nothing() -> None:
 @pytest.mark.parametrize("clip", [1.0, 30.0])
 def test_gradient_of_the_clipped_gru_is_right(clip: float) -> None:
     torch.manual_seed(0)
-    gru = ForgetfulGRU(4, 3, clip).double()
+    gru = ClippedGRU(4, 3, clip).double()
     x, state = 3.0 * torch.randn(5, 2, 4, dtype=torch.float64), torch.randn(1, 2, 3, dtype=torch.float64)
     inputs = (x.requires_grad_(), state.requires_grad_(), *gru.parameters())
     assert torch.autograd.gradcheck(lambda x, state, *_: gru(x, state)[0], inputs, atol=1e-6)
@@ -117,15 +117,15 @@ def test_gradient_of_the_clipped_gru_is_right(clip: float) -> None:
 
 def test_clipped_gru_is_torch_own_where_nothing_is_clipped() -> None:
     torch.manual_seed(0)
-    gru, own = ForgetfulGRU(4, 3, 30.0), torch.nn.GRU(4, 3)
+    gru, own = ClippedGRU(4, 3, 30.0), torch.nn.GRU(4, 3)
     own.load_state_dict(gru.state_dict())
     x, state = torch.randn(50, 2, 4), torch.randn(1, 2, 3)
     for mine, theirs in zip(gru(x, state), own(x, state), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-def test_a_minute_is_all_that_is_remembered() -> None:
-    """Also by a network that learned to keep its gates open for ever."""
+def test_memory_ends_after_a_minute() -> None:
+    """Also in a network that learned to keep its gates open."""
     model = _segmenter()
     hidden = model.gru.hidden_size
     with torch.no_grad():
@@ -153,21 +153,21 @@ def test_exported_step_graph_equals_the_network() -> None:
     state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "features"}
     parts = []
     for chunk in features.split(FRAMES_PER_STEP, dim=2):
-        said = dict(zip(names, session.run(None, {"features": chunk.numpy(), **state}), strict=True))
-        state = {name: said[f"{name}_next"] for name in state}
-        parts.append(np.concatenate((said["activity"][:, None], said["onset"][:, None], said["phase"]), axis=1))
+        out = dict(zip(names, session.run(None, {"features": chunk.numpy(), **state}), strict=True))
+        state = {name: out[f"{name}_next"] for name in state}
+        parts.append(np.concatenate((out["activity"][:, None], out["onset"][:, None], out["phase"]), axis=1))
     np.testing.assert_allclose(np.concatenate(parts, axis=2), _whole(model, features).numpy(), atol=1e-4)
 
 
 def test_every_size_stays_within_the_budget() -> None:
     for size in SIZES:
-        assert sum(p.numel() for p in Segmenter(front_end=SPEC, size=size).parameters()) <= 200_000
+        assert sum(p.numel() for p in SegmenterNetwork(front_end=SPEC, size=size).parameters()) <= 200_000
 
 
 def test_a_front_end_that_normalises_clips_is_refused() -> None:
     with pytest.raises(RecipeError, match="normalisation"):
-        Segmenter(front_end=FrontEndSpec(normalisation="centred"))
+        SegmenterNetwork(front_end=FrontEndSpec(normalisation="centred"))
     with pytest.raises(RecipeError, match="no size"):
-        Segmenter(front_end=SPEC, size="huge")
+        SegmenterNetwork(front_end=SPEC, size="huge")
     with pytest.raises(RecipeError, match="look_ahead_s"):
-        Segmenter(front_end=SPEC, look_ahead_s=-0.1)
+        SegmenterNetwork(front_end=SPEC, look_ahead_s=-0.1)

@@ -1,4 +1,4 @@
-"""A tiny bundle for the whole session, and sound to push through it."""
+"""Fixtures: a tiny bundle for the whole test session, and audio to push through it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def bundle(bundle_folder: Path) -> Bundle:
 
 @lru_cache(maxsize=32)
 def phantom(scenario: str = "asthma", seconds: float = 12.0, rate: int = 4000, seed: int = 1_000_010) -> Samples:
-    """A simulated patient in one piece, read-only."""
+    """Samples of a simulated patient, read-only."""
     source = PhantomSource(scenario, seed=seed, duration_s=seconds, sample_rate=rate)
-    sound = np.concatenate([block.samples for block in source])
-    sound.setflags(write=False)
-    return sound
+    audio = np.concatenate([block.samples for block in source])
+    audio.setflags(write=False)
+    return audio
 
 
 @pytest.fixture(scope="session")
-def real_sound(sprsound_file: Path, kauh_file: Path) -> Callable[[int], Samples]:
+def real_audio(sprsound_file: Path, kauh_file: Path) -> Callable[[int], Samples]:
     """Real breathing at any rate: a child up to 8 kHz, an adult above."""
 
     @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""The runtime on 64-bit ARM, emulated: its wheel installs, imports, and the default bundle answers as here.
+"""The runtime on 64-bit ARM, emulated: its wheel installs and imports, and the default bundle gives the same outputs.
 
 Emulation proves instructions, not speed. ``.ci/aarch64`` fetches what is needed and names what is missing.
 """
@@ -79,11 +79,11 @@ def test_the_wheel_imports_and_its_default_bundle_computes_its_golden_vector(boa
 def test_the_default_bundle_gives_the_same_logits_as_here(board: Board, processor: str) -> None:
     first, *rows = map(json.loads, board.run(script.__file__, str(DEFAULT_BUNDLE), processor=processor).splitlines())
     assert first["onnxruntime"] < "1.27"
-    here = {row["artefact"]: row for row in script.answers(DEFAULT_BUNDLE)}
+    here = {row["artefact"]: row for row in script.predictions(DEFAULT_BUNDLE)}
     assert {row["artefact"] for row in rows} == set(here) == {"onnx-fp32", "onnx-int8-cpu", "segmenter"}
     for row in rows:
-        artefact, found = row["artefact"], np.array(row["answer"])
-        off = float(np.abs(found - np.array(here[artefact]["answer"])).max())
+        artefact, found = row["artefact"], np.array(row["output"])
+        off = float(np.abs(found - np.array(here[artefact]["output"])).max())
         print(f"{processor} {artefact}: {off:.2g} off")
         assert off <= (row["allowed"] if artefact == "onnx-int8-cpu" else FP32), (artefact, off)
 

@@ -1,4 +1,4 @@
-"""A sink in its own thread: the caller never waits, order and time line hold, errors are heard."""
+"""A sink in its own thread: the caller never waits, order and times are right, errors are raised."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pytest
 
 from edge_sdk.events import AudioBlock, Gap, Health, StreamStats
 from edge_sdk.runtime.background import BackgroundSink
-from tests.runtime.test_session import Listener
+from tests.runtime.test_session import ListSink
 
 RATE = 4000
 
 
-class Held(Listener):
-    """A sink whose disk stands still until the test lets it go on."""
+class BlockedSink(ListSink):
+    """A sink that blocks until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.go_on = threading.Event()
+        self.released = threading.Event()
         self.order: list[str] = []
 
     def audio(self, block: AudioBlock) -> None:
-        self.go_on.wait(10)
+        self.released.wait(10)
         super().audio(block)
         self.order.append(f"audio {block.first_sample}")
 
@@ -42,7 +42,7 @@ def block(index: int, size: int = 400, lost: int = 0) -> AudioBlock:
 
 
 def test_the_caller_never_waits_and_order_is_kept() -> None:
-    slow = Held()
+    slow = BlockedSink()
     sink = BackgroundSink(slow)
     sink.open("x", RATE)
     before = time.monotonic()
@@ -52,7 +52,7 @@ def test_the_caller_never_waits_and_order_is_kept() -> None:
             sink.event(Gap(0, 1, RATE), None)
             sink.health(Health("stalled", "", 0))
     assert time.monotonic() - before < 1.0
-    slow.go_on.set()
+    slow.released.set()
     sink.close(StreamStats(samples_in=7))
     expected = [f"audio {400 * k}" for k in range(100)]
     expected[51:51] = ["event", "stalled"]
@@ -61,14 +61,14 @@ def test_the_caller_never_waits_and_order_is_kept() -> None:
     assert sink.left_out == 0
 
 
-def test_sound_that_found_no_room_is_counted_and_the_time_line_holds() -> None:
-    slow = Held()
+def test_audio_without_room_is_counted_and_times_stay_right() -> None:
+    slow = BlockedSink()
     sink = BackgroundSink(slow, waiting_s=1.0)
     sink.open("x", RATE)
     for k in range(30):
         sink.audio(block(k, lost=5 if k == 20 else 0))
     assert sink.left_out == 20 * 400
-    slow.go_on.set()
+    slow.released.set()
     deadline = time.monotonic() + 5
     while len(slow.blocks) < 10 and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -78,11 +78,11 @@ def test_sound_that_found_no_room_is_counted_and_the_time_line_holds() -> None:
     assert [b.lost_before for b in slow.blocks] == [0] * 10 + [20 * 400 + 5]
 
 
-def test_a_recording_of_a_patient_source_waits_instead() -> None:
-    slow = Held()
-    sink = BackgroundSink(slow, waiting_s=0.2, patient=True)
+def test_the_recording_of_a_source_that_can_wait_makes_it_wait() -> None:
+    slow = BlockedSink()
+    sink = BackgroundSink(slow, waiting_s=0.2, wait=True)
     sink.open("x", RATE)
-    threading.Timer(0.2, slow.go_on.set).start()
+    threading.Timer(0.2, slow.released.set).start()
     for k in range(30):
         sink.audio(block(k))
     sink.close(StreamStats())
@@ -90,7 +90,7 @@ def test_a_recording_of_a_patient_source_waits_instead() -> None:
 
 
 def test_what_the_sink_raises_reaches_the_caller_and_it_is_closed() -> None:
-    broken = Listener(fail_on_event=OSError("disk full"))
+    broken = ListSink(fail_on_event=OSError("disk full"))
     sink = BackgroundSink(broken)
     sink.open("x", RATE)
     sink.event(Gap(0, 1, RATE), None)
@@ -102,7 +102,7 @@ def test_what_the_sink_raises_reaches_the_caller_and_it_is_closed() -> None:
 
 
 def test_an_error_while_closing_is_raised() -> None:
-    class Stubborn(Listener):
+    class Stubborn(ListSink):
         def close(self, stats: StreamStats) -> None:
             raise OSError("cannot flush")
 

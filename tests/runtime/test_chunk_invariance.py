@@ -40,12 +40,12 @@ def events_of(bundle: Bundle, samples: Samples, rate: int, sizes: Sequence[int])
 
 
 @pytest.fixture(scope="module")
-def whole(bundle: Bundle, real_sound: Callable[[int], Samples]) -> dict[tuple[str, int], tuple[Samples, list[Event]]]:
-    """Every sound at every rate, pushed through in one piece."""
-    sounds = {("phantom", rate): phantom("pneumonia", 9.0, rate) for rate in RATES}
-    sounds |= {("real", rate): real_sound(rate) for rate in RATES}
+def whole(bundle: Bundle, real_audio: Callable[[int], Samples]) -> dict[tuple[str, int], tuple[Samples, list[Event]]]:
+    """Events of every recording at every rate, pushed through as one block."""
+    recordings = {("phantom", rate): phantom("pneumonia", 9.0, rate) for rate in RATES}
+    recordings |= {("real", rate): real_audio(rate) for rate in RATES}
     found = {}
-    for (kind, rate), samples in sounds.items():
+    for (kind, rate), samples in recordings.items():
         stream = bundle.stream(rate)
         found[kind, rate] = samples, stream.accept(samples) + stream.finish()
     return found

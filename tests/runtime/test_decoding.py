@@ -1,4 +1,4 @@
-"""Each kind of head turns logits into honest probabilities and the label that its thresholds say."""
+"""Each kind of head turns logits into probabilities and into the label that its thresholds give."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_binary_logit_is_the_probability_of_abnormal() -> None:
     assert decide(probabilities, Decoder(kind="binary", threshold=0.3)).tolist() == [1, 1]
 
 
-def test_each_sound_has_its_own_threshold() -> None:
+def test_each_adventitious_sound_has_its_own_threshold() -> None:
     probabilities = decode(_logits([[0.0, 0.0]]), Decoder(kind="multilabel"))  # both at one half
     for threshold, expected in (([0.4, 0.6], 1), ([0.6, 0.4], 2), ([0.6, 0.6], 0), ([0.4, 0.4], 3), (0.6, 0)):
         assert decide(probabilities, Decoder(kind="multilabel", threshold=threshold)).tolist() == [expected]
@@ -86,7 +86,7 @@ def test_logit_count_follows_the_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "labels", "says"),
+    ("decoder", "labels", "message"),
     [
         (Decoder(kind="multilabel"), ["normal", "wheeze", "crackle", "both"], "needs the labels normal, crackle"),
         (Decoder(kind="binary"), FOUR, "needs two labels"),
@@ -99,8 +99,10 @@ def test_logit_count_follows_the_kind() -> None:
         (Decoder(temperature=0.0), FOUR, "temperature must be positive"),
     ],
 )
-def test_a_decoder_that_does_not_fit_its_labels_says_why(decoder: Decoder, labels: list[str], says: str) -> None:
-    assert says in (decoder_problem(decoder, labels) or "")
+def test_a_decoder_that_does_not_match_its_labels_is_refused_with_the_reason(
+    decoder: Decoder, labels: list[str], message: str
+) -> None:
+    assert message in (decoder_problem(decoder, labels) or "")
 
 
 def test_the_decoder_of_the_shipped_bundle_is_read_and_written_unchanged() -> None:
@@ -113,4 +115,4 @@ def test_the_decoder_of_the_shipped_bundle_is_read_and_written_unchanged() -> No
 def test_a_bundle_decides_by_its_own_decoder() -> None:
     bundle = load_bundle()
     probabilities = np.eye(4)[[2, 0, 3]]
-    assert bundle.decide(probabilities).tolist() == [2, 0, 3]
+    assert bundle.classifier.decide(probabilities).tolist() == [2, 0, 3]

@@ -1,4 +1,4 @@
-"""Lost samples: counted exactly, never joined, and what contains them is not classified."""
+"""Dropped samples: counted exactly, never joined, and a cycle that contains them is not classified."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def with_gap(bundle: Bundle, samples: Samples, at: int, count: int, step: int = 
     events: list[Event] = []
     for begin in range(0, at, step):
         events += stream.accept(AudioBlock(samples[begin : min(begin + step, at)], RATE, begin))
-    lost = count
+    dropped = count
     for begin in range(at + count, samples.size, step):
-        events += stream.accept(AudioBlock(samples[begin : begin + step], RATE, begin, lost_before=lost))
-        lost = 0
+        events += stream.accept(AudioBlock(samples[begin : begin + step], RATE, begin, lost_before=dropped))
+        dropped = 0
     events += stream.finish()
     assert stream.stats.samples_lost == count
     assert stream.stats.gaps == 1
@@ -39,7 +39,7 @@ def results(events: list[Event]) -> list[CycleResult]:
 
 
 @pytest.mark.parametrize("count", [1, 79, 4000, 1_000_003])
-def test_a_gap_is_told_with_its_place_and_length(bundle: Bundle, count: int) -> None:
+def test_a_gap_is_emitted_with_its_place_and_length(bundle: Bundle, count: int) -> None:
     samples = np.concatenate((phantom()[:20_011], np.zeros(count, np.float32), phantom()[20_011:]))
     events, _ = with_gap(bundle, samples, 20_011, count)
     assert [e for e in events if isinstance(e, Gap)] == [Gap(20_011, count, RATE)]
@@ -47,7 +47,7 @@ def test_a_gap_is_told_with_its_place_and_length(bundle: Bundle, count: int) -> 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("scenario", ["asthma", "healthy", "pneumonia"])
-def test_the_breath_that_contains_a_gap_is_closed_unclassified(bundle: Bundle, scenario: str, share: float) -> None:
+def test_the_cycle_that_contains_a_gap_is_closed_unclassified(bundle: Bundle, scenario: str, share: float) -> None:
     samples = phantom(scenario)
     middle = results(bundle_events(bundle, samples))[1].cycle
     at = round(middle.onset + share * (middle.end - middle.onset))
@@ -57,7 +57,7 @@ def test_the_breath_that_contains_a_gap_is_closed_unclassified(bundle: Bundle, s
     assert cut[0].label is None and cut[0].probabilities == {}
     assert at - 0.6 * RATE < cut[0].cycle.end <= at
     for result in results(events):
-        assert result.cycle.end <= at or result.cycle.onset >= at + 400, "no breath spans lost samples"
+        assert result.cycle.end <= at or result.cycle.onset >= at + 400, "no cycle spans dropped samples"
 
 
 def test_state_restarts_after_a_gap_and_time_goes_on(bundle: Bundle) -> None:
@@ -99,23 +99,23 @@ def test_samples_lost_before_the_first_block_are_a_gap(bundle: Bundle) -> None:
 def test_many_gaps_are_all_counted(bundle: Bundle) -> None:
     rng = np.random.default_rng(5)
     samples, stream, events = phantom(seconds=20.0), bundle.stream(RATE), []
-    begin = lost_in_all = 0
+    begin = dropped_in_all = 0
     gaps = []
     while begin < samples.size:
-        size, lost = int(rng.integers(1, 5000)), int(rng.integers(0, 2)) * int(rng.integers(1, 900))
-        if begin + lost >= samples.size:
+        size, dropped = int(rng.integers(1, 5000)), int(rng.integers(0, 2)) * int(rng.integers(1, 900))
+        if begin + dropped >= samples.size:
             break
-        if lost:
-            gaps.append(Gap(begin, lost, RATE))
-        begin += lost
-        lost_in_all += lost
+        if dropped:
+            gaps.append(Gap(begin, dropped, RATE))
+        begin += dropped
+        dropped_in_all += dropped
         block = samples[begin : begin + size]
-        events += stream.accept(AudioBlock(block, RATE, begin, lost_before=lost))
+        events += stream.accept(AudioBlock(block, RATE, begin, lost_before=dropped))
         begin += block.size
     events += stream.finish()
     assert len(gaps) > 5
     assert [e for e in events if isinstance(e, Gap)] == gaps
-    assert stream.stats.samples_lost == lost_in_all
+    assert stream.stats.samples_lost == dropped_in_all
     cycles = [r.cycle for r in results(events)]
     assert all(first.end <= second.onset for first, second in pairwise(cycles))
 
@@ -135,6 +135,6 @@ def bundle_events(bundle: Bundle, samples: Samples) -> list[Event]:
     return stream.accept(samples) + stream.finish()
 
 
-def test_quality_is_told_anew_after_a_gap(bundle: Bundle) -> None:
+def test_quality_is_emitted_again_after_a_gap(bundle: Bundle) -> None:
     events, _ = with_gap(bundle, phantom(), 24_000, 100)
     assert [e.at for e in events if isinstance(e, QualityEvent)] == [0, 24_100]

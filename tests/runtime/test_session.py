@@ -21,7 +21,7 @@ RATE = 4000
 
 
 @dataclass
-class Listener:
+class ListSink:
     """A sink that keeps everything."""
 
     delay_s: float = 0.0
@@ -52,7 +52,7 @@ class Listener:
 
 
 class ListSource:
-    """Blocks of a sound, then perhaps an error."""
+    """Blocks of a recording, then perhaps an error."""
 
     name = "list"
     sample_rate = RATE
@@ -87,7 +87,7 @@ def alive() -> list[str]:
 
 
 def test_a_session_gives_what_the_stream_gives(bundle: Bundle) -> None:
-    sink, other = Listener(), Listener()
+    sink, other = ListSink(), ListSink()
     stats = Session(ListSource(phantom()), bundle, [sink, other]).run()
     assert sink.events == other.events == direct(bundle, phantom())
     assert sink.opened == [("list", RATE)]
@@ -99,28 +99,28 @@ def test_a_session_gives_what_the_stream_gives(bundle: Bundle) -> None:
 
 
 def test_a_slow_sink_makes_a_recording_wait_and_loses_nothing(bundle: Bundle) -> None:
-    sink = Listener(delay_s=0.002)
+    sink = ListSink(delay_s=0.002)
     stats = Session(ListSource(phantom()), bundle, [sink], queue_s=0.2).run()
     assert stats.samples_lost == 0
     assert sink.events == direct(bundle, phantom())
 
 
-def test_a_slow_sink_on_a_live_source_loses_exactly_what_it_says(bundle: Bundle) -> None:
-    sound, sink = phantom("healthy", 30.0), Listener(delay_s=0.004)
-    session = Session(ListSource(sound, live=True), bundle, [sink], queue_s=1.0)
+def test_a_slow_sink_on_a_live_source_drops_exactly_what_is_counted(bundle: Bundle) -> None:
+    audio, sink = phantom("healthy", 30.0), ListSink(delay_s=0.004)
+    session = Session(ListSource(audio, live=True), bundle, [sink], queue_s=1.0)
     stats = session.run()
     assert stats.samples_lost > 0
-    assert stats.samples_in + stats.samples_lost == sound.size
+    assert stats.samples_in + stats.samples_lost == audio.size
     assert session.dropped == stats.samples_lost
     gaps = [e for e in sink.events if isinstance(e, Gap)]
     assert sum(gap.count for gap in gaps) == stats.samples_lost and len(gaps) == stats.gaps
-    heard = np.concatenate([block.samples for block in sink.blocks])
-    kept = np.concatenate([sound[b.first_sample : b.first_sample + b.samples.size] for b in sink.blocks])
-    assert np.array_equal(heard, kept), "what is heard carries its own time"
+    received = np.concatenate([block.samples for block in sink.blocks])
+    kept = np.concatenate([audio[b.first_sample : b.first_sample + b.samples.size] for b in sink.blocks])
+    assert np.array_equal(received, kept), "each block keeps its own index"
 
 
-def test_paced_sound_has_a_latency(bundle: Bundle) -> None:
-    sink = Listener()
+def test_paced_audio_has_a_latency(bundle: Bundle) -> None:
+    sink = ListSink()
     source = PhantomSource("asthma", seed=1_000_010, duration_s=6.0, sample_rate=RATE, paced=True, speed=20.0)
     Session(source, bundle, [sink]).run()
     cycles = [ms for e, ms in zip(sink.events, sink.latencies_ms, strict=True) if isinstance(e, CycleResult)]
@@ -129,7 +129,7 @@ def test_paced_sound_has_a_latency(bundle: Bundle) -> None:
 
 
 def test_an_error_of_the_source_arrives_in_the_users_thread_after_what_came_before(bundle: Bundle) -> None:
-    sink = Listener()
+    sink = ListSink()
     with pytest.raises(AudioError, match="NaN at 3 s"):
         Session(ListSource(phantom(), error=AudioError("NaN at 3 s")), bundle, [sink]).run()
     assert sink.events == direct(bundle, phantom())
@@ -138,8 +138,8 @@ def test_an_error_of_the_source_arrives_in_the_users_thread_after_what_came_befo
 
 
 def test_a_source_that_dies_is_a_lost_source(bundle: Bundle) -> None:
-    sink = Listener()
-    with pytest.raises(SourceLostError, match="list stopped delivering sound") as raised:
+    sink = ListSink()
+    with pytest.raises(SourceLostError, match="list stopped delivering audio") as raised:
         Session(ListSource(phantom(), error=ZeroDivisionError("driver")), bundle, [sink]).run()
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
     assert len(sink.closed) == 1
@@ -148,14 +148,14 @@ def test_a_source_that_dies_is_a_lost_source(bundle: Bundle) -> None:
 def test_nan_in_a_block_of_the_source_ends_the_session_cleanly(bundle: Bundle) -> None:
     broken = phantom().copy()
     broken[20_000] = np.nan
-    sink, source = Listener(), ListSource(broken)
+    sink, source = ListSink(), ListSource(broken)
     with pytest.raises(AudioError, match="sample 20000"):
         Session(source, bundle, [sink]).run()
     assert source.closed.is_set() and len(sink.closed) == 1 and alive() == []
 
 
 def test_a_sink_that_fails_stops_everything_and_the_others_are_closed(bundle: Bundle) -> None:
-    good, bad = Listener(), Listener(fail_on_event=OSError("disk full"))
+    good, bad = ListSink(), ListSink(fail_on_event=OSError("disk full"))
     source = ListSource(phantom(), endless=True)
     with pytest.raises(OSError, match="disk full"):
         Session(source, bundle, [good, bad]).run()
@@ -165,13 +165,13 @@ def test_a_sink_that_fails_stops_everything_and_the_others_are_closed(bundle: Bu
 
 
 def test_ctrl_c_closes_everything_and_passes_on_the_last_breath(bundle: Bundle) -> None:
-    class Impatient(Listener):
+    class InterruptingSink(ListSink):
         def audio(self, block: AudioBlock) -> None:
             super().audio(block)
             if block.first_sample >= 28_000:
                 raise KeyboardInterrupt
 
-    sink, source = Impatient(), ListSource(phantom(), endless=True)
+    sink, source = InterruptingSink(), ListSource(phantom(), endless=True)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         Session(source, bundle, [sink]).run()
@@ -182,27 +182,27 @@ def test_ctrl_c_closes_everything_and_passes_on_the_last_breath(bundle: Bundle) 
 
 def test_a_source_that_waits_can_be_interrupted(bundle: Bundle) -> None:
     source = ListSource(phantom(), endless=True)
-    session = Session(source, bundle, [Listener()])
+    session = Session(source, bundle, [ListSink()])
 
-    def close_once_all_is_heard() -> None:
+    def close_once_all_is_received() -> None:
         give_up = time.monotonic() + 60
         while session.stats.samples_in < phantom().size and time.monotonic() < give_up:
             time.sleep(0.01)
         source.close()
 
-    closer = threading.Thread(target=close_once_all_is_heard)
+    closer = threading.Thread(target=close_once_all_is_received)
     closer.start()
     assert session.run().samples_in == phantom().size
     closer.join()
 
 
-def test_an_engine_that_fails_is_heard(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_fails_raises_in_the_users_thread(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise EngineError("out of memory")
 
     monkeypatch.setattr(type(bundle.engine), "run", lambda self, inputs: fail(inputs))
     with pytest.raises(EngineError, match="out of memory"):
-        Session(ListSource(phantom()), bundle, [Listener()]).run()
+        Session(ListSource(phantom()), bundle, [ListSink()]).run()
     assert alive() == []
 
 
@@ -267,13 +267,13 @@ def test_a_block_longer_than_the_queue_still_passes() -> None:
 def test_a_writer_is_released_when_the_reader_goes() -> None:
     inbox = Inbox(100, drop_oldest=False)
     inbox.put(AudioBlock(np.zeros(100, np.float32), RATE))
-    answers: list[bool] = []
+    classified: list[bool] = []
     writer = threading.Thread(
-        target=lambda: answers.append(inbox.put(AudioBlock(np.zeros(100, np.float32), RATE, 100)))
+        target=lambda: classified.append(inbox.put(AudioBlock(np.zeros(100, np.float32), RATE, 100)))
     )
     writer.start()
     time.sleep(0.05)
-    assert answers == []
+    assert classified == []
     inbox.close()
     writer.join(2)
-    assert answers == [False]
+    assert classified == [False]

@@ -69,36 +69,37 @@ def test_finish_gives_the_breath_that_the_end_cuts_off(bundle: Bundle) -> None:
 
 
 def test_two_streams_on_one_bundle_do_not_interact(bundle: Bundle) -> None:
-    sounds = [phantom("asthma"), phantom("pneumonia")]
-    alone = [run(bundle, sound) for sound in sounds]
-    streams = [bundle.stream(RATE) for _ in sounds]
+    recordings = [phantom("asthma"), phantom("pneumonia")]
+    alone = [run(bundle, audio) for audio in recordings]
+    streams = [bundle.stream(RATE) for _ in recordings]
     mixed: list[list[Event]] = [[], []]
-    for begin in range(0, sounds[0].size, 800):
-        for stream, sound, out in zip(streams, sounds, mixed, strict=True):
-            out += stream.accept(sound[begin : begin + 800])
+    for begin in range(0, recordings[0].size, 800):
+        for stream, audio, out in zip(streams, recordings, mixed, strict=True):
+            out += stream.accept(audio[begin : begin + 800])
     for stream, out in zip(streams, mixed, strict=True):
         out += stream.finish()
     assert mixed == alone
 
 
 def test_streams_in_several_threads_give_what_they_give_alone(bundle: Bundle) -> None:
-    sounds = [phantom(name) for name in ("asthma", "pneumonia", "copd", "healthy")]
-    alone = [run(bundle, sound) for sound in sounds]
+    recordings = [phantom(name) for name in ("asthma", "pneumonia", "copd", "healthy")]
+    alone = [run(bundle, audio) for audio in recordings]
     found: dict[int, list[Event]] = {}
     threads = [
-        Thread(target=lambda i=i, sound=sound: found.update({i: run(bundle, sound)})) for i, sound in enumerate(sounds)
+        Thread(target=lambda i=i, audio=audio: found.update({i: run(bundle, audio)}))
+        for i, audio in enumerate(recordings)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert [found[i] for i in range(len(sounds))] == alone
+    assert [found[i] for i in range(len(recordings))] == alone
 
 
 def test_a_long_past_leaves_no_trace(bundle: Bundle) -> None:
-    past, sound = phantom("healthy", 120.0, seed=1_000_020), phantom("asthma", 30.0)
-    fresh = results(run(bundle, sound))
-    late = [r for r in results(run(bundle, np.concatenate((past, sound)))) if r.cycle.onset >= past.size + 8 * RATE]
+    past, audio = phantom("healthy", 120.0, seed=1_000_020), phantom("asthma", 30.0)
+    fresh = results(run(bundle, audio))
+    late = [r for r in results(run(bundle, np.concatenate((past, audio)))) if r.cycle.onset >= past.size + 8 * RATE]
     tail = [r for r in fresh if r.cycle.onset >= 8 * RATE]
     assert len(tail) >= 6
     spans = np.array([(r.cycle.onset - past.size, r.cycle.end - past.size) for r in late])
@@ -108,17 +109,17 @@ def test_a_long_past_leaves_no_trace(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("gain_db", [-20.0, 10.0])
 def test_level_does_not_move_the_breaths(bundle: Bundle, gain_db: float) -> None:
-    sound = phantom("healthy", 30.0)
-    louder = (sound * 10 ** (gain_db / 20)).astype(np.float32)
-    spans = [[(r.cycle.onset, r.cycle.end) for r in results(run(bundle, s))] for s in (sound, louder)]
+    audio = phantom("healthy", 30.0)
+    louder = (audio * 10 ** (gain_db / 20)).astype(np.float32)
+    spans = [[(r.cycle.onset, r.cycle.end) for r in results(run(bundle, s))] for s in (audio, louder)]
     assert spans[0] == spans[1]
 
 
 @pytest.mark.parametrize("offset", [0.5, -0.25])
 def test_a_constant_offset_does_not_move_the_breaths(bundle: Bundle, offset: float) -> None:
-    sound = phantom("healthy", 30.0)
+    audio = phantom("healthy", 30.0)
     spans = [[(r.cycle.onset, r.cycle.end, r.quality) for r in results(run(bundle, s))]
-             for s in (sound, (sound + np.float32(offset)))]  # fmt: skip
+             for s in (audio, (audio + np.float32(offset)))]  # fmt: skip
     assert len(spans[0]) == len(spans[1])
     for (onset, end, quality), (onset2, end2, quality2) in zip(*spans, strict=True):
         assert abs(onset - onset2) <= RATE // 10 and abs(end - end2) <= RATE // 10
@@ -135,14 +136,14 @@ def test_every_source_rate_finds_the_same_breaths(bundle: Bundle, rate: int) -> 
         assert a.cycle.sample_rate == rate
 
 
-def test_silence_has_no_breaths_and_says_so(bundle: Bundle) -> None:
+def test_silence_has_no_cycles_and_is_reported(bundle: Bundle) -> None:
     events = run(bundle, np.zeros(RATE * 20, np.float32))
     assert results(events) == []
     assert [e.state for e in events if isinstance(e, QualityEvent)] == ["silence"]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0003, 0.1, 0.3])
-def test_too_short_a_sound_is_an_answer_not_an_error(bundle: Bundle, seconds: float) -> None:
+def test_too_short_audio_is_a_result_not_an_error(bundle: Bundle, seconds: float) -> None:
     assert seconds < bundle.shortest_s
     events = run(bundle, phantom()[: round(seconds * RATE)])
     assert results(events) == []
@@ -151,15 +152,15 @@ def test_too_short_a_sound_is_an_answer_not_an_error(bundle: Bundle, seconds: fl
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_nan_block_is_refused_and_changes_nothing(bundle: Bundle, bad: float) -> None:
-    sound = phantom()
-    broken = sound[8000:16000].copy()
+    audio = phantom()
+    broken = audio[8000:16000].copy()
     broken[123] = bad
     stream = bundle.stream(RATE)
-    events = stream.accept(sound[:8000])
+    events = stream.accept(audio[:8000])
     with pytest.raises(AudioError, match="sample 8123 is NaN"):
         stream.accept(broken)
-    events += stream.accept(sound[8000:]) + stream.finish()
-    assert events == run(bundle, sound)
+    events += stream.accept(audio[8000:]) + stream.finish()
+    assert events == run(bundle, audio)
 
 
 @pytest.mark.parametrize("block", [np.zeros((4, 2), np.float32), np.zeros(4, np.int16)])
@@ -169,9 +170,9 @@ def test_blocks_that_are_no_mono_floats_are_refused(bundle: Bundle, block: Sampl
 
 
 def test_float64_and_strided_blocks_are_accepted(bundle: Bundle) -> None:
-    sound = phantom()
-    stereo = np.stack((sound, sound), axis=1).astype(np.float64)
-    assert run(bundle, stereo[:, 0]) == run(bundle, sound)  # type: ignore[arg-type]
+    audio = phantom()
+    stereo = np.stack((audio, audio), axis=1).astype(np.float64)
+    assert run(bundle, stereo[:, 0]) == run(bundle, audio)  # type: ignore[arg-type]
 
 
 def test_another_rate_is_refused(bundle: Bundle) -> None:
@@ -209,10 +210,10 @@ def test_counters_agree_with_the_events(bundle: Bundle) -> None:
 def test_probabilities_are_those_of_the_bundle_on_the_same_samples(bundle: Bundle) -> None:
     from edge_sdk.signal.padding import fit_window
 
-    sound = phantom("pneumonia")
-    for result in results(run(bundle, sound)):
-        window = fit_window(sound[result.cycle.onset : result.cycle.end], bundle.front_end)
-        expected = bundle.classify(window[None])[0]
+    audio = phantom("pneumonia")
+    for result in results(run(bundle, audio)):
+        window = fit_window(audio[result.cycle.onset : result.cycle.end], bundle.front_end)
+        expected = bundle.classifier.classify(window[None])[0]
         assert np.allclose(list(result.probabilities.values()), expected, atol=1e-6)
         assert result.label == bundle.labels[int(expected.argmax())]
         assert abs(sum(result.probabilities.values()) - 1) < 1e-9

@@ -1,4 +1,4 @@
-"""A source that stalls, vanishes and returns: the session says so, waits, and every lost sample is counted."""
+"""A source that stalls, is lost and returns: the session reports it, waits, and counts every dropped sample."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from edge_sdk.events import AudioBlock, Gap, Health, StreamStats
 from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.runtime.session import Session
 from tests.runtime.conftest import phantom
-from tests.runtime.test_session import Listener, ListSource
+from tests.runtime.test_session import ListSink, ListSource
 
 RATE = 4000
 STEP = 200
 
 
 @dataclass
-class Attentive(Listener):
-    """A sink that also hears of the source's health."""
+class HealthListSink(ListSink):
+    """A sink that also keeps the changes of health."""
 
     changes: list[tuple[float, Health]] = field(default_factory=list)
 
@@ -38,7 +38,7 @@ class Attentive(Listener):
 
 
 class Device:
-    """Plays a sound in real time; is lost at ``lost_at`` seconds, back after ``away_s``; silent without being lost."""
+    """Plays a recording in real time; lost at ``lost_at`` seconds for ``away_s``, or stalled without being lost."""
 
     live = True
     name = "device"
@@ -54,28 +54,28 @@ class Device:
         speed: float = 1.0,
     ) -> None:
         self.metadata: Mapping[str, Any] = {"site": "trachea"}
-        self._sound = phantom("healthy", seconds)
+        self._samples = phantom("healthy", seconds)
         self._at = 0
         self._speed = speed
-        self._lost_at = self._sound.size if lost_at is None else round(lost_at * RATE)
+        self._lost_at = self._samples.size if lost_at is None else round(lost_at * RATE)
         self._away_s = away_s
         self._silent_at, self._silent_s = round(silent[0] * RATE), silent[1]
         self._closed = threading.Event()
         self._lost_since = 0.0
-        self._owed = 0
+        self._dropped = 0
         self.attempts = 0
         self.returned = 0.0
 
     def __iter__(self) -> Iterator[AudioBlock]:
-        lost, self._owed = self._owed, 0
-        while self._at < self._sound.size and not self._closed.is_set():
+        lost, self._dropped = self._dropped, 0
+        while self._at < self._samples.size and not self._closed.is_set():
             if self._silent_at <= self._at:
-                self._silent_at = self._sound.size
+                self._silent_at = self._samples.size
                 self._closed.wait(self._silent_s)
             if self._at >= self._lost_at:
-                self._lost_at, self._lost_since = self._sound.size, time.monotonic()
+                self._lost_at, self._lost_since = self._samples.size, time.monotonic()
                 raise SourceLostError("device was unplugged")
-            block = self._sound[self._at : self._at + STEP]
+            block = self._samples[self._at : self._at + STEP]
             yield AudioBlock(block, RATE, self._at, time.monotonic_ns(), lost)
             lost = 0
             self._at += block.size
@@ -86,20 +86,20 @@ class Device:
         if time.monotonic() - self._lost_since < self._away_s:
             raise SourceError("not there")
         self.returned = time.monotonic()
-        self._owed = 3 * STEP
-        self._at += self._owed
+        self._dropped = 3 * STEP
+        self._at += self._dropped
         self.metadata = {"site": "left anterior"}
 
     def close(self) -> None:
         self._closed.set()
 
 
-def test_a_source_that_returns_goes_on_and_its_loss_is_a_gap(bundle: Bundle) -> None:
-    sink, device = Attentive(), Device(4.0, lost_at=1.0, away_s=0.6, speed=4)
-    told: list[Health] = []
-    session = Session(device, bundle, [sink], queue_s=50.0, on_health=told.append)
+def test_a_source_that_returns_continues_after_a_gap(bundle: Bundle) -> None:
+    sink, device = HealthListSink(), Device(4.0, lost_at=1.0, away_s=0.6, speed=4)
+    reported: list[Health] = []
+    session = Session(device, bundle, [sink], queue_s=50.0, on_health=reported.append)
     stats = session.run()
-    assert sink.states == [change.state for change in told]
+    assert sink.states == [change.state for change in reported]
     assert sink.states.count("recovering") == 1 and sink.states[-1] == "healthy"
     assert any("unplugged; waiting for it" in change.detail for _, change in sink.changes)
     assert device.returned > 0
@@ -109,18 +109,20 @@ def test_a_source_that_returns_goes_on_and_its_loss_is_a_gap(bundle: Bundle) -> 
     assert session.health == "healthy" and device.attempts >= 2
 
 
-def test_silence_of_an_open_device_is_told_within_a_second(bundle: Bundle) -> None:
-    sink = Attentive()
+def test_a_stall_of_an_open_device_is_reported_within_a_second(bundle: Bundle) -> None:
+    sink = HealthListSink()
     stats = Session(Device(3.0, silent=(1.0, 1.5), speed=4), bundle, [sink], queue_s=50.0).run()
     assert set(sink.states) == {"stalled", "healthy"}
-    heard = sink.blocks[RATE // STEP - 1].host_ns
-    first = next(change for _, change in sink.changes if change.at_ns > heard)
-    assert first.state == "stalled" and first.at_ns - heard < 1_400_000_000  # 0.6 s; less than the silence in any case
+    received = sink.blocks[RATE // STEP - 1].host_ns
+    first = next(change for _, change in sink.changes if change.at_ns > received)
+    assert (
+        first.state == "stalled" and first.at_ns - received < 1_400_000_000
+    )  # 0.6 s; less than the silence in any case
     assert stats.samples_lost == 0
 
 
 def test_giving_up_is_an_error_in_the_users_thread(bundle: Bundle) -> None:
-    sink = Attentive()
+    sink = HealthListSink()
     session = Session(Device(3.0, lost_at=0.5, away_s=99, speed=4), bundle, [sink], give_up_s=0.5)
     with pytest.raises(SourceLostError, match="device was unplugged"):
         session.run()
@@ -134,40 +136,40 @@ def test_a_device_that_came_back_as_another_is_an_error(bundle: Bundle, monkeypa
 
     monkeypatch.setattr(Device, "reopen", other)
     with pytest.raises(AudioError, match="8000 Hz"):
-        Session(Device(3.0, lost_at=0.5, speed=4), bundle, [Attentive()]).run()
+        Session(Device(3.0, lost_at=0.5, speed=4), bundle, [HealthListSink()]).run()
 
 
 def test_a_source_that_cannot_be_reopened_is_lost_at_once(bundle: Bundle) -> None:
     class Simple(Device):
         reopen = None  # type: ignore[assignment]
 
-    sink = Attentive()
+    sink = HealthListSink()
     with pytest.raises(SourceLostError):
         Session(Simple(3.0, lost_at=0.5, speed=4), bundle, [sink]).run()
     assert sink.states == ["failed"]
 
 
 def test_a_session_that_waits_for_its_device_stops_within_half_a_second(bundle: Bundle) -> None:
-    class Impatient(Attentive):
+    class InterruptingSink(HealthListSink):
         since = 0.0
 
         def health(self, change: Health) -> None:
             self.since = time.monotonic()
             raise KeyboardInterrupt
 
-    sink = Impatient()
+    sink = InterruptingSink()
     with pytest.raises(KeyboardInterrupt):
         Session(Device(3.0, lost_at=0.5, away_s=99, speed=4), bundle, [sink]).run()
     assert time.monotonic() - sink.since < 0.5
     assert len(sink.closed) == 1
 
 
-def test_what_the_device_says_reaches_the_stream_and_the_user_has_the_last_word(bundle: Bundle) -> None:
-    session = Session(Device(2.0, lost_at=1.0, speed=8), bundle, [Attentive()], metadata={"sex": "female"})
+def test_metadata_of_the_device_reaches_the_stream_and_the_users_values_override_it(bundle: Bundle) -> None:
+    session = Session(Device(2.0, lost_at=1.0, speed=8), bundle, [HealthListSink()], metadata={"sex": "female"})
     assert session.metadata == {"site": "trachea", "sex": "female"}
     session.run()
     assert session.metadata == {"site": "left anterior", "sex": "female"}
-    stubborn = Session(Device(1.0, speed=8), bundle, [Attentive()], metadata={"site": "right anterior"})
+    stubborn = Session(Device(1.0, speed=8), bundle, [HealthListSink()], metadata={"site": "right anterior"})
     stubborn.run()
     assert stubborn.metadata == {"site": "right anterior"}
 
@@ -175,10 +177,10 @@ def test_what_the_device_says_reaches_the_stream_and_the_user_has_the_last_word(
 # -- a consumer that is too slow -------------------------------------------------------------------------------------
 
 
-def test_a_classifier_that_stalls_costs_answers_then_sound_all_of_it_counted(
+def test_a_classifier_that_stalls_costs_results_then_samples_and_all_are_counted(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Speed 4 and a queue of 2 s: the classifier's 1.5 s are 6 s of sound."""
+    """Speed 4 and a queue of 2 s: the classifier's 1.5 s are 6 s of audio."""
     real = type(bundle.engine).run
     calls = iter(range(10**6))
 
@@ -188,7 +190,7 @@ def test_a_classifier_that_stalls_costs_answers_then_sound_all_of_it_counted(
         return real(self, inputs)
 
     monkeypatch.setattr(type(bundle.engine), "run", stalled)
-    sink, device = Attentive(), Device(24.0, speed=4)
+    sink, device = HealthListSink(), Device(24.0, speed=4)
     session = Session(device, bundle, [sink])
     held: list[int] = []
     inbox = session._inbox
@@ -215,7 +217,7 @@ def test_a_classifier_that_stalls_costs_answers_then_sound_all_of_it_counted(
     assert sink.changes[0][1].overloaded and not sink.changes[-1][1].overloaded
 
 
-def test_a_classifier_that_is_always_too_slow_loses_answers_before_sound(
+def test_a_classifier_that_is_always_too_slow_loses_results_before_samples(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = type(bundle.engine).run
@@ -225,7 +227,7 @@ def test_a_classifier_that_is_always_too_slow_loses_answers_before_sound(
         return real(self, inputs)
 
     monkeypatch.setattr(type(bundle.engine), "run", slow)
-    sink = Attentive()
+    sink = HealthListSink()
     source = ListSource(phantom("healthy", 40.0), live=True)  # all of it waits at once
     session = Session(source, bundle, [sink], queue_s=50.0)
     stats = session.run()
@@ -237,7 +239,7 @@ def test_a_classifier_that_is_always_too_slow_loses_answers_before_sound(
 
 
 def test_stats_come_with_the_close(bundle: Bundle) -> None:
-    sink = Attentive()
+    sink = HealthListSink()
     stats = Session(Device(1.0, speed=8), bundle, [sink]).run()
     assert sink.closed == [stats] and isinstance(stats, StreamStats)
 
@@ -248,4 +250,4 @@ def test_an_engine_error_is_not_waited_for(bundle: Bundle, monkeypatch: pytest.M
 
     monkeypatch.setattr(type(bundle.engine), "run", fail)
     with pytest.raises(EngineError):
-        Session(Device(12.0, speed=16), bundle, [Attentive()]).run()
+        Session(Device(12.0, speed=16), bundle, [HealthListSink()]).run()

@@ -14,8 +14,8 @@ from edge_sdk.signal.blocks import Reblocker
 def test_hops_are_exact_and_nothing_is_lost(sizes: list[int], hop: int) -> None:
     samples = np.arange(sum(sizes), dtype=np.float32)
     reblocker, hops = Reblocker(hop), []
-    for piece in np.split(samples, np.cumsum(sizes))[:-1]:
-        hops += reblocker.accept(piece)
+    for block in np.split(samples, np.cumsum(sizes))[:-1]:
+        hops += reblocker.accept(block)
         assert reblocker.pending < hop
     rest = reblocker.flush()
     assert all(h.shape == (hop,) for h in hops)
@@ -29,7 +29,7 @@ def test_the_first_hop_may_be_shorter(sizes: list[int], hop: int, data: st.DataO
     samples = np.arange(sum(sizes), dtype=np.float32)
     reblocker = Reblocker(hop, first)
     for _ in range(2):  # after a flush too
-        hops = [h for piece in np.split(samples, np.cumsum(sizes))[:-1] for h in reblocker.accept(piece)]
+        hops = [h for block in np.split(samples, np.cumsum(sizes))[:-1] for h in reblocker.accept(block)]
         rest = reblocker.flush()
         assert [h.size for h in hops] == [first, *[hop] * len(hops)][: len(hops)]
         np.testing.assert_array_equal(np.concatenate([*hops, rest]), samples)

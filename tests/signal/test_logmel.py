@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge_sdk.signal.logmel import LogMel, features, kaldi_matrices, log_mel, normalise
 from edge_sdk.signal.spec import FrontEndSpec
@@ -20,8 +19,8 @@ NOISE = np.random.default_rng(0).normal(0.0, 0.05, 4000).astype(np.float32)
 def test_frames_do_not_depend_on_block_sizes(cuts: list[int], hop: int) -> None:
     spec = replace(SPEC, hop_samples=hop)  # 300: hop longer than the frame
     extractor = LogMel(spec)
-    pieces = [extractor.accept(piece) for piece in np.split(NOISE, sorted(cuts))]
-    np.testing.assert_allclose(np.concatenate(pieces).T, log_mel(NOISE, spec), atol=2e-6)
+    parts = [extractor.accept(block) for block in np.split(NOISE, sorted(cuts))]
+    np.testing.assert_allclose(np.concatenate(parts).T, log_mel(NOISE, spec), atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 167, 168, 4000])

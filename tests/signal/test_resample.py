@@ -16,10 +16,10 @@ RATES = [4000, 8000, 11025, 16000, 44100, 48000, 96000]
 
 def _streamed(samples: npt.NDArray[np.float32], rate: int, target: int, size: int) -> npt.NDArray[np.float32]:
     resampler = StreamResampler(rate, target)
-    pieces = [resampler.accept(samples[i : i + size]) for i in range(0, samples.size, size)]
+    parts = [resampler.accept(samples[i : i + size]) for i in range(0, samples.size, size)]
     assert resampler.consumed == samples.size
-    assert resampler.produced == sum(p.size for p in pieces)
-    return np.concatenate([*pieces, resampler.flush()])
+    assert resampler.produced == sum(p.size for p in parts)
+    return np.concatenate([*parts, resampler.flush()])
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -50,8 +50,8 @@ def test_block_sizes_change_no_bit(rate: int, size: int) -> None:
 def test_ragged_blocks_change_no_bit(cuts: list[int], rate: int) -> None:
     samples = np.random.default_rng(2).normal(0, 0.1, 20_000).astype(np.float32)
     resampler = StreamResampler(rate, 4000)
-    pieces = [resampler.accept(piece) for piece in np.split(samples, sorted(cuts))]
-    np.testing.assert_array_equal(np.concatenate([*pieces, resampler.flush()]), resample(samples, rate, 4000))
+    parts = [resampler.accept(block) for block in np.split(samples, sorted(cuts))]
+    np.testing.assert_array_equal(np.concatenate([*parts, resampler.flush()]), resample(samples, rate, 4000))
 
 
 def test_one_huge_block_equals_many() -> None:
@@ -92,7 +92,7 @@ def test_equal_rates_pass_through_untouched() -> None:
 
 
 @pytest.mark.parametrize("rate", [4000, 8000, 44100])
-def test_sound_is_held_back_for_less_than_half_a_second(rate: int) -> None:
+def test_audio_is_held_back_for_less_than_half_a_second(rate: int) -> None:
     resampler = StreamResampler(rate, 4000)
     for _ in range(100):
         resampler.accept(np.zeros(rate // 50, dtype=np.float32))
@@ -114,11 +114,11 @@ def test_flush_and_reset_start_over() -> None:
 def test_two_streams_do_not_interact() -> None:
     samples = np.random.default_rng(6).normal(0, 0.1, 8000).astype(np.float32)
     one, other = StreamResampler(8000, 4000), StreamResampler(8000, 4000)
-    pieces = []
+    parts = []
     for start in range(0, 8000, 500):
-        pieces.append(one.accept(samples[start : start + 500]))
+        parts.append(one.accept(samples[start : start + 500]))
         other.accept(-samples[start : start + 500])
-    np.testing.assert_array_equal(np.concatenate([*pieces, one.flush()]), resample(samples, 8000, 4000))
+    np.testing.assert_array_equal(np.concatenate([*parts, one.flush()]), resample(samples, 8000, 4000))
 
 
 def test_impossible_rates_are_refused() -> None:

@@ -21,9 +21,9 @@ EDGES = [0, 2**31 - 50, 2**32 - 1, 2**53 + 1, 2**62]
 def test_ring_always_holds_the_newest_samples(sizes: list[int], capacity: int, first: int) -> None:
     ring, everything = Ring(capacity, first=first), np.zeros(0, dtype=np.float32)
     for size in sizes:
-        piece = (np.arange(size) + everything.size).astype(np.float32)
-        ring.append(piece)
-        everything = np.concatenate((everything, piece))
+        block = (np.arange(size) + everything.size).astype(np.float32)
+        ring.append(block)
+        everything = np.concatenate((everything, block))
         assert ring.end == first + everything.size
         assert ring.start == first + max(0, everything.size - capacity)
         np.testing.assert_array_equal(ring.read(ring.start, ring.end), everything[ring.start - first :])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from msgspec.structs import fields, replace
 
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -39,9 +39,29 @@ def test_frames_are_counted_as_kaldi_does() -> None:
     assert replace(spec, frame_samples=129).fft_size == 256
 
 
+def test_an_integer_and_its_float_give_one_digest() -> None:
+    written = FrontEndSpec.from_dict({"window_s": 3, "high_hz": 2000})
+    assert written == FrontEndSpec(window_s=3, high_hz=2000) == FrontEndSpec()
+    assert {spec.digest for spec in (written, FrontEndSpec(window_s=3), FrontEndSpec())} == {FrontEndSpec().digest}
+
+
 def test_unknown_keys_are_named() -> None:
-    with pytest.raises(ValueError, match="colour"):
-        FrontEndSpec.from_dict({"colour": 1})
+    with pytest.raises(ValueError, match=r"front end: unknown keys \['colour', 'taste'\]"):
+        FrontEndSpec.from_dict({"taste": 2, "colour": 1, "rate_hz": 4000})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate_hz": "4000"}, "front end: rate_hz: Expected `int`, got `str`"),
+        ({"remove_dc": 1}, "front end: remove_dc: Expected `bool`, got `int`"),
+        ({"scale": True}, "front end: scale: Expected `float`, got `bool`"),
+        ({"crop": "end"}, r"front end: crop: 'end' is not one of \('centre', 'start'\)"),
+    ],
+)
+def test_wrong_types_are_refused_with_the_name_of_the_field(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FrontEndSpec.from_dict(values)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""What sinks promise of any sequence of events: nothing lost, one summary, times that agree."""
+"""Promises of every sink for any sequence of events: no event dropped, one summary, times that agree."""
 
 from __future__ import annotations
 
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,9 +21,19 @@ from edge_sdk.sinks.live import LiveSink, LiveView
 from edge_sdk.sinks.recorder import RecorderSink
 from edge_sdk.sinks.strip import Strip
 from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
-from edge_sdk.sinks.truth import TrueBreath, Truth
+from edge_sdk.sinks.truth import Truth
 
 RATE = 4000
+
+
+class TrueSpan(NamedTuple):
+    """A true cycle."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
 LABELS = Labels(("normal", "crackle", "wheeze", "both"), "normal")
 
 
@@ -87,7 +97,7 @@ def test_summary_counts_are_those_of_the_lines() -> None:
     assert summary["respiratory_rate_bpm"] == 20.0
 
 
-def test_json_never_says_nan_or_infinity() -> None:
+def test_json_never_holds_nan_or_infinity() -> None:
     records: list[dict[str, Any]] = []
     feed(JsonlSink(records.append, LABELS))
     text = json.dumps(jsonable(records), allow_nan=False)  # raises on NaN
@@ -95,7 +105,7 @@ def test_json_never_says_nan_or_infinity() -> None:
     assert jsonable({"a": (np.float32("nan"), np.arange(2), np.int64(3), Path("x"))}) == {"a": [None, [0, 1], 3, "x"]}
 
 
-def test_rate_is_not_bent_by_a_pause_or_a_gap() -> None:
+def test_rate_is_unchanged_by_a_pause_or_a_gap() -> None:
     assert RateMeter().breaths_per_minute is None
     meter = RateMeter()
     meter.cycle(cycle(0, 0.0, 2.0))
@@ -107,7 +117,7 @@ def test_rate_is_not_bent_by_a_pause_or_a_gap() -> None:
     assert meter.breaths_per_minute == 20.0
 
 
-def test_console_says_every_breath_and_the_summary() -> None:
+def test_console_prints_every_cycle_and_the_summary() -> None:
     out = io.StringIO()
     feed(ConsoleSink(out, LABELS))
     lines = out.getvalue().splitlines()
@@ -124,11 +134,11 @@ def test_lines_survive_a_level_that_json_has_made_null() -> None:
 
 
 def test_truth_is_matched_by_the_largest_overlap() -> None:
-    truth = Truth([TrueBreath(0.4, 3.0, "normal"), TrueBreath(3.2, 6.0, "crackle")], normal="normal")
+    truth = Truth([TrueSpan(0.4, 3.0, "normal"), TrueSpan(3.2, 6.0, "crackle")], normal="normal")
     assert truth.label_of(cycle(0, 2.8, 5.0)) == "crackle"
     assert truth.label_of(cycle(0, 6.5, 7.0)) is None
-    for answer in (result(0, 0.5, 2.9, "normal"), result(1, 3.3, 6.0, "wheeze"), result(2, 7.0, 8.0, "both")):
-        truth.score(answer)
+    for labelled in (result(0, 0.5, 2.9, "normal"), result(1, 3.3, 6.0, "wheeze"), result(2, 7.0, 8.0, "both")):
+        truth.score(labelled)
     score = truth.record(12.0)
     assert score["cycles"] == 2
     assert score["counts"] == {"crackle": 1, "normal": 1}
@@ -141,7 +151,7 @@ def test_truth_is_matched_by_the_largest_overlap() -> None:
 def test_live_view_fits_the_terminal_and_shows_the_last_breaths(size: tuple[int, int]) -> None:
     width, height = size
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, record=True)
-    truth = Truth([TrueBreath(9.0, 12.0, "both")], normal="normal")
+    truth = Truth([TrueSpan(9.0, 12.0, "both")], normal="normal")
     view = LiveView(LABELS, title="default 0.1", truth=truth)
     view.open("bed 7", RATE)
     for k in range(120):
@@ -170,19 +180,19 @@ def test_live_sink_restores_the_terminal_and_prints_the_summary() -> None:
 
 def test_strip_puts_a_tone_into_its_band_whatever_the_block_size() -> None:
     tone = np.sin(2 * np.pi * 400 * np.arange(3 * RATE) / RATE).astype(np.float32)
-    whole, pieces = Strip(RATE), Strip(RATE)
+    whole, blocks = Strip(RATE), Strip(RATE)
     whole.accept(tone)
     for start in range(0, len(tone), 37):
-        pieces.accept(tone[start : start + 37])
+        blocks.accept(tone[start : start + 37])
     shades = whole.shades(20)
-    assert np.array_equal(shades, pieces.shades(20))
+    assert np.array_equal(shades, blocks.shades(20))
     assert shades.shape == (16, 20)
     assert set(shades.argmax(axis=0)) == {int((400 - 60) / 75)}
-    whole.skip(10 * 60 * RATE)  # ten lost minutes cost no memory and no time
+    whole.skip(10 * 60 * RATE)  # ten dropped minutes cost no memory and no time
     assert whole.count == 30 + 6000
 
 
-def test_recording_holds_the_sound_with_losses_as_silence_and_the_events(tmp_path: Path) -> None:
+def test_recording_holds_the_audio_with_dropped_samples_as_zeros_and_the_events(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "visits"
     sink = RecorderSink(folder, LABELS)
     sink.open("phantom:asthma:7", RATE)
@@ -196,8 +206,8 @@ def test_recording_holds_the_sound_with_losses_as_silence_and_the_events(tmp_pat
     sink.close(StreamStats(samples_lost=300, gaps=1))
     flac, _, events = sorted(folder.iterdir(), key=lambda path: path.suffix)
     assert (flac.suffix, events.suffixes[-2:]) == (".flac", [".events", ".jsonl"])
-    known = json.loads(session.read_text("utf-8"))
-    assert (known["complete"], known["sound"], known["samples"]) == (True, flac.name, first.size + 800)
+    written = json.loads(session.read_text("utf-8"))
+    assert (written["complete"], written["sound"], written["samples"]) == (True, flac.name, first.size + 800)
     samples, rate = soundfile.read(flac, dtype="float32")
     assert rate == RATE
     assert np.array_equal(samples, np.concatenate([first, np.zeros(300, np.float32), second]))
@@ -213,7 +223,7 @@ def test_recording_into_a_file_is_refused(tmp_path: Path) -> None:
         RecorderSink(tmp_path / "taken", LABELS).open("x", RATE)
 
 
-def test_what_no_breath_can_be_told_in_gives_no_respiratory_rate() -> None:
+def test_no_contact_gives_no_respiratory_rate() -> None:
     builder = SummaryBuilder(LABELS)
     builder.open("x", 4000)
     for index in range(3):

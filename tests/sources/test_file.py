@@ -1,4 +1,4 @@
-"""Recordings as a source: every sample once, and one clear line for every faulty file."""
+"""Recordings as a source: every sample once, and one clear error line for every faulty file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import pytest
 import soundfile
 
 from edge_sdk.errors import AudioError, SourceError
+from edge_sdk.events import AudioBlock
 from edge_sdk.protocols import Source
 from edge_sdk.sources.file import FileSource
+from tests.sources.conftest import PacedTime
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(0.0, 0.1, 20_000).astype(np.float32)
@@ -32,7 +34,7 @@ def _play(source: FileSource) -> npt.NDArray[np.float32]:
 
 
 def _flac_claiming(path: Path, frames: int) -> Path:
-    """A sound flac whose header claims another length."""
+    """A valid flac whose header claims another length."""
     content = bytearray(_write(path).read_bytes())
     info = int.from_bytes(content[18:26], "big")  # STREAMINFO: 28 bits of format, 36 bits of length
     content[18:26] = (info >> 36 << 36 | frames).to_bytes(8, "big")
@@ -90,9 +92,9 @@ def test_eight_channels_at_96_khz_give_the_one_asked_for_or_their_mean(tmp_path:
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
-    with soundfile.SoundFile(path, "w", 96_000, 8, "PCM_16") as sound:
+    with soundfile.SoundFile(path, "w", 96_000, 8, "PCM_16") as file:
         for _ in range(20):
-            sound.write(np.zeros((48_000, 8), dtype=np.int16))
+            file.write(np.zeros((48_000, 8), dtype=np.int16))
     source, count = FileSource(path), 0
     tracemalloc.start()
     try:
@@ -127,7 +129,7 @@ def _empty(folder: Path) -> Path:
 
 def _text(folder: Path) -> Path:
     path = folder / "text.wav"
-    path.write_text("this is no sound\n" * 99)
+    path.write_text("this is no audio\n" * 99)
     return path
 
 
@@ -190,7 +192,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "damaged": (_damaged, "truncated or damaged"),
     "fewer-than-promised": (lambda folder: _flac_claiming(folder / "a.flac", 20_001), "truncated or damaged"),
     "half-of-promised": (lambda folder: _flac_claiming(folder / "a.flac", 40_000), "truncated or damaged"),
-    "unknown-length": (lambda folder: _flac_claiming(folder / "a.flac", 0), "does not say how long"),
+    "unknown-length": (lambda folder: _flac_claiming(folder / "a.flac", 0), "has no length in its header"),
 }
 
 
@@ -207,7 +209,7 @@ def test_a_faulty_file_is_one_clear_line_with_a_fix(tmp_path: Path, fault: str) 
     assert ";" in message  # what is wrong; what to do
 
 
-def test_a_short_read_without_an_exception_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_read_without_an_exception_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = FileSource(_write(tmp_path / "a.flac"))
     real = soundfile.SoundFile.read
     calls = iter(range(1000))
@@ -229,7 +231,7 @@ def test_a_channel_that_is_not_there_is_refused(tmp_path: Path, channel: int) ->
         FileSource(_write(tmp_path / "b.wav"), channel=1)
 
 
-def test_only_the_channel_that_is_heard_must_be_finite(tmp_path: Path) -> None:
+def test_only_the_delivered_channel_must_be_finite(tmp_path: Path) -> None:
     samples = np.zeros((1000, 2), dtype=np.float32)
     samples[500, 1] = np.nan
     path = _write(tmp_path / "a.wav", samples, subtype="FLOAT")
@@ -239,7 +241,7 @@ def test_only_the_channel_that_is_heard_must_be_finite(tmp_path: Path) -> None:
             _play(FileSource(path, channel=channel))  # type: ignore[arg-type]
 
 
-def test_an_interrupted_wav_plays_what_is_there_with_a_warning(
+def test_an_interrupted_wav_plays_its_existing_samples_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = _write(tmp_path / "a.wav")
@@ -280,17 +282,25 @@ def test_closing_ends_the_iteration(tmp_path: Path) -> None:
         assert list(blocks) == []
 
 
-def test_paced_playback_lasts_as_long_as_the_recording_however_slow_the_consumer(tmp_path: Path) -> None:
+def test_paced_playback_lasts_as_long_as_the_recording_however_slow_the_consumer(
+    tmp_path: Path, paced_time: PacedTime
+) -> None:
     path = _write(tmp_path / "a.wav", NOISE[:4000])  # 1 s
-    begin = time.monotonic()
-    stamps = []
+    begin_ns = paced_time.now_ns
+    arrivals, stamps = [], []
     for block in FileSource(path, paced=True, block_s=0.02, speed=2.0):
+        arrivals.append(paced_time.now_ns)
         stamps.append(block.host_ns)
-        time.sleep(0.008)  # a consumer's work must not add to the pace
-    elapsed = time.monotonic() - begin
-    assert 0.5 <= elapsed < 0.8  # 0.9 s if both added up
-    assert np.ptp(np.diff(stamps)) <= 2  # ns: the moment of capture, not of arrival
-    assert stamps[-1] - stamps[0] == pytest.approx(0.49e9, abs=1e3)
+        paced_time.advance(0.008)  # a consumer's work must not add to the pace
+    assert stamps[-1] - begin_ns == 500_000_000  # 0.9 s if both added up
+    assert arrivals == pytest.approx(stamps, abs=2)  # ns: no block early or late
+    assert np.ptp(np.diff(stamps)) <= 2
+
+
+def test_paced_playback_really_waits(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    _play(FileSource(_write(tmp_path / "a.wav", NOISE[:4000]), paced=True, block_s=0.02, speed=2.0))
+    assert time.monotonic() - begin >= 0.5
 
 
 def test_an_overdue_block_keeps_its_time_of_capture(tmp_path: Path) -> None:
@@ -307,11 +317,14 @@ def test_paced_and_fast_playback_give_the_same_samples(tmp_path: Path) -> None:
 
 
 def test_another_thread_can_interrupt_a_paced_wait(tmp_path: Path) -> None:
-    source = FileSource(_write(tmp_path / "a.wav"), paced=True, block_s=5.0)  # first block due in 5 s
-    threading.Timer(0.1, source.close).start()
-    begin = time.monotonic()
-    assert list(source) == []
-    assert time.monotonic() - begin < 2.0
+    source = FileSource(_write(tmp_path / "a.wav"), paced=True, block_s=5.0, speed=0.001)  # first block due in 5000 s
+    blocks: list[AudioBlock] = []
+    reader = threading.Thread(target=lambda: blocks.extend(source), daemon=True)
+    reader.start()
+    time.sleep(0.1)
+    source.close()
+    reader.join(60.0)
+    assert not reader.is_alive() and blocks == []
 
 
 def test_closing_while_another_thread_reads_is_safe(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One string names a source."""
+"""One string opens each kind of source."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_phantoms_open_by_name(scenario: str) -> None:
     assert sum(block.samples.size for block in source) == 4000
 
 
-def test_the_default_phantom_is_healthy_and_never_trained_on() -> None:
+def test_the_default_phantom_is_healthy_and_never_used_for_training() -> None:
     assert open_source("phantom").name == f"phantom:healthy:{DEFAULT_SEED}"
     assert open_source("phantom::77").name == "phantom:healthy:77"
     assert open_source("phantom:asthma:77").name == "phantom:asthma:77"
@@ -66,11 +66,20 @@ def test_the_default_phantom_is_healthy_and_never_trained_on() -> None:
         ("", "no source given"),
     ],
 )
-def test_what_cannot_be_opened_is_told_in_one_line(spec: str, message: str) -> None:
+def test_a_source_that_cannot_be_opened_is_one_error_line(spec: str, message: str) -> None:
     with pytest.raises(SourceError) as caught:
         open_source(spec)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_serial_source_does_not_hide_pyserial() -> None:
+    code = (
+        "import edge_sdk.sources.serial, edge_sdk.sources.microphone.child, serial;"
+        "assert serial.serial_for_url and 'edge_sdk' not in serial.__file__"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_missing_recording_is_an_audio_error() -> None:

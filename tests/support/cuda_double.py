@@ -1,4 +1,4 @@
-"""The CUDA driver as ``ctypes`` sees it, on host memory: work waits in the stream until someone synchronises."""
+"""A double of the CUDA driver for ``ctypes``, on host memory: work waits until the stream is synchronised."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _move(target: int, source: int, size: int) -> None:
 
 
 class CudaDouble:
-    """Stands for ``libcuda``; every call is counted, every address checked."""
+    """Replaces ``libcuda``; counts every call and checks every address."""
 
     def __init__(
         self, name: str = "Orin", capability: tuple[int, int] = (8, 7), version: int = 12060, *, graphs: bool = True
@@ -42,7 +42,7 @@ class CudaDouble:
         return object.__getattribute__(self, name)
 
     def enqueue(self, work: Callable[[], None]) -> None:
-        """What a kernel does: it joins the stream, or the graph that is being recorded."""
+        """Add work to the stream, or to the graph that is being recorded."""
         (self._queue if self._recording is None else self._recording).append(work)
 
     def read(self, address: int, size: int) -> bytes:
@@ -67,7 +67,7 @@ class CudaDouble:
         self._next += 1
         return self._next
 
-    # What the driver exports, with its names.
+    # Functions of the driver, under its names.
 
     def cuInit(self, _flags: int) -> int:
         return 0

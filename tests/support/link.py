@@ -20,7 +20,7 @@ from firmware_bridge.emulator.port import PtyPort
 def emulated(
     link: Path, samples: npt.NDArray[np.float32], rate: int, faults: Faults | None = None, **options: Any
 ) -> Iterator[EmulatedDevice]:
-    """Plays ``samples`` once, from START to END, under the name ``link``."""
+    """An emulated device that plays ``samples`` once, from START to END, behind the name ``link``."""
     settings = DeviceOptions(rate_hz=rate, once=True, **options)
     port = PtyPort(link)
     port.plug()
@@ -36,7 +36,7 @@ def emulated(
 
 
 def on_grid(samples: npt.NDArray[np.float32], bits: int = 16) -> npt.NDArray[np.float32]:
-    """The same sound as a converter of so many bits gives it."""
+    """The same samples, rounded as by a converter of ``bits`` bits."""
     full = 1 << (bits - 1)
     steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1)
     return np.asarray(steps / full, np.float32)

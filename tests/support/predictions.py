@@ -1,6 +1,6 @@
-"""What the artefacts of bundles answer; needs numpy and ONNX Runtime alone, so the Python of any board can run it.
+"""Outputs of the artefacts of bundles; needs only numpy and ONNX Runtime, so the Python of any board can run it.
 
-python answers.py BUNDLE...     # one JSON object a line
+python predictions.py BUNDLE...     # one JSON object a line
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-STEPS = 40  # of the segmenter, its state carried over: 3.2 s of sound
+STEPS = 40  # of the segmenter, its state carried over: 3.2 s of audio
 
 
-def answers(folder):  # type: ignore[no-untyped-def]  # Python 3.8 shall read this file
-    """A row per artefact: its answer, what the bundle says it should be, and how far off that may be."""
+def predictions(folder):  # type: ignore[no-untyped-def]  # Python 3.8 must read this file
+    """A row per artefact: its output, the golden output of the bundle, and the allowed difference."""
     manifest = json.loads((folder / "bundle.json").read_text())
     with np.load(folder / manifest["golden"]["file"]) as golden:
         for artefact in manifest["artefacts"]:
@@ -26,18 +26,19 @@ def answers(folder):  # type: ignore[no-untyped-def]  # Python 3.8 shall read th
             yield {
                 "bundle": folder.name,
                 "artefact": artefact["format"],
-                "answer": session.run(None, feed)[0].ravel().tolist(),
+                "output": session.run(None, feed)[0].ravel().tolist(),
                 "golden": golden["logits_" + artefact["format"].replace("-", "_")].ravel().tolist(),
                 "allowed": manifest["golden"]["tolerance"][artefact["format"]],
             }
     segmenter = manifest.get("segmenter") or {}
     if segmenter.get("file"):
-        answer = _steps(_session(folder / segmenter["file"]))
-        yield {"bundle": folder.name, "artefact": "segmenter", "answer": answer}
+        output = _steps(_session(folder / segmenter["file"]))
+        yield {"bundle": folder.name, "artefact": "segmenter", "output": output}
 
 
 def _session(path):  # type: ignore[no-untyped-def]
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine does
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -61,5 +62,5 @@ def _steps(session):  # type: ignore[no-untyped-def]
 if __name__ == "__main__":
     print(json.dumps({"onnxruntime": onnxruntime.__version__}))
     for argument in sys.argv[1:]:
-        for row in answers(Path(argument)):
+        for row in predictions(Path(argument)):
             print(json.dumps(row))

@@ -1,4 +1,4 @@
-"""A private PulseAudio: sound cards that a test plays into, plugs in and pulls out. Needs neither root nor hardware."""
+"""A private PulseAudio: sound cards that a test plays into, plugs in and unplugs. Needs neither root nor hardware."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _require_tools() -> None:
 
 
 class Pulse:
-    """A daemon of its own with its own home; gone, with everything started through it, at the end of ``with``."""
+    """A private daemon with its own home; the end of ``with`` kills it and every program started through it."""
 
     def __init__(self) -> None:
         _require_tools()
@@ -67,21 +67,21 @@ class Pulse:
         self._end()
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
-        """A program that hears this daemon; killed at the end."""
+        """Start a program that uses this daemon; it is killed at the end."""
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options}
         running: subprocess.Popen[bytes] = subprocess.Popen(command, env=self.environment, **quiet)
         self._running.append(running)
         return running
 
     def cable(self, name: str, rate: int) -> None:
-        """A sink that :meth:`play` plays into, and the microphone ``name`` that hears it."""
+        """Add a sink that :meth:`play` plays into, and the microphone ``name`` that captures it."""
         sink = f"sink_name={name} rate={rate} format=s16le channels=1 channel_map=mono norewinds=1"
         self._pactl("load-module", "module-null-sink", *sink.split())
         self._pcms[name] = f"{name}.monitor"
         self._describe()
 
     def plug(self, name: str, rate: int) -> tuple[str, Path]:
-        """A microphone fed from a FIFO; returns what :meth:`unplug` takes, and the FIFO."""
+        """Add a microphone fed from a FIFO; return the argument of :meth:`unplug` and the FIFO."""
         fifo = self.home / f"{name}.fifo"
         source = f"source_name={name} file={fifo} format=s16le rate={rate} channels=1 channel_map=mono"
         module = self._pactl("load-module", "module-pipe-source", *source.split()).stdout.strip()
@@ -95,14 +95,14 @@ class Pulse:
     def play(self, name: str, wav: Path) -> subprocess.Popen[bytes]:
         return self.start("paplay", f"--device={name}", "--latency-msec=200", str(wav))
 
-    def listeners(self) -> int:
-        """Programs that capture right now."""
+    def captures(self) -> int:
+        """Number of programs that capture now."""
         return len(self._pactl("list", "short", "source-outputs").stdout.splitlines())
 
-    def wait_for_listener(self, timeout_s: float = 20.0) -> None:
+    def wait_for_capture(self, timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
-        while not self.listeners():
-            assert time.monotonic() < deadline, "nobody opened the microphone"
+        while not self.captures():
+            assert time.monotonic() < deadline, "no program opened the microphone"
             time.sleep(0.02)
 
     def _pactl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -118,7 +118,7 @@ class Pulse:
         )
 
     def _describe(self) -> None:
-        """ALSA's names of the microphones: those with a hint are listed by PortAudio."""
+        """Write ALSA's names of the microphones; PortAudio lists those with a hint."""
         text = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
         for name, device in self._pcms.items():
             text += f'pcm.{name} {{ type pulse device "{device}" hint {{ show on description "{name}" }} }}\n'
@@ -136,12 +136,12 @@ class Pulse:
 
 
 def noise(seconds: float, rate: int, seed: int = 7) -> npt.NDArray[np.int16]:
-    """Noise in which every stretch is unlike every other, ``[n]``."""
+    """Noise ``[n]`` in which no two parts are alike."""
     rng = np.random.default_rng(seed)
     return rng.integers(-12_000, 12_000, round(seconds * rate), dtype=np.int16)
 
 
 def write_played(path: Path, samples: npt.NDArray[np.int16], rate: int, lead_s: float = 0.5) -> Path:
-    """A wav that begins with silence, while the cable wakes up."""
+    """Write a wav that begins with silence, while the cable starts."""
     soundfile.write(path, np.concatenate([np.zeros(round(lead_s * rate), np.int16), samples]), rate, subtype="PCM_16")
     return path

@@ -22,6 +22,8 @@ import pytest
 from firmware_bridge.emulator.device import DeviceOptions, EmulatedDevice, EmulatorReport
 from firmware_bridge.emulator.faults import Faults, FaultyWire
 from firmware_bridge.emulator.port import open_device_port
+from firmware_bridge.errors import LinkError, LinkVersionError
+from firmware_bridge.link import DeviceLink, ResumePoint
 
 C_FOLDER = Path(__file__).resolve().parents[2] / "firmware_bridge" / "c"
 TABLE_RATE = 16000
@@ -36,7 +38,7 @@ _PACKAGES = {
 
 
 def require(*tools: str) -> None:
-    """Fail with the name of the package that brings a missing tool."""
+    """Fail with the name of the package that provides a missing tool."""
     missing = [_PACKAGES[tool] for tool in tools if shutil.which(tool) is None]
     if missing:
         pytest.fail(f"install {' '.join(missing)} (.ci/system-packages does), then run again")
@@ -52,7 +54,7 @@ def run(*command: str | Path, timeout_s: float = 120.0, **options: object) -> st
 
 
 def build_firmware(folder: Path, wav: Path | None = None) -> tuple[Path, npt.NDArray[np.int16]]:
-    """The reference firmware for QEMU and the table that it plays: 16 bits, 16 kHz, from ``wav`` or synthetic."""
+    """Build the reference firmware for QEMU; return it and the 16-bit, 16 kHz table that it plays."""
     require("make", "arm-none-eabi-gcc")
     run("make", "-C", C_FOLDER / "mps2-an385", f"BUILD={folder}", f"WAV={wav or ''}")
     return folder / "stethoscope.elf", np.fromfile(folder / "table.bin", "<i2")
@@ -75,15 +77,15 @@ class Qemu:
             text=True,
         )
         assert self._process.stdout is not None
-        told = self._process.stdout.readline()
-        found = re.search(r"/dev/pts/\d+", told)
-        assert found, f"qemu-system-arm said: {told}{self._process.stdout.read()}"
+        first_line = self._process.stdout.readline()
+        found = re.search(r"/dev/pts/\d+", first_line)
+        assert found, f"qemu-system-arm printed: {first_line}{self._process.stdout.read()}"
         fresh = self.link.with_suffix(".new")
         fresh.symlink_to(found.group())
         fresh.replace(self.link)
 
     def kill(self) -> None:
-        """As pulling the cable and the battery."""
+        """Like pulling the cable and the battery."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
@@ -101,17 +103,17 @@ class Qemu:
         self.kill()
 
 
-def sound(duration_s: float, rate_hz: int, seed: int = 1) -> npt.NDArray[np.float32]:
-    """Noise of 16-bit values at no particular level: no two stretches are alike."""
-    dice = np.random.default_rng(seed)
-    return (dice.integers(-32768, 32768, round(duration_s * rate_hz)) / np.float32(32768)).astype(np.float32)
+def noise(duration_s: float, rate_hz: int, seed: int = 1) -> npt.NDArray[np.float32]:
+    """Noise of 16-bit values at no particular level: no two parts are alike."""
+    rng = np.random.default_rng(seed)
+    return (rng.integers(-32768, 32768, round(duration_s * rate_hz)) / np.float32(32768)).astype(np.float32)
 
 
 @contextlib.contextmanager
 def emulated(
     link: Path | str, samples: npt.NDArray[np.float32], options: DeviceOptions, faults: Faults | None = None
 ) -> Iterator[tuple[str, EmulatorReport]]:
-    """An emulated device on a thread; gives what the host opens and the device's running report."""
+    """An emulated device on a thread; yields what the host opens and the device's report."""
 
     def source() -> Iterator[npt.NDArray[np.float32]]:
         yield from np.array_split(samples, max(1, samples.size // 1000))
@@ -165,7 +167,7 @@ class PtyRelay:
             os.close(fd)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # the device has gone
+        with contextlib.suppress(OSError):  # the device is gone
             while not self._stop.is_set():
                 ready, _, _ = select.select([self._device, self._master], [], [], 0.05)
                 if self._device in ready:
@@ -176,8 +178,24 @@ class PtyRelay:
                     os.write(self._device, self._to_device(os.read(self._master, 65536)))
 
 
+def reopened(port: str, resume: ResumePoint | None, timeout_s: float) -> DeviceLink:
+    """Open a link to a device that was away, as soon as it is back."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        link = DeviceLink(port, resume=resume)
+        try:
+            link.open()
+            return link
+        except LinkVersionError:
+            raise
+        except LinkError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    """Whether it came true in time."""
+    """Wait for ``condition``; whether it came true before the timeout."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
-"""TensorRT's Python API as releases 8.6, 10.3, 10.16, 11.4 and RTX 1.7 offer it, for machines that have none of them.
+"""TensorRT's Python API of releases 8.6, 10.3, 10.16, 11.4 and RTX 1.7, for machines without TensorRT.
 
-Members follow the table in the export specification; those of RTX are compared with the installed module in a test. An
+Members follow the table in the export specification; a test compares those of RTX with the installed module. An
 "engine" holds the ONNX file and computes it with ONNX Runtime on the memory of ``tests.support.cuda_double``.
 """
 
@@ -52,18 +52,18 @@ Call = tuple[Any, ...]
 def tensorrt_double(
     release: str, cuda: CudaDouble | None = None, *, dla_cores: int = 0, on_dla: float = 1.0, fails: bool = False
 ) -> Any:
-    """A stand-in for the module ``tensorrt`` (or ``tensorrt_rtx``); ``.calls`` lists what was asked of it.
+    """A stand-in for the module ``tensorrt`` (or ``tensorrt_rtx``); ``.calls`` lists the calls it received.
 
     Parameters
     ----------
     release
         One of ``RELEASES``.
     cuda
-        Where engines run; without it engines can only be built.
+        Memory that engines run on; without it engines can only be built.
     dla_cores, on_dla
         DLA cores of the machine, and the share of layers they take.
     fails
-        Every build gives up with a logged error.
+        Every build fails with a logged error.
     """
     members = _MEMBERS[release]
     module = SimpleNamespace(
@@ -253,9 +253,9 @@ class _Builder:
         self.num_DLA_cores = module.dla_cores
 
     def create_network(self, flags: int) -> _Network:
-        known = self._module.NetworkDefinitionCreationFlag
-        names = tuple(member.name for member in known if flags >> member & 1)
-        assert flags < 1 << (max(known) + 1), "a flag that this release does not have"
+        flags_of_release = self._module.NetworkDefinitionCreationFlag
+        names = tuple(member.name for member in flags_of_release if flags >> member & 1)
+        assert flags < 1 << (max(flags_of_release) + 1), "a flag that this release does not have"
         self._module.calls.append(("network", *names))
         return _Network(flags)
 

@@ -55,8 +55,8 @@ def tiny_graph(spec: FrontEndSpec, *, seed: int = 0) -> bytes:
         "halves": np.array([bins, bins], np.int64),
     }
     nodes = [
-        helper.make_node("Unsqueeze", ["pcm", "axis1"], ["sound"]),
-        helper.make_node("Conv", ["sound", "kernel"], ["spectrum"], strides=[spec.hop_samples]),
+        helper.make_node("Unsqueeze", ["pcm", "axis1"], ["samples"]),
+        helper.make_node("Conv", ["samples", "kernel"], ["spectrum"], strides=[spec.hop_samples]),
         helper.make_node("Mul", ["spectrum", "spectrum"], ["squares"]),
         helper.make_node("Split", ["squares", "halves"], ["re", "im"], axis=1),
         helper.make_node("Add", ["re", "im"], ["power"]),
@@ -78,11 +78,11 @@ def tiny_graph(spec: FrontEndSpec, *, seed: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def golden_clips(spec: FrontEndSpec) -> npt.NDArray[np.int16]:
+def tiny_golden_clips(spec: FrontEndSpec) -> npt.NDArray[np.int16]:
     """Two simulated breaths in the window, ``[2, window_samples]``."""
     source = PhantomSource("pneumonia", seed=1_000_001, duration_s=10.0, sample_rate=spec.rate_hz)
-    sound = np.concatenate([block.samples for block in source])
-    clips = [fit_window(sound[breath.onset : breath.end], spec) for breath in source.truth[:2]]
+    samples = np.concatenate([block.samples for block in source])
+    clips = [fit_window(samples[cycle.onset : cycle.end], spec) for cycle in source.truth[:2]]
     return np.round(np.clip(np.stack(clips), -1, 32767 / 32768) * 32768).astype(np.int16)
 
 
@@ -95,9 +95,9 @@ def write_tiny_bundle(
     untrained: bool = True,
     **changes: Any,
 ) -> Path:
-    """Write the bundle to ``folder`` and give it back; ``changes`` replace fields of the manifest."""
+    """Write the bundle to ``folder`` and return it; ``changes`` replace fields of the manifest."""
     spec = tiny_spec(rate_hz)
-    model, pcm = tiny_graph(spec, seed=seed), golden_clips(spec)
+    model, pcm = tiny_graph(spec, seed=seed), tiny_golden_clips(spec)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     logits = session.run(None, {"pcm": pcm.astype(np.float32) / 32768})[0]
     buffer = io.BytesIO()

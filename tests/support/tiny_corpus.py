@@ -29,7 +29,7 @@ def synthetic_data(seed: int = 0) -> TrainingData:
     """Twelve recordings of twelve patients with three events each; the last recording is also noise."""
     random = np.random.default_rng(seed)
     length = SECONDS * RATE
-    pieces, rows = [], []
+    waves, rows = [], []
     for recording in range(RECORDINGS):
         wave = 0.02 * random.normal(size=length)
         for event in range(EVENTS_PER_RECORDING):
@@ -37,10 +37,10 @@ def synthetic_data(seed: int = 0) -> TrainingData:
             begin, end = event * RATE + 400, event * RATE + 3200
             wave[begin:end] = synthetic_breath(label, end - begin, random)
             rows.append((recording, begin, end, label))
-        pieces.append(wave.astype(np.float32))
+        waves.append(wave.astype(np.float32))
     table = np.array(rows, dtype=np.int64)
     lengths = np.full(RECORDINGS, length, dtype=np.int64)
-    bank = AudioBank(torch.from_numpy(np.concatenate(pieces)), np.arange(RECORDINGS) * length, lengths)
+    bank = AudioBank(torch.from_numpy(np.concatenate(waves)), np.arange(RECORDINGS) * length, lengths)
     patients = np.array([f"p{number}" for number in range(RECORDINGS)])
     events = EventTable(table[:, 0], table[:, 1], table[:, 2], table[:, 3], patients[table[:, 0]])
     return TrainingData(bank=bank, events=events, noise=np.array([RECORDINGS - 1]), patient=patients, heart=bank)

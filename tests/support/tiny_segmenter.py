@@ -1,4 +1,4 @@
-"""A step graph in a few nodes, without torch: a breath is what is louder than a threshold, its onset a quick rise."""
+"""A step graph in a few nodes, without torch: audio above a threshold is a cycle, a quick rise is its onset."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPEC = FrontEndSpec(
 def tiny_step_graph(*, threshold: float = 11.6, look_ahead_frames: int = 4, decoder: str = "{}") -> bytes:
     """``features [1, 8, 4]``, last levels ``state_0 [1, 1, 4]`` and a slow mean ``state_1 [1, 1, 1]`` → the contract.
 
-    With a look-ahead of 4 frames the step speaks of the step before: of the levels in ``state_0``.
+    With a look-ahead of 4 frames the outputs belong to the step before: to the levels in ``state_0``.
     """
     constants = {
         "mel": np.array([1], np.int64),

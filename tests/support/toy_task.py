@@ -33,7 +33,7 @@ class ToyTask:
     def __init__(self, spoil: int | None = None, scores: Sequence[float] = ()) -> None:
         self.drawn = 0
         self._spoil = spoil  # the batch whose targets are not numbers, counted from 0
-        self._scores = list(scores)  # what validation will say, epoch by epoch
+        self._scores = list(scores)  # results of validation, epoch by epoch
 
     def build(self) -> nn.Module:
         return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))

@@ -62,7 +62,7 @@ def test_a_fold_never_takes_part_in_its_own_decision(monkeypatch: pytest.MonkeyP
     fold = np.arange(300) % 3
     fitted_on: list[np.ndarray] = []
 
-    def spy(part: np.ndarray, answers: np.ndarray) -> Decision:
+    def spy(part: np.ndarray, truth: np.ndarray) -> Decision:
         fitted_on.append(part)
         return Decision(2.0, (float(len(fitted_on)), 0.0, 0.0, 0.0))
 
@@ -103,7 +103,7 @@ def test_independent_logits_are_calibrated_and_get_thresholds(kind: str, columns
     classes = probabilities.shape[1]
     plain = strict_score(truth, probabilities.argmax(axis=1), classes)
     assert strict_score(truth, decision.classes(probabilities), classes) > plain + 0.02
-    assert all(threshold < 0.5 for threshold in decision.threshold), "rare sounds are called earlier"
+    assert all(threshold < 0.5 for threshold in decision.threshold), "rare classes have lower thresholds"
 
 
 def test_perfectly_separated_logits_still_give_finite_settings() -> None:
@@ -124,7 +124,7 @@ def test_cross_fitting_keeps_the_order_of_independent_logits() -> None:
 
 
 @pytest.mark.parametrize("specificity", [0.0, 0.8, 0.9, 1.0])
-def test_an_operating_point_keeps_the_specificity_it_was_asked_for(specificity: float) -> None:
+def test_an_operating_point_keeps_the_requested_specificity(specificity: float) -> None:
     random = np.random.default_rng(2)
     normal = random.beta(4, 2, 500)
     probabilities = np.stack([normal, 1.0 - normal], axis=1)
@@ -133,7 +133,7 @@ def test_an_operating_point_keeps_the_specificity_it_was_asked_for(specificity: 
     called = Decision(bias=(0.0, 0.0), threshold=(threshold,)).classes(probabilities)
     kept = (called[truth == 0] == 0).mean()
     assert specificity <= kept <= specificity + 1.0 / (truth == 0).sum() + 1e-9
-    with pytest.raises(ValueError, match="normal breaths"):
+    with pytest.raises(ValueError, match="normal cycles"):
         operating_point(probabilities, np.ones(500, dtype=np.int64), 0.8)
 
 

@@ -10,9 +10,10 @@ import torch
 
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.training.checkpoint import load_checkpoint
-from edge_sdk.training.loop.fit import STATE_FILE, Step
+from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe, recipe_names
-from edge_sdk.training.run import RunOptions, train
+from edge_sdk.training.run import run_training
+from edge_sdk.training.run_folder import STATE_FILE, RunOptions
 
 _RECORDINGS = 20
 _NAMES = [name for name in recipe_names() if load_recipe(name).task == "classify"]
@@ -70,16 +71,16 @@ def test_tiny_size_trains_validates_resumes_and_evaluates(name: str, few: Path, 
     recipe = load_recipe(name, size="tiny", overrides=["heart_corpus=null", "fit.epochs=2", "per_epoch=96"])
     options = RunOptions(corpus="csv", root=few, out=tmp_path / "run", resamples=0)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, options, on_step=_stop_in_second_epoch)
+        run_training(recipe, options, on_step=_stop_in_second_epoch)
     assert (options.out / STATE_FILE).is_file()
-    metrics = train(recipe, options)
+    metrics = run_training(recipe, options)
     assert len(metrics["losses"]) == 2
     assert metrics["losses"][1] < metrics["losses"][0]
     assert metrics["n"] > 0 and metrics["score"] is not None
-    _answers_with_probabilities(Path(metrics["checkpoint"]), recipe)
+    _gives_probabilities(Path(metrics["checkpoint"]), recipe)
 
 
-def _answers_with_probabilities(path: Path, recipe: Recipe) -> None:
+def _gives_probabilities(path: Path, recipe: Recipe) -> None:
     """The checkpoint alone is enough, also without a word about the patient."""
     checkpoint = load_checkpoint(path, model=recipe.model.name)
     model = checkpoint.build_end_to_end()

@@ -18,8 +18,8 @@ from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.classification.data import TrainingData
 from edge_sdk.training.classification.task import ClassifyTask, classify_trainer
 from edge_sdk.training.loop.fit import Trainer
-from edge_sdk.training.loop.storage import save_atomically
 from edge_sdk.training.recipes.recipe import Recipe
+from edge_sdk.training.run_folder import run_file
 from tests.support.toy_task import FIT, OPTIMISERS, ToyTask
 
 
@@ -54,7 +54,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(name: str, clip
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
 
 
-def test_the_recordings_of_a_batch_are_known(recipe: Recipe, data: TrainingData) -> None:
+def test_the_recordings_of_a_batch_can_be_named(recipe: Recipe, data: TrainingData) -> None:
     task = ClassifyTask(recipe, replace(data, names=np.array([f"r{k}" for k in range(len(data.bank.lengths))])))
     task.build()
     batch = task.batch(np.random.default_rng(0), Randomness(torch.Generator().manual_seed(0)), 8)
@@ -92,12 +92,12 @@ def _full_disk(content: Any, path: Path, *_: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
-def _full_disk_as_torch_says_it(content: Any, path: Path, *_: Any) -> None:
+def _full_disk_as_torch_reports_it(content: Any, path: Path, *_: Any) -> None:
     Path(path).write_bytes(b"half a file")
     raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
 
-@pytest.mark.parametrize("writer", [_full_disk, _full_disk_as_torch_says_it])
+@pytest.mark.parametrize("writer", [_full_disk, _full_disk_as_torch_reports_it])
 def test_a_full_disk_leaves_the_old_state_whole_and_the_run_goes_on_from_it(
     writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,8 +118,9 @@ def test_a_full_disk_leaves_the_old_state_whole_and_the_run_goes_on_from_it(
 
 def test_a_first_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "save", _full_disk)
-    with pytest.raises(CheckpointError, match="nothing was left behind"):
-        save_atomically({}, tmp_path / "new" / "checkpoint.pt")
+    checkpoint = tmp_path / "new" / "checkpoint.pt"
+    with pytest.raises(CheckpointError, match="nothing was left behind"), run_file(checkpoint) as draft:
+        torch.save({}, draft)
     assert list((tmp_path / "new").iterdir()) == []
 
 

@@ -1,14 +1,17 @@
-"""Recipes say what a run does, and nothing they say is silently ignored."""
+"""Recipes define a run, and no setting is silently ignored."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 
 from edge_sdk.errors import RecipeError
+from edge_sdk.metadata import CATEGORICAL, CONTINUOUS, FIELDS
 from edge_sdk.training.building import model_on_meta
-from edge_sdk.training.recipes.recipe import Recipe, load_recipe, recipe_names
+from edge_sdk.training.recipes.recipe import MetadataSection, Recipe, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -93,7 +96,7 @@ def test_sizes_are_laid_over_the_recipe_and_settings_over_both() -> None:
     assert load_recipe("ast", overrides=["model.size=small"]) == small
 
 
-def test_a_recipe_like_another_differs_only_where_it_says_so() -> None:
+def test_a_recipe_like_another_differs_only_in_its_own_settings() -> None:
     plain, sam = load_recipe("ast", size="small"), load_recipe("ast-sam", size="small")
     assert sam.optimiser.sam is not None and plain.optimiser.sam is None
     assert sam.spec == plain.spec and sam.labels == plain.labels
@@ -133,3 +136,9 @@ def test_published_settings_stand_in_the_paper_recipes() -> None:
     assert (add.fit.learning_rate, add.fit.weight_decay, add.fit.ma_beta, add.fit.epochs) == (5e-5, 1e-6, 0.5, 50)
     for name in recipe_names():
         assert load_recipe(name).protocol
+
+
+def test_a_recipe_may_name_every_metadata_field_and_no_other() -> None:
+    (fields,) = [field.type for field in msgspec.structs.fields(MetadataSection) if field.name == "fields"]
+    names = get_args(get_args(fields)[0])
+    assert set(names) == {*FIELDS, "duration_s"} == {*CATEGORICAL, *CONTINUOUS}

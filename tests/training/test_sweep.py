@@ -11,7 +11,7 @@ import pytest
 from edge_sdk.errors import RecipeError
 from edge_sdk.training import sweep
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run import METRICS_FILE, RunOptions, write_json, write_recipe
+from edge_sdk.training.run_folder import METRICS_FILE, RunOptions, write_json, write_recipe
 from edge_sdk.training.sweep import plan_runs, summarise_runs, train_runs
 
 
@@ -32,7 +32,7 @@ def test_one_plain_run_needs_no_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["sam.rho", "sam.rho=", "=1,2", "sam.rho=[", "fit.epoch=1,2"])
-def test_sweeps_that_say_nothing_are_refused_before_any_run(wrong: str, tmp_path: Path) -> None:
+def test_sweeps_without_values_are_refused_before_any_run(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError):
         plan_runs("ast-sam", tmp_path, sweeps=[wrong])
 
@@ -42,7 +42,7 @@ def test_same_setting_swept_twice_is_refused(tmp_path: Path) -> None:
         plan_runs("compact", tmp_path, sweeps=["batch=8,8"])
 
 
-def test_interrupted_sweep_goes_on_and_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_sweep_continues_and_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[tuple[str, int]] = []
 
     def stub(recipe: Recipe, options: RunOptions, **_: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def test_interrupted_sweep_goes_on_and_repeats_nothing(tmp_path: Path, monkeypat
         return metrics
 
     interrupted: list[bool] = []
-    monkeypatch.setattr(sweep, "train", stub)
+    monkeypatch.setattr(sweep, "run_training", stub)
     runs = plan_runs("compact", tmp_path, sweeps=["batch=8,16"], seeds=2)
     options = RunOptions(corpus="csv", root=tmp_path, out=tmp_path)
     with pytest.raises(KeyboardInterrupt):

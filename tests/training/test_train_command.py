@@ -59,16 +59,16 @@ def _train(corpus: Path, out: Path) -> list[str]:
     return ["train", "compact", "--corpus", "csv", "--root", str(corpus), "--out", str(out), *_SHORT]
 
 
-def test_one_command_writes_a_checkpoint_that_says_where_it_comes_from(
+def test_one_command_writes_a_checkpoint_with_its_provenance(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, _ = _stetho([*_train(corpus, tmp_path / "run"), "--json", "--seed", "4"], capsys)
     assert status == 0
-    (answer,) = (json.loads(line) for line in out.splitlines())
-    assert answer["n"] == 4 * EVENTS_PER_RECORDING
-    checkpoint = load_checkpoint(Path(answer["checkpoint"]), model="compact")
+    (result,) = (json.loads(line) for line in out.splitlines())
+    assert result["n"] == 4 * EVENTS_PER_RECORDING
+    checkpoint = load_checkpoint(Path(result["checkpoint"]), model="compact")
     assert checkpoint.size == "tiny"
-    assert checkpoint.metrics["score"] == answer["score"]
+    assert checkpoint.metrics["score"] == result["score"]
     source = checkpoint.provenance
     assert (source["corpus"], source["split"], source["seed"], source["patients"]) == ("csv", "train", 4, 8)
     assert sum(source["cycles"].values()) == 8 * EVENTS_PER_RECORDING

@@ -1,4 +1,4 @@
-"""What the checks of ``stetho doctor`` are made of."""
+"""Parts of the checks of ``stetho doctor``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_sdk.cli.options import describe
+from edge_sdk.errors import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Check:
 
 
 def guarded(name: str, check: Callable[[], Check | None]) -> Iterator[Check]:
-    """The check's answer, if it has one; an exception is a failed check."""
+    """Give the check's result, if it has one; an exception is a failed check."""
     try:
         found = check()
     except Exception as error:
@@ -31,7 +31,7 @@ def guarded(name: str, check: Callable[[], Check | None]) -> Iterator[Check]:
 
 
 def version_of(distribution: str) -> str | None:
-    """Version of an installed distribution."""
+    """Version of an installed distribution, None where it is absent."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

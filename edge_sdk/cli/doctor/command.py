@@ -1,4 +1,4 @@
-"""``stetho doctor``: what works on this machine, proven where it can be, and what to install for the rest."""
+"""``stetho doctor``: what works on this machine, tested where possible, and what to install for the rest."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import typer
 
 from edge_sdk.cli.doctor.checks import Check, guarded, version_of
 from edge_sdk.cli.doctor.gpu import gpu_checks
-from edge_sdk.cli.options import BundleOption, JsonOption, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import BundleOption, JsonOption
 
-_CORE = ("numpy", "onnxruntime", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec")
+_CORE = (
+    "numpy", "onnxruntime", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec", "packaging",
+)  # fmt: skip
 _EXTRAS = {
     "train": ("torch", "torchaudio", "PyYAML"),
     "export": ("onnx", "onnxscript"),
@@ -26,10 +29,10 @@ _EXTRAS = {
 _MARKS = {"ok": ("✓", "green"), "absent": ("–", "yellow"), "failed": ("✗", "red")}
 
 
-def doctor(bundle: BundleOption = "default", json: JsonOption = False) -> None:
+def doctor_command(bundle: BundleOption = "default", json: JsonOption = False) -> None:
     """Show what works on this machine, and what to install for the rest."""
     checks: list[Check] = []
-    for check in examine(bundle):
+    for check in run_checks(bundle):
         checks.append(check)
         if json:
             emit_json({"type": "check", **asdict(check)})
@@ -37,11 +40,11 @@ def doctor(bundle: BundleOption = "default", json: JsonOption = False) -> None:
         failed = [check.name for check in checks if check.status == "failed"]
         emit_json({"type": "summary", "checks": len(checks), "failed": failed})
     else:
-        _show(checks)
+        _print(checks)
 
 
-def examine(bundle: str) -> Iterator[Check]:
-    """Every check in order; none of them raises."""
+def run_checks(bundle: str) -> Iterator[Check]:
+    """Run every check in order; none of them raises."""
     yield _machine()
     yield from _packages()
     yield from guarded("audio input", _microphones)
@@ -79,7 +82,7 @@ def _packages() -> Iterator[Check]:
 
 
 def _microphones() -> Check:
-    from edge_sdk.cli.runtime.devices import find_microphones
+    from edge_sdk.sources.devices import find_microphones
 
     found, why_none = find_microphones()
     if found:
@@ -91,7 +94,7 @@ def _microphones() -> Check:
 
 
 def _serial() -> Check:
-    from edge_sdk.cli.runtime.devices import find_serial_ports
+    from edge_sdk.sources.devices import find_serial_ports
 
     found = find_serial_ports()
     if found:
@@ -130,18 +133,18 @@ def _bundle(bundle: str) -> Check:
     return Check(f"bundle {bundle}", "ok", f"{engine.name}, loaded in {load_ms:.0f} ms, one run {run_ms:.1f} ms")
 
 
-def _show(checks: list[Check]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print(checks: list[Check]) -> None:
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=False)
+    from edge_sdk.cli.tables import Column, print_table
+
+    rows = []
     for check in checks:
         mark, colour = _MARKS[check.status]
         detail = Text(check.detail)
         if check.fix:
             detail.append(f"\n→ {check.fix}", "bold")
-        table.add_row(Text(mark, colour), Text(check.name, "bold"), detail)
-    Console().print(table)
+        rows.append([Text(mark, colour), Text(check.name, "bold"), detail])
+    print_table([Column("", "name"), Column("", "name"), Column("", "text", keep=True)], rows, header=False)
     failed = sum(check.status == "failed" for check in checks)
     typer.echo("everything the core needs works" if not failed else f"{failed} of {len(checks)} checks failed")

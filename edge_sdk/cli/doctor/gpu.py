@@ -29,16 +29,17 @@ Versions = Callable[[str], "str | None"]
 
 
 def gpu_checks(bundle: str) -> Iterator[Check]:
-    """Every check in order; none of them raises."""
-    yield from guarded("gpu", gpu)
-    yield from guarded("jetpack", jetpack)
-    yield from guarded("onnxruntime providers", onnxruntime_providers)
+    """Run every check in order; none of them raises."""
+    yield from guarded("gpu", gpu_check)
+    yield from guarded("jetpack", jetpack_check)
+    yield from guarded("onnxruntime providers", onnxruntime_providers_check)
     for flavour, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
-        yield from guarded(flavour, partial(tensorrt, flavour, module))
-    yield from guarded("engines", partial(engines, bundle))
+        yield from guarded(flavour, partial(tensorrt_check, flavour, module))
+    yield from guarded("engines", partial(engines_check, bundle))
 
 
-def gpu() -> Check:
+def gpu_check() -> Check:
+    """Find an NVIDIA GPU and its driver."""
     from edge_sdk.runtime.engines.cuda_driver import find_gpu
 
     found = find_gpu()
@@ -47,15 +48,15 @@ def gpu() -> Check:
     return Check("gpu", "ok", str(found))
 
 
-def jetpack(
+def jetpack_check(
     release_file: Path = _RELEASE_FILE, versions: Versions = version_of, python: Sequence[int] = sys.version_info[:2]
 ) -> Check | None:
-    """Nothing but on a Jetson."""
+    """Check JetPack and its TensorRT; None where this is no Jetson."""
     if not is_jetson(release_file):
         return None
     release = _l4t(release_file)
     if release is None:
-        return Check("jetpack", "absent", f"a Jetson, but {release_file} does not say which release")
+        return Check("jetpack", "absent", f"a Jetson, but {release_file} names no release")
     name, trt = next(((j, t) for least, j, t in _JETPACKS if release >= least), ("older than 5", "8"))
     text = f"JetPack {name} (L4T {'.'.join(map(str, release))}), whose TensorRT is {trt}"
     if tuple(python[:2]) < (3, 10):
@@ -69,7 +70,7 @@ def jetpack(
 
 
 def is_jetson(release_file: Path = _RELEASE_FILE) -> bool:
-    """By its kernel or its release file."""
+    """Return whether this is a Jetson, by its kernel or its release file."""
     return "tegra" in platform.release() or release_file.is_file()
 
 
@@ -82,8 +83,8 @@ def _l4t(release_file: Path) -> tuple[int, int, int] | None:
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
 
-def onnxruntime_providers(versions: Versions = version_of, available: Sequence[str] | None = None) -> Check:
-    """Which devices this ONNX Runtime was built for; what it lists still has to run (see ``engines``)."""
+def onnxruntime_providers_check(versions: Versions = version_of, available: Sequence[str] | None = None) -> Check:
+    """List the devices this ONNX Runtime was built for; whether they work is tested by ``engines_check``."""
     if available is None:
         import onnxruntime
 
@@ -105,8 +106,8 @@ def onnxruntime_providers(versions: Versions = version_of, available: Sequence[s
     return Check("onnxruntime providers", "ok", listed)
 
 
-def tensorrt(flavour: str, module: str) -> Check:
-    """Installed, and able to build: on its GPU, or for RTX ahead of time on any machine."""
+def tensorrt_check(flavour: str, module: str) -> Check:
+    """Check that TensorRT is installed and can build: on its GPU, or for RTX ahead of time on any machine."""
     import importlib
     import importlib.util
 
@@ -122,15 +123,15 @@ def tensorrt(flavour: str, module: str) -> Check:
     builder = imported.Builder(imported.Logger(imported.Logger.ERROR))  # fails where there is no usable GPU
     if builder is None:
         return Check(flavour, "absent", f"{version}, no usable GPU")
-    if gpu().status == "ok":
+    if gpu_check().status == "ok":
         return Check(flavour, "ok", f"{version}: builds engines ('stetho compile')")
     return Check(
         flavour, "ok", f"{version}: can build engines ahead of time ('stetho compile --for'); none was run here"
     )
 
 
-def engines(bundle: str) -> Check:
-    """Every engine that a bundle could use here, tried with one real inference; the one it would take is marked."""
+def engines_check(bundle: str) -> Check:
+    """Try every engine that a bundle could use here with one real inference; mark the one it would take."""
     from edge_sdk.errors import BundleError, StethoError
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.runtime.engines.selection import wanted_engine
@@ -140,13 +141,13 @@ def engines(bundle: str) -> Check:
         in_use = load_bundle(bundle, engine=wanted, allow_untrained=True).engine.name
     except BundleError:
         return Check("engines", "absent", f"not tried: bundle {bundle} cannot be loaded")
-    told = []
+    results = []
     for kind in ("tensorrt", "cuda", "cpu"):
         try:
             name = load_bundle(bundle, engine=kind, allow_untrained=True).engine.name
         except StethoError as error:
-            told.append(f"{kind}: no, {error}")
+            results.append(f"{kind}: no, {error}")
         else:
-            told.append(f"{kind}: {name} computes the golden vector{' (in use)' if name == in_use else ''}")
+            results.append(f"{kind}: {name} computes the golden vector{' (in use)' if name == in_use else ''}")
     prefix = "" if wanted == "auto" else f"STETHO_ENGINE={wanted}; "
-    return Check("engines", "ok", prefix + "; ".join(told))
+    return Check("engines", "ok", prefix + "; ".join(results))

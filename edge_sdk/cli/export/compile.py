@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import JsonOption
+from edge_sdk.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.schema import ArtefactEntry
     from export.tensorrt.builder import EngineFile
 
 
-def compile(
+def compile_command(
     bundle: Annotated[str, typer.Argument(help="Bundle directory, or 'default'.", metavar="BUNDLE")] = "default",
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, fp16 or int8 (default: fp16 if the bundle has it).")
@@ -48,7 +48,8 @@ def compile(
     """Build a TensorRT engine for this device, or with --for ahead of time for RTX GPUs."""
     from edge_sdk.errors import ExportError
     from edge_sdk.runtime.bundle.load import resolve_bundle
-    from export.tensorrt.builder import BuildOptions, compile_bundle
+    from export.tensorrt.builder import compile_bundle
+    from export.tensorrt.options import BuildOptions
 
     if hardware_compatible not in (None, "ampere", "same"):
         raise ExportError(f"--hardware-compatible {hardware_compatible!r} is neither ampere nor same")
@@ -63,9 +64,10 @@ def compile(
         force=force,
     )
     folder = resolve_bundle(bundle)
-    entry, engine = compile_bundle(folder, precision, options, progress=_progress(quiet=json))
-    proven, detail = _prove(folder, entry, ahead_of_time=bool(options.capabilities))
-    _report(bundle, entry, engine, proven, detail, json_=json)
+    with progress_bar("compiling", quiet=json) as report:
+        entry, engine = compile_bundle(folder, precision, options, progress=report)
+    proven, detail = _check_golden(folder, entry, ahead_of_time=bool(options.capabilities))
+    _print(bundle, entry, engine, proven, detail, json_=json)
 
 
 def parse_profiles(text: str) -> tuple[tuple[int, int, int], ...]:
@@ -90,20 +92,12 @@ def _capabilities(text: str | None) -> tuple[str, ...]:
     found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
     for capability in found:
         if not re.fullmatch(r"\d+\.\d", capability):
-            raise ExportError(f"--for {capability!r} is no compute capability; give for example 8.6")
+            raise ExportError(f"--for {capability!r} is not a compute capability; give for example 8.6")
     return found
 
 
-def _progress(*, quiet: bool) -> Callable[[str], None]:
-    def show(text: str) -> None:
-        if not quiet and sys.stderr.isatty():
-            typer.echo(f"· {text}", err=True)
-
-    return show
-
-
-def _prove(folder: Path, entry: ArtefactEntry, *, ahead_of_time: bool) -> tuple[bool | None, str]:
-    """Whether the engine computes the golden vector here; ``None`` where it cannot run here."""
+def _check_golden(folder: Path, entry: ArtefactEntry, *, ahead_of_time: bool) -> tuple[bool | None, str]:
+    """Check that the engine computes the golden vector here; ``None`` where it cannot run here."""
     from edge_sdk.errors import BundleError, EngineError
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.runtime.engines.cuda_driver import find_gpu
@@ -117,7 +111,7 @@ def _prove(folder: Path, entry: ArtefactEntry, *, ahead_of_time: bool) -> tuple[
     return True, f"{loaded.engine.name} computes the golden vector"
 
 
-def _report(
+def _print(
     bundle: str, entry: ArtefactEntry, engine: EngineFile, proven: bool | None, detail: str, *, json_: bool
 ) -> None:
     key: dict[str, Any] = engine.sidecar["key"]

@@ -7,17 +7,22 @@ from typing import Annotated
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import JsonOption
 
-app = typer.Typer(help="Make a key and sign bundles with it; devices check with --trusted-key.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make a key and sign bundles with it; devices check with --trusted-key.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.command("new")
-def new(
+def new_command(
     file: Annotated[
         Path, typer.Argument(help="Private key to write; the public one goes to FILE.pub.", metavar="FILE")
     ],
-    name: Annotated[str | None, typer.Option("--name", help="What messages call this key.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the key in messages.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Make an ed25519 key pair. Keep FILE secret; put FILE.pub on the devices."""
@@ -31,7 +36,7 @@ def new(
 
 
 @app.command("sign")
-def sign(
+def sign_command(
     bundle: Annotated[str, typer.Argument(help="Bundle directory.", metavar="BUNDLE")],
     key: Annotated[Path, typer.Option("--key", help="Private key of 'stetho keys new'.", metavar="FILE")],
     json: JsonOption = False,

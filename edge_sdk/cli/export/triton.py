@@ -7,24 +7,26 @@ from typing import Annotated
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import JsonOption
 
-app = typer.Typer(help="Serve a bundle with Triton Inference Server.", no_args_is_help=True)
+app = typer.Typer(help="Serve a bundle with Triton Inference Server.", no_args_is_help=True, add_completion=False)
 
 
 @app.command("repo")
-def repo(
+def repo_command(
     bundle: Annotated[str, typer.Argument(help="Bundle directory, or 'default'.", metavar="BUNDLE")],
     out: Annotated[Path, typer.Option("--out", help="Folder for tritonserver --model-repository.")],
     artefact: Annotated[str | None, typer.Option("--artefact", help="Format to serve.", metavar="FORMAT")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Run on GPUs.")] = False,
     instances: Annotated[int, typer.Option("--instances", help="Copies that run at once.")] = 1,
     max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch.")] = 64,
-    delay_us: Annotated[int, typer.Option("--delay-us", help="Longest wait for a fuller batch.")] = 2000,
+    delay_us: Annotated[int, typer.Option("--delay-us", help="Longest wait for a fuller batch, µs.")] = 2000,
     json: JsonOption = False,
 ) -> None:
     """Write a model repository: PCM of a breath in, label and probabilities out."""
-    from export.triton.repository import TritonOptions, write_repository
+    from export.triton.config import TritonOptions
+    from export.triton.repository import write_repository
 
     options = TritonOptions(artefact, gpu, instances, max_batch, delay_us)
     files = write_repository(Path(bundle), out, options)
@@ -35,7 +37,7 @@ def repo(
 
 
 @app.command("load")
-def load(
+def load_command(
     url: Annotated[str, typer.Argument(help="Server, for example http://localhost:8000.", metavar="URL")],
     model: Annotated[str, typer.Option("--model", help="Name of the ensemble: the bundle's.")] = "compact",
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Requests at once.")] = 4,
@@ -46,9 +48,9 @@ def load(
 ) -> None:
     """Time a running server with noise; stops by itself."""
     from edge_sdk.errors import ExportError
-    from export.triton.load_test import LoadOptions, load_test
+    from export.triton.load_test import TritonLoadOptions, load_test
 
-    options = LoadOptions(model, concurrency, batch, requests, seconds)
+    options = TritonLoadOptions(model, concurrency, batch, requests, seconds)
     row = load_test(url, options).summary(options)
     if row["n"] == 0:
         raise ExportError(f"no request succeeded; the first error: {row['first_error']}")

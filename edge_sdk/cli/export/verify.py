@@ -1,4 +1,4 @@
-"""``stetho verify``: does a bundle hold what it says, and compute here what it computed where it was made."""
+"""``stetho verify``: files and signature of a bundle, and its golden vectors on this machine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json, error_line
+from edge_sdk.cli.messages import emit_json, error_line
+from edge_sdk.cli.options import JsonOption
 
 
-def verify(
+def verify_command(
     bundle: Annotated[str, typer.Argument(help="Bundle directory, or 'default'.", metavar="BUNDLE")] = "default",
     trusted_key: Annotated[
         list[Path] | None,

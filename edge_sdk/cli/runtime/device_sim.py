@@ -1,4 +1,4 @@
-"""``stetho device-sim``: an emulated stethoscope on a pseudo-terminal or TCP port, for those without the device."""
+"""``stetho device-sim``: an emulated stethoscope on a pseudo-terminal or TCP port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_sdk.cli.options import ChannelOption, JsonOption, SpeedOption, channel_of, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import ChannelOption, JsonOption, SpeedOption, channel_of
 from edge_sdk.errors import SourceError
 
 if TYPE_CHECKING:
@@ -27,43 +28,47 @@ if TYPE_CHECKING:
 _PHANTOM_ONCE_S = 30.0
 
 
-def device_sim(
+def device_sim_command(
     source: Annotated[
-        str, typer.Option("--source", help="What it hears: phantom[:SCENARIO[:SEED]] or a recording.", metavar="SOURCE")
+        str, typer.Option("--source", help="Audio to send: phantom[:SCENARIO[:SEED]] or a recording.", metavar="SOURCE")
     ] = "phantom:asthma",
     link: Annotated[
-        str, typer.Option("--link", help="Symbolic link to make to its pseudo-terminal, or tcp:[HOST:]PORT.")
+        str, typer.Option("--link", help="Symbolic link to its pseudo-terminal, or tcp:[HOST:]PORT.")
     ] = "stethoscope",
-    once: Annotated[bool, typer.Option("--once", help="Wait for START, play once, say END, exit.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Wait for START, play once, send END, exit.")] = False,
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.1, help="Seconds of a phantom; 30 with --once.", metavar="S")
     ] = None,
     speed: SpeedOption = 1.0,
     channel: ChannelOption = "0",
-    bits: Annotated[int, typer.Option("--bits", help="16 or 24, without --codec.")] = 16,
-    codec: Annotated[str | None, typer.Option("--codec", help="s16, s24 or adpcm.")] = None,
+    bits: Annotated[int, typer.Option("--bits", help="Bits a sample without --codec: 16 or 24.")] = 16,
+    codec: Annotated[str | None, typer.Option("--codec", help="Sample format: s16, s24 or adpcm.")] = None,
     site: Annotated[str | None, typer.Option("--site", help="Body site that it reports.")] = None,
-    serial: Annotated[str, typer.Option("--serial", help="Its serial number.")] = "SIM-0001",
+    serial: Annotated[str, typer.Option("--serial", help="Serial number that it reports.")] = "SIM-0001",
     battery: Annotated[
-        str | None, typer.Option("--battery", help="Charge in percent, and change a minute.", metavar="PCT[:PER_MIN]")
+        str | None,
+        typer.Option("--battery", help="Charge in percent, and its change a minute.", metavar="PCT[:PER_MIN]"),
     ] = None,
-    rate_ppm: Annotated[float, typer.Option("--rate-ppm", help="How much too fast its clock runs.")] = 0.0,
-    jitter: Annotated[float, typer.Option("--jitter", min=0, help="Blocks come up to MS late.", metavar="MS")] = 0.0,
+    rate_ppm: Annotated[float, typer.Option("--rate-ppm", help="Clock error: how much too fast it runs.")] = 0.0,
+    jitter: Annotated[float, typer.Option("--jitter", min=0, help="Delay blocks by up to MS.", metavar="MS")] = 0.0,
     flip: Annotated[float, typer.Option("--flip", min=0, max=1, help="Probability that a byte is changed.")] = 0.0,
     drop: Annotated[
-        float, typer.Option("--drop", min=0, help="Mean bytes between two losses of 1 to 64 bytes.", metavar="BYTES")
+        float, typer.Option("--drop", min=0, help="Mean bytes between two dropouts of 1 to 64 bytes.", metavar="BYTES")
     ] = 0.0,
     stall: Annotated[
-        list[str] | None, typer.Option("--stall", help="Silent from AT for FOR seconds; repeatable.", metavar="AT:FOR")
+        list[str] | None,
+        typer.Option("--stall", help="Send nothing from AT for FOR seconds; repeatable.", metavar="AT:FOR"),
     ] = None,
     unplug: Annotated[
         list[str] | None,
-        typer.Option("--unplug", help="Port gone from AT for FOR seconds; repeatable.", metavar="AT:FOR[:reboot]"),
+        typer.Option(
+            "--unplug", help="Remove the port from AT for FOR seconds; repeatable.", metavar="AT:FOR[:reboot]"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the faults.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the faults.")] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Be a stethoscope: play a sound to whoever opens the link, as the firmware would, with faults on demand."""
+    """Emulate a stethoscope: play audio to whoever opens the link, as the firmware would, with faults on demand."""
     from edge_sdk.sources import open_source
     from firmware_bridge.emulator.device import DeviceOptions, EmulatedDevice
     from firmware_bridge.emulator.faults import Faults
@@ -76,7 +81,7 @@ def device_sim(
     if once and duration is None and kind == "phantom":
         duration = _PHANTOM_ONCE_S
 
-    def sound() -> Iterator[npt.NDArray[np.float32]]:
+    def audio() -> Iterator[npt.NDArray[np.float32]]:
         with closing(open_source(source, channel=which, duration_s=duration)) as opened:
             for block in opened:
                 yield block.samples
@@ -95,13 +100,13 @@ def device_sim(
         seed=seed,
     )
     port = _port(link)
-    device = EmulatedDevice(sound, port, options, faults)
+    device = EmulatedDevice(audio, port, options, faults)
     _serve(device, port, f"{source}, {rate} Hz, {options.codec.name.lower()}", json=json)
 
 
 def _serve(device: EmulatedDevice, port: DevicePort, what: str, *, json: bool) -> None:
     stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())  # the link's name must go with us
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())  # to remove the link by its name
     try:
         port.plug()
         if not json:
@@ -115,7 +120,7 @@ def _serve(device: EmulatedDevice, port: DevicePort, what: str, *, json: bool) -
     else:
         typer.echo(
             f"{report.samples} samples in {report.frames} frames; {report.dropped_blocks} blocks dropped, "
-            f"{report.flips} bytes flipped, {report.drops} losses, {report.unplugs} times unplugged"
+            f"{report.flips} bytes flipped, {report.drops} dropouts, {report.unplugs} times unplugged"
         )
 
 
@@ -142,8 +147,8 @@ def _site_code(site: str | None) -> int:
     from firmware_bridge.constants import SITES
 
     if site not in SITES:
-        known = ", ".join(text for text in SITES if text)
-        raise typer.BadParameter(f"{site!r} is none of {known}", param_hint="--site")
+        sites = ", ".join(text for text in SITES if text)
+        raise typer.BadParameter(f"{site!r} is none of {sites}", param_hint="--site")
     return SITES.index(site)
 
 

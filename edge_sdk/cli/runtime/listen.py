@@ -1,4 +1,4 @@
-"""``stetho listen``: a source at the pace of life, its breaths as they happen."""
+"""``stetho listen``: a live source and its breaths as they happen."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from edge_sdk.cli.options import (
     SiteOption,
     SpeedOption,
     channel_of,
+    given_metadata,
     latency_of,
-    metadata_of,
 )
 
 
-def listen(
+def listen_command(
     source: Annotated[
         str, typer.Argument(help="mic[:NAME], serial[:PORT], phantom[:SCENARIO[:SEED]] or a file.", metavar="SOURCE")
     ],
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,
     record: Annotated[
-        Path | None, typer.Option("--record", help="Folder to keep the sound and its events in.", metavar="DIR")
+        Path | None, typer.Option("--record", help="Folder to keep the audio and its events in.", metavar="DIR")
     ] = None,
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.001, help="Stop after so many seconds.", metavar="S")
@@ -41,18 +41,26 @@ def listen(
     device_rate: Annotated[
         int | None,
         typer.Option(
-            "--device-rate", min=1000, max=192_000, help="Rate to ask a microphone or serial device for.", metavar="HZ"
+            "--device-rate",
+            min=1000,
+            max=192_000,
+            help="Sample rate to request from a microphone or serial device.",
+            metavar="HZ",
         ),
     ] = None,
     block_ms: Annotated[
         float | None,
         typer.Option(
-            "--block-ms", min=0, max=1000, help="Block of a microphone; 0 is the audio system's choice.", metavar="MS"
+            "--block-ms",
+            min=0,
+            max=1000,
+            help="Block length of a microphone; 0: the audio system chooses.",
+            metavar="MS",
         ),
     ] = None,
     latency: Annotated[
         str | None,
-        typer.Option("--latency", help="What the audio system may buffer of a microphone.", metavar="low|high|MS"),
+        typer.Option("--latency", help="Buffer of the audio system for a microphone.", metavar="low|high|MS"),
     ] = None,
     site: SiteOption = None,
     age: AgeOption = None,
@@ -62,12 +70,13 @@ def listen(
     json: JsonOption = False,
 ) -> None:
     """Listen to a source live, until it ends or Ctrl-C; the summary comes last."""
-    from edge_sdk.cli.runtime.playing import Shortened, play
+    from edge_sdk.cli.runtime.playing import play
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.sources import open_source
+    from edge_sdk.sources.shortened import ShortenedSource
 
     which = channel_of(channel)
-    metadata = metadata_of(site, age, sex, bmi, device_model)
+    metadata = given_metadata(site, age, sex, bmi, device_model)
     loaded = load_bundle(bundle, artefact=artefact)
     opened = open_source(
         source,
@@ -79,7 +88,7 @@ def listen(
         latency=latency_of(latency),
     )
     if duration is not None:
-        opened = Shortened(opened, duration)
+        opened = ShortenedSource(opened, duration)
     try:
         play(opened, loaded, json=json, metadata=metadata, record=record)
     finally:

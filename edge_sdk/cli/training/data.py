@@ -1,30 +1,31 @@
-"""``stetho data``: what a corpus folder holds, beside what its publisher says."""
+"""``stetho data``: the content of a corpus folder beside the publisher's counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import JsonOption
+from edge_sdk.cli.progress import progress_bar
 from edge_sdk.corpora.registry import corpus_names
 
 if TYPE_CHECKING:
-    from edge_sdk.corpora.check import CheckReport, Progress
+    from edge_sdk.corpora.check import CheckReport
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Corpora on disk.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Check corpora on disk.")
 
 
 @app.callback()
-def _data() -> None:
-    """Corpora on disk."""
+def _group() -> None:
+    """Check corpora on disk."""
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_command(
     corpus: Annotated[str, typer.Argument(help=f"One of {corpus_names()}.", metavar="CORPUS")],
     root: Annotated[Path, typer.Argument(help="The publisher's folder.", metavar="ROOT")],
     partial: Annotated[bool, typer.Option("--partial", help="Accept a copy that is not complete.")] = False,
@@ -36,44 +37,34 @@ def check(
     """
     from edge_sdk.corpora.check import check_corpus
 
-    with _progress() as progress:
+    with progress_bar("reading files", quiet=json) as progress:
         report = check_corpus(corpus, root, progress=progress)
     if json:
         emit_json(report.to_dict())
     else:
-        _show(report)
+        _print(report)
     if not partial:
         report.refuse_partial()
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from edge_sdk.evaluation.predict import progress_bar
-
-    with progress_bar() as advance:
-        yield advance
-
-
-def _show(report: CheckReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print(report: CheckReport) -> None:
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a file or a pipe has no edge to fold at
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title=f"{report.title} at {report.root}", title_justify="left"
-    )
-    table.add_column("")
-    for name in ("found", "published"):
-        table.add_column(name, justify="right")
+    from edge_sdk.cli.tables import Column, print_table, stdout_console
+
+    console = stdout_console()
+    rows: list[list[str | Text]] = []
     for name, found, published in _rows(report):
         differs = published not in ("", found)
-        table.add_row(name, Text(found, "yellow" if differs else ""), published)
-    console.print(table)
+        rows.append([name, Text(found, "yellow" if differs else ""), published])
+    columns = [
+        Column("", "name"),
+        Column("found", "text", keep=True, right=True),
+        Column("published", "text", keep=True, right=True),
+    ]
+    print_table(columns, rows, title=f"{report.title} at {report.root}", console=console)
     for title, lines in (("differs from the publication", report.discrepancies), ("problems", report.problems)):
-        console.print(f"\n{title}: {len(lines) or 'none'}", style="bold", highlight=False)
+        console.print(f"\n{title}: {len(lines) or 'none'}", style="bold")
         for line in lines:
             console.print(Text(f"  {line}"))
 
@@ -87,8 +78,8 @@ def _rows(report: CheckReport) -> Iterator[tuple[str, str, str]]:
     yield "rates", _tally(counts["rates_hz"], " Hz"), f"{published['rate_hz']} Hz" if "rate_hz" in published else ""
     stated, classes = published.get("splits", {}), published.get("split_classes", {})
     for split in sorted({*counts["splits_published"], *stated}):
-        there, said = counts["splits_published"].get(split), stated.get(split)
-        yield f"split {split}", _split(there, said or there), _split(said, said)
+        there, expected = counts["splits_published"].get(split), stated.get(split)
+        yield f"split {split}", _split(there, expected or there), _split(expected, expected)
         for label, number in classes.get(split, {}).items():
             yield f"split {split}: {label}", str(counts["split_classes"].get(split, {}).get(label, 0)), str(number)
     if "patients_in_train_and_test" in published:
@@ -105,9 +96,9 @@ def _rows(report: CheckReport) -> Iterator[tuple[str, str, str]]:
         ("phases", "phases"),
         ("sounds", "sounds"),
     ):
-        found, said = counts.get(key, {}), published.get(key, {})
-        for name in dict.fromkeys((*found, *said)):
-            yield f"{title}: {name}", str(found.get(name, 0)), str(said.get(name, ""))
+        found, expected = counts.get(key, {}), published.get(key, {})
+        for name in dict.fromkeys((*found, *expected)):
+            yield f"{title}: {name}", str(found.get(name, 0)), str(expected.get(name, ""))
 
 
 def _tally(counts: dict[str, int], unit: str) -> str:
@@ -117,7 +108,7 @@ def _tally(counts: dict[str, int], unit: str) -> str:
 
 
 def _split(row: dict[str, int] | None, shown: dict[str, int] | None) -> str:
-    """Those counts of a split that ``shown`` has, so that found and published read alike."""
+    """Format the counts of a split that ``shown`` has, so that found and published are alike."""
     if row is None:
         return "–"
     names = [name for name in ("recordings", "patients", "events") if shown and shown.get(name)]

@@ -8,31 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json, error_line, note_line
+from edge_sdk.cli.messages import emit_json, error_line, note_line
+from edge_sdk.cli.options import JsonOption
+from edge_sdk.cli.progress import progress_bar
 from edge_sdk.corpora.registry import corpus_names
 from edge_sdk.errors import CheckpointError, StethoError
 
 if TYPE_CHECKING:
-    from edge_sdk.training.figures import Outcome
+    from edge_sdk.training.figures import FigureResult
 
 CHECKPOINT = "checkpoint.pt"
 
 
-def figures(
+def figures_command(
     runs: Annotated[
         list[str],
         typer.Argument(
             help="Folders of trained runs (or folders of such folders), checkpoints, 'all' for every run below here, "
             "or 'table' for the table of results.",
-            metavar="RUN...",
+            metavar="RUN",
         ),
     ],
     corpus: Annotated[
-        str | None, typer.Option("--corpus", help=f"{corpus_names()}; what the run was trained on by default.")
+        str | None, typer.Option("--corpus", help=f"{corpus_names()}; the one the run was trained on by default.")
     ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="Folder of the corpus.")] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Which part; what the run was reported on by default.")
+        str | None, typer.Option("--split", help="Split to evaluate; the one the run was reported on by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the figures; RUN/figures by default.")] = None,
     only: Annotated[
@@ -42,7 +44,7 @@ def figures(
     bootstrap: Annotated[
         int, typer.Option("--bootstrap", min=0, help="Resamples of the intervals.", metavar="N")
     ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap and of the map.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the bootstrap and of the map.")] = 0,
     results: Annotated[
         Path | None, typer.Option("--results", help="With 'table': rows of training results.", metavar="FILE")
     ] = None,
@@ -53,12 +55,12 @@ def figures(
 ) -> None:
     """Draw confusion, ROC, reliability, t-SNE with linear probes, attention, masks, FiLM and spectral curves.
 
-    Each figure is a PNG with a JSON of its numbers; those that say nothing about a model are listed with the reason.
+    Each figure is a PNG with a JSON of its numbers; those that do not apply to a model are listed with the reason.
     'stetho figures table --results FILE' prints the table of results as Markdown instead.
     """
-    from edge_sdk.cli.needs import need_torch
+    from edge_sdk.extras import require_torch
 
-    need_torch()
+    require_torch()
     if runs[0] == "table":
         _table(results, into)
         return
@@ -83,7 +85,7 @@ def _table(results: Path | None, into: Path | None) -> None:
 
 
 def _checkpoints(runs: list[str]) -> list[Path]:
-    """Every checkpoint that the arguments name, in order, each once."""
+    """List every checkpoint that the arguments name, in order, each once."""
     found: list[Path] = []
     for run in runs:
         path = Path() if run == "all" else Path(run)
@@ -110,9 +112,8 @@ def _draw_all(
     json: bool,
 ) -> None:
     from edge_sdk.corpora import load_corpus
-    from edge_sdk.evaluation.predict import progress_bar
     from edge_sdk.training.checkpoint import load_checkpoint
-    from edge_sdk.training.figures import draw_figures, load_subject
+    from edge_sdk.training.figures import draw_figures, load_evaluated_model
     from edge_sdk.training.figures.catalogue import need_figures
 
     need_figures()
@@ -123,19 +124,19 @@ def _draw_all(
             name = corpus or checkpoint.provenance.get("corpus", "sprsound")
             part = split or checkpoint.metrics.get("split", "val")
             loaded = load_corpus(name, root, split=part, partial=partial)
-            with progress_bar() as progress:
-                subject = load_subject(
+            with progress_bar("evaluating", quiet=json) as progress:
+                model = load_evaluated_model(
                     path, loaded, part, resamples=bootstrap, seed=seed, partial=partial, progress=progress
                 )
             folder = _folder(path, paths, out)
-            outcomes = draw_figures(subject, folder, only)
+            outcomes = draw_figures(model, folder, only)
         except StethoError as error:
             if len(paths) == 1:
                 raise
             failed = True
             error_line(f"{path}: {error}")
             continue
-        _tell(path, outcomes, json)
+        _print_outcomes(path, outcomes, json)
     if failed:
         raise SystemExit(1)
 
@@ -149,7 +150,7 @@ def _folder(path: Path, paths: list[Path], out: Path | None) -> Path:
     return out / path.resolve().parent.relative_to(os.path.commonpath(parents))
 
 
-def _tell(path: Path, outcomes: list[Outcome], json: bool) -> None:
+def _print_outcomes(path: Path, outcomes: list[FigureResult], json: bool) -> None:
     for outcome in outcomes:
         if json:
             emit_json(

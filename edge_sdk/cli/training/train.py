@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_sdk.cli.options import JsonOption, emit_json
+from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.options import JsonOption
+from edge_sdk.cli.progress import Report, progress_bar
+from edge_sdk.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
+    from edge_sdk.training.loop.fit import Step
     from edge_sdk.training.recipes.recipe import Recipe
-    from edge_sdk.training.run import RunOptions
+    from edge_sdk.training.run_folder import RunOptions
     from edge_sdk.training.sweep import PlannedRun
 
 _FIGURES = (
@@ -21,9 +24,9 @@ _FIGURES = (
 )  # fmt: skip
 
 
-def train(
+def train_command(
     recipe: Annotated[str | None, typer.Argument(help="Packaged recipe, or a .yaml file.", metavar="RECIPE")] = None,
-    corpus: Annotated[str, typer.Option("--corpus", help="Which publisher's layout.")] = "sprsound",
+    corpus: Annotated[str, typer.Option("--corpus", help="Corpus: the publisher's layout of --root.")] = "sprsound",
     root: Annotated[Path | None, typer.Option("--root", help="Folder of the corpus.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run; one that was interrupted resumes.")
@@ -39,19 +42,21 @@ def train(
         list[str] | None,
         typer.Option("--sweep", help="Run each value: sam.rho=0.01,0.02; repeat for a grid.", metavar="KEY=V,V"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Train so many times, from --seed on.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of trainings, with seeds from --seed on.")] = 1,
     folds: Annotated[
         int, typer.Option("--cv", min=0, help="Cross-validate over this many patient folds instead of training once.")
     ] = 0,
     split: Annotated[str, typer.Option("--split", help="Split to train on.")] = "train",
     val_split: Annotated[str, typer.Option("--val-split", help="Split to report on.")] = "val",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="Device: cpu, cuda or auto.")] = "cpu",
     logs: Annotated[
         list[str] | None,
-        typer.Option("--log", help="csv, tensorboard, mlflow; csv and what is installed by default."),
+        typer.Option("--log", help="Logger: csv, tensorboard or mlflow; csv and what is installed by default."),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="The same number gives the same bits.")] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="CPU threads; the same number gives the same bits.")
+    ] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Accept an incomplete copy of the corpus.")] = False,
     list_recipes: Annotated[bool, typer.Option("--list", help="List recipes and sizes, and exit.")] = False,
     as_json: JsonOption = False,
@@ -60,7 +65,7 @@ def train(
 
     Several processes: torchrun --nproc-per-node N -m edge_sdk.cli.main train ...
     """
-    from edge_sdk.cli.needs import need_torch
+    from edge_sdk.extras import require_torch
 
     if not list_recipes and (recipe is None or root is None or out is None):
         raise typer.BadParameter("give RECIPE, --root and --out, or --list")
@@ -70,12 +75,12 @@ def train(
         raise typer.BadParameter("--cv goes with neither --sweep nor --seeds")
     if device not in ("cpu", "cuda", "auto"):
         raise typer.BadParameter(f"--device is {device!r}, must be cpu, cuda or auto")
-    need_torch()
+    require_torch()
     if list_recipes:
         _list(as_json)
         return
     assert recipe is not None and root is not None and out is not None
-    from edge_sdk.training.run import RunOptions
+    from edge_sdk.training.run_folder import RunOptions
     from edge_sdk.training.sweep import plan_runs
 
     runs = plan_runs(
@@ -96,142 +101,126 @@ def train(
     try:
         _dispatch(runs, options, folds, many=bool(sweeps) or seeds > 1, as_json=as_json)
     except KeyboardInterrupt:
-        typer.echo(f"stetho: stopped; the same command goes on from the last epoch in {out}", err=True)
+        typer.echo(f"stetho: stopped; the same command resumes from the last epoch in {out}", err=True)
         raise
 
 
 def _dispatch(runs: list[PlannedRun], options: RunOptions, folds: int, *, many: bool, as_json: bool) -> None:
     recipe = runs[0].recipe
-    told = {"recipe": recipe.name, "size": recipe.model.size}
+    identity = {"recipe": recipe.name, "size": recipe.model.size}
     if many:
         rows = _run_many(runs, options, quiet=as_json)
         if as_json:
             for row in rows:
-                emit_json({"type": "train_runs", **told, **row})
+                emit_json({"type": "train_runs", **identity, **row})
         else:
-            _show_runs(rows)
+            _print_runs(rows)
         return
     result = _run(recipe, options, folds, quiet=as_json)
     if "checkpoint" not in result and not folds:
         return  # a process after the first
     if as_json:
-        emit_json({"type": "cv" if folds else "train", **told, **result})
+        emit_json({"type": "cv" if folds else "train", **identity, **result})
     else:
-        _show(result, folds)
+        _print_result(result, folds)
 
 
-class _Display:
-    """A progress bar on stderr, which stdout's results do not share."""
+class _TrainingProgress:
+    """Callbacks of training, shown by one bar."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        terminal = Console(stderr=True)
-        hidden = quiet or not terminal.is_terminal
-        self._progress = Progress(*columns, console=terminal, transient=True, disable=hidden)
-        self._task = self._progress.add_task("reading recordings", total=None)
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self.prefix = ""
 
-    def shown(self) -> AbstractContextManager[Any]:
-        return self._progress
-
     def on_read(self, what: str, done: int, total: int) -> None:
-        self._progress.update(self._task, description=self.prefix + what, completed=done, total=total)
+        self._report(self.prefix + what, done, total)
 
-    def on_step(self, step: Any) -> None:
+    def on_step(self, step: Step) -> None:
         what = f"{self.prefix}epoch {step.epoch + 1}/{step.epochs} loss {step.loss:.3f}"
-        done, total = step.epoch * step.steps + step.step, step.epochs * step.steps
-        self._progress.update(self._task, description=what, completed=done, total=total)
+        self._report(what, step.epoch * step.steps + step.step, step.epochs * step.steps)
 
 
 def _run(recipe: Recipe, options: RunOptions, folds: int, *, quiet: bool) -> dict[str, Any]:
-    from edge_sdk.training.run import run_cross_validation, train
+    from edge_sdk.training.run import run_cross_validation, run_training
 
-    display = _Display(quiet=quiet)
+    with progress_bar("reading recordings", quiet=quiet) as report:
+        shown = _TrainingProgress(report)
 
-    def on_fold_step(fold: int, step: Any) -> None:
-        display.prefix = f"fold {fold + 1}/{folds} "
-        display.on_step(step)
+        def on_fold_step(fold: int, step: Step) -> None:
+            shown.prefix = f"fold {fold + 1}/{folds} "
+            shown.on_step(step)
 
-    with display.shown():
         if folds:
-            return run_cross_validation(recipe, options, folds, on_read=display.on_read, on_step=on_fold_step)
-        return train(recipe, options, on_read=display.on_read, on_step=display.on_step)
+            return run_cross_validation(recipe, options, folds, on_read=shown.on_read, on_step=on_fold_step)
+        return run_training(recipe, options, on_read=shown.on_read, on_step=shown.on_step)
 
 
 def _run_many(runs: list[PlannedRun], options: RunOptions, *, quiet: bool) -> list[dict[str, Any]]:
     from edge_sdk.training.sweep import train_runs
 
-    display = _Display(quiet=quiet)
+    with progress_bar("reading recordings", quiet=quiet) as report:
+        shown = _TrainingProgress(report)
 
-    def on_run(number: int, run: PlannedRun) -> None:
-        display.prefix = f"run {number + 1}/{len(runs)} {' '.join(run.settings)} seed {run.seed} "
+        def on_run(number: int, run: PlannedRun) -> None:
+            shown.prefix = f"run {number + 1}/{len(runs)} {' '.join(run.settings)} seed {run.seed} "
 
-    with display.shown():
-        return train_runs(runs, options, on_run=on_run, on_read=display.on_read, on_step=display.on_step)
+        return train_runs(runs, options, on_run=on_run, on_read=shown.on_read, on_step=shown.on_step)
 
 
 def _list(as_json: bool) -> None:
-    from edge_sdk.training.recipes.listing import recipe_table
+    from edge_sdk.training.listing import recipe_table
 
     rows = recipe_table()
     if as_json:
         for row in rows:
             emit_json(row)
-        return
-    from rich.console import Console
-    from rich.table import Table
+    else:
+        _print_recipes(rows)
 
-    table = Table("recipe", "size", "model", "parameters", "title", box=None)
+
+def _print_recipes(rows: list[dict[str, Any]]) -> None:
+    sizes, papers = [], []
     for row in rows:
         mark = " (default)" if row["default"] else ""
         parameters = "-" if row["parameters"] is None else f"{row['parameters']:,}"
-        table.add_row(row["name"], row["size"] + mark, row["model"], parameters, row["title"])
-    protocols = Table("recipe", "protocol", "paper", box=None)
-    for row in rows:
+        sizes.append([row["name"], row["size"] + mark, parameters, row["model"], row["title"]])
         if row["default"]:
-            protocols.add_row(row["name"], row["protocol"], row["paper"] or "-")
-    console = Console()
-    console.print(table)
-    console.print()
-    console.print(protocols)
+            papers.append([row["name"], row["protocol"], row["paper"] or "-"])
+    name, size, parameters_column = Column("recipe", "name"), Column("size", "name"), Column("parameters", keep=True)
+    print_table([name, size, parameters_column, Column("model", "text"), Column("title", "text")], sizes)
+    typer.echo()
+    print_table([name, Column("protocol", "text", keep=True), Column("paper", "text", keep=True)], papers)
 
 
-def _show(result: dict[str, Any], folds: int) -> None:
-    from rich.console import Console
-
-    console = Console()
+def _print_result(result: dict[str, Any], folds: int) -> None:
     figures = result["metrics"] if folds else result
-    if not set(_FIGURES) & set(figures):
-        console.print("no validation cycles: nothing measured")
+    rows = []
     for name in _FIGURES:
         if figures.get(name) is not None:
             interval = figures.get(f"{name}_ci")
             span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             value = figures[name]
-            console.print(f"{name:>21} {value:.3f}{span}" if isinstance(value, float) else f"{name:>21} {value}")
+            rows.append([name, f"{value:.3f}{span}" if isinstance(value, float) else f"{value}"])
+    if not rows:
+        typer.echo("no validation cycles: nothing measured")
     if folds and "decision" in result:
         decision = result["decision"]
-        console.print(f"{'decision':>21} temperature {decision['temperature']}, bias {decision['bias']}")
+        rows.append(["decision", f"temperature {decision['temperature']}, bias {decision['bias']}"])
     elif folds:
-        for name, value in result.get("decoder", {}).items():
-            console.print(f"{name:>21} {value:g}")
+        rows += [[name, f"{value:g}"] for name, value in result.get("decoder", {}).items()]
     else:
-        console.print(f"{'checkpoint':>21} {result['checkpoint']}")
+        rows.append(["checkpoint", str(result["checkpoint"])])
+    print_table([Column("", "name"), Column("", "name")], rows, header=False)
 
 
-def _show_runs(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _print_runs(rows: list[dict[str, Any]]) -> None:
     names = [name for name in _FIGURES if any(name in row for row in rows)]
-    table = Table("settings", "seeds", *names, box=None)
+    columns = [Column("settings", "name"), Column("seeds"), *(Column(name.replace("_", " ")) for name in names)]
+    cells = []
     for row in rows:
-        cells = [_mean(row.get(name), row.get(f"{name}_sd")) for name in names]
-        table.add_row(" ".join(row["settings"]) or "-", str(len(row["seeds"])), *cells)
-    Console().print(table)
+        figures = [_mean(row.get(name), row.get(f"{name}_sd")) for name in names]
+        cells.append([" ".join(row["settings"]) or "-", str(len(row["seeds"])), *figures])
+    print_table(columns, cells)
 
 
 def _mean(mean: float | None, deviation: float | None) -> str:

@@ -1,17 +1,17 @@
 """ESC-50: 2000 environmental sounds of 5 s in 50 categories and five folds (https://doi.org/10.1145/2733373.2806390).
 
-``meta/esc50.csv`` (filename, fold, target, category, esc10, src_file, take) and ``audio/*.wav``. No breaths and none of
-the four classes: the corpus is here to check pre-training. ``raw_label`` is the category, the ``raw`` scheme of
-:mod:`edge_sdk.corpora.labels` makes it the label. Clips cut from one source never stand in two folds; the source is
-the patient.
+``meta/esc50.csv`` (filename, fold, target, category, esc10, src_file, take) and ``audio/*.wav``. It has no respiratory
+cycles and none of the four classes; it serves to check pre-training. ``raw_label`` is the category, which the ``raw``
+scheme of :mod:`edge_sdk.corpora.labels` makes the label. Clips cut from one source are never in two folds; the source
+is the patient.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
-from edge_sdk.corpora.protocols import leave_one_fold_out
+from edge_sdk.corpora.corpus_files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
+from edge_sdk.corpora.split_rules import leave_one_fold_out
 from edge_sdk.corpora.table import Corpus, Fault, Recording
 from edge_sdk.errors import CorpusError
 
@@ -50,5 +50,5 @@ def load(root: Path) -> Corpus:
         raise CorpusError(f"{table} has no rows; fetch the file again")
     listed = {recording.id for recording in recordings}
     faults += [Fault(f"{stem} is not listed in {TABLE}") for stem in sorted(set(audio) - listed)]
-    protocols = tuple(leave_one_fold_out(f"fold{fold}") for fold in FOLDS)
-    return Corpus(NAME, root, tuple(recordings), faults=tuple(faults), protocols=protocols)
+    rules = tuple(leave_one_fold_out(f"fold{fold}") for fold in FOLDS)
+    return Corpus(NAME, root, tuple(recordings), faults=tuple(faults), split_rules=rules)

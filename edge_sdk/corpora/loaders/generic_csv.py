@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import AUDIO_SUFFIXES, csv_rows, parse_number, parse_sex, without_audio_suffix
+from edge_sdk.corpora.corpus_files import AUDIO_SUFFIXES, csv_rows, parse_number, parse_sex, without_audio_suffix
 from edge_sdk.corpora.splits import SPLIT_FILE
 from edge_sdk.corpora.table import LABELS, OTHER, SITES, Corpus, Cycle, Fault, Recording
 from edge_sdk.errors import CorpusError

@@ -1,22 +1,22 @@
 """One-second clips of HF_Lung_V1, each starting where an inhalation or exhalation does (Hsu et al., PLoS ONE 2021).
 
-``clips.csv``: file, recording, date_group, phase (I or E), split. There is no normal or abnormal: the clips teach
-where phases begin. Where they end is not said, so that ``Corpus.phases`` stays empty. Recordings of one date are very
-likely of one subject, so that the date stands in for the patient.
+``clips.csv``: file, recording, date_group, phase (I or E), split. There is no normal or abnormal: the clips show
+where phases begin. The ends are not annotated, so ``Corpus.phases`` stays empty. Recordings of one date are very
+likely of one person, so the date replaces the patient.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
+from edge_sdk.corpora.corpus_files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
 from edge_sdk.corpora.table import Corpus, Fault, Recording
 from edge_sdk.errors import CorpusError
 
 NAME = "hf_lung_clips"
 DEVICE = "Littmann 3200"
 TABLE = "clips.csv"
-PHASES = ("I", "E")
+PHASE_CODES = ("I", "E")
 
 
 def load(root: Path) -> Corpus:
@@ -36,7 +36,7 @@ def load(root: Path) -> Corpus:
     faults: list[Fault] = []
     for line, row in csv_rows(table, ("file", "date_group", "phase")):
         stem = without_audio_suffix(row["file"]).rsplit("/", 1)[-1]
-        if row["phase"] not in PHASES:
+        if row["phase"] not in PHASE_CODES:
             raise CorpusError(f"{table} line {line}: phase {row['phase']!r} is neither I nor E")
         if stem not in audio:
             faults.append(Fault(f"{stem}: listed in {TABLE}, but there is no audio file of that name", stem, True))

@@ -1,9 +1,9 @@
-"""HF_Lung_V1: 15-s recordings with every inspiration, expiration and adventitious sound marked (Hsu et al. 2021).
+"""HF_Lung_V1: 15-s recordings with all inspirations, expirations and adventitious sounds annotated (Hsu et al. 2021).
 
 https://doi.org/10.1371/journal.pone.0254134. ``train/`` and ``test/`` hold ``steth_*.wav`` (Littmann 3200) and
 ``trunc_*.wav`` (HF-Type-1), each with ``*_label.txt`` beside it: lines of tag, start, end; tag I, E, D, Wheeze,
 Stridor or Rhonchi (or its first letter), times ``h:mm:ss.ssssss``. Patients are not named: recordings of one date are
-very likely of one subject, so that the date stands in for the patient.
+very likely of one person, so the date replaces the patient.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import audio_by_stem, existing_root
-from edge_sdk.corpora.protocols import leave_one_device_out, validation_inside_train
+from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root
+from edge_sdk.corpora.split_rules import leave_one_device_out, validation_inside_train
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, PhaseEvent, Recording, SoundEvent
 from edge_sdk.errors import CorpusError
 
@@ -27,10 +27,10 @@ SOUND_TAGS = {"d": "crackle", "w": "wheeze", "s": "stridor", "r": "rhonchi"}
 _WORDS = {"wheeze": "w", "stridor": "s", "rhonchi": "r", "rhonchus": "r", "inhalation": "i", "exhalation": "e"}
 
 LONGEST_PAUSE_S = 1.0
-"""Between the phases of one breath; a longer one may hide an unmarked phase."""
-LONGEST_BREATH_S = 10.0
+"""Between the phases of one cycle; a longer pause may hide a phase without annotation."""
+LONGEST_CYCLE_S = 10.0
 SHORTEST_SHARE_S = 0.1
-"""A sound is of a breath that holds this much of it, or half of a shorter sound."""
+"""An adventitious sound belongs to a cycle that holds this much of it, or half of a shorter sound."""
 
 _DATE = re.compile(r"_(\d{4})-?(\d{2})-?(\d{2})[_-]")
 _CHANNEL = re.compile(r"-L([1-8])(?:_|$)")
@@ -56,11 +56,11 @@ class Mark:
 
 
 def load(root: Path) -> Corpus:
-    """Every labelled recording of ``root/train`` and ``root/test``, with phases, sounds and the breaths they make.
+    """Every labelled recording of ``root/train`` and ``root/test``, with phases, sounds and the cycles they make.
 
-    A breath is an inspiration and the expiration that follows it; where the pairing is not certain there is none.
-    Breaths without a marked sound are normal, which is weaker than a breath that somebody called normal: annotators
-    left out what they could not tell.
+    A cycle is an inspiration and the expiration that follows it; where the pairing is not certain there is none.
+    Cycles without an annotated sound are labelled normal. This is weaker than an explicit label: annotators left out
+    sounds of which they were not sure.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def load(root: Path) -> Corpus:
             faults += wrong
             phases += [PhaseEvent(stem, m.start_s, m.end_s, PHASE_TAGS[m.tag]) for m in marks if m.tag in PHASE_TAGS]
             sounds += [SoundEvent(stem, m.start_s, m.end_s, SOUND_TAGS[m.tag]) for m in marks if m.tag in SOUND_TAGS]
-            cycles += _breaths(recording, marks)
+            cycles += _cycles(recording, marks)
     if not recordings:
         raise CorpusError(
             f"{root} holds no HF_Lung_V1 recordings; expected train/steth_*.wav with train/steth_*_label.txt, and test/"
@@ -104,7 +104,7 @@ def load(root: Path) -> Corpus:
         tuple(faults),
         phases=tuple(phases),
         sounds=tuple(sounds),
-        protocols=(
+        split_rules=(
             validation_inside_train(),
             *(leave_one_device_out(prefix, device) for prefix, device in DEVICES.items()),
         ),
@@ -140,7 +140,7 @@ def _recording(stem: str, path: Path, split: str) -> Recording:
 
 
 def _read(stem: str, path: Path | None, text: Path | None) -> tuple[list[Mark], list[Fault]]:
-    """Marks in order of time."""
+    """Marks in the order of time, and faults."""
     faults: list[Fault] = []
 
     def wrong(message: str) -> None:
@@ -182,13 +182,13 @@ def _mark(fields: list[str]) -> Mark | str:
     return Mark(tag, start, end)
 
 
-def _breaths(recording: Recording, marks: list[Mark]) -> list[Cycle]:
+def _cycles(recording: Recording, marks: list[Mark]) -> list[Cycle]:
     sounds = [mark for mark in marks if mark.tag in SOUND_TAGS]
     cycles: list[Cycle] = []
     for first, second in pairwise(mark for mark in marks if mark.tag in PHASE_TAGS):
         pause = second.start_s - first.end_s
         paired = (first.tag, second.tag) == ("i", "e") and second.end_s > first.end_s
-        if not paired or pause > LONGEST_PAUSE_S or second.end_s - first.start_s > LONGEST_BREATH_S:
+        if not paired or pause > LONGEST_PAUSE_S or second.end_s - first.start_s > LONGEST_CYCLE_S:
             continue
         held = [sound for sound in sounds if _holds(first.start_s, second.end_s, sound)]
         crackle, wheeze = any(s.tag == "d" for s in held), any(s.tag != "d" for s in held)

@@ -1,8 +1,8 @@
 """HLS-CMDS: the lung sounds of a clinical manikin, one type a file (Torabi et al., IEEE Data Descriptions 2025).
 
-Read are ``LS/`` and ``LS.csv``; ``Mix/L*`` hold copies of the same recordings. The manikin plays one programme per
-sex and sound type at several sites, so that the programme, not the file, stands in for the patient. File name:
-sex, type, site (``M_FC_LUA``); the IDs in ``LS.csv`` abbreviate crackles otherwise (``M_C_LUA``).
+The loader reads ``LS/`` and ``LS.csv``; ``Mix/L*`` hold copies of the same recordings. The manikin plays one programme
+per sex and sound type at several sites, so the programme, not the file, replaces the patient. File name:
+sex, type, site (``M_FC_LUA``); the IDs in ``LS.csv`` abbreviate crackles differently (``M_C_LUA``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import audio_by_stem, csv_rows, existing_root, parse_sex
+from edge_sdk.corpora.corpus_files import audio_by_stem, csv_rows, existing_root, parse_sex
 from edge_sdk.corpora.table import Corpus, Fault, Recording
 from edge_sdk.errors import CorpusError
 
@@ -38,7 +38,7 @@ _FILE_NAME = re.compile(r"(?P<sex>[FM])_(?P<type>[A-Z]+)_(?P<site>[LR][UML]A)")
 
 
 def load(root: Path) -> Corpus:
-    """Every lung recording under ``root`` or ``root/LS``; ``LS.csv`` is compared where it is there.
+    """Every lung recording under ``root`` or ``root/LS``; ``LS.csv`` is compared where it exists.
 
     Raises
     ------
@@ -65,17 +65,17 @@ def load(root: Path) -> Corpus:
     return Corpus(NAME, root, tuple(recordings), faults=tuple(faults))
 
 
-def _recording(stem: str, path: Path, sex: str, sound: str, site: str) -> Recording:
+def _recording(stem: str, path: Path, sex: str, sound_type: str, site: str) -> Recording:
     return Recording(
         NAME,
         stem,
         path,
-        patient=f"{sex}_{sound.replace(' ', '_').lower()}",
+        patient=f"{sex}_{sound_type.replace(' ', '_').lower()}",
         site=f"{'left' if site[0] == 'L' else 'right'} anterior",
         sex=parse_sex(sex),
-        label=LABELS[sound],
-        raw_label=sound,
-        abnormal=sound != "Normal",
+        label=LABELS[sound_type],
+        raw_label=sound_type,
+        abnormal=sound_type != "Normal",
     )
 
 

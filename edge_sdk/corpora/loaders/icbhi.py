@@ -1,9 +1,9 @@
 """ICBHI 2017: 920 recordings of 126 patients by four devices (https://doi.org/10.1088/1361-6579/ab03ea).
 
 ``<patient>_<session>_<site>_<mode>_<device>.wav`` with a text of the same name beside it (start, end, crackles,
-wheezes; one breath a line), and somewhere under the root ``ICBHI_challenge_train_test.txt`` (the official split), the
+wheezes; one cycle a line), and somewhere under the root ``ICBHI_challenge_train_test.txt`` (the official split), the
 demographic table and the diagnoses. The official split and the archive disagree on the device of some names, so names
-pair by their first four fields where they differ; patients 156 and 218 stand on both of its sides.
+are paired by their first four fields where they differ; patients 156 and 218 are on both sides of the split.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import AUDIO_SUFFIXES, existing_root, parse_number, parse_sex
-from edge_sdk.corpora.protocols import (
+from edge_sdk.corpora.corpus_files import AUDIO_SUFFIXES, existing_root, parse_number, parse_sex
+from edge_sdk.corpora.split_rules import (
     leaky_demonstration,
     leave_one_device_out,
     validation_inside_train,
@@ -58,7 +58,7 @@ DIAGNOSES = (
 _UNMISTAKABLE = {*SPLIT_FILES, *DEMOGRAPHICS, *DIAGNOSES} - {"metadata.txt", "diagnosis.txt"}
 _LABELS = {(0, 0): "normal", (1, 0): "crackle", (0, 1): "wheeze", (1, 1): "both"}
 _SESSION = re.compile(r"\d[bp]\d")
-_PROTOCOLS = (
+_SPLIT_RULES = (
     validation_inside_train(),
     without_overlap(),
     *(leave_one_device_out(code, device) for code, device in DEVICES.items()),
@@ -67,7 +67,7 @@ _PROTOCOLS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class FileName:
     """The five fields of a file name."""
 
     patient: str
@@ -78,8 +78,8 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """What the demographic table and the diagnoses say of a patient."""
+class PatientData:
+    """Demographics and diagnosis of a patient."""
 
     age_years: float | None = None
     sex: str | None = None
@@ -87,7 +87,7 @@ class Person:
     diagnosis: str | None = None
 
 
-def parse_name(stem: str) -> Name | None:
+def parse_name(stem: str) -> FileName | None:
     """The fields of a name without suffix; ``None`` unless there are exactly five and each is of its vocabulary.
 
     >>> parse_name("103_2b2_Ar_mc_LittC2SE").site
@@ -96,7 +96,7 @@ def parse_name(stem: str) -> Name | None:
     parts = stem.split("_")
     if len(parts) != 5:
         return None
-    name = Name(*parts)
+    name = FileName(*parts)
     known = name.site in SITE_CODES and name.mode in MODES and name.device in DEVICES
     shaped = re.fullmatch(r"\d{3}", name.patient) and _SESSION.fullmatch(name.session)
     return name if known and shaped else None
@@ -125,20 +125,20 @@ def load(root: Path) -> Corpus:
     side_files = {*SPLIT_FILES, *DEMOGRAPHICS, *DIAGNOSES}
     audio = _by_stem(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
     texts = _by_stem(p for p in files if p.suffix.lower() == ".txt" and p.name.lower() not in side_files)
-    # the publisher offers the tables apart from the archive; beside it is where they are put
+    # the publisher offers the tables apart from the archive; people put them beside it
     tables = [*(path for path in root.resolve().parent.glob("*") if path.name.lower() in _UNMISTAKABLE), *files]
-    people = _people(tables)
+    patients = _patients(tables)
     recordings: list[Recording] = []
     cycles: list[Cycle] = []
     faults: list[Fault] = []
     for stem, path in audio.items():
-        recording, breaths, wrong = _read(stem, path, texts.get(stem), people)
+        recording, annotated, wrong = _read(stem, path, texts.get(stem), patients)
         recordings.append(recording)
-        cycles += breaths
+        cycles += annotated
         faults += wrong
     for stem, text in texts.items():
         if stem not in audio and len(stem.split("_")) == 5:
-            recordings.append(_recording(stem, text.with_suffix(".wav"), people))
+            recordings.append(_recording(stem, text.with_suffix(".wav"), patients))
             faults.append(Fault(f"{stem}: annotated, but there is no audio file of that name", stem, fatal=True))
     if not recordings:
         raise CorpusError(
@@ -146,7 +146,13 @@ def load(root: Path) -> Corpus:
             f"and the official split {SPLIT_FILES[0]}"
         )
     corpus = Corpus(
-        NAME, root, tuple(recordings), tuple(cycles), tuple(faults), protocols=_PROTOCOLS, known_overlap=ON_BOTH_SIDES
+        NAME,
+        root,
+        tuple(recordings),
+        tuple(cycles),
+        tuple(faults),
+        split_rules=_SPLIT_RULES,
+        known_overlap=ON_BOTH_SIDES,
     )
     return _split_officially(corpus, _first(tables, SPLIT_FILES))
 
@@ -164,14 +170,14 @@ def _first(files: Iterable[Path], names: Iterable[str]) -> Path | None:
 
 
 def _read(
-    stem: str, path: Path, text: Path | None, people: Mapping[str, Person]
+    stem: str, path: Path, text: Path | None, patients: Mapping[str, PatientData]
 ) -> tuple[Recording, list[Cycle], list[Fault]]:
     faults: list[Fault] = []
 
     def wrong(message: str) -> None:
         faults.append(Fault(f"{stem}: {message}", stem, fatal=True))
 
-    recording = _recording(stem, path, people)
+    recording = _recording(stem, path, patients)
     if parse_name(stem) is None:
         wrong("file name is not <patient>_<session>_<site>_<mode>_<device>")
     if text is None:
@@ -179,7 +185,7 @@ def _read(
         return recording, [], faults
     cycles: list[Cycle] = []
     for line, fields in _lines(text):
-        row = _breath(fields)
+        row = _cycle_fields(fields)
         if isinstance(row, str):
             wrong(f"annotation line {line} {row}")
             continue
@@ -208,8 +214,8 @@ def _read(
     return recording, cycles, faults
 
 
-def _breath(fields: list[str]) -> tuple[float, float, int, int] | str:
-    """Start, end, crackles, wheezes; or what is wrong with them."""
+def _cycle_fields(fields: list[str]) -> tuple[float, float, int, int] | str:
+    """Start, end, crackles, wheezes; or the problem with the line."""
     if len(fields) != 4:
         return f"has {len(fields)} fields instead of start, end, crackles, wheezes"
     start, end = parse_number(fields[0]), parse_number(fields[1])
@@ -220,11 +226,11 @@ def _breath(fields: list[str]) -> tuple[float, float, int, int] | str:
     return start, end, int(fields[2]), int(fields[3])
 
 
-def _recording(stem: str, path: Path, people: Mapping[str, Person]) -> Recording:
+def _recording(stem: str, path: Path, patients: Mapping[str, PatientData]) -> Recording:
     name = parse_name(stem)
     if name is None:
         return Recording(NAME, stem, path, patient=stem)
-    person = people.get(name.patient, Person())
+    person = patients.get(name.patient, PatientData())
     return Recording(
         NAME,
         stem,
@@ -251,14 +257,14 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, fields
 
 
-def _people(files: list[Path]) -> dict[str, Person]:
-    people: dict[str, Person] = defaultdict(Person)
+def _patients(files: list[Path]) -> dict[str, PatientData]:
+    patients: dict[str, PatientData] = defaultdict(PatientData)
     demographics = _first(files, DEMOGRAPHICS)
     for line, fields in _lines(demographics) if demographics is not None else ():
         if len(fields) < 6:
             raise CorpusError(f"{demographics} line {line}: need patient, age, sex, BMI, weight, height")
         patient, age, sex, bmi, weight, height = fields[:6]  # a seventh column of a known copy is no diagnosis
-        people[patient] = Person(
+        patients[patient] = PatientData(
             parse_number(age),
             parse_sex(sex),
             body_mass_index(parse_number(bmi), parse_number(weight), parse_number(height)),
@@ -267,12 +273,12 @@ def _people(files: list[Path]) -> dict[str, Person]:
     for line, fields in _lines(diagnoses) if diagnoses is not None else ():
         if len(fields) < 2:
             raise CorpusError(f"{diagnoses} line {line}: need patient and diagnosis")
-        people[fields[0]] = replace(people[fields[0]], diagnosis=" ".join(fields[1:]))
-    return people
+        patients[fields[0]] = replace(patients[fields[0]], diagnosis=" ".join(fields[1:]))
+    return patients
 
 
 def _split_officially(corpus: Corpus, table: Path | None) -> Corpus:
-    """Each recording's side; names pair exactly, else by their first four fields."""
+    """The corpus with its official split; names are paired exactly, else by their first four fields."""
     faults = list(corpus.faults)
     if table is None:
         faults.append(Fault(f"there is no {SPLIT_FILES[0]}, so that there is no official split"))

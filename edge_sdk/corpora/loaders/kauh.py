@@ -1,6 +1,6 @@
 """KAUH: adults at King Abdullah University Hospital, three filters of each acquisition (Mendeley jwyy9np4gv v3).
 
-One sound type and one diagnosis a file, no breaths marked. File name, e.g. ``BP103_N,N,P R U,81,F.wav``: filter
+One sound type and one diagnosis a file, no cycles annotated. File name, e.g. ``BP103_N,N,P R U,81,F.wav``: filter
 (B bell, D diaphragm, E extended) and patient, then diagnosis, sound type, location, age, sex.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_sdk.corpora.loaders.files import (
+from edge_sdk.corpora.corpus_files import (
     audio_by_stem,
     csv_rows,
     existing_root,
@@ -24,7 +24,7 @@ from edge_sdk.errors import CorpusError
 
 NAME = "kauh"
 DEVICE = "Littmann 3200"
-TABLE = "recordings.csv"  # the fields of the file names, where somebody wrote them out
+TABLE = "recordings.csv"  # optional: the fields of the file names as a table
 
 _FILTERS = {"B": "bell", "D": "diaphragm", "E": "extended"}
 _PREFIX = re.compile(r"\s*(?P<filter>[BDE])P(?P<patient>\d+)[_ ](?P<rest>.*)", re.DOTALL | re.IGNORECASE)
@@ -35,8 +35,8 @@ _WITHOUT_CLASS = re.compile(r"b|bronchial|bronch\w*|pleural|rub")
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """What a file name says."""
+class NameFields:
+    """Fields of a file name."""
 
     patient: str
     filter: str
@@ -47,10 +47,10 @@ class Fields:
     sex: str
 
 
-def parse_name(stem: str) -> Fields | None:
+def parse_name(stem: str) -> NameFields | None:
     """The fields of a file name without suffix; ``None`` where it does not follow the grammar.
 
-    Read from the right, so that a comma in the diagnosis does no harm.
+    The fields are taken from the right, so a comma in the diagnosis does no harm.
 
     >>> parse_name("BP103_N,N,P R U,81,F").location
     'P R U'
@@ -61,7 +61,7 @@ def parse_name(stem: str) -> Fields | None:
     parts = [part.strip() for part in match["rest"].rsplit(",", 4)]
     if len(parts) < 5:
         return None
-    return Fields(match["patient"], match["filter"].upper(), *parts)
+    return NameFields(match["patient"], match["filter"].upper(), *parts)
 
 
 def sound_label(sound_type: str) -> tuple[str | None, bool | None]:
@@ -101,7 +101,7 @@ def site_of(location: str) -> str | None:
 
 
 def load(root: Path) -> Corpus:
-    """Every audio file under ``root``; a table ``recordings.csv`` there wins over the file names.
+    """Every audio file under ``root``; a table ``recordings.csv`` there overrides the file names.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def load(root: Path) -> Corpus:
     return Corpus(NAME, root, tuple(recordings), faults=tuple(faults))
 
 
-def _recording(stem: str, path: Path, fields: Fields) -> Recording:
+def _recording(stem: str, path: Path, fields: NameFields) -> Recording:
     label, abnormal = sound_label(fields.sound_type)
     return Recording(
         NAME,
@@ -154,11 +154,11 @@ def _recording(stem: str, path: Path, fields: Fields) -> Recording:
     )
 
 
-def _read_table(path: Path) -> dict[str, Fields]:
+def _read_table(path: Path) -> dict[str, NameFields]:
     required = ("file", "patient", "filter", "diagnosis", "sound_type", "location", "age", "sex")
     return {without_audio_suffix(row["file"]).rsplit("/", 1)[-1]: _fields(row) for _, row in csv_rows(path, required)}
 
 
-def _fields(row: Mapping[str, str]) -> Fields:
+def _fields(row: Mapping[str, str]) -> NameFields:
     names = ("patient", "filter", "diagnosis", "sound_type", "location", "age", "sex")
-    return Fields(*(row[name] for name in names))
+    return NameFields(*(row[name] for name in names))

@@ -1,4 +1,4 @@
-"""SPRSound 2022: children, Yunting II stethoscope, breaths of seven types (https://doi.org/10.1109/TBCAS.2022.3204910).
+"""SPRSound 2022: children, Yunting II stethoscope, cycles of seven types (https://doi.org/10.1109/TBCAS.2022.3204910).
 
 Folders, as published (``BioCAS2022/train2022_wav`` and so on) or without the year::
 
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_sdk.corpora.loaders.files import audio_by_stem, existing_root, parse_number
-from edge_sdk.corpora.protocols import validation_inside_train
+from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root, parse_number
+from edge_sdk.corpora.split_rules import validation_inside_train
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, Recording
 from edge_sdk.errors import CorpusError
 
@@ -48,7 +48,7 @@ _ANNOTATIONS = {  # split → folders that may hold it
     "train": ("train_json", "train2022_json"),
     "intra_test": ("test_json/intra_test_json", "test2022_json/intra_test_json", "intra_test_json"),
     "inter_test": ("test_json/inter_test_json", "test2022_json/inter_test_json", "inter_test_json"),
-    "test": ("test_json", "test2022_json"),  # annotations directly in there, not told apart
+    "test": ("test_json", "test2022_json"),  # annotations directly in there, intra and inter not separated
 }
 _AUDIO = {"train": ("train_wav", "train2022_wav"), "test": ("test_wav", "test2022_wav")}
 
@@ -66,6 +66,7 @@ class _Annotation(msgspec.Struct):
 
     @property
     def label(self) -> str | None:
+        """Label of the whole recording, in either spelling."""
         return self.record_annotation or self.recording_annotation
 
 
@@ -110,8 +111,9 @@ def load(root: Path) -> Corpus:
         for stem, path in stems.items()
         if stem not in seen
     ]
-    protocols = (validation_inside_train(),)
-    return Corpus(NAME, root, tuple(recordings), tuple(cycles), tuple(faults), GROUPS, protocols=protocols)
+    return Corpus(
+        NAME, root, tuple(recordings), tuple(cycles), tuple(faults), GROUPS, split_rules=(validation_inside_train(),)
+    )
 
 
 def _annotation_files(bases: list[Path]) -> Iterator[tuple[str, Path]]:

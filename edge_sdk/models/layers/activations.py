@@ -1,4 +1,4 @@
-"""Activations spelled so that an exported graph runs fast in ONNX Runtime; in torch eager they are torch's own."""
+"""Activations that an exported graph runs fast in ONNX Runtime; in torch eager they are torch's own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Exact GELU. The exporter's own spelling of it is none that ONNX Runtime fuses to one kernel; this one is."""
+    """Exact GELU, any shape; unlike the exporter's own form, ONNX Runtime fuses this one to one kernel."""
     if not torch.compiler.is_compiling():
         return F.gelu(x)
     return 0.5 * (x * (torch.erf(x / math.sqrt(2.0)) + 1.0))
 
 
 def softplus(x: Tensor) -> Tensor:
-    """``log(1 + exp(x))`` without overflow, in half precision too.
+    """``log(1 + exp(x))`` without overflow, any shape, in half precision too.
 
     ONNX Runtime's own Softplus took over a quarter of a whole state space network's time.
     """
@@ -30,4 +30,5 @@ class Gelu(nn.Module):
     """`gelu` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape → the same."""
         return gelu(x)

@@ -1,4 +1,7 @@
-"""The Audio Spectrogram Transformer's body: patches, two class tokens, pre-norm blocks (arXiv:2104.01778)."""
+"""Encoder of the Audio Spectrogram Transformer: patches, two class tokens, pre-norm blocks.
+
+AST: Audio Spectrogram Transformer (https://arxiv.org/abs/2104.01778).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class AstPlan:
     heads: int
     patch: tuple[int, int]
     stride: tuple[int, int]
-    norm_eps: float = 1e-6  # the Hugging Face config says 1e-12, which float16 cannot hold
+    norm_eps: float = 1e-6  # the Hugging Face config has 1e-12, which float16 cannot hold
 
     def grid(self, picture: tuple[int, int]) -> Grid:
         """Patches that fit into ``(mel, frames)``; ``RecipeError`` where not even one does."""
@@ -99,11 +102,11 @@ class Block(nn.Module):
         self.mlp = Mlp(dim)
 
     def attention_branch(self, x: Tensor) -> Tensor:
-        """What attention adds to the residual ``[B, N, D]``."""
+        """Attention's addition to the residual, ``[B, N, D]``."""
         return self.attn(self.norm1(x))
 
     def mlp_branch(self, x: Tensor, modulation: Tensor | None) -> Tensor:
-        """What the MLP adds to the residual ``[B, N, D]``."""
+        """The MLP's addition to the residual, ``[B, N, D]``."""
         y = self.norm2(x)
         return self.mlp(y if modulation is None else modulate(y, modulation))
 
@@ -165,7 +168,7 @@ class AstEncoder(nn.Module):
     plan : AstPlan
         Widths and patches.
     picture : tuple of int
-        ``(mel, frames)`` for which positions are learned; other sizes are served by resampling them.
+        ``(mel, frames)`` for which positions are learned; other sizes use resampled positions.
     rule : str
         How positions are fitted to another grid, see ``resize_positions``.
     """

@@ -1,7 +1,7 @@
-"""A GRU that cannot remember for ever: its gates are clipped before their sigmoid, as ONNX's ``clip`` does it.
+"""A GRU with bounded memory: its gates are clipped before their sigmoid, like ONNX's ``clip`` attribute.
 
-torch has no such operator. The recurrence is spelled out with its gradient by hand, as fast as torch's own on a CPU;
-through autograd it would be several times slower.
+torch has no such operator. The recurrence and its gradient are written out: as fast as torch's own on a CPU, where
+autograd through the loop would be several times slower.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _Recurrence(torch.autograd.Function):
         for gate in gates.unbind(0):
             own = torch.addmm(bias, state, across)
             both = (gate[:, : 2 * hidden] + own[:, : 2 * hidden]).clamp_(-clip, clip).sigmoid_()
-            said = own[:, 2 * hidden :]
-            new = torch.addcmul(gate[:, 2 * hidden :], both[:, :hidden], said).clamp_(-clip, clip).tanh_()
+            recurrent = own[:, 2 * hidden :]
+            new = torch.addcmul(gate[:, 2 * hidden :], both[:, :hidden], recurrent).clamp_(-clip, clip).tanh_()
             state = torch.lerp(new, state, both[:, hidden:])
             states.append(state)
             opened.append(both)
             renewed.append(new)
-            owned.append(said)
+            owned.append(recurrent)
         past = torch.stack(states)  # [T + 1, B, H]
         ctx.clip = clip
         ctx.save_for_backward(past, torch.stack(opened), torch.stack(renewed), torch.stack(owned), weight)
@@ -64,18 +64,18 @@ class _Recurrence(torch.autograd.Function):
         return inward, back, flat.t() @ past[:-1].flatten(0, 1), flat.sum(dim=0), None
 
 
-class ForgetfulGRU(nn.GRU):
+class ClippedGRU(nn.GRU):
     """One layer, one direction, ``[T, B, C]``; parameters are those of ``nn.GRU``.
 
-    A gate that is never quite closed lets every memory fade within about ``1 + exp(clip)`` frames: after some times
-    that, a stream of hours is in the state of one that began a minute ago.
+    A gate that never closes fully lets every memory fade within about ``1 + exp(clip)`` frames: after a few times as
+    many, the state of a stream of hours equals that of one that began a minute ago.
 
     Parameters
     ----------
     inputs, hidden
         C and H.
     clip
-        Bound of what enters the sigmoids and the tanh.
+        Bound of the inputs of the sigmoids and the tanh.
     """
 
     def __init__(self, inputs: int, hidden: int, clip: float) -> None:

@@ -1,4 +1,4 @@
-"""The ADD layer, picture in and picture out: adaptive frequency filter, differential attention, SwiGLU.
+"""The denoising layer of ADD: adaptive frequency filter, differential attention, SwiGLU; picture in, picture out.
 
 Adaptive Differential Denoising for Respiratory Sounds Classification (https://arxiv.org/abs/2506.02505).
 The Fourier transforms are products with constant matrices: no inference engine needs an FFT operator.
@@ -33,7 +33,7 @@ class FilterSettings:
 
 
 def soft_shrink(x: Tensor, alpha: Tensor) -> Tensor:
-    """``sign(x) * max(|x| - alpha, 0)``; no gradient reaches ``x`` inside ``±alpha``."""
+    """``sign(x) * max(|x| - alpha, 0)``, any shape; no gradient reaches ``x`` inside ``±alpha``."""
     return torch.relu(x - alpha) - torch.relu(-x - alpha)
 
 
@@ -98,19 +98,18 @@ def _dft(rows: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 class BlockLinear(nn.Module):
-    """Complex linear layer on blocks of channels: ``(re, im) [B, K, D]`` → the same shapes."""
+    """Complex linear layer on blocks of channels."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
         width = channels // blocks
-        bound = math.sqrt(
-            6.0 / (blocks * width * width)
-        )  # Kaiming over the whole four-dimensional tensor, as published
+        bound = math.sqrt(6.0 / (blocks * width * width))  # Kaiming over the four-dimensional tensor, as published
         self.blocks = blocks
         self.weight = nn.Parameter(torch.empty(2, blocks, width, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(2, channels))
 
     def forward(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part ``[B, K, D]`` → the same shapes."""
         shape = (*real.shape[:2], self.blocks, 1, real.shape[2] // self.blocks)
         re, im = real.reshape(shape), imaginary.reshape(shape)
         out_re = re @ self.weight[0] - im @ self.weight[1]  # [B, K, blocks, 1, width]
@@ -119,9 +118,9 @@ class BlockLinear(nn.Module):
 
 
 class FrequencyFilter(nn.Module):
-    """AFF: what a small complex network makes of the picture's modulation spectrum, shrunk, added to the picture.
+    """AFF: a small complex network transforms the picture's modulation spectrum; the shrunk result is added to it.
 
-    Always float32: under bfloat16 the constant, tens of times the rest, would drown the modulations.
+    Always float32: in bfloat16 the constant, tens of times the rest, would mask the modulations.
     """
 
     alpha: Tensor  # part of the state: a checkpoint from the middle of the annealing keeps its threshold
@@ -140,7 +139,7 @@ class FrequencyFilter(nn.Module):
         """``[B, N, D]`` → ``[B, N, D]``, float32."""
         with full_precision(x):
             x = x.float()
-            real, imaginary = self.transform(x)
+            real, imaginary = self.transform(x)  # [B, K, D]
             hidden = self.first(real, imaginary)
             out_re, out_im = self.second(torch.relu(hidden[0]), torch.relu(hidden[1]))
             out_re, out_im = soft_shrink(out_re, self.alpha), soft_shrink(out_im, self.alpha)
@@ -157,6 +156,7 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` → the same shape, float32."""
         x = x.float()
         return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + _EPS) * self.weight
 
@@ -212,7 +212,7 @@ class DifferentialAttention(nn.Module):
             first = F.scaled_dot_product_attention(query[0], key[0], value)  # [B, heads, N, 2 part]
             second = F.scaled_dot_product_attention(query[1], key[1], value)
             mixed = self.norm(first - self.balance()[:, None, None] * second) * (1.0 - self.lambda_init)
-        # copied first: fused and plain attention lay their results out differently, and an exported graph fixes one
+        # copied first: fused and plain attention have different memory layouts, and an exported graph fixes one
         return self.out(mixed.transpose(1, 2).clone(memory_format=torch.contiguous_format).view(batch, frames, -1))
 
 
@@ -226,6 +226,7 @@ class SwiGlu(nn.Module):
         self.down = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` → the same shape."""
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
@@ -241,7 +242,7 @@ class DenoisingLayer(nn.Module):
     settings : FilterSettings
         Of the filter.
     figure : bool
-        As the paper draws it: layer norms inside, a second filter behind, and a layer norm after each of the three.
+        As in the paper's figure: layer norms inside, a second filter behind, and a layer norm after each of the three.
     """
 
     def __init__(
@@ -261,7 +262,7 @@ class DenoisingLayer(nn.Module):
         return [self.filter] if self.second_filter is None else [self.filter, self.second_filter]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, N, D]`` → what the (first) filter made of it and the denoised picture, both ``[B, N, D]``."""
+        """``[B, N, D]`` → output of the (first) filter and denoised picture, both ``[B, N, D]``."""
         filtered = self.filter(x)
         x = self.outer_norms[0](filtered) if self.outer_norms else filtered
         x = x + self.attention(self.attention_norm(x))

@@ -1,4 +1,4 @@
-"""Metadata as tensors, and the one encoder that every kind of conditioning shares."""
+"""Metadata as tensors, and the encoder that all kinds of conditioning share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Metadata:
 
     @classmethod
     def unknown(cls, schema: MetadataSchema, batch: int, device: torch.device | str | None = None) -> Metadata:
-        """``batch`` rows of which nothing is known."""
+        """``batch`` rows without any known value."""
         zeros = torch.zeros(batch, len(schema.continuous), device=device)
         return cls(
             {name: torch.zeros(batch, dtype=torch.int32, device=device) for name in schema.categorical},
@@ -52,7 +52,7 @@ class Metadata:
         return 0 if first is None else len(first)
 
     def arrays(self) -> dict[str, Tensor]:
-        """Tensors under the names of the graph's inputs."""
+        """Tensors, each ``[B]`` or ``[B, K]``, under the names of the graph's inputs."""
         tensors = dict(self.categorical)
         if self.cont is not None and self.cont_valid is not None:
             tensors |= {"cont": self.cont, "cont_valid": self.cont_valid}
@@ -68,12 +68,12 @@ class Metadata:
         return self.from_arrays({name: value.to(device) for name, value in self.arrays().items()})
 
     def drop(self, generator: torch.Generator, per_field: float = 0.15, all_fields: float = 0.1) -> Metadata:
-        """Hide values at random, so that one network learns to serve with and without them.
+        """Hide values at random, so that one network learns to work with and without them.
 
         Parameters
         ----------
         generator : torch.Generator
-            All draws, on its own device.
+            Source of all draws.
         per_field : float
             Probability that one value of one example becomes unknown.
         all_fields : float
@@ -108,7 +108,7 @@ class IdEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.randn(names + int(learned_unknown), width))
 
     def forward(self, index: Tensor) -> Tensor:
-        """int ``[B]`` → ``[B, width]``."""
+        """Int ``[B]`` → ``[B, width]``."""
         inside = (index >= 0) & (index <= self.names)
         index = torch.where(inside, index, torch.full_like(index, UNKNOWN))
         table: Tensor = self.weight
@@ -151,7 +151,7 @@ class MetadataEncoder(nn.Module):
         See ``IdEmbedding``.
     continuous : str
         ``joint``: clipped z-scores and valid flags through one layer (ours). ``each``, ``raw``: as published for FiLM,
-        and for GRF and SoftFiLM; both know no flags, and an unknown value is the training mean.
+        and for GRF and SoftFiLM; both use no flags, and an unknown value is the training mean.
     dropout : float
         Inside ``each``.
     """
@@ -190,27 +190,39 @@ class MetadataEncoder(nn.Module):
             self.widths["rest"] = rest
 
     def standardised(self, metadata: Metadata) -> ContinuousInputs:
-        """Clipped z-scores, 0 where unknown, and valid flags; each ``[B, K]``."""
+        """Clipped z-scores, 0 where unknown, and valid flags; each ``[B, K]``.
+
+        Raises
+        ------
+        ValueError
+            Continuous metadata are missing.
+        """
         if metadata.cont is None or metadata.cont_valid is None:
             raise ValueError("the model reads continuous metadata; give 'cont' and 'cont_valid' (0 = unknown)")
-        known = metadata.cont_valid > 0.5
+        valid = metadata.cont_valid > 0.5
         # where, not a product: a NaN under a flag of 0 must not spread
-        raw = torch.where(known, metadata.cont, self.mean.expand_as(metadata.cont))
-        return torch.clamp((raw - self.mean) / self.std, -CLIP, CLIP), known.to(raw.dtype)
+        raw = torch.where(valid, metadata.cont, self.mean.expand_as(metadata.cont))
+        return torch.clamp((raw - self.mean) / self.std, -CLIP, CLIP), valid.to(raw.dtype)
 
     def forward(self, metadata: Metadata) -> dict[str, Tensor]:
-        """One ``[B, widths[factor]]`` per factor."""
+        """One ``[B, widths[factor]]`` per factor.
+
+        Raises
+        ------
+        ValueError
+            A field that the schema names is missing.
+        """
         absent = sorted(set(self.embeddings) - set(metadata.categorical))
         if absent:
             raise ValueError(f"the model reads metadata {absent}; give it as indices, 0 = UNKNOWN")
         parts = {name: embed(metadata.categorical[name]) for name, embed in self.embeddings.items()}
         rest = [parts.pop("sex")] if "sex" in parts else []
         if self.features:
-            scores, known = self.standardised(metadata)
+            scores, valid = self.standardised(metadata)  # [B, K] each
             if self.values is None:
                 rest.append(scores)
             else:
-                rest.append(self.values(torch.cat([scores, known], dim=1) if self.kind == "joint" else scores))
+                rest.append(self.values(torch.cat([scores, valid], dim=1) if self.kind == "joint" else scores))
         if rest:
             parts["rest"] = torch.cat(rest, dim=1)
         return {name: parts[name] for name in self.widths}

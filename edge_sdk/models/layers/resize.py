@@ -1,4 +1,4 @@
-"""Resampling a picture by constant matrices: what ``F.interpolate`` does, in operators that every engine has."""
+"""Resampling of a picture by constant matrices: equals ``F.interpolate``, in operators that every engine has."""
 
 from __future__ import annotations
 
@@ -48,7 +48,13 @@ class MatrixResize(nn.Module):
         self.register_buffer("over_time", None if matrices[1] is None else matrices[1].T.clone(), persistent=False)
 
     def check(self, picture: Tensor) -> None:
-        """Raise ``ValueError`` for a picture of another size than the matrices were built for."""
+        """Check the size of a picture ``[B, 1, M, T]``.
+
+        Raises
+        ------
+        ValueError
+            Another size than the matrices were built for.
+        """
         if tuple(picture.shape[2:]) != self.source:
             raise ValueError(
                 f"the model was built for pictures of {self.source[0]} mel x {self.source[1]} frames and got "
@@ -61,14 +67,14 @@ class MatrixResize(nn.Module):
         with full_precision(picture):
             picture = picture.float()
             if self.over_time is not None:
-                picture = picture @ self.over_time
+                picture = picture @ self.over_time  # [B, 1, M, T']
             if self.over_mel is not None:
-                picture = self.over_mel @ picture
+                picture = self.over_mel @ picture  # [B, 1, M', T']
         return picture
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Context in which autocast is off on the device of ``like``, for what bfloat16 would ruin."""
+    """Context without autocast on the device of ``like``, for arithmetic that needs more than bfloat16."""
     device = like.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return nullcontext()  # meta tensors know no autocast, and an exported graph stays free of the switch

@@ -1,4 +1,4 @@
-"""The linear recurrence ``h[t] = a[t] * h[t-1] + b[t]``, ``h[-1] = 0``, in operations that any ONNX runtime takes.
+"""The linear recurrence ``h[t] = a[t] * h[t-1] + b[t]``, ``h[-1] = 0``, in operations that any ONNX runtime supports.
 
 State space models of one state per channel (VMamba, https://arxiv.org/abs/2401.10166) spend their time here. Every form
 takes ``[..., L, D]`` with time on the second to last axis: a slice over time is then a block of D neighbours in memory.
@@ -18,9 +18,7 @@ ScanForm = Literal["sequential", "doubling", "two_level", "chunked"]
 Scan = Callable[[Tensor, Tensor], Tensor]
 
 _UNROLL = 24  # lengths up to this are walked step by step: two small nodes a step
-_CHUNK = (
-    8  # measured best for ``chunked`` (benchmarks/studies/scan_forms.py): the running values stay in a core's cache
-)
+_CHUNK = 8  # measured best for ``chunked`` (benchmarks/studies/scan_forms.py): values stay in a core's cache
 
 
 def sequential(decay: Tensor, drive: Tensor) -> Tensor:
@@ -51,7 +49,10 @@ def doubling(decay: Tensor, drive: Tensor) -> Tensor:
 
 
 def two_level(decay: Tensor, drive: Tensor, chunk: int = 32) -> Tensor:
-    """Doubling within chunks of ``chunk`` steps, doubling over their ends, then one pass that adds what came before."""
+    """Doubling within chunks of ``chunk`` steps and over their ends; one pass adds the states of earlier chunks.
+
+    Shapes as `sequential`.
+    """
     length = drive.shape[-2]
     decays, drives = _in_chunks(decay, chunk), _in_chunks(drive, chunk)  # [..., n, T, D]
     states, decays = _doubled(decays, drives)
@@ -59,7 +60,7 @@ def two_level(decay: Tensor, drive: Tensor, chunk: int = 32) -> Tensor:
 
 
 def chunked(decay: Tensor, drive: Tensor) -> Tensor:
-    """Step by step within short chunks, all chunks at once, and the same again over their ends.
+    """Step by step within short chunks, all chunks at once, and the same again over their ends; shapes as `sequential`.
 
     Work grows with L, not with L log L, and each step's operands are small enough for the cache. The default:
     over three times as fast as `two_level` at L = 6400 in ONNX Runtime on a CPU (``benchmarks/studies/scan_forms.py``).
@@ -99,7 +100,7 @@ def _carry(states: Tensor, products: Tensor, over_ends: Scan) -> Tensor:
 
 
 def _in_chunks(x: Tensor, chunk: int) -> Tensor:
-    """``[..., L, D]`` → ``[..., n, T, D]``; what fills the last chunk comes after everything and reaches nothing."""
+    """``[..., L, D]`` → ``[..., n, T, D]``; the padding of the last chunk is last in time and has no effect."""
     missing = -x.shape[-2] % chunk
     if missing:
         x = F.pad(x, (0, 0, 0, missing))

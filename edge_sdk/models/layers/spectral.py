@@ -24,7 +24,7 @@ _IDENTITY_SIGMA = 0.1  # a narrower Gaussian is a single peak
 
 @dataclass(frozen=True)
 class GaussianOptions:
-    """What the recipe's ``gaussian`` option may say."""
+    """Fields of the recipe's ``gaussian`` option."""
 
     stages: tuple[int, ...] = (3,)  # 1 to 4: the outputs of these stages
     mode: BlendMode = "always"  # "always": part of the exported graph; "train_only": identity in evaluation
@@ -92,7 +92,7 @@ class GaussianBlend(nn.Module):
         return (1.0 - options.rho) * maps + options.rho * self.smooth(maps)
 
     def smooth(self, maps: Tensor) -> Tensor:
-        """``G * maps``."""
+        """``G * maps``, ``[B, C, H, W]`` → the same shape."""
         border = self.options.kernel // 2
         padded = F.pad(maps, (border, border, border, border), mode="replicate")
         return F.conv2d(padded, self.kernel.to(maps.dtype), groups=maps.shape[1])
@@ -112,7 +112,7 @@ class GaussianBlend(nn.Module):
             self.kernel.copy_(gaussian_kernel(self.options.kernel, width).expand_as(self.kernel))
 
     def take_penalty(self) -> Tensor | None:
-        """Weighted loss term of the last training pass, once; None without one."""
+        """Weighted loss term ``[]`` of the last training pass, once; None without one."""
         taken, self._penalty = self._penalty, None
         return taken
 

@@ -75,9 +75,10 @@ class SwinTransformer(nn.Module):
         self.apply(_initialise)
 
     def forward(self, square: Tensor) -> Tensor:
+        """``[B, 1, side, side]`` → ``[B, out_width, side', side']``."""
         x = self.patch_embed(square)  # [B, H, W, width]
         for stage in self.layers:
-            x = stage(x)
+            x = stage(x)  # [B, H / 2, W / 2, 2 * width] but for the last
         return self.norm(x).permute(0, 3, 1, 2)
 
     def position_tables(self) -> Iterator[str]:
@@ -123,14 +124,14 @@ class _Merging(nn.Module):
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        corners = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
+        corners = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])  # each [B, H / 2, W / 2, C]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
 class _Block(nn.Module):
     """Attention in windows, every second block on windows shifted by half, then an MLP; ``[B, H, W, width]``."""
 
-    attn_mask: Tensor | None  # [windows, tokens, tokens]: what the shift brought together from opposite edges
+    attn_mask: Tensor | None  # [windows, tokens, tokens]: pairs from opposite edges that the shift brought together
 
     def __init__(self, width: int, heads: int, side: int, window: int, shifted: bool, drop_path: float) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class _Block(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         _, height, width, _ = x.shape
-        x = self.attn(_windows(_roll(x, self.shift), self.window), self.attn_mask)
+        x = self.attn(_windows(_roll(x, self.shift), self.window), self.attn_mask)  # [B, windows, tokens, C]
         return _roll(_picture(x, height, width, self.window), -self.shift)
 
 
@@ -192,7 +193,7 @@ class _Mlp(nn.Module):
 
 
 class _DropPath(nn.Module):
-    """Skips the branch for a random share of the examples while training, and makes up for it in the others."""
+    """Leaves the branch out for a random share of the examples in training; scales it up in the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The files of a bundle: found inside it, whole by their sha256, and written all or none."""
+"""The files of a bundle: resolved inside it, verified by their sha256, and written all or none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, en
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was verified of a bundle."""
+class BundleCheck:
+    """One verified property of a bundle."""
 
     name: str  # "sha256 classifier.int8.onnx", "golden onnx-int8-cpu", ...
     ok: bool
@@ -23,7 +23,13 @@ class Check:
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """A file of the bundle; names that lead out of its directory are refused."""
+    """Path of a file of the bundle.
+
+    Raises
+    ------
+    BundleError
+        The file is missing, or its name leads out of the bundle's directory.
+    """
     path = folder / name
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(
@@ -35,7 +41,7 @@ def file_inside(folder: Path, name: str) -> Path:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file."""
+    """SHA-256 of a file, as a hex digest."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -43,35 +49,35 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def require(check: Check) -> None:
+def require(check: BundleCheck) -> None:
     """Raise ``BundleError`` with the detail of a check that failed."""
     if not check.ok:
         raise BundleError(check.detail)
 
 
-def hash_check(folder: Path, name: str, expected: str) -> Check:
-    """Compare a file of the bundle with its sha256; raises ``BundleError`` where there is no such file."""
+def hash_check(folder: Path, name: str, expected: str) -> BundleCheck:
+    """Compare a file of the bundle with its sha256; raises ``BundleError`` where the file is missing."""
     found = sha256_file(file_inside(folder, name))
     ok = found == expected
     detail = (
         found[:16] if ok else f"{folder}: {name} does not match its sha256; re-run 'stetho export' or delete the bundle"
     )
-    return Check(f"sha256 {name}", ok, detail)
+    return BundleCheck(f"sha256 {name}", ok, detail)
 
 
 def checked_file(folder: Path, entry: ArtefactEntry) -> Path:
-    """The file of an artefact; raises ``BundleError`` where it is missing or does not match its sha256."""
+    """Path of an artefact; raises ``BundleError`` where it is missing or does not match its sha256."""
     require(hash_check(folder, entry.file, entry.sha256))
     return file_inside(folder, entry.file)
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write a bundle so that it is there whole or not at all; one already there is replaced.
+    """Write a bundle completely or not at all; an existing one is replaced.
 
     Parameters
     ----------
     folder
-        Where it shall be. Its parent is made.
+        Target directory. Its parent is created.
     manifest
         Must name exactly what ``files`` holds.
     files
@@ -80,7 +86,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     Raises
     ------
     BundleError
-        ``folder`` exists and is not a bundle, so it is not ours to replace; or a name leads out of it.
+        ``folder`` exists and is not a bundle, so it is not replaced; a name leads out of it; or it cannot be written.
     """
     if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise BundleError(f"{outside[0]!r} lies outside the bundle {folder}; give names relative to it")
@@ -95,7 +101,7 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
         for name, content in {**files, MANIFEST: encode_manifest(manifest)}.items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).write_bytes(content)
-        staging.chmod(0o755)  # mkdtemp makes it private
+        staging.chmod(0o755)  # mkdtemp creates it private
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():

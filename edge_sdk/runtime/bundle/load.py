@@ -1,18 +1,17 @@
-"""A bundle, loaded: what crosses from the train side to the device, and nothing else does."""
+"""Loading a bundle: the only thing that crosses from the train side to the device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from edge_sdk.errors import BundleError
 from edge_sdk.protocols import Engine
-from edge_sdk.runtime.bundle.files import Check, checked_file, hash_check, require, sha256_file, write_bundle
+from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, sha256_file, write_bundle
 from edge_sdk.runtime.bundle.manifest import (
     DEFAULT_BUNDLE,
     choose_artefact,
@@ -26,17 +25,16 @@ from edge_sdk.runtime.bundle.manifest import (
 from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
 from edge_sdk.runtime.bundle.signature import check_version, record_version, trusted_keys
 from edge_sdk.runtime.bundle.verification import file_checks, golden_check, segmenter_check, verify_bundle
-from edge_sdk.runtime.decoding import decide, decode
+from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.engines.selection import Attempt, Candidate, candidates, choose, wanted_engine
-from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, LearnedFactory, segmenter_factory
-
-if TYPE_CHECKING:
-    from edge_sdk.runtime.stream import Stream
+from edge_sdk.runtime.segmentation.factory import LearnedFactory, SegmenterFactory, segmenter_factory
+from edge_sdk.runtime.stream import Stream
+from edge_sdk.signal.spec import FrontEndSpec
 
 __all__ = [
     "DEFAULT_BUNDLE",
     "Bundle",
-    "Check",
+    "BundleCheck",
     "checked_file",
     "file_checks",
     "load_bundle",
@@ -46,8 +44,6 @@ __all__ = [
     "verify_bundle",
     "write_bundle",
 ]
-
-MetadataRows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 class Bundle:
@@ -63,77 +59,67 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.artefact = artefact
-        self.engine = engine
-        self.front_end = front_end(path, artefact)
         self.segmenter_params, self.quality_params = settings(path, manifest)
-        self.labels: tuple[str, ...] = tuple(manifest.labels)
-        self.metadata_schema = metadata_schema(path, manifest)
+        self.classifier = Classifier(
+            front_end(path, artefact),
+            engine,
+            manifest.decoder,
+            tuple(manifest.labels),
+            metadata_schema(path, manifest),
+            artefact.input,
+            artefact.output,
+        )
 
     def __repr__(self) -> str:
         return f"Bundle({self.manifest.name} {self.manifest.version}, {self.artefact.format}, {self.path})"
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the classifier, in the order of its probabilities."""
+        return self.classifier.labels
+
+    @property
+    def front_end(self) -> FrontEndSpec:
+        """Rate and window of the classifier."""
+        return self.classifier.front_end
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs the classifier."""
+        return self.classifier.engine
+
+    @property
     def untrained(self) -> bool:
-        """Weights are random: good for timing, not for sound."""
+        """Whether the weights are random: for timing only."""
         return self.manifest.untrained
 
     @property
     def shortest_s(self) -> float:
-        """Seconds of sound below which no breath can be found."""
+        """Shortest recording, in seconds, in which a cycle can be found."""
         return self.segmenter_params.shortest_s
 
     @cached_property
-    def segmenter(self) -> EnvelopeFactory | LearnedFactory:
+    def segmenter(self) -> SegmenterFactory:
         """Makes the segmenter of each stream; a learned one is loaded once and shared."""
         entry = self.manifest.segmenter
         return segmenter_factory(entry, self.segmenter_params, segmenter_file(self.path, entry))
 
-    def with_segmenter(self, factory: EnvelopeFactory | LearnedFactory) -> Bundle:
-        """The same bundle, whose new streams find breaths with another segmenter; this one is left as it is."""
-        other = Bundle(self.path, self.manifest, self.artefact, self.engine)
+    def with_segmenter(self, factory: SegmenterFactory) -> Bundle:
+        """Copy of the bundle whose new streams use another segmenter."""
+        other = copy(self)
         other.segmenter_params = factory.params
         other.__dict__["segmenter"] = factory  # where cached_property looks first
         return other
 
-    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities ``[B, C]`` of logits ``[B, C]``, by the bundle's decoder."""
-        return decode(logits, self.manifest.decoder)
-
-    def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Indices ``[B]`` of the labels that the decoder gives for probabilities ``[B, C]``, by its thresholds."""
-        decoder = self.manifest.decoder
-        return decide(probabilities, decoder, self.labels.index(decoder.normal_label))
-
-    def logits(self, pcm: npt.NDArray[np.float32], metadata: MetadataRows | None = None) -> npt.NDArray[np.float32]:
-        """Logits ``[B, C]`` of windowed PCM ``[B, window_samples]`` at the front end's rate.
-
-        Parameters
-        ----------
-        pcm
-            float32 in ±1.
-        metadata
-            What is known of each of the B breaths; nothing where absent. A bundle without metadata does not look at it.
-
-        Raises
-        ------
-        EngineError
-            Shapes do not fit the graph.
-        """
-        inputs: dict[str, npt.NDArray[Any]] = {self.artefact.input: pcm}
-        if self.metadata_schema is not None:
-            inputs |= self.metadata_schema.encode(metadata if metadata is not None else [{}] * len(pcm))
-        result: npt.NDArray[np.float32] = self.engine.run(inputs)[self.artefact.output]
-        return result
-
-    def classify(self, pcm: npt.NDArray[np.float32], metadata: MetadataRows | None = None) -> npt.NDArray[np.float64]:
-        """Probabilities ``[B, C]``; parameters and errors as :meth:`logits`."""
-        return self.probabilities(self.logits(pcm, metadata))
+    def with_engine(self, engine: Engine) -> Bundle:
+        """Copy of the bundle whose classifier runs in another engine."""
+        other = copy(self)
+        other.classifier = replace(self.classifier, engine=engine)
+        return other
 
     def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
-        """A new stream over this bundle for sound at ``sample_rate`` Hz."""
-        from edge_sdk.runtime.stream import Stream
-
-        return Stream(self, sample_rate, metadata)
+        """Make a stream for a source at ``sample_rate`` Hz; errors as :class:`~edge_sdk.runtime.stream.Stream`."""
+        return Stream(self.classifier, self.segmenter, self.quality_params, sample_rate, metadata)
 
 
 def load_bundle(
@@ -146,7 +132,7 @@ def load_bundle(
     engine: str | None = None,
     trusted: Sequence[Path] | None = None,
 ) -> Bundle:
-    """Load a bundle and prove that it computes what it computed where it was made.
+    """Load a bundle and check that it computes here what it computed where it was made.
 
     Parameters
     ----------
@@ -208,7 +194,7 @@ def load_bundle(
 def _refuse_untrained(folder: Path, manifest: Manifest) -> None:
     if manifest.untrained:
         raise BundleError(
-            f"{folder} holds untrained weights, made for benchmarks; its answers would mean nothing: "
+            f"{folder} holds untrained weights, made for benchmarks; its labels would mean nothing: "
             "export a trained checkpoint, or use the default bundle"
         )
 

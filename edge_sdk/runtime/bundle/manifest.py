@@ -1,4 +1,4 @@
-"""What a bundle's ``bundle.json`` says: read, checked, and turned into the settings that the runtime works with."""
+"""Reading ``bundle.json``: parsed, checked, and turned into the settings of the runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "default"
 
 
 def resolve_bundle(path: str | Path | None) -> Path:
-    """The directory that a bundle argument names; raises ``BundleError`` when there is none."""
+    """Directory that a bundle argument names; raises ``BundleError`` when there is none."""
     folder = DEFAULT_BUNDLE if path is None or str(path) == "default" else Path(path)
     if not folder.exists():
         raise BundleError(f"bundle {folder} does not exist; give a directory made by 'stetho export', or 'default'")
@@ -33,7 +33,13 @@ def resolve_bundle(path: str | Path | None) -> Path:
 
 
 def read_manifest(folder: Path, keys: Sequence[TrustedKey] = ()) -> Manifest:
-    """``bundle.json``, checked, and first of all its signature where there are keys; files are not opened."""
+    """Read and check ``bundle.json``, its signature first where there are keys; no other file is opened.
+
+    Raises
+    ------
+    BundleError
+        It is unreadable, inconsistent, from a newer SDK, or not signed by one of ``keys``.
+    """
     try:
         text = (folder / MANIFEST).read_bytes()
         if keys:
@@ -72,7 +78,7 @@ def _check_consistency(folder: Path, manifest: Manifest) -> None:
 
 
 def choose_artefact(folder: Path, manifest: Manifest, wanted: str | None) -> ArtefactEntry:
-    """The artefact of a format, or the default one; raises ``BundleError`` where there is none."""
+    """Artefact of a format, or the default one; raises ``BundleError`` where there is none."""
     if wanted is None:
         return next((a for a in manifest.artefacts if a.default), manifest.artefacts[0])
     for entry in manifest.artefacts:
@@ -83,7 +89,7 @@ def choose_artefact(folder: Path, manifest: Manifest, wanted: str | None) -> Art
 
 
 def metadata_schema(folder: Path, manifest: Manifest) -> MetadataSchema | None:
-    """What the model is told of patient and device; raises ``BundleError`` where that cannot be read."""
+    """Metadata inputs of the model; raises ``BundleError`` where they cannot be read."""
     try:
         return MetadataSchema.from_dict(manifest.metadata) if manifest.metadata else None
     except (ValueError, TypeError, AttributeError) as error:
@@ -91,7 +97,7 @@ def metadata_schema(folder: Path, manifest: Manifest) -> MetadataSchema | None:
 
 
 def front_end(folder: Path, entry: ArtefactEntry) -> FrontEndSpec:
-    """The front end of an artefact; raises ``BundleError`` where it is none that this SDK knows."""
+    """Front end of an artefact; raises ``BundleError`` where this SDK does not support it."""
     try:
         return FrontEndSpec.from_dict(entry.front_end)
     except (ValueError, TypeError) as error:
@@ -99,7 +105,7 @@ def front_end(folder: Path, entry: ArtefactEntry) -> FrontEndSpec:
 
 
 def settings(folder: Path, manifest: Manifest) -> tuple[SegmenterParams, QualityParams]:
-    """What segmenter and quality gate work with; raises ``BundleError`` where that is out of range."""
+    """Settings of segmenter and quality gate; raises ``BundleError`` where they are out of range."""
     try:
         if not 500 <= manifest.segmenter.rate_hz <= 192_000:
             raise ValueError(f"segmenter: rate_hz {manifest.segmenter.rate_hz} is out of range")
@@ -109,7 +115,7 @@ def settings(folder: Path, manifest: Manifest) -> tuple[SegmenterParams, Quality
 
 
 def segmenter_file(folder: Path, entry: SegmenterEntry) -> Path | None:
-    """The step graph of a learned segmenter; raises ``BundleError`` where it is missing."""
+    """Path of the step graph of a learned segmenter, else None; raises ``BundleError`` where it is missing."""
     if entry.kind == "learned" and not (entry.file and entry.sha256):
         raise BundleError(f"{folder / MANIFEST}: a learned segmenter without file and sha256; export the bundle again")
     return file_inside(folder, entry.file) if entry.file else None

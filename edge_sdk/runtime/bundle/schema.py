@@ -1,8 +1,7 @@
-"""``bundle.json``: the contract between train side and device, as typed structures that refuse unknown keys."""
+"""The schema of ``bundle.json``, the contract between train side and device; unknown keys are refused."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +10,7 @@ from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
 
 SCHEMA = 1
-"""Version this SDK writes, and the newest it reads."""
+"""Schema version that this SDK writes, and the newest that it reads."""
 
 MANIFEST = "bundle.json"
 
@@ -24,12 +23,12 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def _segmenter_params() -> dict[str, Any]:
-    """Written out in full, so that a bundle hears the same breaths after the SDK's defaults have changed."""
-    return asdict(EnvelopeParams())
+    """Written out in full, so that a bundle finds the same cycles after the SDK's defaults have changed."""
+    return EnvelopeParams().to_dict()
 
 
 def _quality_settings() -> dict[str, Any]:
-    return asdict(QualityParams())
+    return QualityParams().to_dict()
 
 
 class Decoder(_Part, frozen=True, kw_only=True):
@@ -43,7 +42,7 @@ class Decoder(_Part, frozen=True, kw_only=True):
     temperature: float = 1.0
     bias: list[float] = []  # one per logit; empty means zeros
     normal_label: str = "normal"
-    # Probability from which a sound is called present: one, or one per logit (multilabel); for softmax of "abnormal".
+    # Probability from which a label is positive: one, or one per logit (multilabel); for softmax of "abnormal".
     # Absent: 0.5, and for softmax the most probable label.
     threshold: float | list[float] | None = None
 
@@ -57,11 +56,11 @@ class FeaturesEntry(_Part, frozen=True, kw_only=True):
 
 
 class ArtefactEntry(_Part, frozen=True, kw_only=True):
-    """One file that an engine can run."""
+    """One file that an engine runs."""
 
     role: Literal["classifier"] = "classifier"
     file: str
-    features: FeaturesEntry | msgspec.UnsetType = msgspec.UNSET  # the same network without front end, if there
+    features: FeaturesEntry | msgspec.UnsetType = msgspec.UNSET  # the same network without front end, if present
     format: str  # a name of the export layer's format table
     precision: str
     sha256: str
@@ -77,19 +76,19 @@ class ArtefactEntry(_Part, frozen=True, kw_only=True):
 
 
 class StepEntry(_Part, frozen=True, kw_only=True):
-    """What must be known of a learned segmenter's step graph."""
+    """Settings of a learned segmenter's step graph."""
 
     front_end: dict[str, Any]  # log-mel without normalisation
     frames_per_step: int
-    look_ahead_frames: int  # the output of frame t speaks of frame t - this
+    look_ahead_frames: int  # the output at frame t describes frame t - this
     look_ahead_s: float  # the same in seconds, half a frame included
-    golden: list[float] = []  # its answer to a fixed synthetic sound; empty: not checked
+    golden: list[float] = []  # its outputs for a fixed synthetic signal; empty: not checked
     golden_tolerance: float = 1e-2
     accuracy: dict[str, Any] = {}  # split → figures of 'stetho segment-eval'
 
 
 class SegmenterEntry(_Part, frozen=True, kw_only=True):
-    """Which segmenter finds the breaths, and its settings.
+    """The segmenter and its settings.
 
     ``envelope`` has no weights, only ``params``. ``learned`` has a file too; its ``params`` are the decoder's.
     """
@@ -103,7 +102,7 @@ class SegmenterEntry(_Part, frozen=True, kw_only=True):
 
 
 class Golden(_Part, frozen=True, kw_only=True):
-    """The file of known inputs and outputs, and how far an engine may be off on each format."""
+    """The golden vector: a file of inputs and expected outputs, and the tolerance for each format."""
 
     file: str
     sha256: str
@@ -123,21 +122,21 @@ class Manifest(_Part, frozen=True, kw_only=True):
     untrained: bool = False
     labels: list[str]
     decoder: Decoder
-    metadata: dict[str, Any] = {}  # fields the classifier is conditioned on; empty: none
+    metadata: dict[str, Any] = {}  # MetadataSchema of the classifier's inputs; empty: none
     artefacts: list[ArtefactEntry]
     segmenter: SegmenterEntry
     quality: dict[str, Any] = msgspec.field(default_factory=_quality_settings)  # of the quality gate
     golden: Golden
     model_card: str = "MODEL_CARD.md"
-    files: dict[str, str] = {}  # name → sha256 of what no entry above names: model card, SBOM
+    files: dict[str, str] = {}  # name → sha256 of all other files: model card, SBOM
     training: dict[str, Any] = {}  # provenance: corpus, split, counts, seed, recipe
 
 
 def decode_manifest(text: bytes) -> Manifest:
-    """Parse and check; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError`` naming the place."""
+    """Parse and check; raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``, which name the place."""
     return msgspec.json.decode(text, type=Manifest)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Indented JSON, the same bytes for the same content."""
+    """Encode as indented JSON; equal manifests give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

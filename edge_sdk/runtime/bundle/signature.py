@@ -1,7 +1,7 @@
-"""Signed bundles on the device: an ed25519 signature over ``bundle.json``, and no way back to an older version.
+"""Signed bundles on the device: an ed25519 signature over ``bundle.json``, and protection against rollback.
 
 ``bundle.json`` holds the sha256 of every other file, so one signature covers the bundle. Nothing is enforced until a
-trusted key is configured; from then on an unsigned bundle is as bad as a changed one.
+trusted key is configured; from then on an unsigned bundle is refused like a changed one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from edge_sdk.errors import BundleError, MissingDependencyError
-from edge_sdk.runtime.engines.cache import write_atomically
+from edge_sdk.files import write_whole
 
 SIGNATURE = "bundle.sig"
 KEYS_VARIABLE = "STETHO_TRUSTED_KEYS"
@@ -34,7 +35,7 @@ class TrustedKey:
     """A public key whose bundles may run."""
 
     public: bytes  # 32 bytes
-    name: str  # as its file says
+    name: str  # from its file
 
     @property
     def key_id(self) -> str:
@@ -43,17 +44,17 @@ class TrustedKey:
 
     @property
     def line(self) -> str:
-        """As it stands in a file of trusted keys."""
+        """Line of the key in a file of trusted keys."""
         return f"{_ALGORITHM} {base64.b64encode(self.public).decode()} {self.name}"
 
 
 def signed_content(manifest: bytes) -> bytes:
-    """What is signed: the exact bytes of ``bundle.json`` after a prefix that says what they are."""
+    """Bytes that are signed: a fixed prefix, then the exact bytes of ``bundle.json``."""
     return _CONTEXT + manifest
 
 
 def signature_file(key: TrustedKey, signature: bytes) -> bytes:
-    """Content of ``bundle.sig``."""
+    """Content of ``bundle.sig``, JSON."""
     fields = {
         "schema": 1,
         "algorithm": _ALGORITHM,
@@ -64,12 +65,12 @@ def signature_file(key: TrustedKey, signature: bytes) -> bytes:
 
 
 def trusted_keys(files: Sequence[Path] | None = None) -> list[TrustedKey]:
-    """Keys of the files given, else of ``$STETHO_TRUSTED_KEYS``; none means that signatures are not enforced.
+    """Read the keys of ``files``, else of ``$STETHO_TRUSTED_KEYS``; without keys signatures are not enforced.
 
     Raises
     ------
     BundleError
-        A file is missing or holds no key: a device that was told to check must not go on without.
+        A file is missing or holds no key: a device configured to check signatures must not continue without.
     """
     if files is None:
         files = [Path(p) for p in os.environ.get(KEYS_VARIABLE, "").split(os.pathsep) if p]
@@ -77,14 +78,14 @@ def trusted_keys(files: Sequence[Path] | None = None) -> list[TrustedKey]:
 
 
 def check_signature(folder: Path, manifest: bytes, keys: Sequence[TrustedKey]) -> TrustedKey:
-    """The trusted key that signed a bundle.
+    """Check the signature of a bundle and return the trusted key that signed it.
 
     Parameters
     ----------
     folder
         The bundle's directory.
     manifest
-        The bytes of ``bundle.json`` that will be used, so that no one changes the file in between.
+        The bytes of ``bundle.json`` that will be used, so that the file cannot change in between.
     keys
         From :func:`trusted_keys`; at least one.
 
@@ -104,9 +105,9 @@ def check_signature(folder: Path, manifest: bytes, keys: Sequence[TrustedKey]) -
     key_id, signature = found
     key = next((k for k in keys if k.key_id == key_id), None)
     if key is None:
-        known = ", ".join(f"{k.name} {k.key_id}" for k in keys)
+        trusted = ", ".join(f"{k.name} {k.key_id}" for k in keys)
         raise BundleError(
-            f"{folder} is signed by key {key_id}, which is not trusted here (trusted: {known}); do not use this "
+            f"{folder} is signed by key {key_id}, which is not trusted here (trusted: {trusted}); do not use this "
             "bundle, or add its maker's public key"
         )
     if not _is_valid(key.public, signature, signed_content(manifest)):
@@ -117,7 +118,7 @@ def check_signature(folder: Path, manifest: bytes, keys: Sequence[TrustedKey]) -
 
 
 def describe_signature(folder: Path) -> str:
-    """What to say of a signature that nobody asked to check."""
+    """Describe the signature of a bundle that is not checked, in one line."""
     found = _read_signature(folder)
     if found is None:
         return "unsigned; no trusted key is configured"
@@ -125,15 +126,16 @@ def describe_signature(folder: Path) -> str:
 
 
 def check_version(name: str, version: str) -> None:
-    """Refuse a version older than one that this device has run.
+    """Refuse a version older than one that this device has run; PEP 440 orders them.
 
     Raises
     ------
     BundleError
-        It is older, or the record cannot be read.
+        It is older or no PEP 440 version, or the record cannot be read.
     """
+    ordered = _ordered(version)
     highest = _read_versions().get(name)
-    if highest is not None and _order(version) < _order(highest):
+    if highest is not None and ordered < _recorded(name, highest):
         raise BundleError(
             f"bundle {name} {version} is older than {highest}, which this device has run; install {highest} or newer, "
             f"or, to go back on purpose, delete {name!r} from {versions_file()}"
@@ -141,20 +143,20 @@ def check_version(name: str, version: str) -> None:
 
 
 def record_version(name: str, version: str) -> None:
-    """Remember a version that was loaded, if it is the highest so far.
+    """Record a version that was loaded, if it is the highest so far.
 
     Raises
     ------
     BundleError
-        The record cannot be written.
+        It is no PEP 440 version, or the record cannot be written.
     """
-    versions = _read_versions()
-    if name in versions and _order(version) <= _order(versions[name]):
+    ordered, versions = _ordered(version), _read_versions()
+    if name in versions and ordered <= _recorded(name, versions[name]):
         return
     path = versions_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(versions | {name: version}, indent=2, sort_keys=True).encode() + b"\n")
+        write_whole(path, json.dumps(versions | {name: version}, indent=2, sort_keys=True).encode() + b"\n")
     except OSError as error:
         raise BundleError(
             f"cannot record the version in {path} ({error.strerror or error}), which protects against older bundles; "
@@ -163,7 +165,7 @@ def record_version(name: str, version: str) -> None:
 
 
 def versions_file() -> Path:
-    """Where the highest versions are kept: ``$STETHO_STATE``, else the user's state folder."""
+    """File of the highest versions so far: in ``$STETHO_STATE``, else in the user's state folder."""
     if own := os.environ.get("STETHO_STATE"):
         return Path(own) / "versions.json"
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -171,7 +173,7 @@ def versions_file() -> Path:
 
 
 def ed25519() -> Any:
-    """The module of ``cryptography`` that signs and verifies.
+    """Import the module of ``cryptography`` that signs and verifies.
 
     Raises
     ------
@@ -247,14 +249,22 @@ def _read_versions() -> dict[str, str]:
     return versions
 
 
-def _order(version: str) -> tuple[tuple[int, ...], int, str]:
-    """Sorts versions: numbers first, then pre-releases before the release before its post-releases."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    if match is None:
-        raise BundleError(f"version {version!r} does not start with a number, so it cannot be ordered; export again")
-    numbers = [int(part) for part in match[0].split(".")]
-    while len(numbers) > 1 and numbers[-1] == 0:
-        numbers.pop()
-    rest = version[match.end() :]
-    rank = 0 if not rest or rest.startswith(("+", ".post")) else -1
-    return tuple(numbers), rank, rest
+def _ordered(version: str) -> Version:
+    """The version in the order of PEP 440; other texts have no order and are refused."""
+    try:
+        return Version(version)
+    except InvalidVersion as error:
+        raise BundleError(
+            f"version {version!r} is not a PEP 440 version such as 1.2.0 or 1.2.0rc1, so it cannot be ordered; "
+            "export the bundle again with one"
+        ) from error
+
+
+def _recorded(name: str, version: str) -> Version:
+    try:
+        return Version(version)
+    except InvalidVersion as error:  # from an SDK before PEP 440 was required
+        raise BundleError(
+            f"{versions_file()} records {version!r} for bundle {name}, which is not a PEP 440 version; correct it or "
+            f"delete {name!r} from the file"
+        ) from error

@@ -1,4 +1,4 @@
-"""Whether a bundle is what it was where it was made: hashes, signature, version, golden vectors."""
+"""Verification of a bundle: hashes, signature, version, golden vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_sdk.errors import StethoError
 from edge_sdk.protocols import Engine
-from edge_sdk.runtime.bundle.files import Check, file_inside, hash_check
+from edge_sdk.runtime.bundle.files import BundleCheck, file_inside, hash_check
 from edge_sdk.runtime.bundle.manifest import (
     front_end,
     metadata_schema,
@@ -32,23 +32,23 @@ from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.segmentation.factory import LearnedFactory, segmenter_factory, segmenter_params
 
 
-def verify_bundle(path: str | Path | None = None, trusted: Sequence[Path] | None = None) -> list[Check]:
-    """Check everything in a bundle and go on past failures: signature, version, hashes, engines, golden vectors.
+def verify_bundle(path: str | Path | None = None, trusted: Sequence[Path] | None = None) -> list[BundleCheck]:
+    """Check everything in a bundle, past failures too: signature, version, hashes, engines, golden vectors.
 
     Parameters
     ----------
     path, trusted
-        As of :func:`load_bundle`. Nothing is recorded of the version.
+        As in :func:`load_bundle`. The version is not recorded.
 
     Raises
     ------
     BundleError
-        There is no bundle, or its manifest cannot be read; anything less is a failed :class:`Check`.
+        There is no bundle, or its manifest cannot be read; anything less is a failed :class:`BundleCheck`.
     """
     folder = resolve_bundle(path)
     keys = trusted_keys(trusted)
     manifest = read_manifest(folder)
-    checks = [Check(MANIFEST, True, f"schema {manifest.schema}, {manifest.name} {manifest.version}")]
+    checks = [BundleCheck(MANIFEST, True, f"schema {manifest.schema}, {manifest.name} {manifest.version}")]
     checks.append(_attempt("signature", partial(_signature_check, folder, keys)))
     if keys:
         checks.append(_attempt("version", partial(_version_check, manifest)))
@@ -58,13 +58,13 @@ def verify_bundle(path: str | Path | None = None, trusted: Sequence[Path] | None
         checks.append(_attempt("golden segmenter", partial(_segmenter_of, folder, manifest)))
     card = folder / manifest.model_card
     checks.append(
-        Check(f"model card {manifest.model_card}", card.is_file(), "present" if card.is_file() else "missing")
+        BundleCheck(f"model card {manifest.model_card}", card.is_file(), "present" if card.is_file() else "missing")
     )
     return checks
 
 
-def file_checks(folder: Path, manifest: Manifest) -> list[Check]:
-    """The sha256 of every file that a manifest names."""
+def file_checks(folder: Path, manifest: Manifest) -> list[BundleCheck]:
+    """Check the sha256 of every file that a manifest names."""
     files = {a.file: a.sha256 for a in manifest.artefacts} | {manifest.golden.file: manifest.golden.sha256}
     if manifest.segmenter.file:
         files[manifest.segmenter.file] = manifest.segmenter.sha256 or ""
@@ -75,8 +75,8 @@ def file_checks(folder: Path, manifest: Manifest) -> list[Check]:
 
 def golden_check(
     folder: Path, manifest: Manifest, entry: ArtefactEntry, engine: Engine, allowed: float | None = None
-) -> Check:
-    """Whether an engine computes what the artefact computed where it was made; ``allowed`` replaces its tolerance."""
+) -> BundleCheck:
+    """Run the golden vector on an engine and compare its logits; ``allowed`` replaces the bundle's tolerance."""
     golden, form = manifest.golden, entry.format
     metadata = metadata_schema(folder, manifest)
     name = f"golden {form}"
@@ -88,57 +88,59 @@ def golden_check(
             if metadata is not None:
                 inputs |= {key: arrays[f"metadata_{key}"] for key in metadata.inputs}
     except (OSError, ValueError, KeyError) as error:
-        return Check(name, False, f"{folder}: {golden.file} is not a golden vector of {form} ({error}); export again")
+        return BundleCheck(
+            name, False, f"{folder}: {golden.file} is not a golden vector of {form} ({error}); export again"
+        )
     found = engine.run(inputs)[entry.output]
     tolerance = golden.tolerance.get(form, 1e-3) if allowed is None else allowed
     error_max = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
     ok = error_max <= tolerance  # NaN compares false, as it should
     if ok:
-        return Check(name, True, f"largest difference {error_max:.2g} (allowed {tolerance:g})")
-    return Check(
+        return BundleCheck(name, True, f"largest difference {error_max:.2g} (allowed {tolerance:g})")
+    return BundleCheck(
         name, False,
         f"{folder}: the golden vector of {form} comes out {error_max:.3g} off (allowed {tolerance:g}) on "
         f"{engine.name}; this engine does not compute the model correctly: use another artefact or engine",
     )  # fmt: skip
 
 
-def segmenter_check(folder: Path, manifest: Manifest, segmenter: LearnedFactory) -> Check:
-    """Whether a learned segmenter computes what it computed where it was made."""
+def segmenter_check(folder: Path, manifest: Manifest, segmenter: LearnedFactory) -> BundleCheck:
+    """Run a learned segmenter on its golden signal and compare the outputs."""
     entry, step = manifest.segmenter, manifest.segmenter.step
     if isinstance(step, msgspec.UnsetType) or not step.golden:
-        return Check("golden segmenter", True, "the bundle holds none")
+        return BundleCheck("golden segmenter", True, "the bundle holds none")
     found, expected = np.array(segmenter.golden()), np.array(step.golden)
     error = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
     if error <= step.golden_tolerance:
         detail = f"largest difference {error:.2g} (allowed {step.golden_tolerance:g})"
-        return Check("golden segmenter", True, detail)
-    return Check(
+        return BundleCheck("golden segmenter", True, detail)
+    return BundleCheck(
         "golden segmenter", False,
         f"{folder}: {entry.file} comes out {error:.3g} off (allowed {step.golden_tolerance:g}); this engine does not "
         "compute the segmenter correctly: upgrade onnxruntime or export the bundle again",
     )  # fmt: skip
 
 
-def _segmenter_of(folder: Path, manifest: Manifest) -> Check:
+def _segmenter_of(folder: Path, manifest: Manifest) -> BundleCheck:
     entry = manifest.segmenter
     factory = segmenter_factory(entry, segmenter_params(entry), segmenter_file(folder, entry))
     assert isinstance(factory, LearnedFactory)
     return segmenter_check(folder, manifest, factory)
 
 
-def _signature_check(folder: Path, keys: Sequence[TrustedKey]) -> Check:
+def _signature_check(folder: Path, keys: Sequence[TrustedKey]) -> BundleCheck:
     if not keys:
-        return Check("signature", True, describe_signature(folder))
+        return BundleCheck("signature", True, describe_signature(folder))
     key = check_signature(folder, (folder / MANIFEST).read_bytes(), keys)
-    return Check("signature", True, f"by {key.name} {key.key_id}")
+    return BundleCheck("signature", True, f"by {key.name} {key.key_id}")
 
 
-def _version_check(manifest: Manifest) -> Check:
+def _version_check(manifest: Manifest) -> BundleCheck:
     check_version(manifest.name, manifest.version)
-    return Check("version", True, f"{manifest.version} is not older than what this device has run")
+    return BundleCheck("version", True, f"{manifest.version} is not older than what this device has run")
 
 
-def _golden_of(folder: Path, manifest: Manifest, entry: ArtefactEntry) -> Check:
+def _golden_of(folder: Path, manifest: Manifest, entry: ArtefactEntry) -> BundleCheck:
     engine = OrtEngine(file_inside(folder, entry.file))
     front_end(folder, entry)
     settings(folder, manifest)
@@ -146,12 +148,12 @@ def _golden_of(folder: Path, manifest: Manifest, entry: ArtefactEntry) -> Check:
     metadata = schema.inputs if schema is not None else ()
     if list(engine.inputs) != [entry.input, *metadata] or list(engine.outputs) != [entry.output]:
         found = f"{list(engine.inputs)} → {list(engine.outputs)}"
-        return Check(f"signature {entry.format}", False, f"{entry.file}: is {found}; export the bundle again")
+        return BundleCheck(f"signature {entry.format}", False, f"{entry.file}: is {found}; export the bundle again")
     return golden_check(folder, manifest, entry, engine)
 
 
-def _attempt(name: str, check: Callable[[], Check]) -> Check:
+def _attempt(name: str, check: Callable[[], BundleCheck]) -> BundleCheck:
     try:
         return check()
     except StethoError as error:
-        return Check(name, False, str(error))
+        return BundleCheck(name, False, str(error))

@@ -1,4 +1,4 @@
-"""Compiled engines on this machine's disk: what one depends on, where it lies, and why a foreign one is refused."""
+"""The cache of compiled engines: what an engine depends on, where it is stored, and why a foreign one is refused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import EngineError
-from edge_sdk.files import whole_file
+from edge_sdk.files import write_whole
 
 SIDECAR_SCHEMA = 1
 ANY_GPU = "any"
@@ -51,7 +50,7 @@ class EngineKey:
         )
 
     def on_platform(self) -> EngineKey:
-        """With ``platform`` filled in."""
+        """Return the key with ``platform`` filled in."""
         return self if self.platform else replace(self, platform=this_platform())
 
 
@@ -61,7 +60,7 @@ def this_platform() -> str:
 
 
 def cache_folder() -> Path:
-    """Where engines and timing caches lie: ``$STETHO_CACHE``, else the user's cache folder."""
+    """Folder of engines and timing caches: ``$STETHO_CACHE``, else the user's cache folder."""
     if own := os.environ.get("STETHO_CACHE"):
         return Path(own) / "engines"
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -69,12 +68,12 @@ def cache_folder() -> Path:
 
 
 def sidecar_path(engine: Path) -> Path:
-    """The JSON file beside an engine that says what it is."""
+    """Path of the JSON file beside an engine that holds its key."""
     return engine.with_suffix(".json")
 
 
 def store_engine(engine: Path, content: bytes, key: EngineKey, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write an engine and its sidecar so that a reader sees both or none, and give back the sidecar.
+    """Write an engine and its sidecar so that a reader finds both or none; return the sidecar.
 
     Raises
     ------
@@ -91,9 +90,9 @@ def store_engine(engine: Path, content: bytes, key: EngineKey, facts: dict[str, 
     try:
         engine.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            sidecar_path(engine).unlink()  # it vouches for the engine: gone before that changes, back after
-        write_atomically(engine, content)
-        write_atomically(sidecar_path(engine), json.dumps(sidecar, indent=2).encode() + b"\n")
+            sidecar_path(engine).unlink()  # valid only for this engine: removed before it changes, written after
+        write_whole(engine, content)
+        write_whole(sidecar_path(engine), json.dumps(sidecar, indent=2).encode() + b"\n")
     except OSError as error:
         raise EngineError(
             f"cannot write the engine to {engine.parent} ({error.strerror or error}); make the folder writable or set "
@@ -102,14 +101,8 @@ def store_engine(engine: Path, content: bytes, key: EngineKey, facts: dict[str, 
     return sidecar
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file under its name, or what was there before."""
-    with whole_file(path, to_disk=True) as draft:
-        draft.write_bytes(content)
-
-
 def read_sidecar(engine: Path) -> dict[str, Any]:
-    """What an engine says of itself.
+    """Read the sidecar of an engine.
 
     Raises
     ------
@@ -129,14 +122,14 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
 
 
 def foreign_reason(found: EngineKey, here: EngineKey) -> str | None:
-    """Why an engine cannot run here, in words; ``None`` where it can.
+    """Reason why an engine cannot run here, for a message; ``None`` where it can.
 
     Parameters
     ----------
     found
         The engine's key.
     here
-        This machine's: of ``precision``, ``profiles`` and ``options`` it says nothing.
+        This machine's key; its ``precision``, ``profiles`` and ``options`` are not compared.
     """
     if found.onnx_sha256 != here.onnx_sha256:
         return f"it was built from another model (ONNX {found.onnx_sha256[:12]}, not {here.onnx_sha256[:12]})"
@@ -157,12 +150,12 @@ def foreign_reason(found: EngineKey, here: EngineKey) -> str | None:
 
 
 def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
-    """The sidecar of an engine that may run here.
+    """Return the sidecar of an engine that can run here.
 
     Raises
     ------
     EngineError
-        It is foreign, damaged or incomplete; the message says which and what to do.
+        It is foreign, damaged or incomplete; the message names the reason and the fix.
     """
     sidecar = read_sidecar(engine)
     if reason := foreign_reason(EngineKey(**sidecar["key"]), here):
@@ -177,16 +170,9 @@ def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
 
 
 def engines_of(onnx_sha256: str, folder: Path | None = None) -> list[Path]:
-    """Engines in the cache that were built from this ONNX file, newest first; foreign ones included."""
+    """Engines in the cache built from this ONNX file, newest first; foreign ones included."""
     found = (folder or cache_folder()).glob(f"{onnx_sha256[:16]}-*.engine")
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def usable_engines(here: EngineKey, folder: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Of those, the ones that may run here, each with its sidecar."""
-    for path in engines_of(here.onnx_sha256, folder):
-        with contextlib.suppress(EngineError):
-            yield path, check_engine(path, here)
 
 
 def _runs_on(found: EngineKey, here: EngineKey) -> bool:
@@ -197,7 +183,7 @@ def _runs_on(found: EngineKey, here: EngineKey) -> bool:
 
 
 def _version_compatible(found: EngineKey, here: EngineKey) -> bool:
-    """An engine built for it runs on later versions of its own major and of the next one (10 for 8)."""
+    """Whether ``version-compatible`` allows it: later versions of the same major and of the next one (10 for 8)."""
     if "version-compatible" not in found.options:
         return False
     old, new = _number(found.version), _number(here.version)

@@ -1,4 +1,4 @@
-"""The CUDA driver through ctypes: what TensorRT leaves to its caller, with nothing to install but the GPU's driver."""
+"""The CUDA driver through ctypes: memory, streams and graphs for TensorRT, without any package to install."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERSION_FILES = ("/sys/module/nvidia/version", "/proc/driver/nvidia/version", "
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The first GPU, as far as a compiled engine depends on it."""
+    """The properties of the first GPU that a compiled engine depends on."""
 
     name: str  # "Orin", "NVIDIA RTX A4000"
     capability: str  # "8.7"
@@ -34,7 +34,7 @@ class Gpu:
 
 
 def find_gpu(library: Any = None) -> Gpu | None:
-    """The first GPU of this machine, or ``None``; takes under a millisecond where there is no driver."""
+    """Find the first GPU of this machine; ``None`` without one, in under a millisecond where there is no driver."""
     try:
         return CudaDriver(library).gpu
     except EngineError:
@@ -42,12 +42,12 @@ def find_gpu(library: Any = None) -> Gpu | None:
 
 
 class CudaDriver:
-    """Memory, one stream and graphs on the first GPU; all calls raise :class:`EngineError` with CUDA's own name for it.
+    """Memory, streams and graphs on the first GPU; all calls raise :class:`EngineError` with CUDA's name of the error.
 
     Parameters
     ----------
     library
-        A stand-in for ``libcuda``; the real one where absent.
+        A replacement for ``libcuda`` (tests); the real one where absent.
 
     Raises
     ------
@@ -67,56 +67,60 @@ class CudaDriver:
         self._context = context
 
     def make_current(self) -> None:
-        """Bind the GPU to the calling thread; needed once a thread, harmless more often."""
+        """Bind the GPU to the calling thread; needed once per thread."""
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
-        """Address of ``size`` bytes on the GPU."""
+        """Allocate ``size`` bytes on the GPU; return their address."""
         address = ctypes.c_uint64()
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value
 
     def free(self, address: int) -> None:
+        """Free memory of :meth:`allocate`."""
         self._call("cuMemFree_v2", ctypes.c_uint64(address))
 
     def allocate_pinned(self, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
-        """Address and view of ``size`` bytes of page-locked host memory, which copies do not have to stage."""
+        """Allocate ``size`` bytes of page-locked host memory, which is copied faster; return address and view."""
         address = ctypes.c_void_p()
         self._call("cuMemAllocHost_v2", ctypes.byref(address), ctypes.c_size_t(size))
         value = int(address.value or 0)
         return value, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(value))
 
     def free_pinned(self, address: int) -> None:
+        """Free memory of :meth:`allocate_pinned`."""
         self._call("cuMemFreeHost", ctypes.c_void_p(address))
 
     def to_device(self, target: int, source: int, size: int, stream: int) -> None:
-        """Copy host → GPU, in order on the stream."""
+        """Copy ``size`` bytes host → GPU, in order on the stream."""
         self._call(
             "cuMemcpyHtoDAsync_v2", ctypes.c_uint64(target), ctypes.c_void_p(source), ctypes.c_size_t(size),
             ctypes.c_void_p(stream),
         )  # fmt: skip
 
     def to_host(self, target: int, source: int, size: int, stream: int) -> None:
-        """Copy GPU → host, in order on the stream."""
+        """Copy ``size`` bytes GPU → host, in order on the stream."""
         self._call(
             "cuMemcpyDtoHAsync_v2", ctypes.c_void_p(target), ctypes.c_uint64(source), ctypes.c_size_t(size),
             ctypes.c_void_p(stream),
         )  # fmt: skip
 
     def make_stream(self) -> int:
+        """Create a stream; return its handle."""
         stream = ctypes.c_void_p()
         self._call("cuStreamCreate", ctypes.byref(stream), _STREAM_NON_BLOCKING)
         return int(stream.value or 0)
 
     def free_stream(self, stream: int) -> None:
+        """Destroy a stream."""
         self._call("cuStreamDestroy_v2", ctypes.c_void_p(stream))
 
     def synchronise(self, stream: int) -> None:
-        """Wait until everything on the stream is done; errors of earlier calls surface here."""
+        """Wait until everything on the stream is done; errors of earlier calls are raised here."""
         self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def capture(self, stream: int, work: Callable[[], None]) -> int:
-        """Record what ``work`` puts on the stream, without running it, as a graph that can be launched again."""
+        """Record the calls that ``work`` puts on the stream, without running them; return an executable graph."""
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), _CAPTURE_THREAD_LOCAL)
         try:
@@ -130,9 +134,11 @@ class CudaDriver:
         return int(executable.value or 0)
 
     def launch(self, executable: int, stream: int) -> None:
+        """Run a graph of :meth:`capture` on the stream."""
         self._call("cuGraphLaunch", ctypes.c_void_p(executable), ctypes.c_void_p(stream))
 
     def free_graph(self, executable: int) -> None:
+        """Destroy a graph of :meth:`capture`."""
         self._call("cuGraphExecDestroy", ctypes.c_void_p(executable))
 
     def _describe(self) -> Gpu:
@@ -167,7 +173,7 @@ def _load() -> Any:
 
 
 def _driver_version() -> str:
-    """What the kernel's module or, on Jetson, the board's release file says; empty where neither does."""
+    """Version from the kernel module or, on Jetson, the board's release file; empty where neither has one."""
     for path in _VERSION_FILES:
         try:
             text = Path(path).read_text(errors="replace")

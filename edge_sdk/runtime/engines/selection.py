@@ -1,6 +1,6 @@
-"""Which engine runs a bundle: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU; the first that is proven.
+"""Engine selection: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU; the first that is proven runs a bundle.
 
-A GPU engine counts only after it has computed the bundle's golden vector; what fails is told and the next one is tried.
+A GPU engine is proven by the bundle's golden vector. A failure is logged as a warning and the next engine is tried.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GPU_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 0.5}  # on logits, where t
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An engine that may work."""
+    """An engine to try."""
 
     kind: str  # of KINDS
     artefact: ArtefactEntry
@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What became of a candidate."""
+    """Result of trying a candidate."""
 
     kind: str
     artefact: str  # format
@@ -51,7 +51,7 @@ class Attempt:
 
 
 def wanted_engine(engine: str | None = None) -> str:
-    """The engine asked for: the argument, else ``$STETHO_ENGINE``, else ``auto``.
+    """Kind of engine: the argument, else ``$STETHO_ENGINE``, else ``auto``.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def candidates(
     *,
     chosen: bool = False,
 ) -> list[Candidate]:
-    """Engines to try, best first; on a machine without GPU only the CPU, found in under a millisecond.
+    """List the engines to try, best first; on a machine without GPU only the CPU, in under a millisecond.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ def candidates(
     threads
         Of ONNX Runtime on the CPU.
     file_of
-        The file of an artefact, checked; called when the engine is made.
+        Returns the verified file of an artefact; called when the engine is made.
     chosen
-        The caller asked for this artefact: no other is taken.
+        The caller chose this artefact: no other is used.
 
     Raises
     ------
     EngineError
-        An engine was asked for by name and nothing of it is there.
+        An engine requested by name is not available.
     """
     entries = [default] if chosen else _for_gpu(manifest, default)
     found: list[Candidate] = []
@@ -104,7 +104,7 @@ def candidates(
     if kind == "tensorrt-ep":
         found += _tensorrt_provider(entries, threads, file_of)
     if found and kind == "auto" and not _has_gpu():
-        found = []  # installed for another machine: not worth a warning at every start
+        found = []  # installed for another machine: no warning at every start
     if kind in ("auto", "cpu"):
         found.append(Candidate("cpu", default, lambda: OrtEngine(file_of(default), threads)))
     if not found:
@@ -122,14 +122,14 @@ _MISSING = {
 def choose(
     found: Sequence[Candidate], prove: Callable[[Candidate, Engine], None]
 ) -> tuple[Engine, ArtefactEntry, tuple[Attempt, ...]]:
-    """The first candidate that loads and is proven.
+    """Return the first candidate that loads and is proven: engine, artefact and all attempts.
 
     Parameters
     ----------
     found
         From :func:`candidates`.
     prove
-        Runs the engine once and raises ``BundleError`` or ``EngineError`` where it computes something else.
+        Runs the engine once; raises ``BundleError`` or ``EngineError`` where its output is wrong.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _has_gpu() -> bool:
 
 
 def _compiled(manifest: Manifest, entries: Sequence[ArtefactEntry]) -> Iterator[Candidate]:
-    """Engines of the cache; TensorRT is imported only when one for this bundle's files lies there."""
+    """Engines in the cache; TensorRT is imported only when one for this bundle's files is there."""
     from edge_sdk.runtime.engines.cache import engines_of, read_sidecar
 
     quantised = [a for a in manifest.artefacts if a.format == "onnx-int8-trt" and a not in entries]

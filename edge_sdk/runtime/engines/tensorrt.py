@@ -1,4 +1,4 @@
-"""A compiled TensorRT engine on this machine's GPU: pinned buffers, one stream, CUDA graphs where they are allowed.
+"""The TensorRT engine: a compiled engine on this machine's GPU, with pinned buffers, one stream and CUDA graphs.
 
 Never executed on a GPU yet: its calls are tested against a double of the API (``tests/support/tensorrt_double.py``).
 """
@@ -34,12 +34,12 @@ _RUNS_BEFORE_CAPTURE = 3  # of one batch size: the first may still set things up
 
 
 def installed_flavours() -> list[str]:
-    """TensorRT flavours whose Python module is here; nothing is imported."""
+    """TensorRT flavours whose Python module is installed; none is imported."""
     return [flavour for flavour, module in MODULES.items() if importlib.util.find_spec(module)]
 
 
 def load_module(flavour: str) -> Any:
-    """Import TensorRT.
+    """Import the Python module of a TensorRT flavour.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def load_module(flavour: str) -> Any:
 
 
 def key_of_this_machine(onnx_sha256: str, flavour: str, module: Any, gpu: Gpu) -> EngineKey:
-    """What an engine must match to run here."""
+    """Make the key that an engine must match to run on this machine."""
     return EngineKey(
         onnx_sha256=onnx_sha256, flavour=flavour, version=str(module.__version__), gpu=gpu.name,
         capability=gpu.capability, driver=gpu.driver, precision="", profiles="",
@@ -75,7 +75,7 @@ def _dtype(tensor: str, kind: Any) -> np.dtype[Any]:
 
 @dataclass(slots=True)
 class _Tensor:
-    """One input or output: its two buffers, as large as the largest batch asked for so far."""
+    """One input or output with its two buffers, sized for the largest batch so far."""
 
     name: str
     is_input: bool
@@ -98,13 +98,13 @@ class TensorRtEngine:
     Parameters
     ----------
     path
-        The ``.engine`` file; its sidecar must lie beside it.
+        The ``.engine`` file, with its sidecar beside it.
     onnx_sha256
-        Of the artefact that the engine must have been built from.
+        Of the artefact that the engine was built from.
     flavour
         ``tensorrt`` or ``tensorrt-rtx``.
     module, driver
-        Stand-ins for TensorRT and CUDA; the installed ones where absent.
+        Replacements for TensorRT and CUDA (tests); the installed ones where absent.
 
     Raises
     ------
@@ -150,7 +150,7 @@ class TensorRtEngine:
         return {t.name: ("batch", *t.row) for t in self._tensors if not t.is_input}
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """All outputs by name; thread-safe. Batches above the largest profile are cut into such.
+        """Run arrays by input name; return all outputs by name. Thread-safe; larger batches than any profile are split.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class TensorRtEngine:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Give memory back; the engine cannot run afterwards."""
+        """Free the memory; the engine cannot run afterwards."""
         with self._lock:
             self._cuda.make_current()
             self._release()
@@ -204,7 +204,7 @@ class TensorRtEngine:
                 self._cuda.to_host(tensor.pinned, tensor.device, tensor.nbytes(batch), self._stream)
 
     def _capture(self, batch: int) -> None:
-        """Record a run as a graph: one launch instead of many from then on, until another batch size comes."""
+        """Record a run as a graph: one launch instead of many, until the batch size changes."""
         capturable = getattr(self._context, "is_stream_capturable", None)
         if capturable is not None and not capturable(self._stream):
             return
@@ -269,7 +269,7 @@ class TensorRtEngine:
         for name, value in inputs.items():
             if value.ndim == 0 or value.shape[1:] != wanted[name].row:
                 raise EngineError(f"inference failed: {name} is {value.shape}, needed is (batch, *{wanted[name].row})")
-            # TensorRT before 10 makes int64 ids int32; a float for an id, or a double for a sound, is a mistake.
+            # TensorRT before 10 makes int64 ids int32; a float for an id, or a double for samples, is a mistake.
             if value.dtype != wanted[name].dtype and not (value.dtype.kind == wanted[name].dtype.kind == "i"):
                 raise EngineError(f"inference failed: {name} is {value.dtype}, needed is {wanted[name].dtype}")
         if len(rows) != 1 or 0 in rows:

@@ -1,9 +1,9 @@
-"""Which segmenter a bundle has: what its manifest says becomes a factory that makes one for each stream."""
+"""Segmenter factories: a manifest's entry becomes a factory that makes one segmenter for each stream."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -15,7 +15,7 @@ from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.runtime.segmentation.envelope import EnvelopeSegmenter
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
-from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel, StepSettings, golden_answer
+from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel, StepSettings, golden_outputs
 from edge_sdk.signal.spec import FrontEndSpec
 
 SEGMENTER_FILE = "segmenter.onnx"
@@ -25,7 +25,7 @@ SegmenterParams: TypeAlias = EnvelopeParams | DecoderParams
 
 @dataclass(frozen=True)
 class EnvelopeFactory:
-    """The segmenter without weights: fallback and baseline."""
+    """Makes envelope segmenters, which have no weights: fallback and baseline."""
 
     kind: ClassVar[str] = "envelope"
     params: EnvelopeParams = field(default_factory=EnvelopeParams)
@@ -33,22 +33,22 @@ class EnvelopeFactory:
 
     @property
     def look_ahead_s(self) -> float:
-        """Half of the smoothing."""
+        """Seconds of audio after a moment that its output needs: half of the smoothing."""
         return self.params.smooth_s / 2
 
     @property
     def blur_s(self) -> float:
-        """An end that is nearer than this to a loss is not told from its own sound."""
+        """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.params.smooth_s
 
     def new(self) -> EnvelopeSegmenter:
-        """One for a stream of its own."""
+        """Make a segmenter for one stream."""
         return EnvelopeSegmenter(self.rate_hz, self.params)
 
 
 @dataclass(frozen=True)
 class LearnedFactory:
-    """The learned segmenter: the network is shared, the state is each stream's."""
+    """Makes learned segmenters, which share the network; each stream has its own state."""
 
     kind: ClassVar[str] = "learned"
     model: StepModel
@@ -56,43 +56,45 @@ class LearnedFactory:
 
     @property
     def rate_hz(self) -> int:
+        """Sample rate of the network's input."""
         return self.model.settings.front_end.rate_hz
 
     @property
     def look_ahead_s(self) -> float:
+        """Seconds of audio after a moment that its output needs."""
         return self.model.settings.look_ahead_s
 
     @property
     def blur_s(self) -> float:
-        """An end that is nearer than this to a loss is not told from its own sound."""
+        """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.look_ahead_s
 
     def new(self) -> LearnedSegmenter:
-        """One for a stream of its own."""
+        """Make a segmenter for one stream."""
         return LearnedSegmenter(self.model, self.params)
 
     def golden(self) -> list[float]:
-        """See :func:`~edge_sdk.runtime.segmentation.network.golden_answer`."""
-        return golden_answer(self.model)
+        """See :func:`~edge_sdk.runtime.segmentation.network.golden_outputs`."""
+        return golden_outputs(self.model)
 
 
 SegmenterFactory: TypeAlias = EnvelopeFactory | LearnedFactory
 
 
 def segmenter_params(entry: SegmenterEntry) -> SegmenterParams:
-    """The settings in a manifest, checked; raises ``ValueError``."""
+    """Parse the settings in a manifest; raises ``ValueError`` where they are wrong."""
     if entry.kind == "learned":
         return DecoderParams.from_dict(entry.params)
     return EnvelopeParams.from_dict(entry.params)
 
 
 def segmenter_factory(entry: SegmenterEntry, params: SegmenterParams, path: Path | None) -> SegmenterFactory:
-    """Load what the manifest names; ``path`` is the step graph of a learned segmenter.
+    """Make the factory that a manifest describes; ``path`` is the step graph of a learned segmenter.
 
     Raises
     ------
     BundleError
-        The manifest and the graph do not fit each other.
+        Manifest and graph do not match.
     EngineError
         The graph cannot be loaded.
     """
@@ -112,7 +114,7 @@ def segmenter_factory(entry: SegmenterEntry, params: SegmenterParams, path: Path
 
 
 def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFactory:
-    """A step graph outside any bundle, by the metadata in it.
+    """Load a step graph outside any bundle, with the settings stored in it.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFa
 
 
 def describe_segmenter(path: Path, params: DecoderParams | None = None) -> SegmenterEntry:
-    """The manifest's entry for a step graph that goes into a bundle as :data:`SEGMENTER_FILE`.
+    """Make the manifest's entry for a step graph that goes into a bundle as :data:`SEGMENTER_FILE`.
 
     Raises
     ------
@@ -140,7 +142,7 @@ def describe_segmenter(path: Path, params: DecoderParams | None = None) -> Segme
     return SegmenterEntry(
         kind="learned",
         rate_hz=settings.front_end.rate_hz,
-        params=asdict(factory.params),
+        params=factory.params.to_dict(),
         file=SEGMENTER_FILE,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         step=StepEntry(

@@ -1,81 +1,74 @@
-"""The level of breath sounds over time: band energy of short frames, in decibels, smoothed by an exact running mean."""
+"""The band level of breath sounds: energy of short frames in decibels, smoothed by an exact running mean."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
+
+from edge_sdk.settings import NonNegative, Settings
 
 _FLOOR = 1e-11  # added to the energy: below 16-bit quantisation noise in the band
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopeParams:
+class EnvelopeParams(Settings, frozen=True):
     """Settings of the envelope segmenter, tuned on SPRSound ``train`` and on simulated adults.
 
     Shares are of the way from floor to peak.
     """
 
-    low_hz: float = 200.0  # band that is listened to: above most of the heart
+    title: ClassVar[str] = "segmenter"
+
+    low_hz: NonNegative = 200.0  # band of the level: above most of the heart
     high_hz: float = 800.0  # cut at 0.45 x the rate
-    hop_s: float = 0.02  # a frame is two hops
-    smooth_s: float = 0.58  # running mean; crackles and heart beats vanish in it
+    hop_s: Annotated[float, Meta(gt=0, le=0.1)] = 0.02  # a frame is two hops
+    smooth_s: float = 0.58  # running mean; it removes crackles and heart beats
     warm_s: float = 0.1  # ignored at the start
     floor_rise_db_s: float = 0.5
     floor_fall_db_s: float = 40.0
     peak_rise_db_s: float = 150.0
     peak_fall_db_s: float = 24.0
     range_db: float = 8.0  # smallest distance of peak and floor
-    on: float = 0.6  # share at which a hump begins
-    off: float = 0.02  # share at which it ends
-    hold_s: float = 0.04  # and stays for
-    back_s: float = 0.3  # a beginning is traced back to the floor by at most this
-    split: float = 0.15  # share that a valley must be deep to part two humps
+    on: float = 0.6  # share at which a peak begins
+    off: float = 0.02  # share at which it ends,
+    hold_s: float = 0.04  # if the level stays below for so long
+    back_s: float = 0.3  # the begin is traced back to the floor by at most this
+    split: float = 0.15  # depth of a valley that separates two peaks
     split_after_s: float = 0.1  # earliest
     split_rise_s: float = 0.06  # the rise out of the valley must have lasted
-    longest_s: float = 6.0  # longer humps are cut
-    shift_s: float = 0.175  # annotators begin and end a breath later than the smoothed level does
-    contrast_db: float = 6.5  # lower humps are no breaths
-    shortest_s: float = 0.35  # no breath is shorter
-    typical_share: float = 0.75  # nor shorter than this share of the median of the last breaths,
-    shortest_cap_s: float = 0.8  # as far as that is below this, which also holds for the first breaths
-    pair_drop_db: float = 5.0  # an expiration follows its inspiration at once, and is weaker by this,
+    longest_s: float = 6.0  # longer peaks are cut
+    shift_s: float = 0.175  # annotated cycles begin and end later than the smoothed level does
+    contrast_db: float = 6.5  # lower peaks are no cycles
+    shortest_s: float = 0.35  # no cycle is shorter
+    typical_share: float = 0.75  # nor shorter than this share of the median of the last cycles,
+    shortest_cap_s: float = 0.8  # up to this limit, which is also that of the first cycles
+    pair_drop_db: float = 5.0  # an expiration follows its inspiration without a pause and is weaker by this,
     pair_shallow: float = 0.7  # or the valley between them stays above this share
     pair_first_s: float = 0.8  # the inspiration lasts at least
     pair_second_s: float = 0.5  # the expiration lasts at least
     pair_ratio: float = 2.5  # the expiration lasts at most so many times the inspiration
     pair_longest_s: float = 6.0  # both together
     pair_pause_s: float = 0.1  # the inspiration follows a pause of at least this
-    weak_after_s: float = 6.0  # sound without any breath for so long gives a breath of low confidence
+    weak_after_s: float = 6.0  # audio without a peak for so long gives a cycle of low confidence
     weak_length_s: float = 3.0
-    pause_db: float = 6.0  # unless it is this much below the breaths before: then it is a pause
-    silence_db: float = -100.0  # band level below which there is no sound at all
+    pause_db: float = 6.0  # unless it is this much below the cycles before: then it is a pause
+    silence_db: float = -100.0  # band level below which there is silence
 
     def frames(self, seconds: float) -> int:
         """Seconds in frames."""
         return round(seconds / self.hop_s)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EnvelopeParams:
-        """Build from a mapping; unknown keys and values that are no numbers raise ``ValueError``."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"segmenter: unknown params {unknown}; this SDK may be older than the file")
-        wrong = sorted(k for k, v in values.items() if isinstance(v, bool) or not isinstance(v, (int, float)))
-        if wrong:
-            raise ValueError(f"segmenter: params {wrong} must be numbers")
-        params = cls(**{name: float(value) for name, value in values.items()})
-        if not (0 < params.hop_s <= 0.1 and params.smooth_s >= params.hop_s and 0 <= params.low_hz < params.high_hz):
-            raise ValueError("segmenter: need 0 < hop_s <= 0.1, smooth_s >= hop_s and 0 <= low_hz < high_hz")
-        return params
+    def _problem(self) -> str | None:
+        if self.smooth_s >= self.hop_s and self.low_hz < self.high_hz:
+            return None
+        return "need smooth_s >= hop_s and low_hz < high_hz"
 
 
 class BandLevel:
-    """Samples → energy of the band in dBFS, a value a hop of ``hop_samples``; a frame is two hops, Hann-windowed."""
+    """Samples → band energy in dBFS, one value per hop of ``hop_samples``; a frame is two hops, Hann-windowed."""
 
     def __init__(self, sample_rate: int, params: EnvelopeParams) -> None:
         self.hop_samples = max(1, round(params.hop_s * sample_rate))
@@ -87,12 +80,12 @@ class BandLevel:
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
         angle = 2 * np.pi * np.outer(np.arange(size), bins) / size
         basis = np.concatenate((np.cos(angle), np.sin(angle)), axis=1) * window[:, None] * (2.0 / size)
-        # In float64: float32 would let a large constant offset leak into the band above a faint breath.
+        # In float64: float32 would leak a large constant offset into the band, above quiet breathing.
         self._head, self._tail = basis[: self.hop_samples], basis[self.hop_samples :]  # [hop, 2 * bins] each
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard so far."""
+        """Forget all samples."""
         self._carry: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
 
     def accept(self, samples: npt.NDArray[np.float32]) -> list[float]:
@@ -111,7 +104,7 @@ class BandLevel:
 
 
 class RunningMean:
-    """Mean of the last values in integer thousandths: exact, so that hours of sound leave no rounding behind."""
+    """Mean of the last values in integer thousandths: exact, so that rounding errors do not add up over hours."""
 
     def __init__(self, length: int) -> None:
         self.length = max(1, length)

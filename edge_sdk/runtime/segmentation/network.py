@@ -1,7 +1,7 @@
-"""The learned segmenter: samples → incremental log-mel → step network with explicit state → decoder → breaths.
+"""The learned segmenter: samples → incremental log-mel → step network with explicit state → decoder → cycles.
 
-The network is shared by all streams and holds nothing; features, states and paths belong to one stream. Every frame is
-computed once, in steps of a fixed number of frames, so that blocks of any size give the same breaths.
+The network is stateless and shared by all streams; features, states and paths belong to one stream. Every frame is
+computed once, in steps of a fixed number of frames, so that blocks of any size give the same cycles.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.segmentation.decoder import DecodedBreath, DecoderParams, PhaseDecoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, PhaseDecoder
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -30,27 +30,27 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What must be known of a step graph besides its tensors; the graph itself carries it as metadata."""
+    """Settings of a step graph, stored in it as metadata."""
 
     front_end: FrontEndSpec  # log-mel without normalisation
     frames_per_step: int = 4
-    look_ahead_frames: int = 11  # the output of frame t speaks of frame t - this
+    look_ahead_frames: int = 11  # the output at frame t describes frame t - this
     decoder: DecoderParams = field(default_factory=DecoderParams)
 
     @property
     def look_ahead_s(self) -> float:
-        """Sound beyond a moment that must have been heard before the network speaks of it; half a frame included."""
+        """Seconds of audio after a moment that its output needs; half a frame included."""
         spec = self.front_end
         return (self.look_ahead_frames * spec.hop_samples + spec.frame_samples / 2) / spec.rate_hz
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], name: str = "segmenter.onnx") -> StepSettings:
-        """Read the metadata of a step graph.
+        """Parse the metadata of a step graph.
 
         Raises
         ------
         BundleError
-            It is no step graph, or of a kind that this SDK does not know.
+            It is no step graph, or of an unknown kind.
         """
         if properties.get("kind") != _KIND or properties.get("schema") != "1":
             raise BundleError(f"{name} is no segmenter that this SDK can step through; export it again")
@@ -98,21 +98,21 @@ class StepModel:
             )
 
     def initial_state(self) -> dict[str, npt.NDArray[Any]]:
-        """Zeros."""
+        """Zeros for every state: name → float32 array."""
         return {name: np.zeros(shape, dtype=np.float32) for name, shape in self.state_shapes.items()}
 
     def run(self) -> StepRun:
-        """One to step through a stream with."""
+        """New state to run the network over one stream."""
         return StepRun(self)
 
 
 class StepRun:
-    """The network on its way through one stream: states and outputs stay where they are, nothing is made anew.
+    """The network with the state of one stream; its arrays are allocated once and reused.
 
     Parameters
     ----------
     model
-        Shared.
+        Shared with other streams.
     """
 
     def __init__(self, model: StepModel) -> None:
@@ -130,13 +130,13 @@ class StepRun:
         self._turn = 0
 
     def reset(self) -> None:
-        """The next step is a stream's first."""
+        """Clear the state: the next step is the first of a stream."""
         for states in self._states:
             for array in states.values():
                 array.fill(0.0)
 
     def step(self, frames: Floats) -> dict[str, Floats]:
-        """Run ``[n, M]`` frames; the outputs hold until the next step."""
+        """Run ``[n, M]`` frames; the outputs stay valid until the next step."""
         self._features[0] = frames.T
         self._turns[self._turn]()
         self._turn = 1 - self._turn
@@ -144,14 +144,14 @@ class StepRun:
 
 
 class LearnedSegmenter:
-    """Finds breaths in a stream of samples at its own rate; a pure function of the samples.
+    """Finds respiratory cycles in a stream of samples at the network's rate; a pure function of the samples.
 
     Parameters
     ----------
     model
-        Shared.
+        Shared with other streams.
     params
-        Of the decoder; the model's own where absent.
+        Of the decoder; those stored in the graph where absent.
     """
 
     def __init__(self, model: StepModel, params: DecoderParams | None = None) -> None:
@@ -162,7 +162,7 @@ class LearnedSegmenter:
         self._count = settings.frames_per_step
         decoder = params or settings.decoder
         self._decoder = PhaseDecoder(spec.hop_samples / spec.rate_hz, decoder, most_frames=self._count)
-        early = max(0, -settings.look_ahead_frames)  # frames before the first that is spoken of
+        early = max(0, -settings.look_ahead_frames)  # frames before the first that is described
         self._shift = early * spec.hop_samples + (spec.frame_samples - spec.hop_samples) // 2
         self.reset()
 
@@ -178,7 +178,7 @@ class LearnedSegmenter:
 
     @property
     def look_ahead_s(self) -> float:
-        """Sound that must follow a moment before the network speaks of it."""
+        """Seconds of audio after a moment that its output needs."""
         return self.settings.look_ahead_s
 
     def reset(self) -> None:
@@ -189,7 +189,7 @@ class LearnedSegmenter:
         self._held: list[Floats] = []
         self._held_size = 0
         spec = self._spec
-        self._needed = spec.frame_samples + (self._count - 1) * spec.hop_samples  # samples of the next step
+        self._needed = spec.frame_samples + (self._count - 1) * spec.hop_samples  # samples that the next step needs
         self._taken = 0  # samples in steps that have been run
         self._fed = 0  # frames given to the network
         self._index = 0
@@ -205,20 +205,20 @@ class LearnedSegmenter:
         held = np.concatenate(self._held)
         at = 0
         while held.size - at >= self._needed:
-            piece = held[at : at + self._needed]
+            samples = held[at : at + self._needed]
             at += self._needed
             self._taken += self._needed
             self._needed = self.hop_samples
-            self._step(self._mel.accept(piece), self._count, cycles, self._taken)
+            self._step(self._mel.accept(samples), self._count, cycles, self._taken)
         self._held, self._held_size = [held[at:].copy()], held.size - at
         return cycles
 
     def finish(self, *, cut: bool = False) -> list[BreathCycle]:
-        """Speak of the last moments too, and end the open breath with the sound.
+        """Return the cycles of the last frames too; the open cycle ends with the audio.
 
-        ``cut``: the sound was cut off by a loss, so that the open breath may be of any length.
+        ``cut``: a gap ended the audio, so that the open cycle may have any length.
         """
-        heard = self._taken + self._held_size
+        received = self._taken + self._held_size
         rest = self._mel.accept(np.concatenate(self._held)) if self._held_size else self._mel.accept(_NOTHING)
         real = self._fed + len(rest)
         cycles: list[BreathCycle] = []
@@ -229,15 +229,15 @@ class LearnedSegmenter:
             padded = np.concatenate((rest, np.repeat(last[None], missing + self._count, axis=0)))
             for begin in range(0, len(rest) + missing, self._count):
                 described = self._fed - ahead
-                self._step(padded[begin : begin + self._count], real - described, cycles, heard)
-        self._emit(self._decoder.finish(cut=cut), cycles, heard, to_the_end=True)
+                self._step(padded[begin : begin + self._count], real - described, cycles, received)
+        self._emit(self._decoder.finish(cut=cut), cycles, received, to_the_end=True)
         self._held, self._held_size = [], 0
         return cycles
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
-    def _step(self, frames: Floats, most: int, cycles: list[BreathCycle], heard: int) -> None:
-        """Run ``[n, M]`` frames; only the first ``most`` of the moments it speaks of are real."""
+    def _step(self, frames: Floats, most: int, cycles: list[BreathCycle], received: int) -> None:
+        """Run ``[n, M]`` frames; only the first ``most`` of the frames that the outputs describe exist."""
         outputs = self._run.step(frames)
         self._last_frame = frames[-1]
         described = self._fed - self.settings.look_ahead_frames
@@ -246,42 +246,42 @@ class LearnedSegmenter:
         if first >= end:
             return
         activity, onset, phase = (outputs[name][0, ..., first:end] for name in _OUTPUTS)
-        self._emit(self._decoder.accept(activity, onset, phase), cycles, heard)
+        self._emit(self._decoder.accept(activity, onset, phase), cycles, received)
 
     def _emit(
-        self, breaths: list[DecodedBreath], cycles: list[BreathCycle], heard: int, *, to_the_end: bool = False
+        self, decoded: list[DecodedCycle], cycles: list[BreathCycle], received: int, *, to_the_end: bool = False
     ) -> None:
         rate, last_frame = self._spec.rate_hz, self._decoder.frames
-        for breath in breaths:
-            onset = max(self._sample(breath.start), self._last_sample)
-            end = heard if to_the_end and breath.end == last_frame else self._sample(breath.end)
-            end = max(onset + 1, min(end, heard))
-            change = None if breath.phase_change is None else self._sample(breath.phase_change)
+        for cycle in decoded:
+            onset = max(self._sample(cycle.start), self._last_sample)
+            end = received if to_the_end and cycle.end == last_frame else self._sample(cycle.end)
+            end = max(onset + 1, min(end, received))
+            change = None if cycle.phase_change is None else self._sample(cycle.phase_change)
             if change is not None and not onset < change < end:
                 change = None
             cycles.append(
-                BreathCycle(self._index, onset, end, rate, breath.final, heard, breath.confidence, change)
+                BreathCycle(self._index, onset, end, rate, cycle.final, received, cycle.confidence, change)
             )  # fmt: skip
-            if breath.final:
+            if cycle.final:
                 self._index += 1
                 self._last_sample = end
 
     def _sample(self, frame: int) -> int:
-        """First sample of what frame ``frame`` stands for; a stream's first breath may begin with it."""
+        """First sample that frame ``frame`` stands for; frame 0 begins with sample 0."""
         return 0 if frame == 0 else frame * self._spec.hop_samples + self._shift
 
 
 _NOTHING: Floats = np.zeros(0, dtype=np.float32)
 
 
-def golden_answer(model: StepModel) -> list[float]:
-    """Activity, onset and inspiration of the last step of a fixed synthetic sound: what a bundle is verified by."""
+def golden_outputs(model: StepModel) -> list[float]:
+    """Activity, onset and inspiration of the last step of a fixed synthetic signal; a bundle is verified with them."""
     spec = model.settings.front_end
     time_s = np.arange(round(_GOLDEN_S * spec.rate_hz)) / spec.rate_hz
     # Noise from integer arithmetic: the same bits with every version of numpy.
     noise = ((np.arange(time_s.size, dtype=np.int64) * 1_103_515_245 + 12_345) >> 4) % 65_536 / 65_536 - 0.5
-    sound = 0.05 * noise * (1.0 + np.sin(2 * np.pi * 0.8 * time_s)) + 0.01 * np.sin(2 * np.pi * 60 * time_s)
-    frames = LogMel(spec).accept(sound.astype(np.float32))
+    signal = 0.05 * noise * (1.0 + np.sin(2 * np.pi * 0.8 * time_s)) + 0.01 * np.sin(2 * np.pi * 60 * time_s)
+    frames = LogMel(spec).accept(signal.astype(np.float32))
     run, count = model.run(), model.settings.frames_per_step
     for begin in range(0, len(frames) - count + 1, count):
         run.step(frames[begin : begin + count])

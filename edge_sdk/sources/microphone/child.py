@@ -1,4 +1,4 @@
-"""The process behind :class:`~edge_sdk.sources.microphone.process.ChildCapture`: opens a device, writes its audio."""
+"""Main program of the process behind ``ChildCapture``: opens a device and writes its audio to stdout."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import sys
 import threading
 
 from edge_sdk.errors import StethoError
-from edge_sdk.sources.microphone.portaudio import Request, open_capture, portaudio
+from edge_sdk.sources.microphone.portaudio import CaptureRequest, open_capture, portaudio
 from edge_sdk.sources.microphone.process import HEADER
 
 
 def main() -> None:
-    """Never returns: it ends with its parent, at once and without PortAudio's farewell, which may hang."""
+    """Never returns: it exits with its parent, at once and without PortAudio's cleanup, which may hang."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        request = Request(**json.loads(sys.stdin.readline()))
+        request = CaptureRequest(**json.loads(sys.stdin.readline()))
         capture = open_capture(portaudio(), request)
-        answer = {"rate": capture.rate, "channels": capture.channels, "name": capture.device_name}
+        opened = {"rate": capture.rate, "channels": capture.channels, "name": capture.device_name}
     except StethoError as error:
         _write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
         os._exit(1)
@@ -27,10 +27,10 @@ def main() -> None:
         message = f"the audio system failed ({type(error).__name__}: {error}); restart it and see 'stetho doctor'"
         _write(json.dumps({"error": "SourceError", "message": message}).encode() + b"\n")
         os._exit(1)
-    _write(json.dumps(answer).encode() + b"\n")
+    _write(json.dumps(opened).encode() + b"\n")
     if not sys.stdin.readline():
         os._exit(0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         capture.start()
         while True:
@@ -45,7 +45,7 @@ def main() -> None:
         os._exit(1)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.read()
     os._exit(0)
 

@@ -1,34 +1,34 @@
-"""Sound that an audio system lost without a word: frames received against the host's clock.
+"""Detects samples that the audio system dropped silently: received frames against the host's clock.
 
-Overflow flags are no help: behind PortAudio sits a sound server that buffers seconds and raises none.
+Overflow flags do not help: behind PortAudio is a sound server that buffers seconds and raises none.
 """
 
 from __future__ import annotations
 
-_CONFIRM_NS = 1_000_000_000  # a delay of delivery is made up well before that; what is not made up is lost
-_DRIFT = 5e-4  # of the device's clock against the host's, at most; crystals keep within 1e-4
-_SILENT_LOSS_S = 0.06  # missing sound that is noticed without any flag; a sound server may shift its latency by less
-_FLAGGED_LOSS_S = 0.005
-_FLAG_COUNTS_NS = 3_000_000_000
+_CONFIRM_NS = 1_000_000_000  # late audio arrives well within this time; what is still missing then was dropped
+_DRIFT = 5e-4  # limit of the device's clock error against the host's; crystals keep within 1e-4
+_UNFLAGGED_DROPOUT_S = 0.06  # smallest dropout detected without a flag; a sound server may change its latency by less
+_FLAGGED_DROPOUT_S = 0.005
+_FLAG_VALID_NS = 3_000_000_000
 
 
-class LossMeter:
-    """Tells delayed sound from lost sound, from the time and size of every delivery.
+class DropoutMeter:
+    """Distinguishes late samples from dropped ones, by the time and size of every delivery.
 
-    A deficit of frames that is still there after a second is a loss. Smaller losses add up until they are noticed:
+    A deficit of frames that lasts longer than a second is a dropout. Smaller dropouts add up until they are detected:
     the reference follows only as fast as a clock may drift.
 
     Parameters
     ----------
     sample_rate
-        Hz, nominal.
+        Nominal rate in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._begin_ns: int | None = None
-        self._frames = 0  # received or already counted as lost, since the first delivery
-        self._reference = 0.0  # deficit that means nothing: latency and drift
+        self._frames = 0  # received or already counted as dropped, since the first delivery
+        self._reference = 0.0  # deficit explained by latency and drift
         self._reference_ns = 0
         self._short_since_ns: int | None = None
         self._least = 0.0  # smallest deficit since then
@@ -40,16 +40,16 @@ class LossMeter:
         Parameters
         ----------
         frames
-            Delivered just now.
+            Frames in this delivery.
         now_ns
             Monotonic host clock.
         flagged
-            The audio system says that it lost something; it need not be true.
+            The audio system reports an overflow, which may be false.
 
         Returns
         -------
         int
-            Samples now known to be lost, an estimate within the jitter of the deliveries; 0 almost always.
+            Samples detected as dropped now, an estimate within the jitter of the deliveries; 0 almost always.
         """
         if self._begin_ns is None:
             self._begin_ns = self._reference_ns = now_ns
@@ -68,11 +68,11 @@ class LossMeter:
         self._least = min(self._least, deficit)
         if now_ns - self._short_since_ns < _CONFIRM_NS:
             return 0
-        lost = max(0, round(self._least - self._reference))
-        self._frames += lost
+        dropped = max(0, round(self._least - self._reference))
+        self._frames += dropped
         self._short_since_ns = None
-        return lost
+        return dropped
 
     def _tolerance(self, now_ns: int) -> float:
-        flagged = self._flag_ns is not None and now_ns - self._flag_ns < _FLAG_COUNTS_NS
-        return (_FLAGGED_LOSS_S if flagged else _SILENT_LOSS_S) * self._rate
+        flagged = self._flag_ns is not None and now_ns - self._flag_ns < _FLAG_VALID_NS
+        return (_FLAGGED_DROPOUT_S if flagged else _UNFLAGGED_DROPOUT_S) * self._rate

@@ -1,4 +1,4 @@
-"""One open PortAudio stream: its callback only copies into a ring made beforehand and notes time, frames and flags."""
+"""One open PortAudio stream. Its callback only copies into a preallocated ring and notes time, frames and flags."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from edge_sdk.errors import MissingDependencyError, SourceError
 
 _log = logging.getLogger(__name__)
 
-_RING_S = 4.0  # survives a reader that is away for so long
+_RING_S = 4.0  # longest pause of the reader without a dropout
 _MAX_CHANNELS = 64
 
 Latency: TypeAlias = float | Literal["low", "high"]
-"""Seconds, or the device's own idea of low and high."""
+"""Seconds, or the device's own low or high latency."""
 
 _NO_PORTAUDIO = (
     "microphones need the PortAudio library; install libportaudio2 (Debian, Ubuntu: apt install libportaudio2) "
@@ -30,7 +30,7 @@ _NO_PORTAUDIO = (
 
 
 def portaudio() -> Any:
-    """The ``sounddevice`` module.
+    """Import and return the ``sounddevice`` module.
 
     Raises
     ------
@@ -47,34 +47,35 @@ def portaudio() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be opened."""
+class CaptureRequest:
+    """The device to open, and how."""
 
     device: str | int | None  # None: the system's default
-    sample_rate: int | None  # Hz; None: the device's own
-    exactly: bool  # no other rate will do
+    sample_rate: int | None  # Hz; None: the device's default
+    exactly: bool  # accept no other rate
     block_s: float  # 0: the audio system's choice
     latency: Latency
     channel: int | Literal["mix"]
 
     @property
     def name(self) -> str:
+        """``mic``, or ``mic:DEVICE``."""
         return "mic" if self.device is None else f"mic:{self.device}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """One callback, and those before it whose frames found no room."""
+    """Data of one callback, and of those before it whose frames did not fit into the ring."""
 
     frames: int
-    now_ns: int
-    flags: int
+    now_ns: int  # monotonic host clock
+    flags: int  # callbacks with an overflow flag
     callbacks: int
-    overrun: int
+    overrun: int  # frames dropped because the ring was full
 
 
 class Capture:
-    """One open stream and its ring: written by PortAudio's thread, read by one other."""
+    """An open stream and its ring: PortAudio's thread writes, one other thread reads."""
 
     def __init__(
         self,
@@ -87,13 +88,13 @@ class Capture:
         clock_ns: Callable[[], int],
     ) -> None:
         self.rate, self.channels, self.device_name = rate, channels, str(device["name"])
-        self.dead = False  # closed: nothing more will come
+        self.dead = False  # closed: no more frames will arrive
         self._clock_ns = clock_ns
         self._capacity = max(round(_RING_S * rate), 4 * block_frames)
         self._ring = np.zeros((self._capacity, channels), np.float32)
-        self._written = self._read = 0  # frames, ever
+        self._written = self._read = 0  # frames since the start
         self._stamps: SimpleQueue[Stamp | None] = SimpleQueue()
-        self._overrun = self._flags = self._callbacks = 0  # not yet in a stamp
+        self._overrun = self._flags = self._callbacks = 0  # since the last stamp
         self._lock = threading.Lock()
         with _opened_lock:
             self._stream = sd.InputStream(
@@ -108,10 +109,11 @@ class Capture:
             _opened.add(self)
 
     def start(self) -> None:
+        """Start the callbacks."""
         self._stream.start()
 
     def take(self, timeout_s: float) -> tuple[npt.NDArray[np.float32], Stamp] | None:
-        """The next callback's frames, ``[n, channels]``; None after the timeout or when closed."""
+        """Return the frames ``[n, channels]`` of the next callback; None after the timeout or when closed."""
         try:
             stamp = self._stamps.get(timeout=timeout_s)
         except Empty:
@@ -126,7 +128,7 @@ class Capture:
         return frames, stamp
 
     def close(self) -> None:
-        """``abort``, never ``stop``: of a device that has gone, ``stop`` never returns."""
+        """Close with ``abort``, never ``stop``: if the device is gone, ``stop`` never returns."""
         with self._lock:
             stream, self._stream = self._stream, None
             if stream is None:
@@ -164,7 +166,7 @@ _opened_lock = threading.Lock()
 
 
 def enumerate_again(sd: Any) -> None:
-    """PortAudio sees new devices only after a restart, which would kill whatever else is open in this process."""
+    """Restart PortAudio so that it finds new devices. Does nothing while another stream of this process is open."""
     with _opened_lock:
         if not _opened:
             sd._terminate()
@@ -172,17 +174,17 @@ def enumerate_again(sd: Any) -> None:
 
 
 def find_input(sd: Any, device: str | int | None) -> dict[str, Any]:
-    """The input device that is meant: PortAudio's own description.
+    """Return PortAudio's description of the input device with this number, name or part of a name.
 
     Raises
     ------
     SourceError
-        None matches, or several do; the message lists them.
+        If none or several match; the message lists them.
     """
     inputs = [dict(found, index=k) for k, found in enumerate(sd.query_devices()) if found["max_input_channels"] > 0]
     if not inputs:
         raise SourceError("this machine has no microphone; connect one and see 'stetho devices'")
-    there = ", ".join(found["name"] for found in inputs)
+    names = ", ".join(found["name"] for found in inputs)
     if device is None:
         default = sd.default.device[0]
         return next((found for found in inputs if found["index"] == default), inputs[0])
@@ -190,29 +192,31 @@ def find_input(sd: Any, device: str | int | None) -> dict[str, Any]:
         for found in inputs:
             if found["index"] == int(device):
                 return found
-        raise SourceError(f"microphone {device} does not exist; there is: {there} ('stetho devices' has the numbers)")
+        raise SourceError(f"microphone {device} does not exist; there is: {names} ('stetho devices' has the numbers)")
     exact = [found for found in inputs if found["name"] == device]
     matching = exact or [found for found in inputs if device.casefold() in found["name"].casefold()]
     if not matching:
-        raise SourceError(f"no microphone matches {device!r}; there is: {there}")
+        raise SourceError(f"no microphone matches {device!r}; there is: {names}")
     if len(matching) > 1 and not exact:
         several = ", ".join(f"{found['index']} {found['name']}" for found in matching)
         raise SourceError(f"{device!r} matches several microphones ({several}); name one by its number")
     return matching[0]
 
 
-def open_capture(sd: Any, request: Request, clock_ns: Callable[[], int] = time.monotonic_ns) -> Capture:
-    """Find the device and open it, at its own rate where it lacks the one asked for.
+def open_capture(sd: Any, request: CaptureRequest, clock_ns: Callable[[], int] = time.monotonic_ns) -> Capture:
+    """Find the device and open it, at its own rate if it does not support the requested one.
 
     Raises
     ------
     SourceError
-        No such device, several that match, no such channel, or it cannot be opened.
+        If no device or several match, the channel does not exist, or the device cannot be opened.
     """
     found = find_input(sd, request.device)
     channels = _channels(found, request)
-    own, asked = round(found["default_samplerate"]), request.sample_rate
-    rates = [own] if asked is None else [asked] if request.exactly else list(dict.fromkeys([asked, own]))
+    own, requested = round(found["default_samplerate"]), request.sample_rate
+    rates = [own] if requested is None else [requested]
+    if not request.exactly and own not in rates:
+        rates.append(own)
     failure: Exception | None = None
     for rate in rates:
         try:
@@ -222,11 +226,11 @@ def open_capture(sd: Any, request: Request, clock_ns: Callable[[], int] = time.m
     raise SourceError(f"cannot open {request.name}: {failure}; see 'stetho devices' for what there is") from failure
 
 
-def _channels(found: dict[str, Any], request: Request) -> int:
-    there = min(int(found["max_input_channels"]), _MAX_CHANNELS)
+def _channels(found: dict[str, Any], request: CaptureRequest) -> int:
+    available = min(int(found["max_input_channels"]), _MAX_CHANNELS)
     if request.channel == "mix":
-        return there
-    if not 0 <= request.channel < there:
-        choices = "0" if there == 1 else f"0 to {there - 1}, or mix"
+        return available
+    if not 0 <= request.channel < available:
+        choices = "0" if available == 1 else f"0 to {available - 1}, or mix"
         raise SourceError(f"{request.name} has no channel {request.channel}; choose {choices}")
     return request.channel + 1

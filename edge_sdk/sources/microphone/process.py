@@ -1,4 +1,4 @@
-"""PortAudio in a process of its own: whatever happens to it when a device goes, the process can be killed."""
+"""Runs PortAudio in a child process: if it hangs when a device is unplugged, the process can be killed."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import MissingDependencyError, SourceError
-from edge_sdk.sources.microphone.portaudio import Request, Stamp
+from edge_sdk.sources.microphone.portaudio import CaptureRequest, Stamp
 
 _log = logging.getLogger(__name__)
 
 HEADER = struct.Struct("<qIIIQ")
-"""Of a packet: host clock in ns, frames, flags, callbacks, overrun; then ``[frames, channels]`` float32."""
+"""Header of a packet: host clock in ns, frames, flags, callbacks, overrun; ``[frames, channels]`` float32 follow."""
 
-_OPEN_S = 20.0  # the child imports, PortAudio asks every driver
+_OPEN_S = 20.0  # the child imports, PortAudio queries every driver
 _CHUNK = 1 << 18
 
 
 class ChildCapture:
-    """The same as :class:`~edge_sdk.sources.microphone.portaudio.Capture`, from another process.
+    """The interface of :class:`~edge_sdk.sources.microphone.portaudio.Capture` to a capture in a child process.
 
     Raises
     ------
     SourceError, MissingDependencyError
-        What the child met when it opened the device.
+        The error of the child when it opened the device.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.dead = False  # closed, or the process has gone: nothing more will come
+    def __init__(self, request: CaptureRequest) -> None:
+        self.dead = False  # closed, or the process has exited: no more frames will arrive
         self._held = bytearray()
         program = f"import sys; sys.path[:] = {sys.path!r}; from edge_sdk.sources.microphone.child import main; main()"
         self._process = subprocess.Popen(
@@ -47,24 +47,25 @@ class ChildCapture:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if _log.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,  # PortAudio and ALSA chatter
-            start_new_session=True,  # Ctrl-C is ours
+            start_new_session=True,  # Ctrl-C must not reach the child
         )
-        self._readable = select.poll()  # select() knows no descriptor above 1023
+        self._readable = select.poll()  # select() supports no descriptor above 1023
         assert self._process.stdout is not None
         self._readable.register(self._process.stdout, select.POLLIN | select.POLLHUP)
         try:
-            self._say(json.dumps(asdict(request)))
-            opened = self._answer(request)
+            self._send_line(json.dumps(asdict(request)))
+            opened = self._receive_opened(request)
         except BaseException:
             self.close()
             raise
         self.rate, self.channels, self.device_name = int(opened["rate"]), int(opened["channels"]), str(opened["name"])
 
     def start(self) -> None:
-        self._say("start")
+        """Start the callbacks."""
+        self._send_line("start")
 
     def take(self, timeout_s: float) -> tuple[npt.NDArray[np.float32], Stamp] | None:
-        """The next callback's frames, ``[n, channels]``; None after the timeout or when ``dead``."""
+        """Return the frames ``[n, channels]`` of the next callback; None after the timeout or when ``dead``."""
         if not self._fill(HEADER.size, timeout_s):
             return None
         now_ns, frames, flags, callbacks, overrun = HEADER.unpack_from(self._held)
@@ -76,7 +77,7 @@ class ChildCapture:
         return samples.astype(np.float32, copy=False), Stamp(frames, now_ns, flags, callbacks, overrun)
 
     def close(self) -> None:
-        """Kill it. May be called twice and from another thread."""
+        """Kill the process. May be called twice and from another thread."""
         self._process.kill()
         self._process.wait()
 
@@ -86,7 +87,7 @@ class ChildCapture:
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def _say(self, line: str) -> None:
+    def _send_line(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line.encode() + b"\n")
@@ -94,21 +95,21 @@ class ChildCapture:
         except (OSError, ValueError):
             self.dead = True
 
-    def _answer(self, request: Request) -> dict[str, Any]:
+    def _receive_opened(self, request: CaptureRequest) -> dict[str, Any]:
         deadline = time.monotonic() + _OPEN_S
         while b"\n" not in self._held:
             if not self._fill(len(self._held) + 1, max(0.0, deadline - time.monotonic())):
-                raise SourceError(f"cannot open {request.name}: the audio system does not answer; restart it")
+                raise SourceError(f"cannot open {request.name}: the audio system does not respond; restart it")
         line, _, rest = bytes(self._held).partition(b"\n")
         self._held = bytearray(rest)
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            kind = MissingDependencyError if answer["error"] == MissingDependencyError.__name__ else SourceError
-            raise kind(answer["message"])
-        return answer
+        opened: dict[str, Any] = json.loads(line)
+        if "error" in opened:
+            kind = MissingDependencyError if opened["error"] == MissingDependencyError.__name__ else SourceError
+            raise kind(opened["message"])
+        return opened
 
     def _fill(self, size: int, timeout_s: float) -> bool:
-        """Whether ``size`` bytes are held, after waiting for them."""
+        """Wait for ``size`` bytes; whether they are held now."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout_s
         while len(self._held) < size and not self.dead:

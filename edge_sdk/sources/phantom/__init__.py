@@ -1,4 +1,4 @@
-"""A simulated patient: breathing, crackles, wheezes, heart, room and voices, with the exact truth."""
+"""A simulated patient: breathing, crackles, wheezes, heart, room and voices, with exact ground truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans a patient's breathing breath by breath, in seconds: the same breaths at every sample rate.
+"""Plans a patient's breathing cycle by cycle, in seconds: the same cycles at every sample rate.
 
 Timing and kinds follow the CORSA and Sovijärvi definitions (Eur Respir Rev 2000;10:77) and Pasterkamp et al. (Am J
 Respir Crit Care Med 1997;156:974): fine crackles late in the inspiration, coarse ones early and in the expiration,
@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_sdk.sources.phantom.scenario import Scenario
 
-# First word after the seed of every random generator: streams that never meet.
+# Second word of the seed of every random generator, which makes their streams independent.
 RNG_PLAN, RNG_BREATH, RNG_HEART, RNG_AMBIENT, RNG_TALKING, RNG_HANDLING, RNG_START = range(7)
 
 
@@ -44,8 +44,8 @@ class Wheeze:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedBreath:
-    """One breath, in seconds and in units of the scenario's inspiration RMS."""
+class PlannedCycle:
+    """One respiratory cycle, in seconds and in units of the scenario's inspiration RMS."""
 
     index: int
     onset_s: float
@@ -59,25 +59,27 @@ class PlannedBreath:
 
     @property
     def phase_change_s(self) -> float:
+        """Begin of the expiration."""
         return self.onset_s + self.inspiration_s
 
     @property
     def end_s(self) -> float:
+        """End of the expiration."""
         return self.onset_s + self.inspiration_s + self.expiration_s
 
 
-def plan_breaths(scenario: Scenario, seed: int) -> Iterator[PlannedBreath]:
-    """Yield the endless breaths of one patient; each depends only on the scenario, the seed and its number."""
+def plan_cycles(scenario: Scenario, seed: int) -> Iterator[PlannedCycle]:
+    """Yield the cycles of one patient without end; each depends only on the scenario, the seed and its number."""
     onset_s = float(np.random.default_rng([seed, RNG_START]).uniform(0.3, 0.8))
     index = 0
     while True:
-        breath = _plan_breath(scenario, np.random.default_rng([seed, RNG_PLAN, index]), index, onset_s)
-        yield breath
-        onset_s = breath.end_s + breath.pause_s
+        cycle = _plan_cycle(scenario, np.random.default_rng([seed, RNG_PLAN, index]), index, onset_s)
+        yield cycle
+        onset_s = cycle.end_s + cycle.pause_s
         index += 1
 
 
-def _plan_breath(scenario: Scenario, rng: np.random.Generator, index: int, onset_s: float) -> PlannedBreath:
+def _plan_cycle(scenario: Scenario, rng: np.random.Generator, index: int, onset_s: float) -> PlannedCycle:
     cycle_s = 60.0 / scenario.respiratory_rate_bpm * _around(rng, scenario.rate_variability)
     pause_s = cycle_s * scenario.pause_share * rng.uniform(0.6, 1.4)
     inspiration_s = (cycle_s - pause_s) / (1.0 + scenario.ie_ratio * _around(rng, 0.08))
@@ -88,11 +90,11 @@ def _plan_breath(scenario: Scenario, rng: np.random.Generator, index: int, onset
     if scenario.apnoea_every:
         place = index % scenario.apnoea_every
         apnoea = place == scenario.apnoea_every - 1
-        # breaths swell and fade between two apnoeas, as in Cheyne-Stokes breathing
+        # cycles swell and fade between two apnoeas, as in Cheyne-Stokes breathing
         gain *= 10.0 ** ((7.0 * np.sin(np.pi * (place + 0.5) / scenario.apnoea_every) - 6.0) / 20.0)
     crackles = _plan_crackles(scenario, rng, inspiration_s, expiration_s)
     wheezes = _plan_wheezes(scenario, rng, inspiration_s, expiration_s)
-    return PlannedBreath(
+    return PlannedCycle(
         index=index,
         onset_s=onset_s,
         inspiration_s=inspiration_s,
@@ -127,7 +129,7 @@ def _plan_crackles(
         times = np.where(rng.random(count) < 0.65, early, late)
         kind, idw, cycles = "coarse-crackle", rng.uniform(1.0e-3, 1.5e-3, count), rng.uniform(8.5e-3, 12e-3, count)
     peaks = 10.0 ** ((scenario.crackle_db + rng.normal(0.0, 2.5, count)) / 20.0)
-    peaks *= -1.0 if rng.random() < 0.8 else 1.0  # crackles of one breath share their polarity, mostly downwards
+    peaks *= -1.0 if rng.random() < 0.8 else 1.0  # crackles of one cycle have the same polarity, mostly downwards
     order = np.argsort(times, kind="stable")
     return tuple(
         Crackle(kind, *map(float, values))

@@ -1,4 +1,4 @@
-"""What a simulated patient is like: one frozen description per scenario."""
+"""Descriptions of simulated patients: one frozen dataclass per scenario."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A patient, a room and a stethoscope. Levels in dB are relative to the inspiration's RMS unless they say dBFS."""
+    """A patient, a room and a stethoscope. Levels are in dB relative to the inspiration's RMS, or in dBFS."""
 
     respiratory_rate_bpm: float = 15.0
     rate_variability: float = 0.06  # relative standard deviation of the cycle length
@@ -27,7 +27,7 @@ class Scenario:
     hum_db: float | None = None  # mains hum of 50 Hz and its harmonics; None: none
     talking_per_min: float = 0.0  # utterances of 1 to 3 s
     handling_per_min: float = 0.0  # rubs and knocks on the chest piece
-    apnoea_every: int = 0  # breaths between two pauses without breathing; 0: never
+    apnoea_every: int = 0  # cycles between two pauses without breathing; 0: never
     apnoea_s: tuple[float, float] = (10.0, 14.0)  # shortest and longest pause
     high_pass_hz: float = 25.0  # the stethoscope, second order
     low_pass_hz: float = 620.0  # the stethoscope, fifth order: the Yunting II of SPRSound falls off even earlier
@@ -50,8 +50,8 @@ class Scenario:
             raise ValueError("talking_per_min and handling_per_min must not be negative")
 
 
-# The patients of asthma, pneumonia and healthy are of school age, like most of those the default bundle learned from,
-# and their signs are plain: a demonstration shows what the words mean, the figures on real recordings what a model can.
+# The patients of asthma, pneumonia and healthy are of school age, like most training patients of the default bundle.
+# Their signs are strong on purpose: a demonstration shows the terms; only real recordings measure a model.
 SCENARIOS: dict[str, Scenario] = {
     "healthy": Scenario(respiratory_rate_bpm=19.0, heart_rate_bpm=84.0),
     "asthma": Scenario(

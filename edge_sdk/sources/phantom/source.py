@@ -1,4 +1,4 @@
-"""The simulated patient as a source: endless or of a given length, repeatable to the bit, with its exact truth."""
+"""The simulated patient as a source: endless or of given length, repeatable to the bit, with exact ground truth."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edge_sdk.errors import SourceError
 from edge_sdk.events import AudioBlock
 from edge_sdk.sources.pacing import Pacer
 from edge_sdk.sources.phantom.layers import Chest, Mixer
-from edge_sdk.sources.phantom.plan import PlannedBreath, plan_breaths
+from edge_sdk.sources.phantom.plan import PlannedCycle, plan_cycles
 from edge_sdk.sources.phantom.scenario import SCENARIOS, Scenario
 from edge_sdk.sources.phantom.truth import CycleLabel, TrueCycle, TrueEvent
 
 TRAINING_SEED_LIMIT = 1_000_000
-"""Seeds below this may be used for training; demos, tests and golden vectors use seeds from here on."""
+"""Training uses seeds below this limit; demos, tests and golden vectors use seeds from it on."""
 
 DEFAULT_SEED = TRAINING_SEED_LIMIT
-"""Seed of ``phantom:SCENARIO`` where none is given; never trained on."""
+"""Default seed of ``phantom:SCENARIO``; never used for training."""
 
 LOWEST_RATE_HZ = 2000
 _FULL_SCALE = 1 << 23
@@ -30,30 +30,30 @@ _STEP_S = 0.5  # the mixer's own step, whatever the block size
 class PhantomSource:
     """Plays a simulated patient. Can be iterated once.
 
-    The samples are a pure function of scenario, seed and rate: the block size changes nothing, and the breaths lie at
-    the same seconds at every rate. Memory does not grow with time but for the list of true cycles.
+    The samples are a pure function of scenario, seed and rate: the block size does not matter, and the cycles lie at
+    the same seconds at every rate. Memory is constant except for the list of true cycles.
 
     Parameters
     ----------
     scenario
-        Name in ``SCENARIOS``, or a :class:`Scenario` of one's own.
+        Name in ``SCENARIOS``, or your own :class:`Scenario`.
     seed
         Any whole number from 0; see ``TRAINING_SEED_LIMIT``.
     duration_s
-        Length; None plays until closed. A breath that would not end in time is not begun, so that no breath is cut.
+        Length in seconds; None plays until closed. A cycle that would not end in time is left out.
     sample_rate
         Hz, at least 2000.
     paced
         Deliver in real time instead of as fast as possible.
     block_s
-        Seconds a block.
+        Seconds per block.
     speed
-        Of paced playback; 2 plays twice as fast.
+        Factor of real time for paced playback; 2 plays twice as fast.
 
     Raises
     ------
     SourceError
-        If there is no such scenario, or seed, rate or duration are out of range.
+        If the scenario does not exist, or seed, rate or duration are out of range.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class PhantomSource:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds it will play, None for ever."""
+        """Length in seconds; None is endless."""
         return None if self._samples is None else self._samples / self._rate
 
     @property
     def truth(self) -> list[TrueCycle]:
-        """The breaths delivered in full so far; after the end, all."""
+        """Cycles delivered completely so far; all of them after the end."""
         return [cycle for cycle in self._cycles if cycle.end <= self._delivered]
 
     @property
@@ -128,7 +128,7 @@ class PhantomSource:
             yield block
 
     def close(self) -> None:
-        """Stop, also in the middle of a paced wait. May be called twice and from another thread."""
+        """Stop, also during a paced wait. May be called twice and from another thread."""
         self._pacer.stop()
 
     def __enter__(self) -> PhantomSource:
@@ -139,7 +139,7 @@ class PhantomSource:
 
     def _blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         chest = Chest(self._scenario, self.seed, self._rate)
-        mixer = Mixer(chest.layers(self._breaths(), self._disturbances.append), round(_STEP_S * self._rate))
+        mixer = Mixer(chest.layers(self._planned_cycles(), self._disturbances.append), round(_STEP_S * self._rate))
         held = np.zeros(0, dtype=np.float32)
         left = self._samples
         while left is None or left > 0:
@@ -150,46 +150,46 @@ class PhantomSource:
             held = held[size:]
             left = None if left is None else left - size
 
-    def _breaths(self) -> Iterator[PlannedBreath]:
-        breaths = plan_breaths(self._scenario, self.seed)
-        for breath in takewhile(lambda b: self._samples is None or b.end_s * self._rate <= self._samples, breaths):
-            self._cycles.append(_true_cycle(breath, self._rate))
-            if breath.apnoea:
-                begin, end = (round(s * self._rate) for s in (breath.end_s, breath.end_s + breath.pause_s))
+    def _planned_cycles(self) -> Iterator[PlannedCycle]:
+        cycles = plan_cycles(self._scenario, self.seed)
+        for cycle in takewhile(lambda c: self._samples is None or c.end_s * self._rate <= self._samples, cycles):
+            self._cycles.append(_true_cycle(cycle, self._rate))
+            if cycle.apnoea:
+                begin, end = (round(s * self._rate) for s in (cycle.end_s, cycle.end_s + cycle.pause_s))
                 end = end if self._samples is None else min(end, self._samples)
                 self._apnoeas.append(TrueEvent("apnoea", begin, end, self._rate))
-            yield breath
+            yield cycle
 
 
-def _converted(sound: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """As a 24-bit converter would give it, so that a recording holds every sample exactly."""
-    steps = np.clip(np.rint(sound.astype(np.float64) * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
+def _converted(samples: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Round as a 24-bit converter does, so that a recording holds every sample exactly."""
+    steps = np.clip(np.rint(samples.astype(np.float64) * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
     return np.asarray(steps / _FULL_SCALE, np.float32)
 
 
 def _resolve(scenario: str | Scenario) -> tuple[str, Scenario]:
     if isinstance(scenario, Scenario):
-        names = [name for name, known in SCENARIOS.items() if known == scenario]
+        names = [name for name, builtin in SCENARIOS.items() if builtin == scenario]
         return (names[0] if names else "custom"), scenario
     if scenario not in SCENARIOS:
         raise SourceError(f"no phantom scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}")
     return scenario, SCENARIOS[scenario]
 
 
-def _true_cycle(breath: PlannedBreath, rate: int) -> TrueCycle:
-    onset, phase_change, end = (round(s * rate) for s in (breath.onset_s, breath.phase_change_s, breath.end_s))
+def _true_cycle(cycle: PlannedCycle, rate: int) -> TrueCycle:
+    onset, phase_change, end = (round(s * rate) for s in (cycle.onset_s, cycle.phase_change_s, cycle.end_s))
     events = [
         TrueEvent(c.kind, onset + round(c.at_s * rate), onset + round((c.at_s + c.cycles_s) * rate), rate)
-        for c in breath.crackles
+        for c in cycle.crackles
     ]
     events += [
         TrueEvent(w.kind, onset + round(w.at_s * rate), onset + round((w.at_s + w.duration_s) * rate), rate)
-        for w in breath.wheezes
+        for w in cycle.wheezes
     ]
     label: CycleLabel = "normal"
-    if breath.crackles:
-        label = "both" if breath.wheezes else "crackle"
-    elif breath.wheezes:
+    if cycle.crackles:
+        label = "both" if cycle.wheezes else "crackle"
+    elif cycle.wheezes:
         label = "wheeze"
     adventitious = tuple(sorted(events, key=lambda event: event.begin))
-    return TrueCycle(breath.index, onset, phase_change, end, rate, label, adventitious)
+    return TrueCycle(cycle.index, onset, phase_change, end, rate, label, adventitious)

@@ -1,4 +1,4 @@
-"""What really happened in the simulated chest, in samples of the source: breaths, adventitious sounds, disturbances."""
+"""Ground truth of a simulated patient, in samples of the source: cycles, adventitious sounds, disturbances."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ class TrueEvent:
 
     @property
     def begin_s(self) -> float:
+        """Begin in seconds."""
         return self.begin / self.sample_rate
 
     @property
     def end_s(self) -> float:
+        """End in seconds."""
         return self.end / self.sample_rate
 
 
 @dataclass(frozen=True, slots=True)
 class TrueCycle:
-    """One breath as it was synthesised; the silent pause after the expiration belongs to no cycle."""
+    """One synthesised cycle. The silent pause after the expiration belongs to no cycle."""
 
     index: int  # counts from 0
     onset: int  # first sample of the inspiration, source rate
@@ -41,12 +43,15 @@ class TrueCycle:
 
     @property
     def start_s(self) -> float:
+        """Onset in seconds."""
         return self.onset / self.sample_rate
 
     @property
     def phase_change_s(self) -> float:
+        """Begin of the expiration in seconds."""
         return self.phase_change / self.sample_rate
 
     @property
     def end_s(self) -> float:
+        """End in seconds."""
         return self.end / self.sample_rate

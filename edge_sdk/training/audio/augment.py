@@ -1,4 +1,4 @@
-"""Batched simulation of other devices, rooms and patients: waveforms in, waveforms of a stranger's stethoscope out."""
+"""Batched simulation of other devices, rooms and patients on waveforms, and SpecAugment on features."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""All recordings of a corpus at the model's rate in one array, cached on disk under a key of what went in.
+"""All recordings of a corpus at the model's rate in one array, cached on disk under a key of its inputs.
 
-Kept in float32: rounding the resampled sound to 16 bits would drown the faint high bins that the device does see.
+Kept in float32: rounding to 16 bits would drown the faint high bins that the device does receive.
 """
 
 from __future__ import annotations
@@ -84,27 +84,27 @@ class AudioBank:
         *,
         crop: Literal["centre", "start"] = "centre",
     ) -> Tensor:
-        """Cut pieces, play them at ``speed`` and repeat them to ``window`` samples, as ``fit_window`` does.
+        """Cut excerpts, play them at ``speed`` and repeat them to ``window`` samples, as ``fit_window`` does.
 
         Parameters
         ----------
         start, length : Tensor
-            ``[B]`` int64: first sample and number of samples of each piece.
+            ``[B]`` int64: first sample and number of samples of each excerpt.
         window : int
             Samples N of the result.
         speed : Tensor
             ``[B]`` playback speed, 1 as recorded; linear interpolation between samples.
         phase : Tensor
-            ``[B]`` in [0, 1): where in the piece the window begins.
+            ``[B]`` in [0, 1): where in the excerpt the window begins.
         crop : str
-            Which part stays of a piece longer than the window.
+            Which part of an excerpt longer than the window is kept.
 
         Returns
         -------
         Tensor
             ``[B, N]`` float32 in ±1.
         """
-        margin = ((length - window * speed) / 2).clamp(min=0.0).floor()  # left out at either end of a long piece
+        margin = ((length - window * speed) / 2).clamp(min=0.0).floor()  # left out at either end of a long excerpt
         if crop == "start":
             margin = torch.zeros_like(margin)
         position = cyclic_position(length, window, speed, phase) + margin[:, None]  # [B, N]
@@ -117,7 +117,7 @@ class AudioBank:
 
 
 def cyclic_position(length: Tensor, window: int, speed: Tensor, phase: Tensor) -> Tensor:
-    """Where in its piece each sample of a window lies: ``[B, N]`` float32 in samples, from 0; see ``gather``."""
+    """Position of each sample of a window in its excerpt: ``[B, N]`` float32 in samples, from 0; see ``gather``."""
     kept = torch.minimum(length.float(), window * speed)[:, None]
     return torch.remainder(torch.arange(window) * speed[:, None] + phase[:, None] * kept, kept)
 
@@ -125,15 +125,15 @@ def cyclic_position(length: Tensor, window: int, speed: Tensor, phase: Tensor) -
 def _read_all(
     paths: Sequence[Path], rate_hz: int, progress: Progress | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    pieces = []
+    waves = []
     for done, path in enumerate(paths):
         if progress is not None:
             progress("reading recordings", done, len(paths))
         samples, rate = read_recording(path)
-        pieces.append(resample(samples, rate, rate_hz).astype(np.float32, copy=False))
+        waves.append(resample(samples, rate, rate_hz).astype(np.float32, copy=False))
     if progress is not None:
         progress("reading recordings", len(paths), len(paths))
-    return np.concatenate(pieces), np.array([piece.size for piece in pieces], dtype=np.int64)
+    return np.concatenate(waves), np.array([wave.size for wave in waves], dtype=np.int64)
 
 
 def _key(paths: Sequence[Path], spec: FrontEndSpec) -> str:

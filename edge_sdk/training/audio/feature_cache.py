@@ -1,7 +1,7 @@
-"""Features of annotated breaths on disk: what every network of one front end is evaluated on.
+"""Features of annotated cycles on disk, the evaluation input of every network of one front end.
 
-Keyed by the front end's digest and by the breaths (file, size, time of change, bounds): an edited recording, another
-front end or another selection of breaths is another file. A file that does not match its checksum is computed again.
+Keyed by the front end's digest and by the cycles (file, size, time of change, bounds): an edited recording, another
+front end or another selection of cycles is another file. A file that does not match its checksum is computed again.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _BATCH = 64
 def cached_features(
     cycles: Sequence[Cycle], spec: FrontEndSpec, *, cache: Path | None = None, progress: Progress | None = None
 ) -> npt.NDArray[np.float32]:
-    """Features of breaths as the device computes them: cut as annotated, fitted to the window, analysed.
+    """Features of cycles as the device computes them: cut as annotated, fitted to the window, analysed.
 
     Parameters
     ----------
     cycles
-        Breaths of recordings that exist; those of one recording are best kept together.
+        Cycles of recordings that exist; those of one recording are best kept together.
     spec
         Front end.
     cache
@@ -70,12 +70,12 @@ def cached_features(
         digest = _digest(draft)
     with whole_file(note) as draft:
         draft.write_text(json.dumps({"sha256": digest, "cycles": len(cycles)}), encoding="utf-8")
-    _log.info("cached the features of %d breaths in %s", len(cycles), store)
+    _log.info("cached the features of %d cycles in %s", len(cycles), store)
     return _map(store)
 
 
 def feature_key(cycles: Sequence[Cycle], spec: FrontEndSpec) -> str:
-    """What the features depend on, as 20 hexadecimal digits."""
+    """Digest of everything that the features depend on, 20 hexadecimal digits."""
     digest = hashlib.sha256(f"{_FORMAT} {spec.digest}\n".encode())
     identity: dict[Path, str] = {}
     for cycle in cycles:

@@ -1,4 +1,4 @@
-"""Adventitious sounds put into normal breaths: what a crackle or wheeze is, free of the device that recorded it.
+"""Simulated crackles and wheezes added to normal cycles, independent of any recording device.
 
 Crackles follow Kompis and Russi (IEEE EMBS 1997): a damped two-cycle deflection, fine ones shorter than coarse ones.
 Wheezes are slowly gliding tones of 100 to 1000 Hz, rhonchi low ones rich in harmonics (CORSA definitions, 2000).
@@ -14,7 +14,7 @@ from torch import Tensor
 from edge_sdk.training.audio.augment import Randomness, rms
 from edge_sdk.training.recipes.recipe import SyntheticSection
 
-_CRACKLES = 12  # at most, in one breath
+_CRACKLES = 12  # at most, in one cycle
 _CRACKLE_S = (0.005, 0.020)  # two-cycle duration: fine to coarse
 _FIRST_ZERO = 0.03  # of the deflection, as a share of its length: its first quarter wave is the steepest
 _GLIDE_HZ = (0.3, 2.0)  # how often a wheeze's pitch goes up and down
@@ -24,7 +24,7 @@ _HARMONICS = 4
 def add_adventitious(
     wave: Tensor, label: Tensor, position: Tensor, settings: SyntheticSection, rate_hz: int, random: Randomness
 ) -> tuple[Tensor, Tensor]:
-    """Add crackles or a wheeze to some of the normal breaths of a batch.
+    """Add crackles or a wheeze to some of the normal cycles of a batch.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def add_adventitious(
     label : Tensor
         ``[B]`` class indices: 0 normal, bit 0 crackle, bit 1 wheeze.
     position : Tensor
-        ``[B, N]`` int64 index of each sample within its breath, before cyclic padding: what is added repeats with it.
+        ``[B, N]`` int64 index of each sample within its cycle, before cyclic padding: what is added repeats with it.
     settings : SyntheticSection
         Probabilities and levels.
     rate_hz : int
@@ -48,21 +48,21 @@ def add_adventitious(
     """
     count = len(wave)
     normal = (label == 0).float()
-    length = position.amax(dim=1) + 1  # [B] samples of the breath within the window
+    length = position.amax(dim=1) + 1  # [B] samples of the cycle within the window
     crackled = random.coin(count, settings.crackle_p) * normal
-    whistled = random.coin(count, settings.wheeze_p) * normal
+    wheezed = random.coin(count, settings.wheeze_p) * normal
     level = rms(wave)
-    for sound, chosen, span in (
+    for added, chosen, span in (
         (_crackles(count, length, wave.shape[1], rate_hz, random), crackled, settings.crackle_db),
-        (_wheeze(length, wave.shape[1], rate_hz, random), whistled, settings.wheeze_db),
+        (_wheeze(length, wave.shape[1], rate_hz, random), wheezed, settings.wheeze_db),
     ):
         gain = torch.pow(10.0, random.uniform(count, *span) / 20.0) * chosen
-        wave = wave + sound.gather(1, position) * level * gain[:, None]
-    return wave, label | crackled.long() | (2 * whistled.long())
+        wave = wave + added.gather(1, position) * level * gain[:, None]
+    return wave, label | crackled.long() | (2 * wheezed.long())
 
 
 def _crackles(count: int, length: Tensor, window: int, rate_hz: int, random: Randomness) -> Tensor:
-    """``[B, window]`` trains of three to twelve crackles of unit peak, huddled in a third of the breath."""
+    """``[B, window]`` trains of three to twelve crackles of unit peak, within a third of the cycle."""
     number = random.integers(count, 3, _CRACKLES + 1)[:, None]
     present = (torch.arange(_CRACKLES)[None] < number).float()
     centre = random.uniform(count, 0.0, 1.0)[:, None]
@@ -84,7 +84,7 @@ def _crackles(count: int, length: Tensor, window: int, rate_hz: int, random: Ran
 
 
 def _wheeze(length: Tensor, window: int, rate_hz: int, random: Randomness) -> Tensor:
-    """``[B, window]`` gliding tones of unit RMS where they sound, a sixth of a second to 1.5 s long."""
+    """``[B, window]`` gliding tones of unit RMS while they last, 0.15 to 1.5 s long."""
     count = len(length)
     time = torch.arange(window)[None] / rate_hz
     pitch = random.log_uniform(count, 100.0, 900.0)[:, None]
@@ -98,8 +98,8 @@ def _wheeze(length: Tensor, window: int, rate_hz: int, random: Randomness) -> Te
     for harmonic in range(1, _HARMONICS + 1):
         audible = (harmonic * pitch * 1.12 < 0.45 * rate_hz).float()
         tone = tone + audible * richness ** (harmonic - 1) * torch.sin(harmonic * phase)
-    breath_s = (length / rate_hz)[:, None]
-    duration = torch.minimum(random.log_uniform(count, 0.15, 1.5)[:, None], 0.9 * breath_s)
-    onset = random.uniform(count, 0.0, 1.0)[:, None] * (breath_s - duration)
+    cycle_s = (length / rate_hz)[:, None]
+    duration = torch.minimum(random.log_uniform(count, 0.15, 1.5)[:, None], 0.9 * cycle_s)
+    onset = random.uniform(count, 0.0, 1.0)[:, None] * (cycle_s - duration)
     inside = ((time - onset) / duration).clamp(0.0, 1.0)
     return tone / rms(tone) * torch.sin(math.pi * inside).clamp(min=0.0) ** 0.5

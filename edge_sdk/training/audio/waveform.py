@@ -1,4 +1,4 @@
-"""Augmentations as the papers publish them, on the waveform and on the picture; our own simulation is in ``augment``.
+"""Augmentations as published, on the waveform and on the features; our own simulation is in ``augment``.
 
 SpecAugment: arXiv:1904.08779, through torchaudio. Vocal-tract-length perturbation: Jaitly and Hinton, 2013.
 """
@@ -65,7 +65,7 @@ def _where(coin: Tensor, changed: Tensor, wave: Tensor) -> Tensor:
 
 
 def _speed(wave: Tensor, speed: Tensor) -> Tensor:
-    """Play at ``speed`` [B], going round at the end: windows hold a repeated breath anyway."""
+    """Play at ``speed`` [B], cyclic at the end: windows hold a repeated cycle anyway."""
     count = wave.shape[1]
     position = torch.remainder(torch.arange(count, dtype=torch.float64)[None] * speed[:, None].double(), count)
     floor = position.floor()

@@ -1,4 +1,4 @@
-"""A corpus turned into what the fit loop reads: audio banks, events, interference."""
+"""Training data of a classifier in memory: audio banks, events, interference, metadata."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.corpora import Corpus
+from edge_sdk.corpora.table import Cycle
 from edge_sdk.errors import CorpusError
 from edge_sdk.metadata import metadata_of
 from edge_sdk.training.audio.augment import Randomness
@@ -24,7 +25,7 @@ from edge_sdk.training.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Audio and events of the recordings that a run may see."""
+    """Audio and events of the recordings that a run may use."""
 
     bank: AudioBank
     events: EventTable
@@ -32,7 +33,7 @@ class TrainingData:
     patient: npt.NDArray[np.str_]  # [R] of every recording in the bank
     heart: AudioBank | None
     names: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))  # [R] recording ids
-    known: tuple[Mapping[str, Any], ...] = ()  # [R] what is known of each recording beside its sound
+    metadata: tuple[Mapping[str, Any], ...] = ()  # [R] see ``edge_sdk.metadata.FIELDS``
 
     def of_patients(self, patients: Collection[str]) -> TrainingData:
         """The same data with only these patients' events and noise."""
@@ -47,21 +48,26 @@ class TrainingData:
     def metadata_rows(
         self, recording: npt.NDArray[np.int64], length: npt.NDArray[np.int64], rate_hz: int
     ) -> list[dict[str, Any]]:
-        """What is known of pieces of ``length`` samples cut from these recordings, one row each."""
+        """Metadata of excerpts of ``length`` samples cut from these recordings, one row each."""
         return [
-            {**(self.known[index] if self.known else {}), "duration_s": samples / rate_hz}
+            {**(self.metadata[index] if self.metadata else {}), "duration_s": samples / rate_hz}
             for index, samples in zip(recording.tolist(), length.tolist(), strict=True)
         ]
 
     def draw_noise(self, count: int, window: int, random: Randomness) -> Tensor | None:
-        """``[count, window]`` pieces of Poor Quality recordings, or None where the corpus has none."""
+        """``[count, window]`` excerpts of Poor Quality recordings, or None where the corpus has none."""
         return _draw(self.bank, self.noise, count, window, random) if len(self.noise) else None
 
     def draw_heart(self, count: int, window: int, random: Randomness) -> Tensor | None:
-        """``[count, window]`` pieces of heart sounds at 0.8 to 1 times their rate, or None without a heart corpus."""
+        """``[count, window]`` excerpts of heart sounds at 0.8 to 1 times their rate, or None without a heart corpus."""
         if self.heart is None:
             return None
         return _draw(self.heart, np.arange(len(self.heart.lengths)), count, window, random, slowest=0.8)
+
+
+def cycle_metadata(cycle: Cycle) -> dict[str, Any]:
+    """Metadata of an annotated cycle, its duration included: name → value, None where unknown."""
+    return {**metadata_of(cycle), "duration_s": cycle.duration_s}
 
 
 def load_training_data(
@@ -96,7 +102,7 @@ def load_training_data(
         patient=np.array([recording.patient for recording in corpus.recordings], dtype=np.str_),
         heart=heart,
         names=np.array([recording.id for recording in corpus.recordings], dtype=np.str_),
-        known=tuple(metadata_of(recording) for recording in corpus.recordings),
+        metadata=tuple(metadata_of(recording) for recording in corpus.recordings),
     )
 
 
@@ -129,5 +135,5 @@ def _draw(
     length = torch.from_numpy(bank.lengths[chosen])
     first = (random.uniform(count, 0.0, 1.0) * (length - window).clamp(min=0)).long()
     speed = random.uniform(count, slowest, 1.0)
-    piece = torch.minimum(length, torch.full_like(length, window))
-    return bank.gather(torch.from_numpy(bank.starts[chosen]) + first, piece, window, speed, torch.zeros(count))
+    kept = torch.minimum(length, torch.full_like(length, window))
+    return bank.gather(torch.from_numpy(bank.starts[chosen]) + first, kept, window, speed, torch.zeros(count))

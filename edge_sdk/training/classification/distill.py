@@ -1,4 +1,4 @@
-"""Knowledge distillation (arXiv:1503.02531): any trained checkpoint teaches a network on the same sound."""
+"""Knowledge distillation (arXiv:1503.02531): any trained checkpoint teaches a network on the same audio."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _log = logging.getLogger(__name__)
 
 
 class Teacher:
-    """A frozen checkpoint with its own front end; deliberately no module, so that nobody trains or stores it.
+    """A frozen checkpoint with its own front end; deliberately no module, so that it is neither trained nor stored.
 
     Parameters
     ----------
     checkpoint : Checkpoint
         Of any model, size and front end.
     student : FrontEndSpec
-        Of the sound that it will be given.
+        Front end of the student, for the rate of its audio.
     """
 
     def __init__(self, checkpoint: Checkpoint, student: FrontEndSpec) -> None:
@@ -44,7 +44,7 @@ class Teacher:
         self._network: Network = network
         if student.rate_hz < self.spec.rate_hz:
             _log.warning(
-                "the teacher listens at %d Hz and hears sound of %d Hz: nothing above %d Hz reaches it",
+                "the teacher works at %d Hz and gets audio of %d Hz: nothing above %d Hz reaches it",
                 self.spec.rate_hz, student.rate_hz, student.rate_hz // 2,
             )  # fmt: skip
 
@@ -55,7 +55,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, wave: Tensor) -> Outputs:
-        """``[B, N]`` sound at the student's rate → its logits and embedding."""
+        """``[B, N]`` audio at the student's rate → the teacher's logits and embedding."""
         self._front_end.to(wave.device)
         self._network.to(wave.device)
         return self._network.outputs(self._front_end(self.window(wave)))
@@ -74,7 +74,7 @@ class Teacher:
 
 
 class Distillation(nn.Module):
-    """Adds what a teacher says to the loss on the labels.
+    """Adds the divergence from a teacher's outputs to the loss on the labels.
 
     ``(1 - weight) * loss + weight * T² * divergence(teacher || student at temperature T) + features * distance``: the
     divergence is KL over labels for softmax heads and between Bernoullis, logit by logit, for the others; the distance
@@ -85,7 +85,7 @@ class Distillation(nn.Module):
     settings : DistillSection
         Weights and temperature.
     teacher : Teacher
-        Who is asked.
+        Network whose outputs are the targets.
     embedding_dim : int
         Of the student.
     """
@@ -99,14 +99,14 @@ class Distillation(nn.Module):
     def forward(self, loss: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         """``loss`` on the labels and the student's ``outputs`` of the batch → the loss that is minimised."""
         if batch.wave is None:
-            raise RecipeError("distillation needs the sound of the batch: the task must keep Batch.wave")
-        taught = self.teacher(batch.wave)
+            raise RecipeError("distillation needs the audio of the batch: the task must keep Batch.wave")
+        teacher = self.teacher(batch.wave)
         settings = self.settings
-        answers = _answers(taught.logits.float(), self.teacher.decoder, settings.temperature)
-        embedding = taught.embedding.float()
+        targets = _soft_targets(teacher.logits.float(), self.teacher.decoder, settings.temperature)
+        embedding = teacher.embedding.float()
         if batch.mixed is not None:
-            answers, embedding = batch.mixed(answers), batch.mixed(embedding)
-        divergence = _divergence(outputs.logits / settings.temperature, answers, self.teacher.decoder)
+            targets, embedding = batch.mixed(targets), batch.mixed(embedding)
+        divergence = _divergence(outputs.logits / settings.temperature, targets, self.teacher.decoder)
         loss = (1.0 - settings.weight) * loss + settings.weight * settings.temperature**2 * divergence
         if self.projection is not None:
             distance = _distance(self.projection(outputs.embedding).float(), embedding)
@@ -124,27 +124,27 @@ def make_distillation(
     CheckpointError
         No usable checkpoint.
     RecipeError
-        The teacher knows other labels, has another kind of head, or needs what a student's sound does not give.
+        The teacher has other labels or another kind of head, or is a model without an embedding.
     """
     checkpoint = load_checkpoint(Path(settings.teacher))
     if tuple(checkpoint.labels) != tuple(labels) or checkpoint.decoder != decoder:
         raise RecipeError(
-            f"teacher {settings.teacher} answers {', '.join(checkpoint.labels)} through a {checkpoint.decoder} head, "
+            f"teacher {settings.teacher} predicts {', '.join(checkpoint.labels)} through a {checkpoint.decoder} head, "
             f"the student {', '.join(labels)} through a {decoder} head; give a teacher of the same labels and decoder"
         )
     return Distillation(settings, Teacher(checkpoint, student), embedding_dim)
 
 
-def _answers(logits: Tensor, decoder: str, temperature: float) -> Tensor:
+def _soft_targets(logits: Tensor, decoder: str, temperature: float) -> Tensor:
     scaled = logits / temperature
     return F.softmax(scaled, dim=1) if decoder == "softmax" else torch.sigmoid(scaled)
 
 
-def _divergence(logits: Tensor, answers: Tensor, decoder: str) -> Tensor:
+def _divergence(logits: Tensor, targets: Tensor, decoder: str) -> Tensor:
     if decoder == "softmax":
-        return F.kl_div(F.log_softmax(logits, dim=1), answers, reduction="batchmean")
-    cross = F.binary_cross_entropy_with_logits(logits, answers, reduction="none")
-    entropy = -(torch.xlogy(answers, answers) + torch.xlogy(1.0 - answers, 1.0 - answers))
+        return F.kl_div(F.log_softmax(logits, dim=1), targets, reduction="batchmean")
+    cross = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    entropy = -(torch.xlogy(targets, targets) + torch.xlogy(1.0 - targets, 1.0 - targets))
     return (cross - entropy).sum(dim=1).mean()
 
 

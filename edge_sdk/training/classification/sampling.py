@@ -1,4 +1,4 @@
-"""Draws training examples: annotated breaths, breaths with shaken boundaries, and windows thrown around an event."""
+"""Draws training examples: annotated cycles, cycles with jittered boundaries, and windows placed around an event."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from edge_sdk.errors import CorpusError
 from edge_sdk.training.audio.bank import AudioBank
 from edge_sdk.training.recipes.recipe import SamplingSection
 
-_SHORTEST_S = 0.05  # of an annotated event; shorter ones are slips of the annotators' mouse
-_SHORTEST_SHAKEN_S = 0.1
+_SHORTEST_S = 0.05  # of an annotated event; shorter ones are slips of the annotator's mouse
+_SHORTEST_JITTERED_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EventTable:
 def event_table(
     cycles: Sequence[Cycle], recording_index: dict[str, int], bank: AudioBank, labels: Sequence[str], rate_hz: int
 ) -> EventTable:
-    """Annotated cycles → arrays; ends are clipped to the recording, slips below 50 ms are dropped."""
+    """Annotated cycles → arrays; ends are clipped to the recording, slips below 50 ms are left out."""
     rows = []
     for cycle in cycles:
         index = recording_index[cycle.recording_id]
@@ -59,7 +59,7 @@ def event_table(
 
 @dataclass(frozen=True)
 class Examples:
-    """One batch of pieces to cut; the first ``exact`` of them are as annotated and stay untouched by the simulation."""
+    """One batch of excerpts to cut; the first ``exact`` of them are as annotated, without device simulation."""
 
     start: Tensor  # [B] int64, absolute in the bank
     length: Tensor  # [B] int64
@@ -75,7 +75,7 @@ class ExampleSampler:
     events : EventTable
         Training events.
     bank : AudioBank
-        Where their audio lies.
+        Their audio.
     settings : SamplingSection
         Shares and spreads.
     rate_hz : int
@@ -98,14 +98,14 @@ class ExampleSampler:
         """``count`` examples; a pure function of the generator's state."""
         exact = round(count * self._settings.exact_share)
         rows = random.choice(len(self._events), size=count, p=self._probability)
-        pieces = [self._exact(int(row)) if k < exact else self._loose(int(row), random) for k, row in enumerate(rows)]
-        start, length, label = torch.tensor(pieces, dtype=torch.int64).T
+        excerpts = [self._exact(int(row)) if k < exact else self._loose(int(row), random) for k, row in enumerate(rows)]
+        start, length, label = torch.tensor(excerpts, dtype=torch.int64).T
         return Examples(start, length, label, exact)
 
     def _exact(self, row: int) -> tuple[int, int, int]:
         events = self._events
         begin, end = int(events.begin[row]), int(events.end[row])
-        return self._piece(row, begin, end, int(events.bits[row]))
+        return self._excerpt(row, begin, end, int(events.bits[row]))
 
     def _loose(self, row: int, random: np.random.Generator) -> tuple[int, int, int]:
         if random.random() < self._settings.window_share:
@@ -113,13 +113,13 @@ class ExampleSampler:
         begin, end = int(self._events.begin[row]), int(self._events.end[row])
         spread = self._settings.jitter * (end - begin)
         limit = int(self._bank.lengths[self._events.recording[row]])
-        shortest = min(round(_SHORTEST_SHAKEN_S * self._rate), limit)
+        shortest = min(round(_SHORTEST_JITTERED_S * self._rate), limit)
         begin = int(np.clip(begin + random.normal() * spread, 0, limit - shortest))
         end = int(np.clip(end + random.normal() * spread, begin + shortest, limit))
-        return self._piece(row, begin, end, int(self._events.bits[row]))
+        return self._excerpt(row, begin, end, int(self._events.bits[row]))
 
     def _window(self, row: int, random: np.random.Generator) -> tuple[int, int, int]:
-        """A window that touches event ``row``, labelled by what it holds."""
+        """A window that touches event ``row``, labelled by the events it holds."""
         events, settings = self._events, self._settings
         recording = int(events.recording[row])
         limit = int(self._bank.lengths[recording])
@@ -132,7 +132,7 @@ class ExampleSampler:
         shared = np.minimum(events.end[near], first + length) - np.maximum(events.begin[near], first)
         held = shared > settings.overlap * (events.end[near] - events.begin[near])
         label = int(np.bitwise_or.reduce(events.bits[near][held], initial=0))
-        return self._piece(row, first, first + length, label)
+        return self._excerpt(row, first, first + length, label)
 
-    def _piece(self, row: int, begin: int, end: int, label: int) -> tuple[int, int, int]:
+    def _excerpt(self, row: int, begin: int, end: int, label: int) -> tuple[int, int, int]:
         return int(self._bank.starts[self._events.recording[row]]) + begin, end - begin, label

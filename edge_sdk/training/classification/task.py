@@ -1,4 +1,4 @@
-"""Classification of one breath as a task of the training loop: draw, disturb, transform, compare with the labels."""
+"""Classification of one respiratory cycle as a task of the training loop."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from edge_sdk.training.audio.augment import Randomness, mask_features
 from edge_sdk.training.audio.waveform import spec_augment
 from edge_sdk.training.building import build_recipe_model
 from edge_sdk.training.calibration import strict_score
-from edge_sdk.training.classification.batch import Batch
+from edge_sdk.training.classification.batch import Batch, mixup_batch
 from edge_sdk.training.classification.data import TrainingData
 from edge_sdk.training.classification.distill import make_distillation
 from edge_sdk.training.classification.inference import cycle_logits
-from edge_sdk.training.classification.losses import mixup_batch, smooth_targets
 from edge_sdk.training.classification.objectives import Objective, make_objective
+from edge_sdk.training.classification.objectives.targets import smooth_targets
 from edge_sdk.training.classification.sampling import ExampleSampler
 from edge_sdk.training.classification.windows import WindowMaker
 from edge_sdk.training.loop.fit import Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 
-# Parts of a recipe that may change later: they do not shape the weights.
+# Parts of a recipe that may change after training: they do not shape the weights.
 _AFTER_TRAINING = frozenset({"title", "paper", "protocol", "development", "decision"})
 
 
 @dataclass(frozen=True)
 class DrawnBatch(Batch):
-    """A batch that knows where it was cut from."""
+    """A batch with the recordings that it was cut from."""
 
     recording: Tensor | None = None  # [B] int64 index into the bank
 
 
 class ClassifyTask:
-    """Labelled breaths of a recipe.
+    """Labelled cycles of a recipe.
 
     Parameters
     ----------
     recipe : Recipe
         All settings.
     data : TrainingData
-        What the run may see; patients for choosing the epoch are held out of it.
+        What the run may use; patients for choosing the epoch are held out of it.
     seed : int
-        Which patients those are.
+        Chooses those patients.
 
     Attributes
     ----------
@@ -80,9 +80,11 @@ class ClassifyTask:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Batches per epoch."""
         return max(1, self.recipe.sampling.per_epoch // self.recipe.fit.batch)
 
     def build(self) -> nn.Module:
+        """The recipe's network with fresh or public weights; sets ``objective``."""
         model = build_recipe_model(self.recipe, self.schema)
         section, labels = self.recipe.objective, self.recipe.labels
         width = model.embedding_dim
@@ -99,6 +101,7 @@ class ClassifyTask:
         return model
 
     def batch(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> Batch:
+        """``count`` windows with device simulation, as features with targets and metadata."""
         recipe = self.recipe
         examples = self._sampler.draw(count, numpy_random)
         wave, label = self._windows(examples, random)
@@ -115,7 +118,9 @@ class ClassifyTask:
         )
         if recipe.fit.mixup_p and float(random.uniform(1, 0.0, 1.0)) < recipe.fit.mixup_p:
             batch = mixup_batch(batch)
-            if recipe.objective.distill is None:  # nobody will ask, and the partners' rows may go to another process
+            if (
+                recipe.objective.distill is None
+            ):  # only a teacher reads it, and a partner's row may go to another process
                 batch = replace(batch, mixed=None)
         if self.schema is None or recipe.metadata is None:
             return batch
@@ -126,10 +131,11 @@ class ClassifyTask:
         return replace(batch, metadata=metadata)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The objective of the batch, scalar."""
         return self.objective(model, batch)
 
     def validate(self, model: nn.Module) -> float | None:
-        """Strict Score of the held-out patients, at the most probable label."""
+        """Strict Score of the held-out patients, by the most probable label; None where no patient is held out."""
         if not len(self.held_out):
             return None
         logits = cycle_logits(model, self.recipe, self._all, self.held_out, self.schema)
@@ -138,6 +144,7 @@ class ClassifyTask:
         return strict_score(self.held_out.bits, predicted, len(self.recipe.labels))
 
     def identity(self) -> dict[str, Any]:
+        """Recipe, events and patients that shape the weights."""
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
         events = self.training.events
         return {
@@ -154,7 +161,7 @@ class ClassifyTask:
 
 
 def _held_out(recipe: Recipe, data: TrainingData, seed: int) -> npt.NDArray[np.bool_]:
-    """``[E]`` events of the patients on whom the epoch is chosen: one of ``1 / validation_share`` even folds."""
+    """``[E]`` events of the patients for choosing the epoch: one of ``1 / validation_share`` even folds."""
     events, share = data.events, recipe.fit.validation_share
     if not share:
         return np.zeros(len(events), dtype=bool)
@@ -171,10 +178,16 @@ def _schema(recipe: Recipe, data: TrainingData) -> MetadataSchema | None:
 
 
 def classify_trainer(recipe: Recipe, data: TrainingData, seed: int, *, device: str = "cpu") -> Trainer:
-    """The loop over the breaths of ``data``, as the recipe says."""
+    """The training loop over the cycles of ``data`` with the settings of the recipe."""
     return Trainer(recipe.fit, recipe.optimiser, ClassifyTask(recipe, data, seed), seed, device=device)
 
 
 def schema_of(trainer: Trainer) -> MetadataSchema | None:
-    """The metadata that a trainer of this task was fitted with."""
+    """Metadata schema of a trainer of this task; None where its network reads no metadata."""
     return trainer.task.schema if isinstance(trainer.task, ClassifyTask) else None
+
+
+def trained_data(trainer: Trainer) -> TrainingData:
+    """What a trainer of this task fits its weights to: without the patients held out to choose the epoch."""
+    assert isinstance(trainer.task, ClassifyTask)
+    return trainer.task.training

@@ -1,4 +1,4 @@
-"""From drawn pieces to windows of sound: cut, played faster or slower, and heard by some other device."""
+"""From drawn excerpts to training windows: cut, played faster or slower, as another device would record them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WindowMaker:
         self._simulator = DeviceSimulator(recipe.augment, recipe.spec.rate_hz, self._window)
 
     def __call__(self, examples: Examples, random: Randomness) -> tuple[Tensor, Tensor]:
-        """Windows ``[B, N]`` and their class indices ``[B]``, which an added sound may change."""
+        """Windows ``[B, N]`` and their class indices ``[B]``, which an added crackle or wheeze may change."""
         settings, spec = self._recipe.augment, self._recipe.spec
         count, exact = len(examples.label), examples.exact
         speed = random.uniform(count, -settings.slow_down, settings.speed_up)
@@ -37,7 +37,7 @@ class WindowMaker:
         if not loose:
             return augment_wave(wave, self._recipe.paper_augment, random), label
         position = cyclic_position(length, self._window, speed, phase)[exact:]
-        position = position.long().clamp(max=self._window - 1)  # sped-up pieces hold a little more
+        position = position.long().clamp(max=self._window - 1)  # sped-up excerpts hold a little more
         added, label_added = add_adventitious(
             wave[exact:], label[exact:], position, self._recipe.synthetic, spec.rate_hz, random
         )

@@ -1,4 +1,4 @@
-"""Names of figures → how they are drawn and to whom they apply; the table behind ``stetho figures``."""
+"""Names of figures → the functions that draw them; the table behind ``stetho figures``."""
 
 from __future__ import annotations
 
@@ -7,26 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from edge_sdk.errors import MissingDependencyError, RecipeError
-from edge_sdk.training.figures.evaluated import Subject
-from edge_sdk.training.run import write_json
-
-RESEARCH_USE = "For research use only. Not a medical device."
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A finished figure."""
-
-    figure: Any  # matplotlib.figure.Figure
-    numbers: dict[str, Any]  # all that is drawn, plain builtins
-    note: str = ""  # a line under the figure
-
-
-class NotApplicableError(Exception):
-    """A figure that says nothing about this model or these breaths; the message is the reason."""
+from edge_sdk.notices import RESEARCH_USE_IN_FIGURES
+from edge_sdk.training.figures.evaluated import EvaluatedModel
+from edge_sdk.training.run_folder import write_json
 
 
 @dataclass(frozen=True)
@@ -35,24 +20,24 @@ class FigureEntry:
 
     name: str
     title: str
-    drawing: str  # "module:function" of Subject → Drawn; raises NotApplicableError
+    drawing: str  # "module:function" of EvaluatedModel → page.DrawnFigure; raises page.NotApplicableError
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one figure."""
+class FigureResult:
+    """Files of one figure, or the reason why it was not drawn."""
 
     name: str
     png: Path | None = None
     json: Path | None = None
-    reason: str = ""  # why it was not drawn
+    reason: str = ""
 
 
 _HERE = "edge_sdk.training.figures"
 _ENTRIES = (
-    FigureEntry("confusion", "Confusion", f"{_HERE}.answers:confusion"),
-    FigureEntry("roc", "ROC, abnormal against normal", f"{_HERE}.answers:roc"),
-    FigureEntry("reliability", "Reliability", f"{_HERE}.answers:reliability_diagram"),
+    FigureEntry("confusion", "Confusion", f"{_HERE}.predictions:confusion"),
+    FigureEntry("roc", "ROC, abnormal against normal", f"{_HERE}.predictions:roc"),
+    FigureEntry("reliability", "Reliability", f"{_HERE}.predictions:reliability_diagram"),
     FigureEntry("tsne", "Embedding (t-SNE) and linear probes", f"{_HERE}.embedding:tsne"),
     FigureEntry("attention", "Attention of the class tokens", f"{_HERE}.attention:attention"),
     FigureEntry("soft-masks", "SoftFiLM masks", f"{_HERE}.conditioning:soft_masks"),
@@ -64,22 +49,22 @@ FIGURES: dict[str, FigureEntry] = {entry.name: entry for entry in _ENTRIES}
 """Every figure by name."""
 
 
-def draw_figures(subject: Subject, out: Path, only: Sequence[str] = ()) -> list[Outcome]:
+def draw_figures(evaluated: EvaluatedModel, out: Path, only: Sequence[str] = ()) -> list[FigureResult]:
     """Draw the figures that apply into ``out``: ``NAME.png`` and ``NAME.json`` each.
 
     Parameters
     ----------
-    subject
-        What is looked at.
+    evaluated
+        Checkpoint, network and predictions that are drawn.
     out
-        Folder; made where absent.
+        Folder; created where absent.
     only
         Names of :data:`FIGURES`; all where empty.
 
     Returns
     -------
-    list of Outcome
-        One a figure, with the reason where it does not apply.
+    list of FigureResult
+        One for each figure, with the reason where it does not apply.
 
     Raises
     ------
@@ -90,10 +75,10 @@ def draw_figures(subject: Subject, out: Path, only: Sequence[str] = ()) -> list[
     """
     unknown = sorted(set(only) - set(FIGURES))
     if unknown:
-        raise RecipeError(f"there is no figure {', '.join(unknown)}; known are {', '.join(FIGURES)}")
+        raise RecipeError(f"there is no figure {', '.join(unknown)}; choose among {', '.join(FIGURES)}")
     need_figures()
     out.mkdir(parents=True, exist_ok=True)
-    return [_draw(FIGURES[name], subject, out) for name in (only or FIGURES)]
+    return [_draw(FIGURES[name], evaluated, out) for name in (only or FIGURES)]
 
 
 def need_figures() -> None:
@@ -105,32 +90,32 @@ def need_figures() -> None:
         )
 
 
-def _draw(entry: FigureEntry, subject: Subject, out: Path) -> Outcome:
-    from edge_sdk.training.figures.page import save
+def _draw(entry: FigureEntry, evaluated: EvaluatedModel, out: Path) -> FigureResult:
+    from edge_sdk.training.figures.page import DrawnFigure, NotApplicableError, save
 
     module, _, function = entry.drawing.partition(":")
-    drawing: Callable[[Subject], Drawn] = getattr(import_module(module), function)
+    drawing: Callable[[EvaluatedModel], DrawnFigure] = getattr(import_module(module), function)
     png, numbers = out / f"{entry.name}.png", out / f"{entry.name}.json"
     try:
-        drawn = drawing(subject)
+        drawn = drawing(evaluated)
     except NotApplicableError as reason:
         for stale in (png, numbers):  # of an earlier checkpoint
             stale.unlink(missing_ok=True)
-        return Outcome(entry.name, reason=str(reason))
-    save(drawn.figure, entry.title, subject, png, drawn.note)
+        return FigureResult(entry.name, reason=str(reason))
+    save(drawn.figure, entry.title, evaluated, png, drawn.note)
     content = {
         "figure": entry.name,
         "title": entry.title,
-        "run": subject.run,
-        "model": subject.checkpoint.model,
-        "size": subject.checkpoint.size,
-        "corpus": subject.corpus,
-        "split": subject.split,
-        "protocol": subject.protocol,
-        "n": len(subject.cycles),
-        "patients": len(set(subject.patients)),
-        "research_use": RESEARCH_USE,
+        "run": evaluated.run,
+        "model": evaluated.checkpoint.model,
+        "size": evaluated.checkpoint.size,
+        "corpus": evaluated.corpus,
+        "split": evaluated.split,
+        "protocol": evaluated.protocol,
+        "n": len(evaluated.cycles),
+        "patients": len(set(evaluated.patients)),
+        "research_use": RESEARCH_USE_IN_FIGURES,
         **drawn.numbers,
     }
     write_json(numbers, content)
-    return Outcome(entry.name, png, numbers)
+    return FigureResult(entry.name, png, numbers)

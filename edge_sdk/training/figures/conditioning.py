@@ -1,4 +1,4 @@
-"""What metadata does inside a conditioned AST: SoftFiLM's masks, scale and shift per block, change of the answer."""
+"""Effect of metadata inside a conditioned AST: SoftFiLM's masks, scale and shift per block, changed predictions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from edge_sdk.models.ast import Ast
 from edge_sdk.models.conditioning import Conditioner, Metadata
 from edge_sdk.models.inspect import factor_contributions, film_parameters, mask_report, metadata_swap
 from edge_sdk.training.figures.attention import Picture, transformer_of
-from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.evaluated import Subject
-from edge_sdk.training.figures.page import COLOURS, scale, sheet
+from edge_sdk.training.figures.evaluated import EvaluatedModel
+from edge_sdk.training.figures.page import COLOURS, DrawnFigure, NotApplicableError, new_page, scale
 
-MOST = 512  # breaths whose modulation is averaged
-MOST_SWAPPED = 128  # breaths whose answer is asked again under every name of a field
+MOST = 512  # cycles whose modulation is averaged
+MOST_SWAPPED = 128  # cycles that are predicted again under every name of a field
 
 
-def soft_masks(subject: Subject) -> Drawn:
+def soft_masks(evaluated: EvaluatedModel) -> DrawnFigure:
     """Each factor's share of each channel, sorted profiles, and how much they overlap."""
-    ast, _ = transformer_of(subject.model)
+    ast, _ = transformer_of(evaluated.model)
     if not isinstance(ast.conditioner, Conditioner) or ast.conditioner.masks is None:
         raise NotApplicableError("only softfilm has masks")
     report = mask_report(ast)
     masks, overlap = report.masks.numpy(), report.overlap.numpy()
-    figure, axes = sheet(1, 3, 12.0, 3.8, width_ratios=[2.2, 1.4, 1.0])
+    figure, axes = new_page(1, 3, 12.0, 3.8, width_ratios=[2.2, 1.4, 1.0])
     heat, profile, square = axes[0]
     image = heat.imshow(masks, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
     heat.set_yticks(range(len(report.factors)), report.factors)
@@ -58,25 +57,25 @@ def soft_masks(subject: Subject) -> Drawn:
     }
     note = f"coverage {report.coverage:.3f}"
     if report.start_agreement is not None:
-        note += f"; {report.start_agreement:.0%} of channels still belong to the factor that the start gave them to"
-    return Drawn(figure, numbers, note)
+        note += f"; {report.start_agreement:.0%} of channels still belong to their first factor"
+    return DrawnFigure(figure, numbers, note)
 
 
 @torch.no_grad()
-def film(subject: Subject) -> Drawn:
-    """Size of scale and shift per block, split by factor or token group, and what another name would change."""
-    ast, picture_of = transformer_of(subject.model)
-    chosen = subject.spread(MOST)
-    metadata = subject.metadata(chosen)
+def film(evaluated: EvaluatedModel) -> DrawnFigure:
+    """Size of scale and shift per block, by factor or token group, and the change under another name."""
+    ast, picture_of = transformer_of(evaluated.model)
+    chosen = evaluated.spread(MOST)
+    metadata = evaluated.metadata(chosen)
     if ast.conditioner is None or metadata is None:
         raise NotApplicableError("the model reads no metadata")
     parameters = film_parameters(ast, metadata)
     if not parameters:
         raise NotApplicableError("grf adds to the embedding; it has no scale and shift per block")
     curves = _curves(ast, metadata)
-    swaps = _swaps(subject, ast, picture_of)
+    swaps = _swaps(evaluated, ast, picture_of)
     panels = 3 if swaps else 2
-    figure, axes = sheet(1, panels, 4.3 * panels, 3.9)
+    figure, axes = new_page(1, panels, 4.3 * panels, 3.9)
     for axis, which, title in (
         (axes[0, 0], "gamma", "change of scale, RMS of γ − 1"),
         (axes[0, 1], "beta", "shift, RMS of β"),
@@ -97,7 +96,9 @@ def film(subject: Subject) -> Drawn:
         "curves": curves,
         "swaps": swaps,
     }
-    return Drawn(figure, numbers, "dotted: the part that differs between breaths; the rest is the same for everyone")
+    return DrawnFigure(
+        figure, numbers, "dotted: the part that differs between breaths; the rest is the same for everyone"
+    )
 
 
 def _curves(ast: Ast, metadata: Metadata) -> dict[str, dict[str, Any]]:
@@ -117,7 +118,7 @@ def _curves(ast: Ast, metadata: Metadata) -> dict[str, dict[str, Any]]:
 
 
 def _curve(blocks: list[int], gamma: Tensor, beta: Tensor) -> dict[str, Any]:
-    """``[B, Lc, G, D]`` → RMS per block, and RMS of what deviates from the mean over breaths."""
+    """``[B, Lc, G, D]`` → RMS per block, and RMS of the deviation from the mean over cycles."""
     curve: dict[str, Any] = {"blocks": [block + 1 for block in blocks]}
     for name, values in (("gamma", gamma), ("beta", beta)):
         curve[name] = _rms(values)
@@ -129,14 +130,14 @@ def _rms(values: Tensor) -> list[float]:
     return [float(x) for x in values.double().square().mean(dim=(0, 2, 3)).sqrt()]
 
 
-def _swaps(subject: Subject, ast: Ast, picture_of: Picture) -> dict[str, dict[str, float]]:
-    """Mean absolute change of the probabilities when everyone's field becomes each name, UNKNOWN included."""
-    schema = subject.checkpoint.metadata_schema
-    chosen = subject.spread(MOST_SWAPPED)
-    metadata = subject.metadata(chosen)
+def _swaps(evaluated: EvaluatedModel, ast: Ast, picture_of: Picture) -> dict[str, dict[str, float]]:
+    """Mean absolute change of the probabilities when a field of all cycles becomes each name, UNKNOWN included."""
+    schema = evaluated.checkpoint.metadata_schema
+    chosen = evaluated.spread(MOST_SWAPPED)
+    metadata = evaluated.metadata(chosen)
     if schema is None or metadata is None or not schema.categorical:
         return {}
-    picture = picture_of(subject.features(chosen))
+    picture = picture_of(evaluated.features(chosen))
     return {
         field: {
             name: float(metadata_swap(ast, picture, metadata, field, index).abs().mean())
@@ -157,7 +158,7 @@ def _draw_swaps(axis: Any, swaps: dict[str, dict[str, float]]) -> None:
     axis.set_yticks(range(len(names)), names, fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("mean |Δp|", fontsize=9)
-    axis.set_title("answer changed by another name", fontsize=9)
+    axis.set_title("prediction changed by another name", fontsize=9)
 
 
 def _rounded(values: Tensor, digits: int = 5) -> list[Any]:

@@ -1,8 +1,8 @@
-"""What the figures look at: a checkpoint's answers and embeddings on one split, and the network itself."""
+"""Input of the figures: a checkpoint's predictions and embeddings on one split, and the network itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,25 +18,23 @@ from edge_sdk.corpora.audio import batches, cycle_pcm
 from edge_sdk.corpora.labels import BINARY, as_cycles, relabel
 from edge_sdk.corpora.table import Cycle
 from edge_sdk.errors import CheckpointError, CorpusError
-from edge_sdk.metadata import metadata_of
 from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.network import Network
 from edge_sdk.runtime.decoding import decide, decode
+from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import checkpoint_decoder
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
-from edge_sdk.training.run import CHECKPOINT_FILE
+from edge_sdk.training.classification.data import cycle_metadata
+from edge_sdk.training.run_folder import CHECKPOINT_FILE
 
 BATCH = 32
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
-
 
 @dataclass(frozen=True)
-class Subject:
-    """One trained network and its answers on annotated breaths."""
+class EvaluatedModel:
+    """One trained network and its predictions on annotated cycles."""
 
     run: str  # name for titles and file names
     checkpoint: Checkpoint
@@ -51,6 +49,7 @@ class Subject:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """Of the checkpoint, in the order of the probabilities."""
         return self.checkpoint.labels
 
     @property
@@ -60,7 +59,7 @@ class Subject:
 
     @property
     def protocol(self) -> str:
-        """How the figures came about, in one line."""
+        """How the figures were measured, in one line."""
         return f"{protocol_of(self.checkpoint, self.corpus, self.split)}, annotated breaths"
 
     @cached_property
@@ -100,35 +99,35 @@ class Subject:
         return decide(self.probabilities, checkpoint_decoder(self.checkpoint), self.normal)
 
     def spread(self, most: int) -> list[int]:
-        """At most so many breaths, evenly over the split."""
+        """At most so many cycles, evenly over the split."""
         return np.unique(np.linspace(0, len(self.cycles) - 1, min(most, len(self.cycles))).round().astype(int)).tolist()
 
     @torch.no_grad()
     def features(self, chosen: Sequence[int]) -> Tensor:
-        """``[B, 1, M, T]`` of some breaths, read again; ``chosen`` ascending."""
+        """``[B, 1, M, T]`` of some cycles, read again; ``chosen`` ascending."""
         spec = self.checkpoint.front_end
         windows = [pcm for _, pcm in cycle_pcm([self.cycles[i] for i in chosen], spec)]
         features: Tensor = FoldedFrontEnd(spec).eval()(torch.from_numpy(np.stack(windows)))
         return features
 
     def metadata(self, chosen: Sequence[int]) -> Metadata | None:
-        """What the network is told of these breaths; ``None`` where it reads nothing."""
+        """Metadata of these cycles for the network; ``None`` where it reads none."""
         return _metadata(self.checkpoint, [self.cycles[i] for i in chosen])
 
 
 def protocol_of(checkpoint: Checkpoint, corpus: str, split: str) -> str:
-    """Trained on what, measured on what, and how the epoch was chosen."""
-    learned = checkpoint.provenance
+    """Training split, evaluated split, and how the epoch was chosen."""
+    source = checkpoint.provenance
     choice = "epoch chosen on held-out training patients"
     if not checkpoint.recipe.get("fit", {}).get("validation_share"):
         choice = "fixed epochs"
-    if "corpus" not in learned:
+    if "corpus" not in source:
         return f"untrained → {corpus} {split}"
-    target = split if corpus == learned["corpus"] else f"{corpus} {split}"
-    return f"{learned['corpus']} {learned.get('split', '?')} → {target}, {choice}"
+    target = split if corpus == source["corpus"] else f"{corpus} {split}"
+    return f"{source['corpus']} {source.get('split', '?')} → {target}, {choice}"
 
 
-def load_subject(
+def load_evaluated_model(
     run: Path,
     corpus: Corpus,
     split: str,
@@ -137,7 +136,7 @@ def load_subject(
     seed: int = 0,
     partial: bool = False,
     progress: Progress | None = None,
-) -> Subject:
+) -> EvaluatedModel:
     """Run a checkpoint on a split.
 
     Parameters
@@ -145,20 +144,20 @@ def load_subject(
     run
         Output folder of a training, or its checkpoint.
     corpus, split
-        The breaths, and what their split is called.
+        The cycles, and the name of their split.
     resamples, seed
         Of the patient bootstrap.
     partial
-        Leave out breaths without a label of the checkpoint's scheme.
+        Leave out cycles without a label of the checkpoint's scheme.
     progress
-        Told of every batch.
+        Called after every batch.
 
     Raises
     ------
     CheckpointError
         No usable checkpoint of a classifier there.
     CorpusError
-        No annotated breaths, or labels that the checkpoint does not know.
+        No annotated cycles, or labels that the checkpoint does not have.
     """
     path = run / CHECKPOINT_FILE if run.is_dir() else run
     checkpoint = load_checkpoint(path)
@@ -168,9 +167,9 @@ def load_subject(
     if not isinstance(model, Network):
         raise CheckpointError(f"{path}: {checkpoint.model} has no figures; give a checkpoint of a classifier")
     cycles = _cycles(checkpoint, corpus, partial)
-    logits, embeddings = _answers(checkpoint, model, cycles, progress)
+    logits, embeddings = _outputs(checkpoint, model, cycles, progress)
     name = path.resolve().parent.name if path.name == CHECKPOINT_FILE else path.stem
-    return Subject(name, checkpoint, model, corpus.name, split, cycles, logits, embeddings, resamples, seed)
+    return EvaluatedModel(name, checkpoint, model, corpus.name, split, cycles, logits, embeddings, resamples, seed)
 
 
 def _cycles(checkpoint: Checkpoint, corpus: Corpus, partial: bool) -> tuple[Cycle, ...]:
@@ -180,7 +179,7 @@ def _cycles(checkpoint: Checkpoint, corpus: Corpus, partial: bool) -> tuple[Cycl
     if scheme != "four":
         corpus = as_cycles(relabel(corpus, scheme, drop_unlabelled=partial))
     if not corpus.cycles:
-        raise CorpusError(f"{corpus.name} marks no breaths there; figures need annotated ones")
+        raise CorpusError(f"{corpus.name} has no annotated breaths there; figures need some")
     unknown = sorted({cycle.label for cycle in corpus.cycles} - set(checkpoint.labels))
     if unknown:
         raise CorpusError(f"{corpus.name} has the labels {', '.join(unknown)}, unknown to the checkpoint")
@@ -188,17 +187,17 @@ def _cycles(checkpoint: Checkpoint, corpus: Corpus, partial: bool) -> tuple[Cycl
 
 
 @torch.no_grad()
-def _answers(
+def _outputs(
     checkpoint: Checkpoint, model: Network, cycles: Sequence[Cycle], progress: Progress | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     front_end = FoldedFrontEnd(checkpoint.front_end).eval()
     logits, embeddings, done = [], [], 0
-    for piece, windows in batches(cycle_pcm(cycles, checkpoint.front_end), BATCH):
+    for some, windows in batches(cycle_pcm(cycles, checkpoint.front_end), BATCH):
         features = front_end(torch.from_numpy(windows))
-        embedding = model.embed(features, _metadata(checkpoint, piece))
+        embedding = model.embed(features, _metadata(checkpoint, some))
         logits.append(model.classify(embedding).double().numpy())
         embeddings.append(embedding.double().numpy())
-        done += len(piece)
+        done += len(some)
         if progress is not None:
             progress("breaths", done, len(cycles))
     return np.concatenate(logits), np.concatenate(embeddings)
@@ -208,4 +207,4 @@ def _metadata(checkpoint: Checkpoint, cycles: Sequence[Cycle]) -> Metadata | Non
     schema = checkpoint.metadata_schema
     if schema is None:
         return None
-    return Metadata.from_arrays(schema.encode([{**metadata_of(c), "duration_s": c.duration_s} for c in cycles]))
+    return Metadata.from_arrays(schema.encode([cycle_metadata(cycle) for cycle in cycles]))

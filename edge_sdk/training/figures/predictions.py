@@ -1,4 +1,4 @@
-"""Figures of a model's answers: confusion, ROC with its bootstrap band, reliability."""
+"""Figures of a model's predictions: confusion, ROC with its bootstrap band, reliability."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import numpy.typing as npt
 from edge_sdk.metrics import reliability, roc_curve
 from edge_sdk.metrics.bootstrap import patient_indices, patient_weights
 from edge_sdk.metrics.calibration import ECE_BINS
-from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.evaluated import Subject
-from edge_sdk.training.figures.page import COLOURS, FAINT, INK, scale, sheet, tidy
+from edge_sdk.training.figures.evaluated import EvaluatedModel
+from edge_sdk.training.figures.page import COLOURS, FAINT, INK, DrawnFigure, NotApplicableError, new_page, scale, tidy
 
-_GRID = np.linspace(0.0, 1.0, 101)  # false positive rates at which the band is told
+_GRID = np.linspace(0.0, 1.0, 101)  # false positive rates of the band
 
 
-def confusion(subject: Subject) -> Drawn:
+def confusion(evaluated: EvaluatedModel) -> DrawnFigure:
     """Counts, coloured by the share of each true class."""
-    report = subject.report
+    report = evaluated.report
     counts = np.array(report["confusion"])
     totals = counts.sum(axis=1, keepdims=True)
     share = counts / np.maximum(totals, 1)
     size = len(report["labels"])
-    figure, axes = sheet(1, 1, 2.6 + 0.75 * size, 2.5 + 0.6 * size)
+    figure, axes = new_page(1, 1, 2.6 + 0.75 * size, 2.5 + 0.6 * size)
     axis = axes[0, 0]
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
@@ -43,18 +42,18 @@ def confusion(subject: Subject) -> Drawn:
         f"{key}_ci": report[f"{key}_ci"] for key in ("score", "score_2class")
     }
     note = f"Score strict {_valued(report, 'score')}; Score 2-class (lenient) {_valued(report, 'score_2class')}"
-    return Drawn(figure, numbers, note)
+    return DrawnFigure(figure, numbers, note)
 
 
-def roc(subject: Subject) -> Drawn:
+def roc(evaluated: EvaluatedModel) -> DrawnFigure:
     """Abnormal against normal, with the band of the patient bootstrap and the usual operating points."""
-    positive, score = subject.truth != subject.normal, 1.0 - subject.probabilities[:, subject.normal]
+    positive, score = evaluated.truth != evaluated.normal, 1.0 - evaluated.probabilities[:, evaluated.normal]
     curve = roc_curve(positive, score)
     if curve is None:
         raise NotApplicableError("only one of normal and abnormal is in this split")
-    low, high = _band(subject, positive, score)
-    report = subject.report
-    figure, axes = sheet(1, 1, 5.2, 5.2)
+    low, high = _band(evaluated, positive, score)
+    report = evaluated.report
+    figure, axes = new_page(1, 1, 5.2, 5.2)
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle="--")
     axis.fill_between(_GRID, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="95 % (patients)")
@@ -77,16 +76,16 @@ def roc(subject: Subject) -> Drawn:
         "true_positive_rate": curve[1].tolist(),
         "band": {"false_positive_rate": _GRID.tolist(), "low": low.tolist(), "high": high.tolist()},
     }
-    return Drawn(figure, numbers, "operating points chosen on these very breaths: optimistic for a device")
+    return DrawnFigure(figure, numbers, "operating points chosen on these very breaths: optimistic for a device")
 
 
 def _band(
-    subject: Subject, positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
+    evaluated: EvaluatedModel, positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """2.5 and 97.5 % of the true positive rate at each point of the grid, over drawn patients."""
-    patient, n_patients = patient_indices(subject.patients)
+    patient, n_patients = patient_indices(evaluated.patients)
     curves = []
-    for weight in patient_weights(n_patients, max(subject.resamples, 1), subject.seed):
+    for weight in patient_weights(n_patients, max(evaluated.resamples, 1), evaluated.seed):
         drawn = roc_curve(positive, score, weight[patient])
         if drawn is not None:
             curves.append(np.interp(_GRID, *drawn))
@@ -95,15 +94,15 @@ def _band(
     return low, high
 
 
-def reliability_diagram(subject: Subject) -> Drawn:
+def reliability_diagram(evaluated: EvaluatedModel) -> DrawnFigure:
     """How often the predicted label is right at each confidence."""
-    confidence = np.take_along_axis(subject.probabilities, subject.decisions[:, None], axis=1)[:, 0]
-    table = reliability(np.clip(confidence, 0, 1), subject.decisions == subject.truth)
-    report = subject.report
+    confidence = np.take_along_axis(evaluated.probabilities, evaluated.decisions[:, None], axis=1)[:, 0]
+    table = reliability(np.clip(confidence, 0, 1), evaluated.decisions == evaluated.truth)
+    report = evaluated.report
     middle = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
     width = 0.9 / ECE_BINS
     filled = table.count > 0
-    figure, axes = sheet(2, 1, 5.0, 5.8, sharex=True, height_ratios=[3, 1])
+    figure, axes = new_page(2, 1, 5.0, 5.8, sharex=True, height_ratios=[3, 1])
     above, below = axes[:, 0]
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle="--", label="calibrated")
     above.bar(middle[filled], table.accuracy[filled], width, color=COLOURS[0], alpha=0.45, label="share correct")
@@ -123,7 +122,7 @@ def reliability_diagram(subject: Subject) -> Drawn:
         "confidence": [float(x) if np.isfinite(x) else None for x in table.confidence],
         "accuracy": [float(x) if np.isfinite(x) else None for x in table.accuracy],
     }
-    return Drawn(figure, numbers, f"expected calibration error {_valued(report, 'ece')}, {ECE_BINS} equal bins")
+    return DrawnFigure(figure, numbers, f"expected calibration error {_valued(report, 'ece')}, {ECE_BINS} equal bins")
 
 
 def _valued(report: dict[str, Any], key: str) -> str:

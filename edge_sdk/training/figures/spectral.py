@@ -1,6 +1,6 @@
-"""Which spatial frequencies the feature maps hold, stage by stage: the curve of Lung-SRAD's analysis.
+"""Spatial frequencies of the feature maps, stage by stage: the curve of Lung-SRAD's analysis.
 
-Low-pass networks fall steeply; a Gaussian at a stage shows as the distance between its dashed (before) and full lines.
+Low-pass networks fall steeply; a Gaussian at a stage appears as the distance between dashed (before) and full lines.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from edge_sdk.models.layers.ast_encoder import TOKENS
 from edge_sdk.models.layers.spectral import spectral_response
 from edge_sdk.models.mri_net import MriNet
 from edge_sdk.training.figures.attention import transformer_of
-from edge_sdk.training.figures.catalogue import Drawn, NotApplicableError
-from edge_sdk.training.figures.evaluated import Subject
-from edge_sdk.training.figures.page import FAINT, sheet
+from edge_sdk.training.figures.evaluated import EvaluatedModel
+from edge_sdk.training.figures.page import FAINT, DrawnFigure, NotApplicableError, new_page
 
-MOST = 64  # breaths whose maps are averaged
+MOST = 64  # cycles whose maps are averaged
 
 Maps = dict[str, Tensor]
 """Name of a stage → ``[B, C, H, W]``, in order of the network."""
 
 
 @torch.no_grad()
-def response(subject: Subject) -> Drawn:
+def response(evaluated: EvaluatedModel) -> DrawnFigure:
     """A curve per block or stage, relative to its own lowest frequency."""
-    chosen = subject.spread(MOST)
-    after, before = stage_maps(subject, chosen)
+    chosen = evaluated.spread(MOST)
+    after, before = stage_maps(evaluated, chosen)
     curves = {name: _curve(maps) for name, maps in after.items()}
     smoothed = {name: _curve(maps) for name, maps in before.items()}
     drawn = {name: curve for name, curve in curves.items() if curve is not None}
     if not drawn:
         raise NotApplicableError("its maps are of a single cell and have no spatial frequencies")
-    figure, axes = sheet(1, 1, 6.2, 4.6)
+    figure, axes = new_page(1, 1, 6.2, 4.6)
     axis = axes[0, 0]
     from matplotlib import colormaps
 
@@ -61,7 +60,7 @@ def response(subject: Subject) -> Drawn:
         "before_gaussian": {name: curve for name, curve in smoothed.items() if curve is not None},
         "maps": {name: list(maps.shape[1:]) for name, maps in after.items()},
     }
-    return Drawn(figure, numbers, f"mean amplitude over channels and {len(chosen)} breaths")
+    return DrawnFigure(figure, numbers, f"mean amplitude over channels and {len(chosen)} breaths")
 
 
 def _curve(maps: Tensor) -> dict[str, Any] | None:
@@ -71,15 +70,15 @@ def _curve(maps: Tensor) -> dict[str, Any] | None:
     return None
 
 
-def stage_maps(subject: Subject, chosen: list[int]) -> tuple[Maps, Maps]:
-    """Outputs of the stages, and what they were before their Gaussian where they have one.
+def stage_maps(evaluated: EvaluatedModel, chosen: list[int]) -> tuple[Maps, Maps]:
+    """Outputs of the stages, and their inputs to a Gaussian where they have one.
 
     Raises
     ------
     NotApplicableError
-        A network whose stages are not known here.
+        A network whose stages are not listed here.
     """
-    model, features = subject.model, subject.features(chosen)
+    model, features = evaluated.model, evaluated.features(chosen)
     if isinstance(model, Dass):
         with _watched(dict(model.blends.items())) as seen:
             after = {f"stage {k}": maps for k, maps in enumerate(model.stage_maps(features), start=1)}
@@ -90,13 +89,13 @@ def stage_maps(subject: Subject, chosen: list[int]) -> tuple[Maps, Maps]:
         return {name: after for name, (_, after) in seen.items()}, {}
     if isinstance(model, MriNet):
         picture = model.picture(features)
-        # before its norm, which takes the mean away and with it what the curve is measured against
+        # before its norm, which removes the mean that the curve is relative to
         frequency = model.interlaced(picture.transpose(2, 3)).transpose(2, 3)
         return {"interlaced": frequency, "Swin": model.branches(picture)[1], "fused": model.fused(features)}, {}
     ast, picture_of = transformer_of(model)
     blocks = {f"block {k}": block for k, block in enumerate(ast.encoder.blocks, start=1)}
     with _watched({"patches": ast.encoder.patch_embed, **blocks}) as seen:
-        ast(picture_of(features), subject.metadata(chosen))
+        ast(picture_of(features), evaluated.metadata(chosen))
     grid = seen.pop("patches")[1]
     size = (grid.shape[2], grid.shape[3])
     return {name: x[:, TOKENS:].transpose(1, 2).unflatten(2, size) for name, (_, x) in seen.items()}, {}
@@ -104,16 +103,16 @@ def stage_maps(subject: Subject, chosen: list[int]) -> tuple[Maps, Maps]:
 
 @contextmanager
 def _watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """First input and output of each module in the passes made meanwhile."""
+    """First input and output of each module in the forward passes within the block."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def watch(name: str) -> Any:
+    def hook_of(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             seen[name] = (inputs[0], output)
 
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
     try:
         yield seen
     finally:

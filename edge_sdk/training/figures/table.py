@@ -1,6 +1,6 @@
-"""The one table of results: every row says by which protocol it was measured, and no column mixes two of them.
+"""The one table of results: every row states the protocol it was measured by, and no column mixes two of them.
 
-Rows of our own come from a JSON file, ``{"rows": [...]}``, one a trained run, as
+Our own rows come from a JSON file, ``{"rows": [...]}``, one for each trained run, as
 ``python -m benchmarks.studies.training`` writes it; published figures from
 ``published.json`` beside this module. Strict and lenient Scores stand in different tables; a figure selected on the
 test set or measured on a leaky split carries a mark.
@@ -16,8 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from edge_sdk.errors import ResultsError
-from edge_sdk.training.loop.storage import write_atomically
-from edge_sdk.training.run import write_json
+from edge_sdk.training.run_folder import write_json, write_text
 
 BEGIN, END = "<!-- training-table:begin -->", "<!-- training-table:end -->"
 """Lines of a Markdown file between which :func:`renew_block` writes."""
@@ -59,7 +58,7 @@ class ResultRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     selected_on_test: bool | None = False  # None: not stated
     leaky: bool = False
     note: str = ""
-    against: str | None = None  # a bundle that answered the same breaths
+    against: str | None = None  # a bundle evaluated on the same cycles
     score_difference: tuple[float, float, float] | None = None  # this run minus it: value, low, high (95 %, patients)
     auroc_difference: tuple[float, float, float] | None = None
 
@@ -95,8 +94,7 @@ def load_rows(path: Path) -> list[ResultRow]:
     Raises
     ------
     ResultsError
-        The file cannot be read, or a row is not as :class:`ResultRow` says (a protocol that contradicts its metric
-        included).
+        The file cannot be read, a row is no :class:`ResultRow`, or its protocol contradicts its metric.
     """
     try:
         rows = msgspec.json.decode(path.read_bytes(), type=_Results).rows
@@ -106,14 +104,14 @@ def load_rows(path: Path) -> list[ResultRow]:
         wrong = "lenient" if row.metric == "strict" else "strict"
         if not row.protocol.strip() or wrong in row.protocol:
             raise ResultsError(
-                f"{path}: the row of {row.recipe} says metric {row.metric!r} and protocol {row.protocol!r}; "
+                f"{path}: the row of {row.recipe} has metric {row.metric!r} and protocol {row.protocol!r}; "
                 "state how it was measured, and let both agree"
             )
     return rows
 
 
 def published_rows() -> list[PublishedRow]:
-    """Published figures, as the specs quote them."""
+    """Published figures, quoted from the papers."""
     text = (files("edge_sdk.training.figures") / "published.json").read_bytes()
     return msgspec.json.decode(text, type=_Published).rows
 
@@ -203,7 +201,7 @@ def _escaped(cell: str) -> str:
 
 
 def renew_block(path: Path, text: str) -> None:
-    """Replace what stands between ``BEGIN`` and ``END`` in a Markdown file.
+    """Replace the text between ``BEGIN`` and ``END`` in a Markdown file.
 
     Raises
     ------
@@ -214,19 +212,14 @@ def renew_block(path: Path, text: str) -> None:
     head, begin, rest = old.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
-        raise ResultsError(f"{path} has no lines {BEGIN} and {END}; put both where the table shall stand")
-    content = f"{head}{BEGIN}\n{text.strip()}\n{END}{tail}"
-    write_atomically(path, lambda partial: _write_text(partial, content))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        raise ResultsError(f"{path} has no lines {BEGIN} and {END}; put both where the table belongs")
+    write_text(path, f"{head}{BEGIN}\n{text.strip()}\n{END}{tail}")
 
 
 def add_rows(path: Path, rows: Sequence[ResultRow], machine: dict[str, Any] | None = None) -> None:
     """Put rows into a results file; one of the same recipe, size, corpus, protocol, seed and note is replaced.
 
-    ``machine`` says where minutes and ms were measured.
+    ``machine`` describes where minutes and ms were measured.
     """
     old = load_rows(path) if path.is_file() else []
     new = {_identity(row) for row in rows}

@@ -1,4 +1,4 @@
-"""The training loop: deterministic, resumable after every epoch, silent (it reports through callbacks)."""
+"""The training loop: deterministic, resumable after every epoch, silent (progress goes to callbacks)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from edge_sdk.errors import TrainingError
 from edge_sdk.models.network import Network
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.loop.ema import WeightAverage
-from edge_sdk.training.loop.optim import Replay, frozen_batch_norm, make_optimiser, make_sam, parameter_groups
+from edge_sdk.training.loop.optim import (
+    Replay,
+    frozen_batch_norm,
+    make_optimiser,
+    make_sam,
+    make_schedule,
+    parameter_groups,
+)
 from edge_sdk.training.loop.parallel import Machine
 from edge_sdk.training.loop.sam import SAM
-from edge_sdk.training.loop.schedule import make_schedule
 from edge_sdk.training.loop.state import read_state, write_state
 from edge_sdk.training.loop.task import HasDevice, HasObjective, HasSources, Task
 from edge_sdk.training.recipes.objective_settings import OptimiserSection
 from edge_sdk.training.recipes.recipe import FitSection
 
 _log = logging.getLogger(__name__)
-STATE_FILE = "last-state.pt"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a progress display may want to know after an optimiser step."""
+    """State after an optimiser step, for a progress display."""
 
     epoch: int  # from 0
     epochs: int
@@ -95,7 +100,7 @@ class Trainer:
         self._objective = task.objective.to(self.machine.device) if isinstance(task, HasObjective) else None
         self._average = WeightAverage(self._model, fit.ema_decay)
         self._steps = max(1, task.steps_per_epoch // fit.accumulate)
-        # Keeping a share of the old weights after each step shortens the step, and nothing else.
+        # Keeping a share of the old weights after each step only shortens the step.
         rate = fit.learning_rate * (1.0 - fit.ma_beta)
         groups = parameter_groups(
             self._model, self._objective, fit.weight_decay, rate, spare_vectors=optimiser.spare_vectors
@@ -109,7 +114,7 @@ class Trainer:
 
     @property
     def model(self) -> nn.Module:
-        """What ships, in evaluation mode: the averaged weights, of the best epoch where patients are held out."""
+        """The network to save, in evaluation mode: averaged weights, of the best epoch where patients are held out."""
         if self.best_epoch in (None, self.epoch):
             return self._average.module
         best = copy.deepcopy(self._average.module)
@@ -122,7 +127,7 @@ class Trainer:
         on_step: Callable[[Step], None] | None = None,
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> nn.Module:
-        """Train to the last epoch, from ``state`` if that file exists, and return what ships.
+        """Train to the last epoch, from ``state`` if that file exists, and return the network to save.
 
         Parameters
         ----------
@@ -196,7 +201,7 @@ class Trainer:
         return self.machine.mean(loss)
 
     def _sharpness_aware(self, sam: SAM, batches: list[Any], replay: Replay, step: int) -> None:
-        """Climb along this process's own gradients (m-SAM), descend along everyone's."""
+        """Climb along the gradients of this process (m-SAM), descend along the mean over all processes."""
         sam.first_step()
         try:
             replay.rewind()  # the same dropout and mixing, so that the passes differ by the climb alone

@@ -1,4 +1,4 @@
-"""Where a run's curves go: a CSV always, TensorBoard where it is installed, MLflow where it is asked for."""
+"""Logs of a run's curves: CSV, TensorBoard where it is installed, MLflow on request."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from typing import Any, Protocol
 
 from edge_sdk.errors import MissingDependencyError, RecipeError
 from edge_sdk.training.loop.fit import EpochReport
-from edge_sdk.training.loop.storage import write_atomically
+from edge_sdk.training.run_folder import LOG_FILE, write_text
 
-CSV_FILE = "log.csv"
 LOGGERS = ("csv", "tensorboard", "mlflow")
 
 
 class RunLog(Protocol):
-    """Takes one line an epoch."""
+    """A log with one row for each epoch."""
 
-    def epoch(self, report: EpochReport) -> None: ...
+    def epoch(self, report: EpochReport) -> None:
+        """Write one finished epoch."""
+        ...
 
-    def finish(self, metrics: Mapping[str, Any]) -> None: ...
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write the final metrics and close."""
+        ...
 
 
 class CsvLog:
-    """``log.csv``: epoch, loss, learning rate, validation, CPU seconds; a resumed run goes on from its state."""
+    """``log.csv``: epoch, loss, learning rate, validation, CPU seconds; a resumed run continues the file."""
 
     _COLUMNS = ("epoch", "loss", "learning_rate", "validation", "cpu_s")
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / CSV_FILE
+        self._path = folder / LOG_FILE
         self._rows: list[list[str]] = []
         if self._path.is_file():
             with self._path.open(newline="", encoding="utf-8") as file:
                 self._rows = [row for row in csv.reader(file) if row and row[0].isdecimal()]
 
     def epoch(self, report: EpochReport) -> None:
+        """Write the file again with this epoch; later rows of an interrupted run are replaced."""
         validation = "" if report.validation is None else f"{report.validation:.6g}"
         self._rows = [row for row in self._rows if int(row[0]) < report.epoch]  # of epochs that are trained anew
         numbers = (report.loss, report.learning_rate)
@@ -46,10 +50,10 @@ class CsvLog:
         )
         text = io.StringIO(newline="")
         csv.writer(text).writerows([self._COLUMNS, *self._rows])
-        write_atomically(self._path, lambda partial: _write_text(partial, text.getvalue()))
+        write_text(self._path, text.getvalue(), newline="")
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        pass
+        """Nothing to do: the metrics are in ``metrics.json``."""
 
 
 class TensorBoardLog:
@@ -61,6 +65,7 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def epoch(self, report: EpochReport) -> None:
+        """Write loss, learning rate and validation."""
         self._writer.add_scalar("loss", report.loss, report.epoch)
         self._writer.add_scalar("learning_rate", report.learning_rate, report.epoch)
         if report.validation is not None:
@@ -68,13 +73,14 @@ class TensorBoardLog:
         self._writer.flush()
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write every number of the metrics below ``final/``."""
         for name, value in numbers(metrics).items():
             self._writer.add_scalar(f"final/{name}", value)
         self._writer.close()
 
 
 class MlflowLog:
-    """A run of the MLflow experiment ``stetho``; the server is what MLFLOW_TRACKING_URI says."""
+    """A run of the MLflow experiment ``stetho``, on the server of MLFLOW_TRACKING_URI."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
         import mlflow
@@ -85,18 +91,20 @@ class MlflowLog:
         mlflow.log_params({name: str(value)[:500] for name, value in parameters.items()})
 
     def epoch(self, report: EpochReport) -> None:
+        """Log loss, learning rate and validation."""
         values = {"loss": report.loss, "learning_rate": report.learning_rate}
         if report.validation is not None:
             values["validation"] = report.validation
         self._mlflow.log_metrics(values, step=report.epoch)
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Log every number of the metrics and end the MLflow run."""
         self._mlflow.log_metrics(numbers(metrics))
         self._mlflow.end_run()
 
 
 class RunLogs:
-    """All logs of a run; gives the loop its ``on_epoch``.
+    """All logs of a run; ``epoch`` is the ``on_epoch`` callback of the loop.
 
     Parameters
     ----------
@@ -112,7 +120,7 @@ class RunLogs:
     RecipeError
         No such log.
     MissingDependencyError
-        A log was asked for whose package is absent.
+        The package of a requested log is absent.
     """
 
     def __init__(self, folder: Path, names: Sequence[str] | None, parameters: Mapping[str, Any]) -> None:
@@ -128,12 +136,12 @@ class RunLogs:
             self._makers.append(_maker(name, folder, parameters))
 
     def epoch(self, report: EpochReport) -> None:
-        """To be called after each epoch."""
+        """Write one finished epoch to all logs."""
         for log in self._opened():
             log.epoch(report)
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """With the final figures."""
+        """Write the final metrics to all logs and close them."""
         for log in self._opened():
             log.finish(metrics)
 
@@ -144,12 +152,12 @@ class RunLogs:
 
 
 def available() -> list[str]:
-    """The logs that are written without being asked for."""
+    """The logs that are written by default."""
     return ["csv", *(["tensorboard"] if find_spec("tensorboard") is not None else [])]
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The plain numbers of a report."""
+    """The plain numbers among ``values``."""
     kinds = (int, float)
     return {k: float(v) for k, v in values.items() if isinstance(v, kinds) and not isinstance(v, bool)}
 
@@ -171,7 +179,3 @@ def _maker(name: str, folder: Path, parameters: Mapping[str, Any]) -> Callable[[
     if name == "mlflow":
         return lambda: MlflowLog(folder, parameters)
     return lambda: CsvLog(folder)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")

@@ -1,7 +1,8 @@
-"""Optimisers: parameter groups, schedules, and what sharpness-aware training needs beside its two steps."""
+"""Optimisers, parameter groups, learning-rate schedules, and helpers of sharpness-aware training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from edge_sdk.training.recipes.objective_settings import OptimiserSection
 
 # Substrings of the last part of a parameter's name that mark positions, embeddings and masks.
 _VECTOR_NAMES = ("pos", "emb", "mask", "token")
+_HTSAT = ((0, 0.02), (1, 0.05), (2, 0.1), (11, 0.05), (21, 0.02), (31, 0.03))  # first epoch, share of the peak
 
 
 def parameter_groups(
@@ -37,7 +39,7 @@ def parameter_groups(
     objective : nn.Module, optional
         Its parameters (a projector) train at ``lr``.
     weight_decay, lr : float
-        Of the parameters that nothing exempts.
+        Of the parameters without exemption.
     spare_vectors : bool
         No weight decay on one-dimensional tensors, positions, embeddings, tokens and masks.
 
@@ -71,27 +73,33 @@ def make_optimiser(section: OptimiserSection, groups: list[dict[str, Any]]) -> O
 
 
 def make_sam(section: OptimiserSection, optimiser: Optimizer, model: nn.Module) -> SAM | None:
-    """``SAM`` around ``optimiser``, or None where the section has none; ``model`` is guarded against being saved."""
+    """``SAM`` around ``optimiser``, or None where the section has none; a perturbed ``model`` cannot be saved."""
     if section.sam is None:
         return None
     return SAM(optimiser, section.sam.rho, adaptive=section.sam.adaptive, guarded=model)
 
 
-def make_schedule(section: OptimiserSection, optimiser: Optimizer, steps: int, warm_up: float) -> LRScheduler:
-    """Learning rate by step: every group keeps its own peak.
+def make_schedule(
+    section: OptimiserSection, optimiser: Optimizer, *, steps_per_epoch: int, epochs: int, warm_up: float
+) -> LRScheduler:
+    """Learning rate by step; the result is stepped after each step of the optimiser. Every group keeps its own peak.
 
     Parameters
     ----------
     section : OptimiserSection
         ``one_cycle``: PyTorch's. ``cosine``: linear warm-up, then down to ``final_rate``. ``constant``: stays up.
+        ``cosine_epoch``: one value for each epoch e = 1..E on a cosine down to ``final_rate``, no warm-up (Patch-Mix,
+        ADD-RSC). ``htsat``: the steps of HTS-AT (arXiv:2202.00874), one value for each epoch, no warm-up.
     optimiser : Optimizer
         The base optimiser.
-    steps : int
-        Optimiser steps of the whole run.
+    steps_per_epoch, epochs : int
+        Extent of the run.
     warm_up : float
-        Share of them before the peak.
+        Share of all steps before the peak, where the schedule has a warm-up.
     """
-    steps = max(2, steps)
+    if section.schedule in ("cosine_epoch", "htsat"):
+        return _epoch_schedule(section, optimiser, steps_per_epoch, epochs)
+    steps = max(2, steps_per_epoch * epochs)
     if section.schedule == "one_cycle":
         peaks = [float(group["lr"]) for group in optimiser.param_groups]
         cycles = section.kind != "sgd" or section.momentum > 0
@@ -110,9 +118,20 @@ def make_schedule(section: OptimiserSection, optimiser: Optimizer, steps: int, w
     return LambdaLR(optimiser, factor)
 
 
+def _epoch_schedule(section: OptimiserSection, optimiser: Optimizer, steps_per_epoch: int, epochs: int) -> LRScheduler:
+    def factor(step: int) -> float:
+        epoch = min(step // steps_per_epoch, epochs - 1)
+        if section.schedule == "htsat":
+            return next(share for first, share in reversed(_HTSAT) if epoch >= first)
+        cosine = (1.0 + math.cos(math.pi * (epoch + 1) / epochs)) / 2.0
+        return section.final_rate + (1.0 - section.final_rate) * cosine
+
+    return LambdaLR(optimiser, factor)
+
+
 @contextmanager
 def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Batch norms still use the statistics of the batch but do not remember them: for the second pass of SAM."""
+    """Batch norms use the statistics of the batch but do not store them: for the second pass of SAM."""
     norms = [module for module in model.modules() if isinstance(module, _NormBase) and module.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
@@ -124,7 +143,7 @@ def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
 
 
 class Replay:
-    """Remembers where the random numbers stood, so that a second pass draws the dropout and mixing of the first.
+    """Stores the state of the random generators, so that a second pass draws the dropout and mixing of the first.
 
     Parameters
     ----------
@@ -142,7 +161,7 @@ class Replay:
         self._own: Tensor | None = random.generator.get_state() if random is not None else None
 
     def rewind(self) -> None:
-        """Back to where it was made."""
+        """Restore the stored state."""
         torch.set_rng_state(self._global)
         if self._cuda is not None and self._of_cuda is not None:
             torch.cuda.set_rng_state(self._of_cuda, self._cuda)

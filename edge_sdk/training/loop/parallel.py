@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision and, under ``torchrun``, several processes; thin over Lightning Fabric.
+"""Device, precision and, under ``torchrun``, processes of a run; thin over Lightning Fabric.
 
 Gradients are averaged explicitly instead of by a module wrapper: an objective may pass a batch through the network
 several times and through several of its methods, and SAM needs a backward pass that stays local (m-SAM).
@@ -24,9 +24,9 @@ _FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixe
 
 
 def leave_group() -> None:
-    """Let go of the other processes; one that simply ends aborts in the threads of its process group.
+    """Leave the process group; a process that simply ends aborts in the threads of its group.
 
-    Waits for nobody: a process that fails must end, so that ``torchrun`` ends the others.
+    Does not wait: a process that fails must end, so that ``torchrun`` ends the others.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -45,21 +45,21 @@ class Machine:
     Raises
     ------
     TrainingError
-        A GPU is asked for and there is none.
+        A GPU is requested and there is none.
     """
 
     def __init__(self, precision: Precision = "fp32", device: str = "cpu") -> None:
         from lightning_fabric import Fabric
 
-        there = torch.cuda.is_available()
-        if device == "cuda" and not there:
+        has_gpu = torch.cuda.is_available()
+        if device == "cuda" and not has_gpu:
             raise TrainingError("this machine has no GPU that torch can use; train with --device cpu or auto")
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process otherwise
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it prints a line for every process otherwise
         world = int(os.environ.get("WORLD_SIZE", "1"))
         strategy = "ddp" if world > 1 else "auto"
         nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         self._fabric = Fabric(
-            accelerator="cuda" if there and device != "cpu" else "cpu",
+            accelerator="cuda" if has_gpu and device != "cpu" else "cpu",
             devices=max(1, world // nodes),
             num_nodes=nodes,
             strategy=strategy,
@@ -84,11 +84,11 @@ class Machine:
         return context
 
     def generators(self) -> list[torch.device]:
-        """Devices whose random state a run must leave as it was, beside the CPU's."""
+        """Devices beside the CPU whose random state a run must restore."""
         return [self.device] if self.device.type == "cuda" else []
 
     def share(self, batch: Any) -> Any:
-        """This process's rows of a batch, on its device.
+        """The rows of a batch that belong to this process, on its device.
 
         Raises
         ------
@@ -122,11 +122,11 @@ class Machine:
         return float(self._reduce(torch.tensor(value, dtype=torch.float64, device=self.device)))
 
     def same(self, value: float | None) -> float | None:
-        """The first process's value, everywhere."""
+        """The value of the first process, in every process."""
         if self.world == 1:
             return value
-        told: float | None = self._fabric.broadcast(value)
-        return told
+        shared: float | None = self._fabric.broadcast(value)
+        return shared
 
     def barrier(self) -> None:
         """Wait for the other processes."""

@@ -26,7 +26,7 @@ class SAM:
 
     Gradient accumulation: backward over all micro-batches, one ``first_step``, backward over the same ones, one
     ``second_step``. Under DDP run the first backward in ``no_sync`` (m-SAM: each rank climbs its own slope) and always
-    make the second pass: the skip is agreed upon across ranks. Gradients must be unscaled; use bf16 autocast, which
+    make the second pass: all ranks skip a step together. Gradients must be unscaled; use bf16 autocast, which
     needs no scaler. The weights are moved and restored in place and bit for bit.
 
     Parameters
@@ -128,7 +128,7 @@ class SAM:
         return {"base": self.base.state_dict(), "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What ``state_dict`` gave."""
+        """Restore the output of ``state_dict``."""
         self.restore()
         self.base.load_state_dict(state["base"])
         self.skipped = int(state["skipped"])

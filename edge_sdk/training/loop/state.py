@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from edge_sdk.errors import CheckpointError
-from edge_sdk.training.loop.storage import save_atomically
+from edge_sdk.training.run_folder import run_file
 
 
 def write_state(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write atomically; raises ``CheckpointError`` and leaves an older state as it was."""
-    save_atomically({"identity": identity, **state}, path)
+    """Write the file whole; raises ``CheckpointError`` and leaves an older state as it was."""
+    with run_file(path) as draft:
+        torch.save({"identity": identity, **state}, draft)
 
 
 def read_state(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

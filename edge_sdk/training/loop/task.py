@@ -1,4 +1,4 @@
-"""What the training loop asks of a task, so that classification and segmentation share one loop."""
+"""Interface between training loop and task: classification and segmentation share one loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_sdk.training.audio.augment import Randomness
 
 
 class Task(Protocol):
-    """Data, model and loss of one run. Every draw comes from the generators that the loop hands in."""
+    """Data, model and loss of one run. Every draw comes from the generators that the loop passes."""
 
     def build(self) -> nn.Module:
         """A network with fresh weights from torch's current random state."""
@@ -53,13 +53,15 @@ class HasObjective(Protocol):
 
 @runtime_checkable
 class HasSources(Protocol):
-    """A task that can say which recordings a batch was cut from; named when a loss is not finite."""
+    """A task that can name the recordings of a batch, for the message when a loss is not finite."""
 
-    def sources(self, batch: Any) -> Sequence[str]: ...
+    def sources(self, batch: Any) -> Sequence[str]:
+        """Recordings that ``batch`` was cut from."""
+        ...
 
 
 @runtime_checkable
 class HasDevice(Protocol):
-    """A task that prepares its batches where the model lies; told once, before the first batch."""
+    """A task that prepares its batches on the model's device; the loop sets it once, before the first batch."""
 
     device: torch.device

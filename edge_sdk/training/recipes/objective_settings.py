@@ -29,16 +29,16 @@ class BiasDenoisingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class DistillSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Learning from a trained checkpoint, its own front end on the same sound."""
+    """Training on the outputs of a checkpoint, which has its own front end on the same audio."""
 
     teacher: str  # checkpoint file
-    weight: float = 0.5  # of the teacher's answers; the labels keep the rest
+    weight: float = 0.5  # of the teacher's outputs; the labels keep the rest
     temperature: float = 2.0
     features: float = 0.0  # weight of matching the teacher's embedding through a training-only linear projection
 
 
 class ObjectiveSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is minimised. Label smoothing and mixup are in ``fit``: they shape the targets."""
+    """The training objective. Label smoothing and mixup are in ``fit``: they shape the targets."""
 
     kind: Literal["cross_entropy", "focal", "hierarchical", "composite", "asymmetric"] = "cross_entropy"
     # cross_entropy and focal take the form of the decoder: over labels (softmax) or per logit (multilabel, binary)
@@ -70,7 +70,7 @@ class OptimiserSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     eps: float = 1e-8
     momentum: float = 0.9  # sgd
     spare_vectors: bool = False  # no weight decay on biases, norms, positions, embeddings and masks
-    schedule: Literal["one_cycle", "cosine", "constant", "cosine_epoch", "htsat"] = "one_cycle"  # see ``schedule.py``
+    schedule: Literal["one_cycle", "cosine", "constant", "cosine_epoch", "htsat"] = "one_cycle"  # see ``optim.py``
     final_rate: float = 0.01  # of cosine, as a share of the peak
     sam: SamSection | None = None
 
@@ -84,7 +84,7 @@ class PaperAugmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     gaussian_sigma: float = 1e-4  # of full scale
     noise_p: float = 0.0  # white noise at a share of the loudest sample
     noise_share: tuple[float, float] = (0.001, 0.015)
-    speed_p: float = 0.0  # pitch and duration together; the piece is repeated or cut to its window
+    speed_p: float = 0.0  # pitch and duration together; the excerpt is repeated or cut to its window
     speed: tuple[float, float] = (0.9, 1.1)
     loudness_p: float = 0.0
     loudness_db: tuple[float, float] = (-6.0, 6.0)

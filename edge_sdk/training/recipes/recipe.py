@@ -1,4 +1,4 @@
-"""Recipes: YAML in, typed and checked settings out. What a run did is its recipe plus its seed."""
+"""Recipes: YAML in, typed and checked settings out. Recipe plus seed define a run."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class SamplingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which piece of which recording becomes a training example."""
+    """Which part of which recording becomes a training example."""
 
     per_epoch: int = 4096  # examples drawn per epoch
     class_power: float = 0.5  # a class is drawn with weight count ** (1 - power): 0 natural, 1 balanced
-    exact_share: float = 0.3  # share of examples cut exactly as annotated and spared the device simulation
-    window_share: float = 0.4  # of the rest: windows thrown around an event, as an imperfect segmenter would
+    exact_share: float = 0.3  # share of examples cut exactly as annotated, without device simulation
+    window_share: float = 0.4  # of the rest: windows placed around an event, as by an imperfect segmenter
     window_s: tuple[float, float] = (1.0, 3.5)  # their length
     overlap: float = 0.5  # share of an abnormal event that a window must hold to take its label
     jitter: float = 0.09  # of the rest's remainder: standard deviation of each boundary, in lengths of the event
@@ -48,7 +48,7 @@ class SamplingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 class AugmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Device, room and patient simulation on the waveform; decibels, hertz, probabilities."""
 
-    slow_down: float = 0.25  # natural log of the slowest playback: adults sound lower and slower than children
+    slow_down: float = 0.25  # natural log of the slowest playback: adults are lower and slower than children
     speed_up: float = 0.1  # natural log of the fastest playback
     exact_speed: float = 0.2  # share of that range for examples cut exactly as annotated
     noise_p: float = 0.4  # recordings labelled Poor Quality (crying, speech, handling)
@@ -67,20 +67,20 @@ class AugmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     mask_bins: float = 0.167  # SpecAugment: widest band, as a share of the mel bins
     mask_frames: float = 0.125  # and of the frames
     masks: int = 2
-    phase: float = 1.0  # share of the breath within which the window may begin; 0: always at its first sample
+    phase: float = 1.0  # share of the cycle within which the window may begin; 0: always at its first sample
 
 
 class SyntheticSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Crackles and wheezes put into normal breaths (not into those cut exactly as annotated)."""
+    """Crackles and wheezes added to normal cycles (not to those cut exactly as annotated)."""
 
     crackle_p: float = 0.0
-    crackle_db: tuple[float, float] = (6.0, 24.0)  # peak of the strongest against the RMS of the breath
+    crackle_db: tuple[float, float] = (6.0, 24.0)  # peak of the strongest against the RMS of the cycle
     wheeze_p: float = 0.0
     wheeze_db: tuple[float, float] = (-6.0, 12.0)  # RMS against RMS
 
 
 class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the network is told about patient, place and device; in training, some of it is withheld."""
+    """Metadata that the network reads; in training, some of it is made UNKNOWN."""
 
     fields: tuple[Literal["device", "site", "sex", "age_years", "bmi", "duration_s"], ...]
     per_field_dropout: float = 0.15  # probability that one field is made UNKNOWN
@@ -168,8 +168,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             )
         if recipe.labels_scheme != "four" and (recipe.sampling.exact_share < 1 or recipe.decoder == "multilabel"):
             raise RecipeError(
-                f"recipe {recipe.name!r}: thrown windows, added sounds and the multilabel head know the four labels "
-                "only; with another labels_scheme set sampling.exact_share=1 and another decoder"
+                f"recipe {recipe.name!r}: window sampling, added crackles and wheezes and the multilabel head need "
+                "the four labels; with another labels_scheme set sampling.exact_share=1 and another decoder"
             )
         if recipe.fit.patience and not recipe.fit.validation_share:
             raise RecipeError(f"recipe {recipe.name!r}: fit.patience needs held-out patients; set fit.validation_share")

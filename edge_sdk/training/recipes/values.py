@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import types
 import typing
@@ -17,7 +16,7 @@ from edge_sdk.errors import RecipeError
 
 Values = dict[str, Any]
 
-# What a size takes over from another recipe with ``conditions_of``: the sound, not the system.
+# Sections that a size takes over from another recipe with ``conditions_of``: the audio, not the system.
 _CONDITIONS = ("front_end", "heart_corpus", "sampling", "augment", "synthetic", "paper_augment", "fit")
 
 
@@ -35,7 +34,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Values:
 def resolve(values: Values, size: str | None, read: Callable[[str], Values], seen: tuple[str, ...] = ()) -> Values:
     """Settings of one size, without ``like``, ``sizes`` and ``conditions_of``.
 
-    ``like: NAME`` at the top: everything that is not said here is as in that recipe. ``sizes: {small: {...}}``: laid
+    ``like: NAME`` at the top: settings not given here are those of that recipe. ``sizes: {small: {...}}``: laid
     over the rest for that size. ``conditions_of: NAME`` within a size: front end, sampling, augmentation and fit of
     that recipe replace this one's before the size's own settings are laid over them.
 
@@ -46,7 +45,7 @@ def resolve(values: Values, size: str | None, read: Callable[[str], Values], see
     size : str, optional
         The recipe's own ``model.size`` where None.
     read : callable
-        Gives the raw settings of another recipe by name.
+        Returns the raw settings of another recipe by name.
     """
     values = inherited(values, read, seen)
     sizes = values.pop("sizes", None) or {}
@@ -67,17 +66,17 @@ def resolve(values: Values, size: str | None, read: Callable[[str], Values], see
 
 
 def inherited(values: Values, read: Callable[[str], Values], seen: tuple[str, ...] = ()) -> Values:
-    """``values`` with what ``like`` names underneath; another model does not inherit the options of the first."""
+    """``values`` laid over the recipe that ``like`` names; another model does not inherit the options of the first."""
     values = copy.deepcopy(values)
     name = values.pop("like", None)
     if name is None:
         return values
     if name in seen:
-        raise RecipeError(f"recipe {values.get('name', '?')!r}: 'like: {name}' goes round in a circle")
+        raise RecipeError(f"recipe {values.get('name', '?')!r}: 'like: {name}' is circular")
     base = inherited(read(name), read, (*seen, name))
     model = values.get("model")
     if isinstance(model, dict) and model.get("name", base["model"]["name"]) != base["model"]["name"]:
-        for layer in (base, *base.get("sizes", {}).values()):  # options are of a model; another one starts without
+        for layer in (base, *base.get("sizes", {}).values()):  # options belong to one model
             layer.get("model", {}).pop("options", None)
     return merged(base, values)
 
@@ -92,7 +91,7 @@ def apply_override(values: Values, override: str, schema: type, check: Callable[
     override : str
         ``fit.epochs=10``, or short ``epochs=10``; the value is YAML.
     schema : type
-        The recipe's struct: which settings there are.
+        The recipe's struct, which lists the settings.
     check : callable
         Raises ``RecipeError`` where settings make no recipe; decides between paths that end alike.
 
@@ -145,7 +144,7 @@ def _paths(schema: Any, prefix: str) -> Iterator[str]:
         if name == "front_end":
             from edge_sdk.signal.spec import FrontEndSpec
 
-            yield from (f"{path}.{item.name}" for item in dataclasses.fields(FrontEndSpec))
+            yield from (f"{path}.{name}" for name in FrontEndSpec.__struct_fields__)
         elif section is not None:
             yield path
             yield from _paths(section, f"{path}.")

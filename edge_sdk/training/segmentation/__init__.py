@@ -1,1 +1,1 @@
-"""Training of the breath segmenter: sequences with their truth, targets, loss, validation by what is emitted."""
+"""Training of the segmenter: excerpts with annotation, targets, loss, validation by the emitted cycles."""

@@ -1,4 +1,4 @@
-"""Breaths put together from one-second clips of inspirations and expirations of one recording."""
+"""Respiratory cycles put together from one-second clips of inspirations and expirations of one recording."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.training.segmentation.truth import Truth, spans
-from edge_sdk.training.segmentation.window import Piece
+from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, spans
 
 Wave = npt.NDArray[np.float32]
 _FADE_S = 0.04
@@ -23,7 +22,7 @@ class PhaseClips:
     Parameters
     ----------
     waves, recordings, phases
-        ``[n]`` each: sound, recording it was cut from, ``I`` or ``E``.
+        ``[n]`` each: audio, recording it was cut from, ``I`` or ``E``.
     rate_hz
         Of the waves.
     """
@@ -39,8 +38,8 @@ class PhaseClips:
     def __len__(self) -> int:
         return len(self.waves)
 
-    def sequence(self, samples: int, random: np.random.Generator) -> Piece:
-        """About ``samples`` of breathing of one recording, with pauses; at least one breath.
+    def sequence(self, samples: int, random: np.random.Generator) -> AudioExcerpt:
+        """About ``samples`` of breathing of one recording, with pauses; at least one cycle.
 
         Raises
         ------
@@ -65,7 +64,7 @@ class PhaseClips:
         wave = self.waves[indices[int(random.integers(len(indices)))]]
         return wave[: int(random.uniform(0.65, 1.0) * wave.size)]
 
-    def _join(self, parts: list[tuple[str, Wave]]) -> Piece:
+    def _join(self, parts: list[tuple[str, Wave]]) -> AudioExcerpt:
         """Cross-fade the parts; each begins in the fade-out of the one before."""
         fade = round(_FADE_S * self.rate_hz)
         ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
@@ -79,23 +78,23 @@ class PhaseClips:
             out[place : place + wave.size] += shaped
             marks.append((kind, place, place + wave.size - fade))
             place += wave.size - fade
-        return Piece(out[:place], self._truth(marks))
+        return AudioExcerpt(out[:place], self._truth(marks))
 
-    def _truth(self, marks: list[tuple[str, int, int]]) -> Truth:
+    def _truth(self, marks: list[tuple[str, int, int]]) -> SegmentTruth:
         certain = round(_CERTAIN_S * self.rate_hz)
         inspirations = [(b, e) for kind, b, e in marks if kind == "I"]
         expirations = [(b, e) for kind, b, e in marks if kind == "E"]
         pauses = [(b, e) for kind, b, e in marks if kind == "-"]
         cycles = [(i[0], e[1]) for i, e in zip(inspirations, expirations, strict=True)]
-        return Truth(
+        return SegmentTruth(
             cycles=spans(cycles),
             inspirations=spans([(b, min(e, b + certain)) for b, e in inspirations]),
             expirations=spans([(b, min(e, b + certain)) for b, e in expirations]),
-            told=spans(pauses),
+            phase_annotated=spans(pauses),
         )
 
     def _pauses(self, lists: dict[str, list[int]], random: np.random.Generator):  # type: ignore[no-untyped-def]
-        """A maker of quiet: noise of the colour and level of the quietest stretch of the recording's clips."""
+        """A maker of pauses: noise of the colour and level of the quietest stretch of the recording's clips."""
         size = round(_QUIET_S * self.rate_hz)
         chosen = [index for phase in "IE" for index in lists[phase]]
         stretches = np.concatenate(

@@ -1,4 +1,4 @@
-"""Patient-grouped cross-validation of the segmenter: figures of patients unseen, and the decoder that suits them."""
+"""Patient-grouped cross-validation of the segmenter: figures of unseen patients, and the decoder that suits them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.errors import RecipeError
 from edge_sdk.metrics.events import event_report
-from edge_sdk.models.segmenter import Segmenter
+from edge_sdk.models.segmenter import SegmenterNetwork
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.loop.fit import STATE_FILE, Step, Trainer
+from edge_sdk.training.corpus import load_sides, side_of
+from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run import CV_FILE, RunOptions, load_sides, write_json
+from edge_sdk.training.run_folder import CV_FILE, RunOptions, fold_state_file, write_json
+from edge_sdk.training.segmentation.building import build_segmenter, decoder_params, segment_section
 from edge_sdk.training.segmentation.data import SegmentData, load_segment_data
-from edge_sdk.training.segmentation.inference import Heard, emit, listen
-from edge_sdk.training.segmentation.run import provenance, side_of, tuned
-from edge_sdk.training.segmentation.task import SegmentTask, build_segmenter, decoder_params, segment_section
+from edge_sdk.training.segmentation.inference import NetworkOutputs, emit, run_network
+from edge_sdk.training.segmentation.run import segmenter_provenance
+from edge_sdk.training.segmentation.task import SegmentTask
+from edge_sdk.training.segmentation.tuning import tuned_recipe
 
 
 def cross_validate_segmenter(
@@ -27,10 +30,10 @@ def cross_validate_segmenter(
     on_read: Progress | None = None,
     on_step: Callable[[int, Step], None] | None = None,
 ) -> dict[str, Any]:
-    """Train once per fold of the *training* split, pool what is heard of the patients left out, and write ``cv.json``.
+    """Train once per fold of the *training* split, pool the outputs for patients left out, and write ``cv.json``.
 
     The split that a run reports on stays untouched. With ``segment.search`` the decoder's settings are searched for on
-    the pooled recordings: on every training patient, by a network that never heard that patient.
+    the pooled recordings: on every training patient, by a network that was not trained on that patient.
 
     Parameters
     ----------
@@ -50,26 +53,26 @@ def cross_validate_segmenter(
     Raises
     ------
     RecipeError, CorpusError, TrainingError, CheckpointError
-        As the parts say; too few patients.
+        Settings, data, the loop or a file of the run is at fault; too few patients.
     """
     training = side_of(load_sides(recipe, options), options.train_split)
     data = load_segment_data(
         training, recipe.spec, segment_section(recipe), heart_corpus=recipe.heart_corpus, cache=options.cache,
         progress=on_read,
     )  # fmt: skip
-    heard = out_of_fold(recipe, data, folds, options, on_step)
+    pooled = out_of_fold(recipe, data, folds, options, on_step)
     delay, params = build_segmenter(recipe).delay, decoder_params(recipe)
-    scored = [emit(said, delay, recipe.spec, params) for said in heard]
+    scored = [emit(outputs, delay, recipe.spec, params) for outputs in pooled]
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "size": recipe.model.size,
         "seed": options.seed,
         "folds": folds,
         "metrics": event_report(scored, resamples=options.resamples),
-        "provenance": provenance(options, data),
+        "provenance": segmenter_provenance(options, data, recipe.labels).to_dict(),
     }
     if segment_section(recipe).search:
-        found, report["decoder_search"] = tuned(heard, delay, recipe, options.seed, on_read)
+        found, report["decoder_search"] = tuned_recipe(pooled, delay, recipe, options.seed, on_read)
         report["decoder"] = segment_section(found).decoder
     write_json(options.out / CV_FILE, report)
     return report
@@ -81,8 +84,8 @@ def out_of_fold(
     folds: int,
     options: RunOptions,
     on_step: Callable[[int, Step], None] | None = None,
-) -> list[Heard]:
-    """What networks say of recordings whose patients they did not learn from; every recording once.
+) -> list[NetworkOutputs]:
+    """Outputs for every recording once, of a network that was not trained on its patient.
 
     Raises
     ------
@@ -94,17 +97,17 @@ def out_of_fold(
         fold = grouped_folds([0] * len(recordings), [r.patient for r in recordings], folds, seed=options.seed)
     except ValueError as error:
         raise RecipeError(f"--cv {folds}: {error}") from error
-    heard: list[Heard] = []
+    pooled: list[NetworkOutputs] = []
     for number in range(folds):
         left_out = [r for r, k in zip(recordings, fold.tolist(), strict=True) if k == number]
         others = set(data.patients) - {r.patient for r in left_out}
         task = SegmentTask(recipe, data.of_patients(others), (), options.seed + number)
         trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed + number, device=options.device)
         report = None if on_step is None else _numbered(on_step, number)
-        model = trainer.run(options.out / f"fold-{number}" / STATE_FILE, report)
-        assert isinstance(model, Segmenter)
-        heard += listen(model, left_out)
-    return heard
+        model = trainer.run(fold_state_file(options.out, number), report)
+        assert isinstance(model, SegmenterNetwork)
+        pooled += run_network(model, left_out)
+    return pooled
 
 
 def _numbered(on_step: Callable[[int, Step], None], number: int) -> Callable[[Step], None]:

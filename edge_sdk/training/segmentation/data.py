@@ -1,4 +1,4 @@
-"""What the segmenter learns from: recordings with annotated cycles, phase clips, hearts; as pieces in memory."""
+"""Training data of the segmenter in memory: recordings with annotated cycles, phase clips, heart sounds."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ from edge_sdk.training.audio.bank import AudioBank, Progress
 from edge_sdk.training.classification.data import heart_recordings
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.clips import PhaseClips
-from edge_sdk.training.segmentation.truth import Spans, Truth, doubtful_gaps, spans
-from edge_sdk.training.segmentation.window import Piece
+from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, Spans, doubtful_gaps, spans
 
 _PHASES = ("inspiration", "expiration")
-_SHORTEST_S = 0.1  # of an annotated cycle; shorter ones are slips of the annotators' mouse
+_SHORTEST_S = 0.1  # of an annotated cycle; shorter ones are slips of the annotator's mouse
 
 
 @dataclass(frozen=True)
-class Breathing:
-    """One recording whose breaths are annotated (or which has none)."""
+class AnnotatedRecording:
+    """One recording whose cycles are annotated (or which has none)."""
 
     name: str
     patient: str
     duration_s: float
-    piece: Piece
+    excerpt: AudioExcerpt  # all of it
+    labels: tuple[str, ...] = ()  # one for each annotated cycle
 
 
 @dataclass(frozen=True)
 class SegmentData:
     """Everything a run may see."""
 
-    recordings: tuple[Breathing, ...]  # with at least one cycle
-    poor: tuple[Breathing, ...]  # without any
+    recordings: tuple[AnnotatedRecording, ...]  # with at least one cycle
+    poor: tuple[AnnotatedRecording, ...]  # without any
     clips: PhaseClips | None
-    held_clips: PhaseClips | None  # of other subjects
+    held_out_clips: PhaseClips | None  # of other patients
     hearts: tuple[npt.NDArray[np.float32], ...]
     rate_hz: int
 
     def of_patients(self, patients: Collection[str]) -> SegmentData:
-        """The same with only these patients' recordings."""
+        """The same data with only these patients' recordings."""
         chosen = set(patients)
         return SegmentData(
             tuple(r for r in self.recordings if r.patient in chosen),
             tuple(r for r in self.poor if r.patient in chosen),
             self.clips,
-            self.held_clips,
+            self.held_out_clips,
             self.hearts,
             self.rate_hz,
         )
 
     @property
     def patients(self) -> tuple[str, ...]:
+        """Everyone with a recording, sorted."""
         return tuple(sorted({r.patient for r in (*self.recordings, *self.poor)}))
 
 
-def breathing_of(
+def annotated_recordings(
     corpus: Corpus,
     spec: FrontEndSpec,
     settings: SegmentSection,
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> list[Breathing]:
+) -> list[AnnotatedRecording]:
     """Every recording of a corpus with the truth of its cycles, and of its phases where the corpus gives them.
 
     Raises
@@ -81,9 +82,11 @@ def breathing_of(
     bank = AudioBank.load([r.path for r in corpus.recordings], spec, cache=cache, progress=progress)
     samples = bank.samples.numpy()
     cycles: dict[str, list[tuple[float, float]]] = {}
+    labels: dict[str, list[str]] = {}
     for cycle in corpus.cycles:
         if cycle.duration_s >= _SHORTEST_S:
             cycles.setdefault(cycle.recording_id, []).append((cycle.start_s, cycle.end_s))
+            labels.setdefault(cycle.recording_id, []).append(cycle.label)
     phases: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for event in corpus.phases:
         phases.setdefault(event.recording_id, {}).setdefault(event.phase, []).append((event.start_s, event.end_s))
@@ -94,7 +97,9 @@ def breathing_of(
         if recording.id in phases:
             inspired, expired = (_marks(phases[recording.id], kind, spec.rate_hz) for kind in _PHASES)
             truth = replace(truth, inspirations=inspired, expirations=expired)
-        found.append(Breathing(recording.id, recording.patient, wave.size / spec.rate_hz, Piece(wave, truth)))
+        excerpt, duration_s = AudioExcerpt(wave, truth), wave.size / spec.rate_hz
+        marked = tuple(labels.get(recording.id, ()))
+        found.append(AnnotatedRecording(recording.id, recording.patient, duration_s, excerpt, marked))
     return found
 
 
@@ -102,11 +107,11 @@ def _marks(by: Mapping[str, list[tuple[float, float]]], name: str, rate_hz: int)
     return spans(sorted(by.get(name, []))) * rate_hz
 
 
-def _truth(cycles: Spans, samples: int, settings: SegmentSection) -> Truth:
+def _truth(cycles: Spans, samples: int, settings: SegmentSection) -> SegmentTruth:
     if len(cycles) == 0:
-        return Truth(weight=settings.poor_weight)
+        return SegmentTruth(weight=settings.poor_weight)
     doubtful = doubtful_gaps(cycles, samples, settings.gap_cycles)
-    return Truth(cycles=cycles, doubtful=doubtful, doubt_weight=settings.gap_weight)
+    return SegmentTruth(cycles=cycles, doubtful=doubtful, doubt_weight=settings.gap_weight)
 
 
 def load_segment_data(
@@ -127,33 +132,35 @@ def load_segment_data(
     AudioError
         A recording that cannot be read.
     """
-    found = breathing_of(corpus, spec, settings, cache=cache, progress=progress)
+    found = annotated_recordings(corpus, spec, settings, cache=cache, progress=progress)
     for entry in settings.extra:
         found += _extra(entry, spec, settings, cache, progress)
-    annotated = tuple(r for r in found if len(r.piece.truth.cycles))
+    annotated = tuple(r for r in found if len(r.excerpt.truth.cycles))
     if not annotated:
         raise CorpusError(f"corpus {corpus.name} at {corpus.root} holds no annotated cycles to train on")
     root = Path(corpus.root)
-    clips = held = None
+    clips = held_out = None
     if settings.clip_corpus is not None:
-        clips, held = (phase_clips(root, settings.clip_corpus, spec, split, cache=cache) for split in ("train", "val"))
+        clips, held_out = (
+            phase_clips(root, settings.clip_corpus, spec, split, cache=cache) for split in ("train", "val")
+        )
     hearts: tuple[npt.NDArray[np.float32], ...] = ()
     if heart_corpus is not None:
         hearts = tuple(_waves(AudioBank.load(heart_recordings(root, heart_corpus), spec, cache=cache)))
     return SegmentData(
-        annotated, tuple(r for r in found if not len(r.piece.truth.cycles)), clips, held, hearts, spec.rate_hz
+        annotated, tuple(r for r in found if not len(r.excerpt.truth.cycles)), clips, held_out, hearts, spec.rate_hz
     )
 
 
 def _extra(
     entry: str, spec: FrontEndSpec, settings: SegmentSection, cache: Path | None, progress: Progress | None
-) -> list[Breathing]:
+) -> list[AnnotatedRecording]:
     """Training recordings of another corpus, ``NAME=FOLDER``; its patients are other people."""
     name, equals, folder = entry.partition("=")
     if not equals:
         raise CorpusError(f"segment.extra: {entry!r} must be NAME=FOLDER, for example icbhi=/data/ICBHI_final_database")
     corpus = load_corpus(name, Path(folder), split="train")
-    found = breathing_of(corpus, spec, settings, cache=cache, progress=progress)
+    found = annotated_recordings(corpus, spec, settings, cache=cache, progress=progress)
     return [replace(r, name=f"{name}/{r.name}", patient=f"{name}/{r.patient}") for r in found]
 
 
@@ -181,7 +188,7 @@ def phase_clips(
 
 
 def _source(recording: Recording) -> str:
-    """The recording a clip was cut from: its name without the clip's number."""
+    """Name of the recording that a clip was cut from: the clip's name without its number."""
     return recording.id.rsplit("_", 1)[0]
 
 

@@ -1,4 +1,4 @@
-"""Sounds that are no breath: voices, coughs, knocks, hum, hiss, heart, offsets, silence."""
+"""Audio without a respiratory cycle: voices, coughs, knocks, hum, hiss, heart, offsets, silence."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.sources.phantom import synthesis
-from edge_sdk.training.segmentation.truth import Truth, spans
-from edge_sdk.training.segmentation.window import Piece
+from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, spans
 
 Wave = npt.NDArray[np.float32]
-_KEPT_S = 8.0  # of each ready-made sound
+_KEPT_S = 8.0  # of each ready-made signal
 _READY = 32  # of each kind, made once
 _COUGH_S = (0.18, 0.45)
 _BAND = 0.3  # of the mains' harmonics' levels
 
 
 class Disturbances:
-    """Draws sounds without breath.
+    """Draws audio without a respiratory cycle.
 
     Parameters
     ----------
     rate_hz
         Of the waves.
     hearts
-        Recordings of hearts alone, or none.
+        Recordings of heart sounds alone, or none.
     seed
         Of the ready-made voices and knocks.
     """
@@ -39,8 +38,8 @@ class Disturbances:
         self._voices = [synthesis.voice(random, samples, rate_hz) for _ in range(_READY)]
         self._knocks = [synthesis.handling(random, rate_hz, rate_hz) for _ in range(_READY)]
 
-    def negative(self, samples: int, random: np.random.Generator) -> Piece:
-        """``[samples]`` in which nothing breathes."""
+    def negative(self, samples: int, random: np.random.Generator) -> AudioExcerpt:
+        """``[samples]`` without a respiratory cycle."""
         makers: list[Callable[[int, np.random.Generator], npt.NDArray[np.floating]]] = [
             self._silence,
             self._offset,
@@ -58,19 +57,19 @@ class Disturbances:
         wave = makers[int(random.integers(len(makers)))](samples, random)
         if random.random() < 0.7:
             wave = wave + 10.0 ** (random.uniform(-90.0, -50.0) / 20.0) * random.standard_normal(samples)
-        truth = Truth(told=spans([(0, samples)]))
-        return Piece(np.clip(wave, -1.0, 1.0).astype(np.float32), truth)
+        truth = SegmentTruth(phase_annotated=spans([(0, samples)]))
+        return AudioExcerpt(np.clip(wave, -1.0, 1.0).astype(np.float32), truth)
 
     def disturb(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """The same sound with something laid over a part of it."""
+        """The same audio with a disturbance added to a part of it."""
         loud = float(np.sqrt(np.mean(wave**2)) + 1e-5) * 10.0 ** (random.uniform(-6.0, 12.0) / 20.0)
         makers = [self._speech, self._coughs, self._knocking, self._hum, self._offset]
-        sound = makers[int(random.integers(len(makers)))](wave.size, random)
+        added = makers[int(random.integers(len(makers)))](wave.size, random)
         begin, end = np.sort(random.integers(0, wave.size, 2))
         mask = np.zeros(wave.size, dtype=np.float32)
         mask[begin:end] = 1.0
-        level = loud / float(np.sqrt(np.mean(sound**2)) + 1e-9)
-        return np.asarray(np.clip(wave + mask * level * sound, -1.0, 1.0), dtype=np.float32)
+        level = loud / float(np.sqrt(np.mean(added**2)) + 1e-9)
+        return np.asarray(np.clip(wave + mask * level * added, -1.0, 1.0), dtype=np.float32)
 
     # -- kinds ---------------------------------------------------------------------------------------------------------
 

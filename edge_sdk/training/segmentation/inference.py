@@ -1,4 +1,4 @@
-"""What a network would emit on whole recordings: its outputs in one pass, then the device's decoder step by step."""
+"""What a segmenter would emit on whole recordings: its outputs in one pass, then the device's decoder step by step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from edge_sdk.metrics.events import Announcement, ScoredRecording
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
-from edge_sdk.models.segmenter import Segmenter
+from edge_sdk.models.segmenter import SegmenterNetwork
 from edge_sdk.runtime.segmentation.decoder import DecoderParams, PhaseDecoder
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.segmentation.clips import PhaseClips
-from edge_sdk.training.segmentation.data import Breathing
+from edge_sdk.training.segmentation.data import AnnotatedRecording
 
 Floats = npt.NDArray[np.float64]
 STEP_FRAMES = 4
@@ -23,8 +23,8 @@ _AT_ONCE = 16  # recordings in one pass
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the network said of a recording; column ``t`` speaks of frame ``t - delay``."""
+class NetworkOutputs:
+    """Outputs of the network for one recording; column ``t`` is of frame ``t - delay``."""
 
     name: str
     patient: str
@@ -33,21 +33,21 @@ class Heard:
     activity: Floats  # [T] probabilities
     onset: Floats  # [T]
     phase: Floats  # [3, T]
-    frames: int  # of the recording; the columns beyond are the network's answer to its last frame, repeated
+    frames: int  # of the recording; the columns beyond come from its last frame, repeated
 
 
 @torch.no_grad()
-def listen(model: Segmenter, recordings: Sequence[Breathing]) -> list[Heard]:
-    """Run whole recordings from a fresh state each."""
+def run_network(model: SegmenterNetwork, recordings: Sequence[AnnotatedRecording]) -> list[NetworkOutputs]:
+    """Run whole recordings, each from a fresh state; those shorter than a frame are left out."""
     spec = model.front_end
     front_end = FoldedFrontEnd(spec)
-    answers: dict[str, Heard] = {}
-    order = sorted(recordings, key=lambda recording: recording.piece.wave.size)
+    outputs: dict[str, NetworkOutputs] = {}
+    order = sorted(recordings, key=lambda recording: recording.excerpt.wave.size)
     training = model.training
     model.eval()
     for begin in range(0, len(order), _AT_ONCE):
-        some = [r for r in order[begin : begin + _AT_ONCE] if spec.frames_of(r.piece.wave.size)]
-        mels = [front_end.log_mel(torch.from_numpy(r.piece.wave)[None])[0] for r in some]
+        some = [r for r in order[begin : begin + _AT_ONCE] if spec.frames_of(r.excerpt.wave.size)]
+        mels = [front_end.log_mel(torch.from_numpy(r.excerpt.wave)[None])[0] for r in some]
         longest = max((mel.shape[1] for mel in mels), default=0) + max(0, model.delay)
         padded = [torch.cat((mel, mel[:, -1:].expand(-1, longest - mel.shape[1])), dim=1) for mel in mels]
         if not padded:
@@ -58,22 +58,34 @@ def listen(model: Segmenter, recordings: Sequence[Breathing]) -> list[Heard]:
         for row, (recording, mel) in enumerate(zip(some, mels, strict=True)):
             frames = mel.shape[1]
             end = frames + max(0, model.delay)
-            answers[recording.name] = Heard(
+            outputs[recording.name] = NetworkOutputs(
                 recording.name,
                 recording.patient,
-                recording.piece.wave.size,
-                recording.piece.truth.cycles / spec.rate_hz,
+                recording.excerpt.wave.size,
+                recording.excerpt.truth.cycles / spec.rate_hz,
                 activity[row, :end].astype(np.float64),
                 onset[row, :end].astype(np.float64),
                 phase[row, :, :end].astype(np.float64),
                 frames,
             )
     model.train(training)
-    return [answers[r.name] for r in recordings if r.name in answers]
+    return [outputs[r.name] for r in recordings if r.name in outputs]
 
 
-def emit(heard: Heard, delay: int, spec: FrontEndSpec, params: DecoderParams) -> ScoredRecording:
-    """Decode in steps of the device's size; the same breaths and emission times as the stream gives."""
+def emit(outputs: NetworkOutputs, delay: int, spec: FrontEndSpec, params: DecoderParams) -> ScoredRecording:
+    """Decode in steps of the device's size; the cycles and emission times are those of the stream.
+
+    Parameters
+    ----------
+    outputs
+        Of the network, for one recording.
+    delay
+        Frames by which the outputs lag behind the audio.
+    spec
+        Front end of the network.
+    params
+        Settings of the decoder.
+    """
     decoder = PhaseDecoder(spec.hop_samples / spec.rate_hz, params, most_frames=STEP_FRAMES)
     shift = (spec.frame_samples - spec.hop_samples) // 2
     found: list[tuple[float, float]] = []
@@ -81,50 +93,50 @@ def emit(heard: Heard, delay: int, spec: FrontEndSpec, params: DecoderParams) ->
     open_since: tuple[float, float] | None = None
 
     def second(frame: int) -> float:
-        return min(frame * spec.hop_samples + (shift if frame else 0), heard.samples) / spec.rate_hz
+        return min(frame * spec.hop_samples + (shift if frame else 0), outputs.samples) / spec.rate_hz
 
-    def take(breaths: Sequence[object], emitted_s: float) -> None:
+    def take(cycles: Sequence[object], emitted_s: float) -> None:
         nonlocal open_since
-        for breath in breaths:
-            start, end = second(breath.start), second(breath.end)  # type: ignore[attr-defined]
-            if breath.final:  # type: ignore[attr-defined]
+        for cycle in cycles:
+            start, end = second(cycle.start), second(cycle.end)  # type: ignore[attr-defined]
+            if cycle.final:  # type: ignore[attr-defined]
                 found.append((start, end))
-                told = open_since or (start, emitted_s)
-                announcements.append(Announcement(told[0], told[1], start))
+                announced = open_since or (start, emitted_s)
+                announcements.append(Announcement(announced[0], announced[1], start))
                 open_since = None
             else:
                 if open_since is not None:
                     announcements.append(Announcement(*open_since, None))
                 open_since = (start, emitted_s)
 
-    columns = len(heard.activity)
+    columns = len(outputs.activity)
+    duration_s = outputs.samples / spec.rate_hz
     for begin in range(0, columns, STEP_FRAMES):
-        first, last = max(begin, delay), min(begin + STEP_FRAMES, heard.frames + delay, columns)
-        emitted_s = min((begin + STEP_FRAMES - 1) * spec.hop_samples + spec.frame_samples, heard.samples) / spec.rate_hz
+        first, last = max(begin, delay), min(begin + STEP_FRAMES, outputs.frames + delay, columns)
+        received = (begin + STEP_FRAMES - 1) * spec.hop_samples + spec.frame_samples
         if first < last:
             take(
-                decoder.accept(heard.activity[first:last], heard.onset[first:last], heard.phase[:, first:last]),
-                emitted_s,
+                decoder.accept(outputs.activity[first:last], outputs.onset[first:last], outputs.phase[:, first:last]),
+                min(received, outputs.samples) / spec.rate_hz,
             )
-    take(decoder.finish(), heard.samples / spec.rate_hz)
+    take(decoder.finish(), duration_s)
     if open_since is not None:
         announcements.append(Announcement(*open_since, None))
-    duration_s = heard.samples / spec.rate_hz
     return ScoredRecording(
-        heard.name,
-        heard.patient,
+        outputs.name,
+        outputs.patient,
         duration_s,
-        heard.truth_s,
+        outputs.truth_s,
         np.array(found).reshape(-1, 2),
         announcements=announcements,
     )
 
 
 @torch.no_grad()
-def phases_of_clips(model: Segmenter, clips: PhaseClips) -> Floats:
-    """Log odds of an expiration ``[n, T]`` that each frame of each clip, heard alone from a fresh state, speaks for.
+def clip_phase_odds(model: SegmenterNetwork, clips: PhaseClips) -> Floats:
+    """Log odds of an expiration ``[n, T]``, frame by frame, of each clip alone from a fresh state.
 
-    Column ``t`` is what is known after frame ``t`` and the look-ahead; at the end of a clip its last frame is repeated.
+    Column ``t`` is the output after frame ``t`` and the look-ahead; at the end of a clip its last frame is repeated.
     """
     spec = model.front_end
     waves = np.stack([np.resize(wave, spec.rate_hz) for wave in clips.waves])

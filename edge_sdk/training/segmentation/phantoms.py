@@ -1,12 +1,11 @@
-"""Simulated patients of rare kinds for training: any rate from newborns to sleepers, apnoea, talking, other devices."""
+"""Simulated patients for training: rates from newborns to sleepers, apnoea, talking, other devices."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from edge_sdk.sources.phantom import TRAINING_SEED_LIMIT, PhantomSource, Scenario
-from edge_sdk.training.segmentation.truth import Truth, spans
-from edge_sdk.training.segmentation.window import Piece
+from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, spans
 
 
 def random_scenario(random: np.random.Generator, rates_bpm: tuple[float, float]) -> Scenario:
@@ -39,9 +38,9 @@ def random_scenario(random: np.random.Generator, rates_bpm: tuple[float, float])
     )
 
 
-def phantom_pieces(
+def phantom_excerpts(
     count: int, seconds: float, rates_bpm: tuple[float, float], rate_hz: int, seed: int = 0
-) -> list[Piece]:
+) -> list[AudioExcerpt]:
     """``count`` patients of ``seconds`` each with their exact truth; a pure function of the arguments."""
     random = np.random.default_rng([seed, 20])
     return [
@@ -50,13 +49,13 @@ def phantom_pieces(
     ]
 
 
-def _play(scenario: Scenario, seed: int, seconds: float, rate_hz: int) -> Piece:
+def _play(scenario: Scenario, seed: int, seconds: float, rate_hz: int) -> AudioExcerpt:
     source = PhantomSource(scenario, seed=seed, duration_s=seconds, sample_rate=rate_hz, block_s=1.0)
     wave = np.concatenate([block.samples for block in source])
-    truth = Truth(
+    truth = SegmentTruth(
         cycles=spans([(cycle.onset, cycle.end) for cycle in source.truth]),
         inspirations=spans([(cycle.onset, cycle.phase_change) for cycle in source.truth]),
         expirations=spans([(cycle.phase_change, cycle.end) for cycle in source.truth]),
-        told=spans([(0, wave.size)]),
+        phase_annotated=spans([(0, wave.size)]),
     )
-    return Piece(wave, truth)
+    return AudioExcerpt(wave, truth)

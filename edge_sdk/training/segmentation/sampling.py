@@ -1,4 +1,4 @@
-"""Draws training windows: pieces of all kinds one after another, and the targets of their frames."""
+"""Draws training windows: excerpts of all kinds one after another, and the targets of their frames."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor
 
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.recipes.segment_settings import SegmentSection
-from edge_sdk.training.segmentation.data import Breathing, SegmentData
+from edge_sdk.training.segmentation.data import AnnotatedRecording, SegmentData
 from edge_sdk.training.segmentation.disturbances import Disturbances
-from edge_sdk.training.segmentation.phantoms import phantom_pieces
-from edge_sdk.training.segmentation.truth import FrameTargets, Painter
-from edge_sdk.training.segmentation.window import Piece
+from edge_sdk.training.segmentation.excerpts import AudioExcerpt
+from edge_sdk.training.segmentation.phantoms import phantom_excerpts
+from edge_sdk.training.segmentation.targets import FrameTargets, TargetPainter
 
 _LEAST_S = 0.5  # a shorter rest of a window stays empty
 _CLIP_SPEED = 0.12  # natural log of the fastest and slowest pace of a phase clip
-_JOINT = 64  # samples over which a piece fades in after another
+_JOINT = 64  # samples over which an excerpt fades in after another
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowBatch:
     """One batch of sequences; targets are those of each frame's own centre, not yet delayed."""
 
     wave: Tensor  # [B, N] float32 in ±1
     activity: Tensor  # [B, T]
     onset: Tensor  # [B, T]
     offset: Tensor  # [B, T]
-    phase: Tensor  # [B, T] int64, -1 where nobody knows
+    phase: Tensor  # [B, T] int64, -1 where no phase is annotated
     weight: Tensor  # [B, T]
-    exact: Tensor  # [B] bool: to be spared the device simulation
+    exact: Tensor  # [B] bool: without device simulation
 
 
 class WindowSampler:
@@ -40,22 +40,22 @@ class WindowSampler:
     Parameters
     ----------
     data
-        Recordings, clips, hearts.
+        Recordings, clips, heart sounds.
     settings
         Shares and lengths.
     spec
         Rate and frames.
     seed
-        Of the simulated patients, who are the same in every epoch.
+        Of the simulated patients, which are the same in every epoch.
     """
 
     def __init__(self, data: SegmentData, settings: SegmentSection, spec: FrontEndSpec, seed: int = 0) -> None:
         self._data, self._settings, self._spec = data, settings, spec
         self.samples = round(settings.window_s * spec.rate_hz)
         self.frames = spec.frames_of(self.samples)
-        self._painter = Painter(spec, settings.onset_width_s, settings.offset_width_s)
+        self._painter = TargetPainter(spec, settings.onset_width_s, settings.offset_width_s)
         self._disturbances = Disturbances(spec.rate_hz, data.hearts, seed)
-        self._phantoms = phantom_pieces(
+        self._phantoms = phantom_excerpts(
             settings.phantoms, settings.phantom_s, settings.rates_bpm, spec.rate_hz, seed=seed
         )
         mix = settings.mix
@@ -69,25 +69,25 @@ class WindowSampler:
         )
         self._share = share / share.sum()
 
-    def draw(self, count: int, random: np.random.Generator) -> Windows:
+    def draw(self, count: int, random: np.random.Generator) -> WindowBatch:
         """``count`` windows; a pure function of the generator's state."""
         waves, targets, exact = [], [], []
         for _ in range(count):
             wave, target = self._window(random)
-            spared = random.random() < self._settings.exact_share
-            if not spared and random.random() < self._settings.disturb_p:
+            untouched = random.random() < self._settings.exact_share
+            if not untouched and random.random() < self._settings.disturb_p:
                 wave = self._disturbances.disturb(wave, random)
             waves.append(wave)
             targets.append(target)
-            exact.append(spared)
+            exact.append(untouched)
         stack = {
             name: torch.from_numpy(np.stack([getattr(target, name) for target in targets]))
             for name in ("activity", "onset", "offset", "phase", "weight")
         }
-        return Windows(wave=torch.from_numpy(np.stack(waves)), exact=torch.tensor(exact), **stack)
+        return WindowBatch(wave=torch.from_numpy(np.stack(waves)), exact=torch.tensor(exact), **stack)
 
     def clips(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """``count`` phase clips ``[count, one second]`` and their phases ``[count]``, both phases alike often."""
+        """``count`` phase clips ``[count, one second]`` and their phases ``[count]``, each as often as the other."""
         clips = self._data.clips
         if clips is None:
             raise ValueError("no phase clips were loaded")
@@ -96,18 +96,18 @@ class WindowSampler:
         phases = random.integers(0, 2, count)
         chosen = [pools[phase][int(random.integers(len(pools[phase])))] for phase in phases]
         speeds = np.exp(random.uniform(-_CLIP_SPEED, _CLIP_SPEED, count))
-        waves = [_spoken(clips.waves[index], speed, size) for index, speed in zip(chosen, speeds, strict=True)]
+        waves = [_at_pace(clips.waves[index], speed, size) for index, speed in zip(chosen, speeds, strict=True)]
         return torch.from_numpy(np.stack(waves)), torch.from_numpy(phases.astype(np.int64))
 
     def noise(self, count: int, random: np.random.Generator) -> Tensor | None:
-        """``[count, N]`` of recordings without breaths (crying, speech, handling), or None without any."""
+        """``[count, N]`` of recordings without cycles (crying, speech, handling), or None without any."""
         if not self._data.poor:
             return None
-        rows = [self._data.poor[int(random.integers(len(self._data.poor)))].piece.wave for _ in range(count)]
+        rows = [self._data.poor[int(random.integers(len(self._data.poor)))].excerpt.wave for _ in range(count)]
         return torch.from_numpy(np.stack([_fitted(row, self.samples, random) for row in rows]))
 
     def heart(self, count: int, random: np.random.Generator) -> Tensor | None:
-        """``[count, N]`` of hearts alone, or None without any."""
+        """``[count, N]`` of heart sounds alone, or None without any."""
         if not self._data.hearts:
             return None
         rows = [self._data.hearts[int(random.integers(len(self._data.hearts)))] for _ in range(count)]
@@ -118,8 +118,7 @@ class WindowSampler:
         targets = FrameTargets.empty(self.frames)
         place = 0
         while self.samples - place >= _LEAST_S * self._spec.rate_hz:
-            piece = self._piece(self.samples - place, random)
-            kept = piece.cut(0, self.samples - place)
+            kept = self._excerpt(self.samples - place, random).cut(0, self.samples - place)
             wave[place : place + kept.wave.size] = kept.wave
             if place:
                 wave[place : place + _JOINT] *= np.linspace(0.0, 1.0, _JOINT, dtype=np.float32)[: kept.wave.size]
@@ -127,43 +126,43 @@ class WindowSampler:
             place += kept.wave.size
         return wave, targets
 
-    def _piece(self, room: int, random: np.random.Generator) -> Piece:
-        """A piece of about the ``room`` samples that are left."""
+    def _excerpt(self, room: int, random: np.random.Generator) -> AudioExcerpt:
+        """An excerpt of about the ``room`` samples that are left in the window."""
         settings = self._settings
         kind = int(random.choice(len(self._share), p=self._share))
         speed = float(np.exp(random.uniform(-settings.slow_down, settings.speed_up))) if random.random() < 0.7 else 1.0
         wanted = int(room * speed) + 2
         if kind == 0:
-            piece = self._recording(wanted, random)
+            excerpt = self._recording(wanted, random)
         elif kind == 1:
-            piece = _somewhere(self._phantoms[int(random.integers(len(self._phantoms)))], wanted, random)
+            excerpt = _somewhere(self._phantoms[int(random.integers(len(self._phantoms)))], wanted, random)
         elif kind == 2 and self._data.clips is not None:
-            piece = self._data.clips.sequence(wanted, random)
+            excerpt = self._data.clips.sequence(wanted, random)
         else:
             some = int(min(room, random.uniform(2.0, 12.0) * self._spec.rate_hz))
             return self._disturbances.negative(some, random)
-        return piece.played(speed)
+        return excerpt.at_speed(speed)
 
-    def _recording(self, wanted: int, random: np.random.Generator) -> Piece:
-        chosen: tuple[Breathing, ...] = self._data.recordings
+    def _recording(self, wanted: int, random: np.random.Generator) -> AudioExcerpt:
+        chosen: tuple[AnnotatedRecording, ...] = self._data.recordings
         if self._data.poor and random.random() < len(self._data.poor) / (len(chosen) + len(self._data.poor)):
             chosen = self._data.poor
-        piece = chosen[int(random.integers(len(chosen)))].piece
+        excerpt = chosen[int(random.integers(len(chosen)))].excerpt
         if random.random() < self._settings.start_share:
-            return piece.cut(0, wanted)
-        return _somewhere(piece, wanted, random)
+            return excerpt.cut(0, wanted)
+        return _somewhere(excerpt, wanted, random)
 
 
-def _somewhere(piece: Piece, wanted: int, random: np.random.Generator) -> Piece:
-    if piece.wave.size <= wanted:
-        begin = int(random.integers(0, max(1, piece.wave.size // 3)))
+def _somewhere(excerpt: AudioExcerpt, wanted: int, random: np.random.Generator) -> AudioExcerpt:
+    if excerpt.wave.size <= wanted:
+        begin = int(random.integers(0, max(1, excerpt.wave.size // 3)))
     else:
-        begin = int(random.integers(0, piece.wave.size - wanted + 1))
-    return piece.cut(begin, begin + wanted)
+        begin = int(random.integers(0, excerpt.wave.size - wanted + 1))
+    return excerpt.cut(begin, begin + wanted)
 
 
-def _spoken(wave: np.ndarray, speed: float, size: int) -> np.ndarray:
-    """The clip at another pace; where it ends early, its last sample's neighbourhood goes on in reverse."""
+def _at_pace(wave: np.ndarray, speed: float, size: int) -> np.ndarray:
+    """The clip at another pace; where it ends early, it continues in reverse."""
     played = np.interp(np.arange(int(wave.size / speed)) * speed, np.arange(wave.size), wave).astype(np.float32)
     return np.concatenate((played, played[::-1]))[:size] if played.size < size else played[:size]
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from edge_sdk.metrics.events import event_report
 from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.segmentation.inference import Heard, emit
+from edge_sdk.training.recipes.recipe import Recipe
+from edge_sdk.training.segmentation.building import decoder_params, segment_section
+from edge_sdk.training.segmentation.inference import NetworkOutputs, emit
 
-_BROOD = 8  # candidates between two moves of the centre
-_PARENTS = 6  # whose mean is the centre: one lucky candidate must not decide
+_BATCH = 8  # candidates between two moves of the centre
+_PARENTS = 6  # best candidates whose mean is the centre: one lucky candidate must not decide
 _WIDTH, _WIDER, _NARROWER = 0.5, 1.05, 0.93
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the shipped decoder promises; beyond them F1 is paid with.
+    """Limits of the shipped decoder; the search subtracts a price from F1 for what exceeds them.
 
-    A network that learned from fewer patients, as those of a cross-validation did, announces later than the one that
-    ships: the bound on the delay leaves room for that.
+    A network that was trained on fewer patients, as in a cross-validation, announces later than the one that ships:
+    the bound on the delay leaves room for that.
     """
 
     detection_delay_p95_s: float = 0.62  # onset to announcement
@@ -45,8 +48,8 @@ _STEPS = {"activity_bias": 0.3, "onset_bias": 0.3, "onset_cost": 0.4, "least_con
 _KNOBS = (*_FACTORS, *_STEPS)
 
 
-def search_decoder(
-    heard: Sequence[Heard],
+def search_params(
+    outputs: Sequence[NetworkOutputs],
     delay: int,
     spec: FrontEndSpec,
     start: DecoderParams,
@@ -60,12 +63,12 @@ def search_decoder(
 
     Parameters
     ----------
-    heard
-        What the network said of recordings of patients it did not learn from; those without truth are left out.
+    outputs
+        Of the network, for recordings of patients it was not trained on; those without an annotated cycle are left out.
     delay
-        Frames by which it lags.
+        Frames by which they lag behind the audio.
     spec
-        Of its frames.
+        Front end of the network.
     start
         Where the search begins, and what is kept where nothing better is found.
     evaluations
@@ -73,39 +76,51 @@ def search_decoder(
     seed
         Of the candidates.
     bounds
-        Promises that are to be kept.
+        Limits that the settings must keep.
     progress
-        Told after each candidate.
+        Called after each candidate.
 
     Returns
     -------
     params, figures
         The settings, and ``{"start": …, "found": …}``: event F1, merit and the bounded figures of both.
     """
-    told = [h for h in heard if len(h.truth_s)]
+    annotated = [row for row in outputs if len(row.truth_s)]
     bounds = bounds or Bounds()
     random = np.random.default_rng([seed, 23])
 
-    def judge(params: DecoderParams) -> dict[str, float]:
-        report = event_report([emit(h, delay, spec, params) for h in told], resamples=0)
+    def score(params: DecoderParams) -> dict[str, float]:
+        report = event_report([emit(row, delay, spec, params) for row in annotated], resamples=0)
         return _figures(report, bounds)
 
-    first = judge(start)
+    first = score(start)
     tried = [(first["merit"], np.zeros(len(_KNOBS)))]
     width = _WIDTH
-    for begin in range(0, evaluations - 1, _BROOD):
+    for begin in range(0, evaluations - 1, _BATCH):
         centre, best = _centre(tried), max(merit for merit, _ in tried)
-        for _ in range(min(_BROOD, evaluations - 1 - begin)):
+        for _ in range(min(_BATCH, evaluations - 1 - begin)):
             place = centre + width * random.standard_normal(len(_KNOBS))
-            tried.append((judge(_moved(start, place))["merit"], place))
+            tried.append((score(_moved(start, place))["merit"], place))
             if progress is not None:
                 progress("decoders tried", len(tried), evaluations)
         width *= _WIDER if max(merit for merit, _ in tried) > best else _NARROWER
     found = _moved(start, _centre(tried)) if evaluations > 1 else start
-    last = judge(found)
+    last = score(found)
     if last["merit"] < first["merit"]:
         found, last = start, first
     return found, {"start": first, "found": last}
+
+
+def tuned_recipe(
+    outputs: Sequence[NetworkOutputs], delay: int, recipe: Recipe, seed: int, progress: Progress | None = None
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with the decoder settings that suit a network's outputs best, and figures of the search."""
+    settings = segment_section(recipe)
+    params, figures = search_params(
+        outputs, delay, recipe.spec, decoder_params(recipe), evaluations=settings.search, seed=seed, progress=progress
+    )
+    section = replace(settings, decoder=params.to_dict())
+    return replace(recipe, segment=section), {"evaluations": settings.search, **figures}
 
 
 def _centre(tried: Sequence[tuple[float, npt.NDArray[np.float64]]]) -> npt.NDArray[np.float64]:
@@ -114,15 +129,12 @@ def _centre(tried: Sequence[tuple[float, npt.NDArray[np.float64]]]) -> npt.NDArr
 
 
 def _moved(start: DecoderParams, place: npt.NDArray[np.float64]) -> DecoderParams:
-    values = asdict(start)
+    values = start.to_dict()
     for name, by in zip(_KNOBS, place.tolist(), strict=True):
         values[name] = values[name] * float(np.exp(0.25 * by)) if name in _FACTORS else values[name] + _STEPS[name] * by
-    shortest = min(max(values["shortest_s"], 0.1), 1.0)
-    return replace(
-        DecoderParams(**{name: round(value, 3) for name, value in values.items()}),
-        shortest_s=round(shortest, 3),
-        least_confidence=round(min(max(values["least_confidence"], 0.0), 0.9), 3),
-    )
+    values["shortest_s"] = min(max(values["shortest_s"], 0.1), 1.0)
+    values["least_confidence"] = min(max(values["least_confidence"], 0.0), 0.9)
+    return DecoderParams(**{name: round(value, 3) for name, value in values.items()})
 
 
 def _figures(report: dict[str, Any], bounds: Bounds) -> dict[str, float]:

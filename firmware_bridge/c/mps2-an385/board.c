@@ -28,7 +28,7 @@ typedef struct {
 #define UART_RX_INTERRUPT 8u
 #define UART_RX_PENDING 2u
 
-/* Conversions an interrupt, as from the FIFO of an I2S or SAI block. Divides every block and makes 25 MHz / rate whole. */
+/* Conversions per interrupt, as from an I2S or SAI FIFO. Divides every block, and makes 25 MHz / rate whole. */
 #define ADC_FIFO 8u
 
 void timer0_handler(void);
@@ -62,13 +62,13 @@ void timer0_handler(void)
 
 void uart0_rx_handler(void)
 {
-    UART0->interrupt = UART_RX_PENDING; /* has done its work: the main loop is awake and will take the byte */
+    UART0->interrupt = UART_RX_PENDING; /* enough: the main loop is awake and reads the byte */
 }
 
 uint64_t board_ns(void)
 {
     const uint32_t now = TIMER1->value;
-    past_ticks += (uint32_t)(last_ticks - now); /* wraps every 171 s; the main loop asks far more often */
+    past_ticks += (uint32_t)(last_ticks - now); /* wraps every 171 s; the main loop calls it far more often */
     last_ticks = now;
     return past_ticks * NS_PER_TICK;
 }

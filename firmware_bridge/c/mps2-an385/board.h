@@ -1,4 +1,4 @@
-/* What the application needs of a board: port these seven functions and the program runs elsewhere. */
+/* The interface to a board: port these functions and the program runs on another one. */
 #ifndef BOARD_H
 #define BOARD_H
 
@@ -7,24 +7,24 @@
 
 void board_init(void);
 
-/* Calls adc_samples(n) from an interrupt so that rate_hz conversions a second are due. rate_hz: 4000, 8000, 16000. */
+/* Calls adc_samples(n) from an interrupt, rate_hz conversions a second. rate_hz: 4000, 8000, 16000. */
 void board_start_adc(uint32_t rate_hz);
-void adc_samples(uint32_t count); /* the application's */
+void adc_samples(uint32_t count); /* defined by the application */
 
 /* Time since the start; never called from the interrupt. */
 uint64_t board_ns(void);
 
-/* Takes one received byte; 0 if there is none. */
+/* Reads one received byte; returns 0 if there is none. */
 int board_receive(uint8_t *byte);
 
-/* Sends; waits while the link does not take bytes, the converter goes on meanwhile. */
+/* Sends; waits while the link accepts no bytes. The converter goes on meanwhile. */
 void board_send(const uint8_t *data, size_t size);
 
-/* No interrupt between these two. */
+/* Disable interrupts, and restore the state before. */
 uint32_t board_lock(void);
 void board_unlock(uint32_t before);
 
-/* Until the next interrupt. */
+/* Waits for the next interrupt. */
 void board_sleep(void);
 
 #endif

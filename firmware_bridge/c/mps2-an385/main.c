@@ -1,8 +1,8 @@
-/* Reference firmware: a stethoscope whose converter hears an embedded sound. Boards differ in board.c only.
+/* Reference firmware: a stethoscope whose converter reads an embedded audio table. Boards differ in board.c only.
  *
  * The interrupt is the converter: it fills one buffer and hands it over when full, as DMA would, then goes on with the
  * next. The main loop encodes and sends. If no buffer is free by then, the block is dropped and counted; the sample
- * index goes on, so the host knows exactly what is missing.
+ * index goes on, so the host can count exactly what is missing.
  */
 #include "board.h"
 #include "stetho_link.h"
@@ -12,7 +12,7 @@
 #define TABLE_RATE 16000u
 #define MAX_BLOCK 160u /* 10 ms at 16 kHz */
 #ifndef BUFFERS
-/* Of 10 ms and 330 bytes each, a power of two: 2 is a double buffer, more outlast a host that looks away for longer. */
+/* Each holds 10 ms in 330 bytes. A power of two: 2 is a double buffer, more bridge a longer pause of the host. */
 #define BUFFERS 32u
 #endif
 #define SECOND_NS 1000000000u
@@ -29,7 +29,7 @@ typedef struct {
 } buffer;
 
 static buffer buffers[BUFFERS];
-static volatile uint32_t filled, sent; /* blocks ever; the interrupt writes one, the main loop the other */
+static volatile uint32_t filled, sent; /* blocks since the start; the interrupt writes the first, the main loop the second */
 static volatile uint8_t running;
 static volatile uint32_t overruns;
 static uint64_t captured; /* the sample clock */
@@ -60,7 +60,7 @@ void adc_samples(uint32_t count)
         if (fill == block) {
             fill = 0u;
             if ((filled - sent) == (BUFFERS - 1u)) {
-                overruns++; /* nobody took the others: this one is overwritten */
+                overruns++; /* no buffer is free: this one is overwritten */
             } else {
                 barrier();
                 filled++;
@@ -84,7 +84,7 @@ static uint8_t payload[4u + 4u + (3u * MAX_BLOCK)];
 static uint8_t wire[SL_WIRE_BOUND(sizeof payload)];
 static uint16_t next_seq;
 static uint8_t streaming, discontinuity;
-static uint32_t boot_id, told_overruns;
+static uint32_t boot_id, reported_overruns;
 static sl_adpcm adpcm;
 static sl_format format = {0u, TABLE_RATE, 1u, 16u, 1u, SL_CODEC_S16, 0u, 0, MAX_BLOCK};
 
@@ -119,9 +119,9 @@ static void send_status(void)
     status.uptime_us = board_ns() / 1000u;
     status.overruns = overruns;
     send(SL_STATUS, 0u, sample_clock(), sl_put_status(payload, sizeof payload, &status));
-    if (status.overruns != told_overruns) {
-        const uint32_t more = status.overruns - told_overruns;
-        told_overruns = status.overruns;
+    if (status.overruns != reported_overruns) {
+        const uint32_t more = status.overruns - reported_overruns;
+        reported_overruns = status.overruns;
         send(SL_EVENT, 0u, sample_clock(), sl_put_event(payload, sizeof payload, SL_OVERRUN, (int32_t)more));
     }
 }
@@ -132,7 +132,7 @@ static void reply(const sl_command *command, uint8_t code)
     send((code == SL_DONE) ? SL_ACK : SL_NACK, 0u, sample_clock(), size);
 }
 
-/* A number that differs from start to start: when the host's words arrive is chance enough, to 40 ns. */
+/* A number that differs from start to start: the arrival time of the host's bytes, to 40 ns, is random enough. */
 static uint32_t draw_id(void)
 {
     uint32_t x = (uint32_t)(board_ns() / 40u) + 0x9E3779B9u;
@@ -154,7 +154,7 @@ static void start(void)
         fill = 0u;
         sent = filled;
         overruns = 0u;
-        told_overruns = 0u;
+        reported_overruns = 0u;
         block = format.block;
         table_step = TABLE_RATE / format.rate_num;
         format.clock_id = draw_id();
@@ -203,9 +203,9 @@ static uint8_t set_gain(int16_t gain_cdb)
     return SL_DONE;
 }
 
-static void obey(const sl_frame *frame)
+static void handle_command(const sl_frame *frame)
 {
-    const uint64_t came_ns = board_ns();
+    const uint64_t received_ns = board_ns();
     sl_command command;
     uint8_t code = sl_parse_command(frame, &command);
     if (boot_id == 0u) {
@@ -217,7 +217,7 @@ static void obey(const sl_frame *frame)
     }
     if (command.type == SL_TIME_REQUEST) {
         send(SL_TIME, 0u, sample_clock(),
-             sl_put_time(payload, sizeof payload, command.t1_ns, came_ns, board_ns()));
+             sl_put_time(payload, sizeof payload, command.t1_ns, received_ns, board_ns()));
         return;
     }
     if (command.type == SL_START) {
@@ -229,7 +229,7 @@ static void obey(const sl_frame *frame)
     } else if (command.type == SL_SET_FORMAT) {
         code = set_format(&command);
     } else {
-        /* HELLO, GET_INFO, PING: the answer is all */
+        /* HELLO, GET_INFO, PING: nothing to do but reply */
     }
     reply(&command, code);
     if ((code == SL_DONE) && ((command.type == SL_HELLO) || (command.type == SL_GET_INFO))) {
@@ -278,7 +278,7 @@ static void send_block(buffer *b)
     send(SL_AUDIO, flags, b->first, size);
 }
 
-/* One block, so that commands are heard between two. */
+/* Sends one block, so that commands are handled between two. */
 static void send_ready(void)
 {
     static uint32_t seen_overruns;
@@ -308,7 +308,7 @@ int main(void)
         uint8_t byte;
         while (board_receive(&byte) != 0) {
             if (sl_decoder_push(&decoder, byte, &frame) == SL_GOT_FRAME) {
-                obey(&frame);
+                handle_command(&frame);
             }
         }
         send_ready();

@@ -1,4 +1,4 @@
-"""Writes the firmware's sound: synthetic breaths, or a 16-bit mono wav at 16 kHz. Standard library only."""
+"""Writes the firmware's audio table: synthetic breaths, or a 16-bit mono wav at 16 kHz. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSPIRATION_S, EXPIRATION_S, PAUSE_S = 1.1, 1.5, 0.1
 
 
 def envelope(t: float) -> float:
-    """Loudness in a cycle: inspiration, a short pause, a softer expiration, rest."""
+    """Amplitude at ``t`` seconds of a respiratory cycle: inspiration, a short pause, a softer expiration, rest."""
     if t < INSPIRATION_S:
         return math.sin(math.pi * t / INSPIRATION_S) ** 2
     t -= INSPIRATION_S + PAUSE_S
@@ -27,8 +27,8 @@ def envelope(t: float) -> float:
 
 
 def breaths() -> array.array[int]:
-    """Noise between about 100 and 500 Hz under the envelope; a wheeze of 320 Hz in every second expiration."""
-    dice = random.Random(20261121)
+    """Return noise between about 100 and 500 Hz under the envelope, with a 320 Hz wheeze in every second expiration."""
+    rng = random.Random(20261121)
     low = slow = 0.0
     samples = array.array("h")
     count = round(CYCLE_S * RATE_HZ)
@@ -37,7 +37,7 @@ def breaths() -> array.array[int]:
     for cycle in range(CYCLES):
         for n in range(count):
             t = n / RATE_HZ
-            low += low_gain * (dice.gauss(0.0, 1.0) - low)
+            low += low_gain * (rng.gauss(0.0, 1.0) - low)
             slow += slow_gain * (low - slow)
             value = 6000.0 * (low - slow) * (envelope(t) + 0.03)
             if cycle % 2 and t > INSPIRATION_S:
@@ -47,25 +47,26 @@ def breaths() -> array.array[int]:
 
 
 def from_wav(path: Path) -> array.array[int]:
-    """The samples of a wav that is what the firmware needs."""
-    with wave.open(str(path), "rb") as sound:
-        if (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) != (1, 2, RATE_HZ):
+    """Read a wav in the format that the firmware needs; exits with a message if it is in another format."""
+    with wave.open(str(path), "rb") as recording:
+        if (recording.getnchannels(), recording.getsampwidth(), recording.getframerate()) != (1, 2, RATE_HZ):
             sys.exit(f"make_table.py: {path} is not 16-bit mono at {RATE_HZ} Hz")
         samples = array.array("h")
-        samples.frombytes(sound.readframes(sound.getnframes()))
+        samples.frombytes(recording.readframes(recording.getnframes()))
     if sys.byteorder == "big":
         samples.byteswap()
     return samples
 
 
 def main() -> None:
+    """Write the table to the path on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--wav", type=Path)
     options = parser.parse_args()
     samples = from_wav(options.wav) if options.wav else breaths()
     if len(samples) % 4:
-        del samples[len(samples) // 4 * 4 :]  # a whole number at 4 kHz too
+        del samples[len(samples) // 4 * 4 :]  # a whole number of samples at 4 kHz too
     if sys.byteorder == "big":
         samples.byteswap()
     options.output.write_bytes(samples.tobytes())

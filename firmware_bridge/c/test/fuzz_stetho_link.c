@@ -1,5 +1,5 @@
-/* Fuzzing of everything that takes bytes from outside. With libFuzzer: make fuzz-libfuzzer (needs clang). Without:
- * make fuzz ROUNDS=n, which mutates valid frames under GCC's sanitizers. */
+/* Fuzzing of every function that accepts bytes from outside. With libFuzzer: make fuzz-libfuzzer (needs clang).
+ * Without: make fuzz ROUNDS=n, which mutates valid frames under GCC's sanitizers. */
 #include "stetho_link.h"
 
 #include <stdio.h>
@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static sl_decoder decoder; /* kept from input to input: any state may meet any byte */
+    static sl_decoder decoder; /* kept between inputs: any byte may follow any state */
     int16_t samples[64];
     sl_frame frame;
     uint8_t *copy;
@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     }
     (void)sl_adpcm_decode(data, size, samples, 64u);
-    /* Parsers see the bytes as a payload too, without a CRC in the way; COBS there and back. */
+    /* Parsers get the bytes as a payload too, without a CRC check; COBS round trip. */
     frame.version = SL_VERSION;
     frame.flags = 0u;
     frame.stream = 0u;
@@ -53,14 +53,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifdef STANDALONE
-static uint64_t dice = 88172645463325252u;
+static uint64_t random_state = 88172645463325252u;
 
-static uint32_t roll(void)
+static uint32_t next_random(void)
 {
-    dice ^= dice << 13;
-    dice ^= dice >> 7;
-    dice ^= dice << 17;
-    return (uint32_t)(dice >> 16);
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)(random_state >> 16);
 }
 
 int main(int argc, char **argv)
@@ -69,24 +69,24 @@ int main(int argc, char **argv)
     const unsigned long rounds = (argc > 1) ? strtoul(argv[1], NULL, 10) : 20000u;
     unsigned long bytes = 0u;
     if (argc > 2) {
-        dice ^= strtoul(argv[2], NULL, 10) * 0x9E3779B97F4A7C15u;
+        random_state ^= strtoul(argv[2], NULL, 10) * 0x9E3779B97F4A7C15u;
     }
     for (unsigned long round = 0u; round < rounds; round++) {
         sl_frame frame = {SL_VERSION, 0u, 0u, 0u, 0u, 0u, payload, 0u};
-        const uint32_t kind = roll() % 4u;
+        const uint32_t kind = next_random() % 4u;
         uint8_t *exact;
         size_t size;
-        frame.type = (uint8_t)roll();
-        frame.payload_size = roll() % ((kind == 0u) ? (SL_MAX_PAYLOAD + 1u) : 40u);
+        frame.type = (uint8_t)next_random();
+        frame.payload_size = next_random() % ((kind == 0u) ? (SL_MAX_PAYLOAD + 1u) : 40u);
         for (size_t i = 0u; i < frame.payload_size; i++) {
-            payload[i] = (uint8_t)((roll() % 3u == 0u) ? 0u : roll());
+            payload[i] = (uint8_t)((next_random() % 3u == 0u) ? 0u : next_random());
         }
         size = sl_frame_encode(&frame, wire, sizeof wire);
-        for (uint32_t hits = (kind == 3u) ? 0u : (roll() % 6u); hits > 0u; hits--) {
-            wire[roll() % size] = (uint8_t)roll();
+        for (uint32_t hits = (kind == 3u) ? 0u : (next_random() % 6u); hits > 0u; hits--) {
+            wire[next_random() % size] = (uint8_t)next_random();
         }
-        size -= (roll() % 5u == 0u) ? (roll() % size) : 0u;
-        exact = malloc(size + 1u); /* on the heap, to the byte: ASan sees one read too many */
+        size -= (next_random() % 5u == 0u) ? (next_random() % size) : 0u;
+        exact = malloc(size + 1u); /* on the heap, to the byte: ASan detects one read too many */
         if (exact == NULL) {
             return 1;
         }

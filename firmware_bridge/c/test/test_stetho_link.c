@@ -2,7 +2,7 @@
  *
  *   test_stetho_link            the unit tests
  *   test_stetho_link vectors    the golden frames, "name hex" a line, as ../golden_frames.txt has them
- *   test_stetho_link decode     hex bytes of a wire on stdin -> what the decoder makes of them
+ *   test_stetho_link decode     hex bytes of a wire on stdin -> what the decoder finds in them
  */
 #include "stetho_link.h"
 
@@ -20,14 +20,14 @@ static int failures = 0;
         }                                                                         \
     } while (0)
 
-static uint32_t dice = 12345u;
+static uint32_t random_state = 12345u;
 
-static uint32_t roll(void)
+static uint32_t next_random(void)
 {
-    dice ^= dice << 13;
-    dice ^= dice >> 17;
-    dice ^= dice << 5;
-    return dice;
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    random_state ^= random_state << 5;
+    return random_state;
 }
 
 static void test_crc(void)
@@ -40,10 +40,10 @@ static void test_cobs_round_trip_and_room(void)
 {
     static uint8_t data[700], packed[800], back[700];
     for (size_t size = 0u; size <= sizeof data; size++) {
-        const uint32_t zeros = roll() % 4u;
+        const uint32_t zeros = next_random() % 4u;
         size_t length;
         for (size_t i = 0u; i < size; i++) {
-            data[i] = (uint8_t)(((zeros != 0u) && (roll() % (zeros * 100u) == 0u)) ? 0u : (1u + (roll() % 255u)));
+            data[i] = (uint8_t)(((zeros != 0u) && (next_random() % (zeros * 100u) == 0u)) ? 0u : (1u + (next_random() % 255u)));
         }
         length = sl_cobs_encode(data, size, packed, sizeof packed);
         CHECK(length > size && length <= SL_COBS_BOUND(size));
@@ -74,8 +74,8 @@ static void test_cobs_rejects(void)
 static sl_frame some_frame(const uint8_t *payload, size_t size)
 {
     sl_frame frame = {SL_VERSION, SL_AUDIO, 0u, 0u, 0u, 0u, NULL, 0u};
-    frame.seq = (uint16_t)roll();
-    frame.sample_index = ((uint64_t)roll() << 32) | roll();
+    frame.seq = (uint16_t)next_random();
+    frame.sample_index = ((uint64_t)next_random() << 32) | next_random();
     frame.payload = payload;
     frame.payload_size = size;
     return frame;
@@ -89,12 +89,12 @@ static void test_frames_survive_noise(void)
     unsigned good = 0u;
     sl_decoder_init(&decoder);
     for (unsigned round = 0u; round < 300u; round++) {
-        const size_t size = roll() % (SL_MAX_PAYLOAD + 1u);
+        const size_t size = next_random() % (SL_MAX_PAYLOAD + 1u);
         sl_frame sent;
         size_t length;
         int seen = 0;
         for (size_t i = 0u; i < size; i++) {
-            payload[i] = (uint8_t)((roll() & 1u) ? 0u : roll());
+            payload[i] = (uint8_t)((next_random() & 1u) ? 0u : next_random());
         }
         sent = some_frame(payload, size);
         length = sl_frame_encode(&sent, wire, sizeof wire);
@@ -108,15 +108,15 @@ static void test_frames_survive_noise(void)
         }
         CHECK(seen == 1);
         good++;
-        for (unsigned i = roll() % 5000u; i > 0u; i--) { /* noise, also longer than any frame */
-            (void)sl_decoder_push(&decoder, (uint8_t)((roll() % 600u == 0u) ? 0u : (1u + (roll() % 255u))), &got);
+        for (unsigned i = next_random() % 5000u; i > 0u; i--) { /* noise, also longer than any frame */
+            (void)sl_decoder_push(&decoder, (uint8_t)((next_random() % 600u == 0u) ? 0u : (1u + (next_random() % 255u))), &got);
         }
     }
     CHECK(decoder.frames == good);
     CHECK(decoder.faults > 100u);
 }
 
-static void test_every_flip_is_seen(void)
+static void test_every_flipped_bit_is_detected(void)
 {
     uint8_t payload[40], wire[SL_WIRE_BOUND(40u)];
     static sl_decoder decoder;
@@ -192,7 +192,7 @@ static void test_commands(void)
 
 static void test_adpcm(void)
 {
-    static int16_t sound[1001], back[1001];
+    static int16_t samples[1001], back[1001];
     uint8_t block[4u + 501u];
     sl_adpcm state = {0, 0u};
     double signal = 0.0, noise = 0.0;
@@ -200,19 +200,19 @@ static void test_adpcm(void)
     for (unsigned round = 0u; round < 8u; round++) {
         for (size_t i = 0u; i < 1001u; i++) { /* a triangle, then steps from end to end */
             phase = (phase + 400) % 40000;
-            sound[i] = (int16_t)((round < 6u) ? ((phase < 20000) ? (phase - 10000) : (30000 - phase))
+            samples[i] = (int16_t)((round < 6u) ? ((phase < 20000) ? (phase - 10000) : (30000 - phase))
                                               : ((i % 50u < 25u) ? 32767 : -32768));
         }
-        CHECK(sl_adpcm_encode(&state, sound, 1001u, block, sizeof block) == sizeof block);
+        CHECK(sl_adpcm_encode(&state, samples, 1001u, block, sizeof block) == sizeof block);
         CHECK(sl_adpcm_decode(block, sizeof block, back, 1001u) == 1);
         CHECK(back[1000] == state.predictor); /* decoder and encoder agree */
         for (size_t i = 0u; (i < 1001u) && (round > 0u) && (round < 6u); i++) {
-            signal += (double)sound[i] * sound[i];
-            noise += ((double)sound[i] - back[i]) * ((double)sound[i] - back[i]);
+            signal += (double)samples[i] * samples[i];
+            noise += ((double)samples[i] - back[i]) * ((double)samples[i] - back[i]);
         }
     }
     CHECK(signal > 1000.0 * noise); /* 30 dB */
-    CHECK(sl_adpcm_encode(&state, sound, 1001u, block, sizeof block - 1u) == 0u);
+    CHECK(sl_adpcm_encode(&state, samples, 1001u, block, sizeof block - 1u) == 0u);
     CHECK(sl_adpcm_decode(block, sizeof block - 1u, back, 1001u) == 0);
     block[2] = 89u;
     CHECK(sl_adpcm_decode(block, sizeof block, back, 1001u) == 0);
@@ -316,7 +316,7 @@ int main(int argc, char **argv)
     test_cobs_round_trip_and_room();
     test_cobs_rejects();
     test_frames_survive_noise();
-    test_every_flip_is_seen();
+    test_every_flipped_bit_is_detected();
     test_room_and_versions();
     test_commands();
     test_adpcm();

@@ -1,4 +1,4 @@
-"""Gaussian smoothing of feature maps does what its options say; the response curve shows it."""
+"""Gaussian smoothing of feature maps follows its options; the response curve shows it."""
 
 from __future__ import annotations
 

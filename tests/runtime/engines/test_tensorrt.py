@@ -1,4 +1,4 @@
-"""The TensorRT engine against a double of the API: same answers as ONNX Runtime, foreign engines refused."""
+"""The TensorRT engine against a double of the API: same outputs as ONNX Runtime, foreign engines refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _engine(folder: Path, graph: bytes, release: str = "10.3", **cuda: Any) -> t
     return TensorRtEngine(path, SHA, module=module, driver=CudaDriver(library)), library
 
 
-def _sound(batch: int, seed: int = 0) -> np.ndarray:
+def _pcm(batch: int, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal((batch, SAMPLES)) * 0.05).astype(np.float32)
 
 
@@ -66,25 +66,25 @@ def test_it_computes_what_onnx_runtime_computes_for_any_batch_in_any_order(
     assert checked.name.startswith("tensorrt-") and checked.name.endswith("-Orin")
     assert engine.inputs == {"pcm": ("batch", SAMPLES)} and engine.outputs == {"logits": ("batch", 4)}
     for seed, batch in enumerate([1, 1, 1, 1, 1, 3, 1, 64, 150, 1, 8, 8, 8, 8, 8]):
-        pcm = _sound(batch, seed)
+        pcm = _pcm(batch, seed)
         found = engine.run({"pcm": pcm})["logits"]
         assert np.allclose(found, reference.run({"pcm": pcm})["logits"], atol=1e-5), batch
 
 
 def test_single_breaths_become_one_graph_launch_each(graph: bytes, tmp_path: Path) -> None:
     engine, cuda = _engine(tmp_path, graph)
-    first = [engine.run({"pcm": _sound(1, seed)})["logits"] for seed in range(10)]
+    first = [engine.run({"pcm": _pcm(1, seed)})["logits"] for seed in range(10)]
     assert cuda.calls["cuGraphLaunch"] == 7  # after three ordinary runs
     assert cuda.calls["cuStreamBeginCapture_v2"] == 1
-    engine.run({"pcm": _sound(2)})  # another shape: the graph is of no use any more
-    again = [engine.run({"pcm": _sound(1, seed)})["logits"] for seed in range(10)]
+    engine.run({"pcm": _pcm(2)})  # another shape: the graph is of no use any more
+    again = [engine.run({"pcm": _pcm(1, seed)})["logits"] for seed in range(10)]
     assert np.array_equal(first, again)
     assert cuda.calls["cuGraphExecDestroy"] == 1 and cuda.calls["cuStreamBeginCapture_v2"] == 2
 
 
 def test_where_graphs_are_forbidden_it_runs_without(graph: bytes, tmp_path: Path) -> None:
     engine, cuda = _engine(tmp_path, graph, graphs=False)
-    results = [engine.run({"pcm": _sound(1)})["logits"] for _ in range(6)]
+    results = [engine.run({"pcm": _pcm(1)})["logits"] for _ in range(6)]
     assert all(np.array_equal(results[0], r) for r in results)
     assert cuda.calls["cuGraphLaunch"] == 0 and cuda.calls["cuStreamBeginCapture_v2"] == 1
 
@@ -92,17 +92,17 @@ def test_where_graphs_are_forbidden_it_runs_without(graph: bytes, tmp_path: Path
 def test_memory_is_given_back(graph: bytes, tmp_path: Path) -> None:
     engine, cuda = _engine(tmp_path, graph)
     for batch in (1, 8, 64, 1):
-        engine.run({"pcm": _sound(batch)})
+        engine.run({"pcm": _pcm(batch)})
     assert len(cuda.memory) == 4  # two tensors, each on either side
     engine.close()
     assert cuda.memory == {}
 
 
-def test_answers_do_not_change_when_the_next_run_starts(graph: bytes, tmp_path: Path) -> None:
+def test_outputs_do_not_change_when_the_next_run_starts(graph: bytes, tmp_path: Path) -> None:
     engine, _ = _engine(tmp_path, graph)
-    first = engine.run({"pcm": _sound(1, 0)})["logits"]
+    first = engine.run({"pcm": _pcm(1, 0)})["logits"]
     kept = first.copy()
-    engine.run({"pcm": _sound(1, 1)})
+    engine.run({"pcm": _pcm(1, 1)})
     assert np.array_equal(first, kept)
 
 
@@ -110,10 +110,10 @@ def test_answers_do_not_change_when_the_next_run_starts(graph: bytes, tmp_path: 
     "inputs",
     [
         {},
-        {"sound": _sound(1)},
-        {"pcm": _sound(1)[:, :7]},
-        {"pcm": _sound(1)[0]},
-        {"pcm": _sound(1).astype(np.float64)},
+        {"audio": _pcm(1)},
+        {"pcm": _pcm(1)[:, :7]},
+        {"pcm": _pcm(1)[0]},
+        {"pcm": _pcm(1).astype(np.float64)},
         {"pcm": np.zeros((0, SAMPLES), np.float32)},
     ],
 )
@@ -169,7 +169,7 @@ def test_a_foreign_engine_is_refused_with_the_reason(
         TensorRtEngine(path, SHA, module=module, driver=CudaDriver(cuda))
 
 
-def test_compatible_engines_run_where_nvidia_says_they_do() -> None:
+def test_compatible_engines_run_where_nvidia_documents_it() -> None:
     def key(version: str, capability: str, options: str = "", gpu: str = "GPU") -> EngineKey:
         return EngineKey(SHA, "tensorrt", version, gpu, capability, "d", "fp32", "", options).on_platform()
 

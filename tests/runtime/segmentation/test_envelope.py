@@ -1,4 +1,4 @@
-"""The envelope segmenter: finds the breaths, is causal, never revises, drops no audible sound, costs little."""
+"""The envelope segmenter: finds the cycles, is causal, never revises, drops no audible breathing, costs little."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def patient(scenario: Scenario | str, seed: int = 1_000_050, seconds: float = 40
 def score(scenario: Scenario | str, seeds: range = range(1_000_050, 1_000_053)) -> float:
     pairs = []
     for seed in seeds:
-        sound, source = patient(scenario, seed)
-        pairs.append(([(c.start_s, c.end_s) for c in segment(sound)], [(t.start_s, t.end_s) for t in source.truth]))
+        audio, source = patient(scenario, seed)
+        pairs.append(([(c.start_s, c.end_s) for c in segment(audio)], [(t.start_s, t.end_s) for t in source.truth]))
     return event_f1(pairs)
 
 
-def test_it_keeps_the_protocol() -> None:
+def test_it_implements_the_interface() -> None:
     segmenter: Segmenter = EnvelopeSegmenter(RATE)
     assert segmenter.sample_rate == RATE and segmenter.hop_samples == 80
 
@@ -79,7 +79,7 @@ def test_simulated_patients(scenario: str, least: float) -> None:
 def test_children_of_sprsound_above_the_offline_envelope(data_root: Path) -> None:
     """The bar is 0.33, an energy envelope that sees the whole recording; every sixth recording of ``val`` here."""
     root = data_root / "sprsound"
-    sounds = {p.stem: p for p in root.rglob("*.flac")}
+    recordings = {p.stem: p for p in root.rglob("*.flac")}
     labels = {p.stem: p for p in root.rglob("*.json")}
     rows = [r.split(",") for r in (root / "split.csv").read_text().splitlines()]
     names = [r[0] for r in rows if r[-1] == "val"][::6]
@@ -87,16 +87,16 @@ def test_children_of_sprsound_above_the_offline_envelope(data_root: Path) -> Non
     for name in names:
         events = json.loads(labels[name].read_text())["event_annotation"]
         if events:
-            samples, rate = soundfile.read(sounds[name], dtype="float32")
+            samples, rate = soundfile.read(recordings[name], dtype="float32")
             found = [(c.start_s, c.end_s) for c in segment(resample(samples, rate, RATE))]
             pairs.append((found, [(int(e["start"]) / 1000, int(e["end"]) / 1000) for e in events]))
     assert len(pairs) >= 40
     assert event_f1(pairs) >= 0.45
 
 
-def test_no_breath_is_invented_in_an_apnoea() -> None:
-    sound, source = patient("apnoea", seconds=60.0)
-    found = segment(sound)
+def test_no_cycle_is_found_in_an_apnoea() -> None:
+    audio, source = patient("apnoea", seconds=60.0)
+    found = segment(audio)
     assert len(source.apnoeas) >= 2
     for pause in source.apnoeas:
         inside = [c for c in found if c.onset > pause.begin + RATE and c.end < pause.end - RATE]
@@ -106,14 +106,14 @@ def test_no_breath_is_invented_in_an_apnoea() -> None:
 def test_it_is_causal() -> None:
     """What was final before a moment does not depend on what comes after it."""
     past, futures = phantom("healthy", 20.0), [phantom("copd", 12.0), np.zeros(12 * RATE, np.float32)]
-    told = []
+    emitted = []
     for future in futures:
         segmenter = EnvelopeSegmenter(RATE)
         before = segmenter.accept(past)
         segmenter.accept(future)
-        told.append(before)
-    assert told[0] == told[1]
-    assert all(c.end <= c.emitted_at <= past.size for c in told[0])
+        emitted.append(before)
+    assert emitted[0] == emitted[1]
+    assert all(c.end <= c.emitted_at <= past.size for c in emitted[0])
 
 
 def test_cycles_are_in_order_apart_and_of_sane_length() -> None:
@@ -125,13 +125,13 @@ def test_cycles_are_in_order_apart_and_of_sane_length() -> None:
 
 
 def test_reset_is_a_fresh_start() -> None:
-    segmenter, sound = EnvelopeSegmenter(RATE), phantom("asthma", 12.0)
-    first = [*segmenter.accept(sound), *segmenter.finish()]
+    segmenter, audio = EnvelopeSegmenter(RATE), phantom("asthma", 12.0)
+    first = [*segmenter.accept(audio), *segmenter.finish()]
     segmenter.reset()
-    assert [*segmenter.accept(sound), *segmenter.finish()] == first
+    assert [*segmenter.accept(audio), *segmenter.finish()] == first
 
 
-def test_steady_sound_is_not_dropped_silently() -> None:
+def test_a_steady_signal_is_not_dropped_silently() -> None:
     rng = np.random.default_rng(7)
     steady = (rng.standard_normal(RATE * 30) * 0.01).astype(np.float32)
     cycles = segment(steady)
@@ -140,23 +140,23 @@ def test_steady_sound_is_not_dropped_silently() -> None:
 
 
 @pytest.mark.parametrize("seconds", [3.0, 4.5, 8.0])
-def test_a_short_recording_of_breathing_gives_a_breath(seconds: float) -> None:
+def test_a_short_recording_of_breathing_gives_a_cycle(seconds: float) -> None:
     for scenario in ("healthy", "asthma", "copd"):
         assert segment(phantom(scenario, 12.0)[RATE : RATE + round(seconds * RATE)])
 
 
-def test_weak_breaths_say_so() -> None:
+def test_weak_cycles_have_the_lowest_confidence() -> None:
     rng = np.random.default_rng(8)
     steady = (rng.standard_normal(RATE * 2) * 0.01).astype(np.float32)
     cycles = segment(steady)
     assert [c.confidence for c in cycles] == [WEAK_CONFIDENCE]
 
 
-def test_digital_silence_has_no_breath() -> None:
+def test_digital_silence_has_no_cycle() -> None:
     assert segment(np.zeros(RATE * 20, np.float32)) == []
 
 
-def test_every_adult_recording_has_breaths(data_root: Path) -> None:
+def test_every_adult_recording_has_cycles(data_root: Path) -> None:
     paths = sorted((data_root / "kauh").rglob("*.flac"))[::9]
     for path in paths:
         samples, rate = soundfile.read(path, dtype="float32")
@@ -183,8 +183,8 @@ def test_band_level_is_the_level_of_a_tone() -> None:
 
 
 def test_it_costs_little() -> None:
-    sound, segmenter = phantom("asthma", 60.0), EnvelopeSegmenter(RATE)
+    audio, segmenter = phantom("asthma", 60.0), EnvelopeSegmenter(RATE)
     before = time.process_time()
-    for begin in range(0, sound.size, 80):
-        segmenter.accept(sound[begin : begin + 80])
-    assert (time.process_time() - before) * 60 < 12  # s per hour of sound; measured below 3
+    for begin in range(0, audio.size, 80):
+        segmenter.accept(audio[begin : begin + 80])
+    assert (time.process_time() - before) * 60 < 12  # s per hour of audio; measured below 3

@@ -1,4 +1,4 @@
-"""The device simulation does what its settings say, and nothing when they are zero."""
+"""The device simulation follows its settings, and changes nothing when they are zero."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from edge_sdk.training.audio.augment import DeviceSimulator, Randomness, mask_features, rms
-from edge_sdk.training.classification.losses import mixup, smooth_targets, soft_cross_entropy
+from edge_sdk.training.classification.batch import mixup
+from edge_sdk.training.classification.objectives.losses import soft_cross_entropy
+from edge_sdk.training.classification.objectives.targets import smooth_targets
 from edge_sdk.training.recipes.recipe import AugmentSection
 
 RATE, SAMPLES = 4000, 4000
@@ -67,7 +69,7 @@ def test_low_pass_takes_the_top_and_high_pass_the_bottom() -> None:
 
 
 @pytest.mark.parametrize(("name", "probability"), [("noise", "noise_p"), ("heart", "heart_p")])
-def test_interference_is_added_at_the_level_asked_for(name: str, probability: str) -> None:
+def test_interference_is_added_at_the_requested_level(name: str, probability: str) -> None:
     span = {"noise": "noise_snr_db", "heart": "heart_db"}[name]
     settings = msgspec.structs.replace(OFF, **{probability: 1.0, span: (0.0, 1e-6)})
     wave, other = _wave(), torch.sin(torch.arange(SAMPLES) * 0.3).expand(8, -1)

@@ -1,4 +1,4 @@
-"""Synthetic crackles and wheezes: on normal breaths only, with the label and the pitch they claim."""
+"""Synthetic crackles and wheezes: on normal cycles only, with the label and the pitch they should have."""
 
 from __future__ import annotations
 

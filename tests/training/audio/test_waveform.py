@@ -1,4 +1,4 @@
-"""Published augmentations do what they say, by their own coin and from the given random numbers alone."""
+"""Published augmentations follow their settings, by their own coin and from the given random numbers alone."""
 
 from __future__ import annotations
 

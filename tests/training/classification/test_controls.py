@@ -1,4 +1,4 @@
-"""The metadata-only control learns from the training side alone and knows what it does not know."""
+"""The metadata-only control is fitted to the training side alone and handles unknown values."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ TRAIN = [cycle("normal", "A", 5.0)] * 20 + [cycle("wheeze", "B", 60.0)] * 20
 
 def test_a_device_that_stands_for_a_label_is_found_out() -> None:
     test = [cycle("normal", "A"), cycle("wheeze", "B"), cycle("normal", "A"), cycle("wheeze", "B")]
-    answer = metadata_only(TRAIN, test, LABELS)
-    assert answer.shape == (4, 4)
-    np.testing.assert_allclose(answer.sum(axis=1), 1.0)
-    assert auroc([False, True, False, True], 1 - answer[:, 0]) == 1.0
-    assert (answer[:, [1, 3]] == 0).all()  # never seen in training
+    probabilities = metadata_only(TRAIN, test, LABELS)
+    assert probabilities.shape == (4, 4)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert auroc([False, True, False, True], 1 - probabilities[:, 0]) == 1.0
+    assert (probabilities[:, [1, 3]] == 0).all()  # never seen in training
 
 
-def test_new_names_and_missing_values_are_answered_too() -> None:
-    answer = metadata_only(TRAIN, [cycle("normal", "C"), cycle("normal", None), cycle("normal", "A", None)], LABELS)
-    np.testing.assert_allclose(answer.sum(axis=1), 1.0)
-    np.testing.assert_allclose(answer[0], answer[1])  # a name that training never saw is an unknown one
+def test_new_names_and_missing_values_get_probabilities_too() -> None:
+    probabilities = metadata_only(
+        TRAIN, [cycle("normal", "C"), cycle("normal", None), cycle("normal", "A", None)], LABELS
+    )
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    np.testing.assert_allclose(probabilities[0], probabilities[1])  # a name that training never saw is an unknown one
 
 
 def test_one_class_is_not_enough() -> None:

@@ -1,4 +1,4 @@
-"""A teacher is asked on the same sound, through its own front end, and is never trained or stored."""
+"""A teacher runs on the same audio, through its own front end, and is never trained or stored."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def _student() -> _Pooled:
     return _Pooled(4, "tiny", STUDENT)
 
 
-def test_a_teacher_hears_its_own_rate_and_window(pooled: None) -> None:
+def test_a_teacher_gets_its_own_rate_and_window(pooled: None) -> None:
     teacher = Teacher(_checkpoint(), STUDENT)
     tone = torch.sin(2 * torch.pi * 440.0 * torch.arange(STUDENT.window_samples) / STUDENT.rate_hz)[None]
-    heard = teacher.window(tone)
-    assert heard.shape == (1, TEACHER.window_samples)
-    spectrum = torch.fft.rfft(heard[:, : TEACHER.rate_hz]).abs()
+    received = teacher.window(tone)
+    assert received.shape == (1, TEACHER.window_samples)
+    spectrum = torch.fft.rfft(received[:, : TEACHER.rate_hz]).abs()
     assert int(spectrum.argmax()) == 440
     assert teacher(tone).embedding.shape == (1, 32)
 
 
-def test_a_shorter_window_is_the_middle_of_the_sound(pooled: None) -> None:
+def test_a_shorter_window_is_the_middle_of_the_audio(pooled: None) -> None:
     teacher = Teacher(_checkpoint(FrontEndSpec(window_s=0.5)), STUDENT)
     wave = torch.arange(float(STUDENT.window_samples))[None]
     assert teacher.window(wave)[0, 0] == STUDENT.window_samples / 4
@@ -148,14 +148,14 @@ def test_a_student_comes_to_agree_and_the_teacher_stays(pooled: None, tmp_path: 
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_answers_are_mixed_like_the_features(pooled: None) -> None:
+def test_teacher_targets_are_mixed_like_the_features(pooled: None) -> None:
     batch, teacher = _batch(), Teacher(_checkpoint(STUDENT), STUDENT)
     wave = batch.wave
     assert wave is not None
     mixed = Mixed(torch.tensor([1, 0, 3, 2, 5, 4]), 0.3)
     batch = replace(batch, mixed=mixed)
-    answers = mixed(torch.softmax(teacher(wave).logits, dim=1))
-    perfect = Outputs(answers.log(), torch.zeros(6, 24))
+    targets = mixed(torch.softmax(teacher(wave).logits, dim=1))
+    perfect = Outputs(targets.log(), torch.zeros(6, 24))
     term = Distillation(DistillSection(teacher="", weight=1.0, temperature=1.0), teacher, 24)
     assert float(term(torch.tensor(0.0), perfect, batch)) == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(TrainingError, match=r"fit\.mixup_p=0"):
@@ -176,7 +176,7 @@ def test_unsuitable_teachers_are_refused_with_the_reason(pooled: None, tmp_path:
         make_objective(ObjectiveSection(distill=settings), "softmax", LABELS)
 
 
-def test_a_batch_without_sound_cannot_be_distilled(pooled: None) -> None:
+def test_a_batch_without_audio_cannot_be_distilled(pooled: None) -> None:
     term = Distillation(DistillSection(teacher=""), Teacher(_checkpoint(STUDENT), STUDENT), 24)
     batch = replace(_batch(), wave=None)
     with pytest.raises(RecipeError, match=r"Batch\.wave"):

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from edge_sdk.errors import RecipeError
 from edge_sdk.models.network import GridMix, Network, Outputs
 from edge_sdk.training.audio.augment import Randomness
-from edge_sdk.training.classification.batch import Batch
-from edge_sdk.training.classification.losses import mixup_batch, smooth_targets, soft_cross_entropy
-from edge_sdk.training.classification.objectives import label_losses as losses
-from edge_sdk.training.classification.objectives import make_objective
+from edge_sdk.training.classification.batch import Batch, mixup_batch
+from edge_sdk.training.classification.objectives import losses, make_objective
+from edge_sdk.training.classification.objectives.losses import soft_cross_entropy
 from edge_sdk.training.classification.objectives.patch_mix import AXES, GridMixer, contrastive_loss
 from edge_sdk.training.classification.objectives.targets import (
     class_weights,
     label_probabilities,
     logit_targets,
     positive_weights,
+    smooth_targets,
 )
 from edge_sdk.training.recipes.objective_settings import BiasDenoisingSection, ObjectiveSection, PatchMixSection
 
@@ -136,7 +136,7 @@ def test_independent_logits_train_with_weighted_binary_cross_entropy(decoder: st
     assert torch.allclose(loss, expected)
 
 
-def test_hierarchical_loss_halves_part_answers_and_doubles_misses() -> None:
+def test_hierarchical_loss_halves_partly_right_predictions_and_doubles_misses() -> None:
     targets = torch.eye(4)[[3, 1, 0]]
     bits, ones = logit_targets(targets, "multilabel"), torch.ones(2)
     logits = torch.tensor([[2.0, -2.0], [-2.0, -2.0], [-2.0, -2.0]])  # half of both, missed, right
@@ -271,7 +271,7 @@ def test_every_axis_trains_network_and_projector_in_the_passes_it_promises(axis:
     assert torch.allclose(loss, again, atol=1e-6), "a function of weights, batch and the given random numbers"
 
 
-def test_a_network_that_ignores_the_hook_is_told() -> None:
+def test_a_network_that_ignores_the_mix_hook_is_refused() -> None:
     section = ObjectiveSection(patch_mix=PatchMixSection())
     with pytest.raises(TypeError, match="mix hook"):
         make_objective(section, "softmax", LABELS, embedding_dim=12)(_model(mixes=False), _batch())
@@ -315,7 +315,7 @@ def test_a_mixed_batch_remembers_how() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "decoder", "says"),
+    ("section", "decoder", "message"),
     [
         (ObjectiveSection(kind="hierarchical"), "softmax", "multilabel"),
         (ObjectiveSection(kind="composite"), "binary", "multilabel"),
@@ -329,9 +329,9 @@ def test_a_mixed_batch_remembers_how() -> None:
         (ObjectiveSection(), "oracle", "does not exist"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(section: ObjectiveSection, decoder: str, says: str) -> None:
+def test_settings_that_do_not_go_together_are_refused(section: ObjectiveSection, decoder: str, message: str) -> None:
     labels = LABELS if decoder != "binary" else ("normal", "abnormal")
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         make_objective(section, decoder, labels)
 
 

@@ -26,7 +26,7 @@ def _draw(data: TrainingData, count: int = 400, **settings: object) -> tuple[np.
     return examples.start.numpy(), examples.length.numpy(), examples.label.numpy(), examples.exact
 
 
-def test_pieces_never_leave_their_recording(data: TrainingData) -> None:
+def test_excerpts_never_leave_their_recording(data: TrainingData) -> None:
     start, length, _, _ = _draw(data, exact_share=0.2, window_s=(0.5, 9.0), jitter=1.0)
     recording = start // data.bank.lengths[0]
     assert (length > 0).all()
@@ -37,8 +37,8 @@ def test_exact_examples_are_the_annotated_breaths(data: TrainingData) -> None:
     start, length, label, exact = _draw(data, exact_share=1.0)
     assert exact == len(start)
     absolute = data.bank.starts[data.events.recording] + data.events.begin
-    known = set(zip(absolute, data.events.end - data.events.begin, data.events.bits, strict=True))
-    assert set(zip(start, length, label, strict=True)) <= known
+    annotated = set(zip(absolute, data.events.end - data.events.begin, data.events.bits, strict=True))
+    assert set(zip(start, length, label, strict=True)) <= annotated
 
 
 def test_windows_take_the_union_of_the_events_they_hold(data: TrainingData) -> None:
@@ -64,7 +64,7 @@ def test_rare_classes_are_drawn_more_often_than_they_occur(data: TrainingData) -
         assert low < float((drawn.label == 3).float().mean()) < high
 
 
-def test_patients_left_out_are_neither_drawn_nor_heard_as_noise(data: TrainingData) -> None:
+def test_patients_left_out_are_neither_drawn_nor_used_as_noise(data: TrainingData) -> None:
     part = data.of_patients({"p0", "p1"})
     assert set(part.events.patient.tolist()) == {"p0", "p1"}
     assert len(part.noise) == 0
@@ -99,8 +99,8 @@ def test_training_windows_equal_the_devices_windows(data: TrainingData) -> None:
     ones, zeros = torch.ones(3), torch.zeros(3)
     ours = data.bank.gather(start, length, spec.window_samples, ones, zeros).numpy()
     for row, (first, count) in enumerate(zip(start.tolist(), length.tolist(), strict=True)):
-        piece = data.bank.samples[first : first + count].numpy()
-        np.testing.assert_array_equal(ours[row], fit_window(piece, spec))
+        excerpt = data.bank.samples[first : first + count].numpy()
+        np.testing.assert_array_equal(ours[row], fit_window(excerpt, spec))
 
 
 def test_slower_playback_lowers_the_pitch(data: TrainingData) -> None:

@@ -1,4 +1,4 @@
-"""The classifier's task: precision, teachers, metadata and schedules reach the loop as the recipe says."""
+"""The classifier's task: precision, teachers, metadata and schedules reach the loop as the recipe sets them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.classification.data import TrainingData
 from edge_sdk.training.classification.task import ClassifyTask, classify_trainer, schema_of
 from edge_sdk.training.loop.fit import Step, Trainer
-from edge_sdk.training.loop.schedule import make_schedule
+from edge_sdk.training.loop.optim import make_schedule
 from edge_sdk.training.recipes.objective_settings import OptimiserSection
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from tests.support.toy_task import FIT, OPTIMISERS, ToyTask
@@ -29,12 +29,12 @@ def _recipe(name: str, *overrides: str) -> Recipe:
     return load_recipe(name, size="tiny", overrides=[*_SHORT, *overrides])
 
 
-def _known(data: TrainingData) -> TrainingData:
+def _with_metadata(data: TrainingData) -> TrainingData:
     rows: list[dict[str, Any]] = [
         {"device": ("A", "B", None)[k % 3], "site": f"s{k % 2}", "sex": "male", "age_years": 3.0 + k, "bmi": None}
         for k in range(len(data.bank.lengths))
     ]
-    return replace(data, known=tuple(rows))
+    return replace(data, metadata=tuple(rows))
 
 
 def test_bf16_trains_and_keeps_float32_weights(data: TrainingData) -> None:
@@ -77,7 +77,7 @@ def test_a_checkpoint_teaches_a_student_of_another_model(data: TrainingData, tmp
 
 
 def test_metadata_of_the_training_rows_reach_the_network(data: TrainingData) -> None:
-    trainer = classify_trainer(_recipe("film"), _known(data), 0)
+    trainer = classify_trainer(_recipe("film"), _with_metadata(data), 0)
     schema = schema_of(trainer)
     assert schema is not None
     assert schema.categorical == {"device": ("A", "B"), "site": ("s0", "s1")}
@@ -86,15 +86,15 @@ def test_metadata_of_the_training_rows_reach_the_network(data: TrainingData) -> 
     given = batch.metadata.arrays()
     assert set(given["device"].tolist()) <= {0, 1, 2}
     valid = given["cont_valid"]
-    assert not valid[:, 1].any()  # nobody's BMI is known
+    assert not valid[:, 1].any()  # no row has a BMI
     assert 0.5 < float(valid[:, 2].mean()) < 1.0  # durations are, but for what is withheld
 
 
 def test_schema_is_of_the_patients_that_are_trained_on(data: TrainingData) -> None:
-    known = _known(data)
+    described = _with_metadata(data)
     held = _recipe("film", "validation_share=0.25")
-    task = ClassifyTask(held, known, seed=0)
-    ages = [known.known[int(k)]["age_years"] for k in task.training.events.recording]
+    task = ClassifyTask(held, described, seed=0)
+    ages = [described.metadata[int(k)]["age_years"] for k in task.training.events.recording]
     assert task.schema is not None
     assert task.schema.mean[0] == pytest.approx(float(np.mean(ages)))
 

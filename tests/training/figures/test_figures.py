@@ -24,10 +24,11 @@ from edge_sdk.models.inspect import attention_maps
 from edge_sdk.models.layers.spectral import spectral_response
 from edge_sdk.training.building import build_recipe_model
 from edge_sdk.training.checkpoint import save_checkpoint
-from edge_sdk.training.figures import FIGURES, Subject, draw_figures, load_subject
+from edge_sdk.training.figures import FIGURES, EvaluatedModel, draw_figures, load_evaluated_model
 from edge_sdk.training.figures.embedding import linear_probe
 from edge_sdk.training.recipes.recipe import load_recipe
-from edge_sdk.training.run import RunOptions, train
+from edge_sdk.training.run import run_training
+from edge_sdk.training.run_folder import RunOptions
 from edge_sdk.training.untrained import untrained_checkpoint
 from tests.support.tiny_corpus import EVENTS_PER_RECORDING, RATE, RECORDINGS, synthetic_data
 
@@ -65,11 +66,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pcm = data.bank.samples[start : start + data.bank.lengths[recording]].numpy()
             soundfile.write(root / f"r{recording}.wav", pcm, RATE, subtype="PCM_16")
             split = "val" if recording >= RECORDINGS // 2 else "train"
-            known = (f"p{recording}", split, _SITES[recording % 3], f"device {recording % 2}", 5 + recording)
+            metadata = (f"p{recording}", split, _SITES[recording % 3], f"device {recording % 2}", 5 + recording)
             for event in range(EVENTS_PER_RECORDING):
                 row = recording * EVENTS_PER_RECORDING + event
                 times = data.events.begin[row] / RATE, data.events.end[row] / RATE
-                writer.writerow((f"r{recording}.wav", *times, _NAMES[data.events.bits[row]], *known))
+                writer.writerow((f"r{recording}.wav", *times, _NAMES[data.events.bits[row]], *metadata))
     return root
 
 
@@ -79,7 +80,7 @@ def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ["heart_corpus=null", "fit.epochs=1", "per_epoch=32", "fit.batch=16"]
     for name in _APPLY:
         recipe = load_recipe(name, size="tiny", overrides=settings)
-        train(recipe, RunOptions("csv", root, folder / name, resamples=0, logs=("csv",)))
+        run_training(recipe, RunOptions("csv", root, folder / name, resamples=0, logs=("csv",)))
     return folder
 
 
@@ -89,30 +90,30 @@ def val(root: Path) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def subjects(runs: Path, val: Corpus) -> dict[str, Subject]:
-    return {name: load_subject(runs / name, val, "val", resamples=50) for name in _APPLY}
+def models(runs: Path, val: Corpus) -> dict[str, EvaluatedModel]:
+    return {name: load_evaluated_model(runs / name, val, "val", resamples=50) for name in _APPLY}
 
 
 @pytest.fixture(scope="module")
 def drawn(
-    subjects: dict[str, Subject], tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
+    models: dict[str, EvaluatedModel], tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
 ) -> dict[str, dict[str, Any]]:
     """Numbers of every figure, by run and figure."""
     out = tmp_path_factory.mktemp("figures")
     numbers: dict[str, dict[str, Any]] = {}
     monkeypatch_module.setattr("edge_sdk.training.figures.page._DPI", 40)
-    for name, subject in subjects.items():
-        outcomes = draw_figures(subject, out / name)
-        assert [outcome.name for outcome in outcomes] == list(FIGURES)
-        assert {outcome.name for outcome in outcomes if outcome.png} == _APPLY[name]
-        assert all(outcome.reason for outcome in outcomes if not outcome.png)
-        numbers[name] = {o.name: json.loads(o.json.read_text()) for o in outcomes if o.json}
-        for outcome in outcomes:
+    for name, evaluated in models.items():
+        results = draw_figures(evaluated, out / name)
+        assert [outcome.name for outcome in results] == list(FIGURES)
+        assert {outcome.name for outcome in results if outcome.png} == _APPLY[name]
+        assert all(outcome.reason for outcome in results if not outcome.png)
+        numbers[name] = {o.name: json.loads(o.json.read_text()) for o in results if o.json}
+        for outcome in results:
             assert outcome.png is None or outcome.png.read_bytes()[:4] == b"\x89PNG"
     return numbers
 
 
-def test_every_figure_says_what_was_measured_how(drawn: dict[str, dict[str, Any]]) -> None:
+def test_every_figure_states_what_was_measured_how(drawn: dict[str, dict[str, Any]]) -> None:
     for name, figures in drawn.items():
         for figure in figures.values():
             assert (figure["run"], figure["n"], figure["patients"], figure["split"]) == (name, 18, 6, "val")
@@ -121,7 +122,7 @@ def test_every_figure_says_what_was_measured_how(drawn: dict[str, dict[str, Any]
 
 
 def test_numbers_are_those_of_evaluate(
-    drawn: dict[str, dict[str, Any]], subjects: dict[str, Subject], runs: Path, root: Path,
+    drawn: dict[str, dict[str, Any]], models: dict[str, EvaluatedModel], runs: Path, root: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     for name in ("compact", "softfilm"):
@@ -150,26 +151,26 @@ def test_the_roc_encloses_its_auroc_and_lies_in_its_band(drawn: dict[str, dict[s
 
 
 def test_attention_of_the_figure_is_the_networks(
-    drawn: dict[str, dict[str, Any]], subjects: dict[str, Subject]
+    drawn: dict[str, dict[str, Any]], models: dict[str, EvaluatedModel]
 ) -> None:
-    subject, figure = subjects["softfilm"], drawn["softfilm"]["attention"]
+    evaluated, figure = models["softfilm"], drawn["softfilm"]["attention"]
     assert [row["label"] for row in figure["examples"]] == list(_NAMES)
     row = figure["examples"][2]
     index = next(
-        i for i, c in enumerate(subject.cycles) if (c.recording_id, c.start_s) == (row["recording"], row["start_s"])
+        i for i, c in enumerate(evaluated.cycles) if (c.recording_id, c.start_s) == (row["recording"], row["start_s"])
     )
-    assert subject.cycles[index].label == "wheeze"
-    assert isinstance(subject.model, Ast)
-    maps = attention_maps(subject.model, subject.features([index]), subject.metadata([index]))
+    assert evaluated.cycles[index].label == "wheeze"
+    assert isinstance(evaluated.model, Ast)
+    maps = attention_maps(evaluated.model, evaluated.features([index]), evaluated.metadata([index]))
     np.testing.assert_allclose(row["last_block"], maps[0, -1].mean(dim=0), atol=1e-5)
     assert all(0 <= share <= 1 for share in row["on_patches"] + row["entropy"])
 
 
 def test_masks_and_modulation_are_the_checkpoints(
-    drawn: dict[str, dict[str, Any]], subjects: dict[str, Subject]
+    drawn: dict[str, dict[str, Any]], models: dict[str, EvaluatedModel]
 ) -> None:
     masks = np.array(drawn["softfilm"]["soft-masks"]["masks"])
-    logits = subjects["softfilm"].checkpoint.state["conditioner.masks.logits"]
+    logits = models["softfilm"].checkpoint.state["conditioner.masks.logits"]
     np.testing.assert_allclose(masks, logits.softmax(dim=0)[:-1], atol=1e-5)
     film = drawn["softfilm"]["film-parameters"]
     assert set(film["curves"]) == set(drawn["softfilm"]["soft-masks"]["factors"])
@@ -179,15 +180,15 @@ def test_masks_and_modulation_are_the_checkpoints(
         assert all(part <= whole + 1e-9 for part, whole in zip(curve["beta_between"], curve["beta"], strict=True))
 
 
-def test_spectral_curves_are_told_before_and_after_the_gaussian(
-    drawn: dict[str, dict[str, Any]], subjects: dict[str, Subject]
+def test_spectral_curves_are_given_before_and_after_the_gaussian(
+    drawn: dict[str, dict[str, Any]], models: dict[str, EvaluatedModel]
 ) -> None:
-    figure, model = drawn["lung-srad"]["spectral-response"], subjects["lung-srad"].model
+    figure, model = drawn["lung-srad"]["spectral-response"], models["lung-srad"].model
     assert isinstance(model, Dass)
     assert set(figure["before_gaussian"]) == {f"stage {stage}" for stage in model.blends} - {
         name for name in figure["maps"] if name not in figure["after"]
     }
-    maps = model.stage_maps(subjects["lung-srad"].features(list(range(18))))
+    maps = model.stage_maps(models["lung-srad"].features(list(range(18))))
     _, curve = spectral_response(maps[2])
     np.testing.assert_allclose(figure["after"]["stage 3"]["log_amplitude"], curve, atol=1e-5)
     before, after = (figure[key]["stage 3"]["log_amplitude"][-1] for key in ("before_gaussian", "after"))
@@ -195,16 +196,16 @@ def test_spectral_curves_are_told_before_and_after_the_gaussian(
     assert set(drawn["softfilm"]["spectral-response"]["after"]) == {"block 1", "block 2"}
 
 
-def test_linear_probe_finds_what_is_there_and_not_what_is_not(subjects: dict[str, Subject]) -> None:
-    subject = subjects["compact"]
+def test_linear_probe_finds_what_is_there_and_not_what_is_not(models: dict[str, EvaluatedModel]) -> None:
+    evaluated = models["compact"]
     random = np.random.default_rng(0)
-    told = replace(subject, embeddings=np.eye(4)[subject.truth] + 0.01 * random.normal(size=(18, 4)))
-    probe = linear_probe(told, [_NAMES[index] for index in subject.truth.tolist()])
+    informative = replace(evaluated, embeddings=np.eye(4)[evaluated.truth] + 0.01 * random.normal(size=(18, 4)))
+    probe = linear_probe(informative, [_NAMES[index] for index in evaluated.truth.tolist()])
     assert probe["balanced_accuracy"] == 1.0
     assert probe["chance"] == 0.25
-    blind = replace(subject, embeddings=random.normal(size=(18, 4)))
-    assert linear_probe(blind, [_NAMES[index] for index in subject.truth.tolist()])["balanced_accuracy"] < 0.7
-    assert linear_probe(subject, ["one"] * 18) == {"reason": "all are one"}
+    blind = replace(evaluated, embeddings=random.normal(size=(18, 4)))
+    assert linear_probe(blind, [_NAMES[index] for index in evaluated.truth.tolist()])["balanced_accuracy"] < 0.7
+    assert linear_probe(evaluated, ["one"] * 18) == {"reason": "all are one"}
 
 
 def test_the_command_draws_chosen_figures_of_several_runs(
@@ -222,17 +223,19 @@ def test_the_command_draws_chosen_figures_of_several_runs(
     assert all(row["reason"] for row in rows if row["png"] is None)
 
 
-def test_what_cannot_be_drawn_says_so(runs: Path, val: Corpus, subjects: dict[str, Subject], tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no figure sunrise; known are confusion"):
-        draw_figures(subjects["compact"], tmp_path, ["sunrise"])
+def test_what_cannot_be_drawn_states_the_reason(
+    runs: Path, val: Corpus, models: dict[str, EvaluatedModel], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="no figure sunrise; choose among confusion"):
+        draw_figures(models["compact"], tmp_path, ["sunrise"])
     with pytest.raises(CheckpointError, match="does not exist"):
-        load_subject(tmp_path / "nothing.pt", val, "val")
-    with pytest.raises(CorpusError, match="marks no breaths"):
-        load_subject(runs / "compact", val.where(lambda recording: False), "val")
+        load_evaluated_model(tmp_path / "nothing.pt", val, "val")
+    with pytest.raises(CorpusError, match="no annotated breaths"):
+        load_evaluated_model(runs / "compact", val.where(lambda recording: False), "val")
     segmenter = replace(untrained_checkpoint("compact", size="tiny"), recipe={"task": "segment"})
     save_checkpoint(segmenter, tmp_path / "segmenter.pt")
     with pytest.raises(CheckpointError, match="segment-eval"):
-        load_subject(tmp_path / "segmenter.pt", val, "val")
+        load_evaluated_model(tmp_path / "segmenter.pt", val, "val")
 
 
 def test_a_binary_checkpoint_is_drawn_on_four_class_truth(val: Corpus, tmp_path: Path) -> None:
@@ -247,8 +250,8 @@ def test_a_binary_checkpoint_is_drawn_on_four_class_truth(val: Corpus, tmp_path:
         state=build_recipe_model(recipe).state_dict(),
     )
     save_checkpoint(checkpoint, tmp_path / "model.pt")
-    subject = load_subject(tmp_path / "model.pt", val, "val", resamples=0)
-    assert np.array(subject.report["confusion"]).shape == (2, 2)
-    assert subject.protocol == "untrained → csv val, annotated breaths"
-    confidence, right = subject.probabilities.max(axis=1), subject.probabilities.argmax(axis=1) == subject.truth
-    assert subject.report["ece"] == pytest.approx(expected_calibration_error(confidence, right))
+    evaluated = load_evaluated_model(tmp_path / "model.pt", val, "val", resamples=0)
+    assert np.array(evaluated.report["confusion"]).shape == (2, 2)
+    assert evaluated.protocol == "untrained → csv val, annotated breaths"
+    confidence, right = evaluated.probabilities.max(axis=1), evaluated.probabilities.argmax(axis=1) == evaluated.truth
+    assert evaluated.report["ece"] == pytest.approx(expected_calibration_error(confidence, right))

@@ -76,8 +76,8 @@ def test_strict_and_lenient_never_share_a_table(tmp_path: Path) -> None:
     text = results_markdown(rows)
     for table in tables(text):
         column = [cell.strip() for cell in table[0].split("|")].index("protocol")
-        told = [line.split("|")[column] for line in table[2:]]
-        kinds = {next(kind for kind in ("strict", "lenient", "native 2-class") if kind in cell) for cell in told}
+        protocols = [line.split("|")[column] for line in table[2:]]
+        kinds = {next(kind for kind in ("strict", "lenient", "native 2-class") if kind in cell) for cell in protocols}
         assert len(kinds) == 1
         assert kinds.pop() in table[0] or "native" in table[0]
     assert "0.812" in tables(text)[0][2] and "0.900" in tables(text)[1][2]

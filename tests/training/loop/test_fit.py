@@ -104,15 +104,15 @@ def test_a_plain_task_is_learned(recipe: Recipe, data: TrainingData) -> None:
     assert (logits.argmax(axis=1) == data.events.bits).mean() > 0.9
 
 
-def test_cross_validation_scores_every_breath_once_with_a_model_that_never_heard_its_patient(
+def test_cross_validation_scores_every_cycle_once_with_a_model_not_trained_on_its_patient(
     recipe: Recipe, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[set[str]] = []
+    trained_on: list[set[str]] = []
 
     def spy(recipe: Recipe, data: TrainingData, seed: int, **more: Any) -> Trainer:
-        heard.append({str(patient) for patient in data.events.patient})
+        trained_on.append({str(patient) for patient in data.events.patient})
         noise_patients = {str(data.patient[index]) for index in data.noise}
-        assert noise_patients <= heard[-1]
+        assert noise_patients <= trained_on[-1]
         return classify_trainer(recipe, data, seed, **more)
 
     monkeypatch.setattr(crossval, "classify_trainer", spy)
@@ -120,6 +120,6 @@ def test_cross_validation_scores_every_breath_once_with_a_model_that_never_heard
     result = cross_validate(short, data, folds=3, seed=0)
     assert result.metrics["n"] == len(data.events) == result.logits.shape[0]
     assert (result.logits != 0).any(axis=1).all()
-    for number, patients in enumerate(heard):
+    for number, patients in enumerate(trained_on):
         held_out = {str(patient) for patient in data.events.patient[result.fold == number]}
         assert held_out and not held_out & patients

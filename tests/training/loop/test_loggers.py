@@ -11,11 +11,12 @@ import pytest
 from edge_sdk.errors import MissingDependencyError, RecipeError
 from edge_sdk.training.loop import loggers
 from edge_sdk.training.loop.fit import EpochReport
-from edge_sdk.training.loop.loggers import CSV_FILE, RunLogs, flat, numbers
+from edge_sdk.training.loop.loggers import RunLogs, flat, numbers
+from edge_sdk.training.run_folder import LOG_FILE
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / CSV_FILE).open(newline="") as file:
+    with (folder / LOG_FILE).open(newline="") as file:
         return list(csv.DictReader(file))
 
 

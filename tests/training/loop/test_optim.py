@@ -66,7 +66,7 @@ def test_each_kind_of_optimiser_is_made(kind: str, expected: type) -> None:
     assert make_sam(section, optimiser, model) is None
 
 
-def test_sam_is_made_where_the_section_asks_for_it() -> None:
+def test_sam_is_made_where_the_section_has_it() -> None:
     model = _Model()
     section = OptimiserSection(sam=SamSection(rho=0.5, adaptive=True))
     sam = make_sam(section, make_optimiser(section, parameter_groups(model, None, 0.01, 1e-3)), model)
@@ -79,7 +79,7 @@ def test_schedules_warm_up_to_each_groups_own_peak(schedule: str) -> None:
     section = OptimiserSection(schedule=schedule)  # type: ignore[arg-type]
     optimiser = make_optimiser(section, parameter_groups(model, None, 0.01, 1e-3))
     peaks = [group["lr"] for group in optimiser.param_groups]
-    scheduler = make_schedule(section, optimiser, 100, 0.1)
+    scheduler = make_schedule(section, optimiser, steps_per_epoch=10, epochs=10, warm_up=0.1)
     seen = []
     for _ in range(99):
         seen.append([group["lr"] for group in optimiser.param_groups])

@@ -124,13 +124,13 @@ def test_perturbed_weights_cannot_be_saved() -> None:
 def test_micro_batches_replayed_give_the_step_of_the_whole_batch() -> None:
     x = torch.randn(16, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     results = []
-    for pieces in (1, 4):
+    for parts in (1, 4):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
         sam = SAM(torch.optim.SGD(model.parameters(), lr=0.1), 0.5)
         for step in (sam.first_step, sam.second_step):
-            for piece in x.chunk(pieces):
-                (_loss(model, piece) / pieces).backward()
+            for part in x.chunk(parts):
+                (_loss(model, part) / parts).backward()
             step()
         results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.allclose(results[0], results[1], atol=1e-12)

@@ -1,4 +1,4 @@
-"""Training sequences of the segmenter: targets lie where the sound is, draws repeat, a run resumes."""
+"""Training sequences of the segmenter: targets lie where the audio is, draws repeat, a run resumes."""
 
 from __future__ import annotations
 
@@ -19,34 +19,37 @@ from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.recipes.segment_settings import MixSection, SegmentSection
-from edge_sdk.training.run import RunOptions
+from edge_sdk.training.run_folder import RunOptions
+from edge_sdk.training.segmentation.building import checkpoint_segmenter
 from edge_sdk.training.segmentation.clips import PhaseClips
-from edge_sdk.training.segmentation.data import Breathing, SegmentData
+from edge_sdk.training.segmentation.data import AnnotatedRecording, SegmentData
 from edge_sdk.training.segmentation.disturbances import Disturbances
-from edge_sdk.training.segmentation.phantoms import phantom_pieces
-from edge_sdk.training.segmentation.run import held_out_patients, load_segmenter, train_segmenter
+from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, doubtful_gaps, spans
+from edge_sdk.training.segmentation.phantoms import phantom_excerpts
+from edge_sdk.training.segmentation.run import held_out_patients, train_segmenter
 from edge_sdk.training.segmentation.sampling import WindowSampler
+from edge_sdk.training.segmentation.targets import UNANNOTATED, FrameTargets, TargetPainter
 from edge_sdk.training.segmentation.task import SegmentTask, aligned, segment_loss
-from edge_sdk.training.segmentation.truth import UNTOLD, FrameTargets, Painter, Truth, doubtful_gaps, spans
-from edge_sdk.training.segmentation.window import Piece
 
 RATE = 4000
 SPEC = FrontEndSpec(frame_samples=160, hop_samples=80, mel_bins=16, high_hz=1800.0, normalisation="none")
 
 
-def _bursts(seconds: float = 10.0, seed: int = 0) -> Piece:
+def _bursts(seconds: float = 10.0, seed: int = 0) -> AudioExcerpt:
     """Hiss of one second every two seconds, from 0.5 s on: what is loud is a breath."""
     wave = np.zeros(round(seconds * RATE), dtype=np.float32)
     cycles = [(begin, begin + RATE) for begin in range(RATE // 2, wave.size - RATE, 2 * RATE)]
     random = np.random.default_rng(seed)
     for begin, end in cycles:
         wave[begin:end] = 0.1 * random.standard_normal(end - begin)
-    return Piece(wave, Truth(cycles=spans(cycles)))
+    return AudioExcerpt(wave, SegmentTruth(cycles=spans(cycles)))
 
 
 def _data(clips: PhaseClips | None = None) -> SegmentData:
-    recordings = tuple(Breathing(f"r{k}", f"p{k}", 10.0, _bursts(seed=k)) for k in range(4))
-    poor = (Breathing("x", "p9", 4.0, Piece(np.full(4 * RATE, 0.01, np.float32), Truth(weight=0.3))),)
+    recordings = tuple(AnnotatedRecording(f"r{k}", f"p{k}", 10.0, _bursts(seed=k)) for k in range(4))
+    poor = (
+        AnnotatedRecording("x", "p9", 4.0, AudioExcerpt(np.full(4 * RATE, 0.01, np.float32), SegmentTruth(weight=0.3))),
+    )
     return SegmentData(recordings, poor, clips, None, (), RATE)
 
 
@@ -63,62 +66,62 @@ def _loudness(wave: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("speed", [1.0, 0.8, 1.2])
-def test_activity_lies_where_the_breath_sounds(speed: float) -> None:
-    piece = _bursts().cut(1234, 33_000).played(speed)
-    targets = FrameTargets.empty(SPEC.frames_of(piece.wave.size))
-    Painter(SPEC, 0.08, 0.12).paint(targets, piece.truth, 0, piece.wave.size)
-    assert np.mean((_loudness(piece.wave) > 0.02) == (targets.activity > 0.5)) > 0.98
+def test_activity_lies_where_the_breath_is_audible(speed: float) -> None:
+    excerpt = _bursts().cut(1234, 33_000).at_speed(speed)
+    targets = FrameTargets.empty(SPEC.frames_of(excerpt.wave.size))
+    TargetPainter(SPEC, 0.08, 0.12).paint(targets, excerpt.truth, 0, excerpt.wave.size)
+    assert np.mean((_loudness(excerpt.wave) > 0.02) == (targets.activity > 0.5)) > 0.98
 
 
 def test_onset_pulses_peak_at_the_onsets_and_cuts_make_none() -> None:
-    piece = _bursts()
-    targets = FrameTargets.empty(SPEC.frames_of(piece.wave.size))
-    Painter(SPEC, 0.08, 0.12).paint(targets, piece.truth, 0, piece.wave.size)
+    excerpt = _bursts()
+    targets = FrameTargets.empty(SPEC.frames_of(excerpt.wave.size))
+    TargetPainter(SPEC, 0.08, 0.12).paint(targets, excerpt.truth, 0, excerpt.wave.size)
     centre = np.arange(len(targets.onset)) * 80 + 80
-    for pulses, moments in ((targets.onset, piece.truth.cycles[:, 0]), (targets.offset, piece.truth.cycles[:, 1])):
+    for pulses, moments in ((targets.onset, excerpt.truth.cycles[:, 0]), (targets.offset, excerpt.truth.cycles[:, 1])):
         for moment in moments:
             near = np.abs(centre - moment) < 400
             assert abs(centre[near][np.argmax(pulses[near])] - moment) <= 40
-    assert np.count_nonzero(targets.onset) <= 9 * len(piece.truth.cycles)
-    middle = piece.cut(RATE, 2 * RATE)  # begins inside the first breath
+    assert np.count_nonzero(targets.onset) <= 9 * len(excerpt.truth.cycles)
+    middle = excerpt.cut(RATE, 2 * RATE)  # begins inside the first breath
     cut = FrameTargets.empty(SPEC.frames_of(RATE))
-    Painter(SPEC, 0.08, 0.12).paint(cut, middle.truth, 0, RATE)
+    TargetPainter(SPEC, 0.08, 0.12).paint(cut, middle.truth, 0, RATE)
     assert cut.activity[0] == 1.0 and cut.onset.max() == 0.0
-    assert cut.weight[0] == 0.0 and cut.weight[-1] == 1.0  # nobody could tell the rest of a breath
+    assert cut.weight[0] == 0.0 and cut.weight[-1] == 1.0  # the rest of a cycle has no onset in the excerpt
 
 
 def test_long_gaps_are_doubtful_and_short_ones_are_pauses() -> None:
     cycles = spans([(1000, 5000), (6000, 10_000), (20_000, 24_000)])
     gaps = doubtful_gaps(cycles, 25_000, 0.8)
     np.testing.assert_array_equal(gaps, [[10_000, 20_000]])
-    truth = Truth(cycles=cycles, doubtful=gaps, doubt_weight=0.25)
+    truth = SegmentTruth(cycles=cycles, doubtful=gaps, doubt_weight=0.25)
     targets = FrameTargets.empty(SPEC.frames_of(25_000))
-    Painter(SPEC, 0.08, 0.12).paint(targets, truth, 0, 25_000)
+    TargetPainter(SPEC, 0.08, 0.12).paint(targets, truth, 0, 25_000)
     assert set(np.unique(targets.weight)) == {0.25, 1.0}
     assert targets.weight[(12_000 // 80)] == 0.25 and targets.weight[5500 // 80] == 1.0
 
 
 def test_clips_become_breaths_of_inspiration_then_expiration() -> None:
-    piece = _clips().sequence(8 * RATE, np.random.default_rng(0))
-    truth = piece.truth
+    excerpt = _clips().sequence(8 * RATE, np.random.default_rng(0))
+    truth = excerpt.truth
     assert len(truth.cycles) == len(truth.inspirations) == len(truth.expirations) >= 2
     assert (truth.inspirations[:, 1] <= truth.expirations[:, 0]).all()
     assert (truth.cycles[1:, 0] >= truth.cycles[:-1, 1]).all()
-    targets = FrameTargets.empty(SPEC.frames_of(piece.wave.size))
-    Painter(SPEC, 0.08, 0.12).paint(targets, truth, 0, piece.wave.size)
-    level = _loudness(piece.wave)
+    targets = FrameTargets.empty(SPEC.frames_of(excerpt.wave.size))
+    TargetPainter(SPEC, 0.08, 0.12).paint(targets, truth, 0, excerpt.wave.size)
+    level = _loudness(excerpt.wave)
     assert np.median(level[targets.phase == 0]) > 2 * np.median(level[targets.phase == 1])
-    assert UNTOLD in targets.phase  # late in a clip the phase may be over
+    assert UNANNOTATED in targets.phase  # late in a clip the phase may be over
 
 
-def test_simulated_patients_sound_where_their_truth_says() -> None:
-    pieces = phantom_pieces(6, 20.0, (8.0, 70.0), RATE, seed=1)
-    again = phantom_pieces(6, 20.0, (8.0, 70.0), RATE, seed=1)
-    assert all(np.array_equal(a.wave, b.wave) for a, b in zip(pieces, again, strict=True))
-    rates = [60.0 * RATE / np.median(np.diff(p.truth.cycles[:, 0])) for p in pieces if len(p.truth.cycles) > 2]
+def test_simulated_patients_have_phases_without_gaps() -> None:
+    excerpts = phantom_excerpts(6, 20.0, (8.0, 70.0), RATE, seed=1)
+    again = phantom_excerpts(6, 20.0, (8.0, 70.0), RATE, seed=1)
+    assert all(np.array_equal(a.wave, b.wave) for a, b in zip(excerpts, again, strict=True))
+    rates = [60.0 * RATE / np.median(np.diff(e.truth.cycles[:, 0])) for e in excerpts if len(e.truth.cycles) > 2]
     assert max(rates) / min(rates) > 1.5
-    for piece in pieces:
-        np.testing.assert_array_equal(piece.truth.inspirations[:, 1], piece.truth.expirations[:, 0])
+    for excerpt in excerpts:
+        np.testing.assert_array_equal(excerpt.truth.inspirations[:, 1], excerpt.truth.expirations[:, 0])
 
 
 def test_windows_repeat_and_hold_every_kind() -> None:
@@ -135,29 +138,29 @@ def test_windows_repeat_and_hold_every_kind() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_negatives_hold_no_breath(seed: int) -> None:
-    piece = Disturbances(RATE).negative(3 * RATE, np.random.default_rng(seed))
-    assert piece.wave.shape == (3 * RATE,) and np.isfinite(piece.wave).all() and np.abs(piece.wave).max() <= 1.0
-    assert len(piece.truth.cycles) == 0 and piece.truth.weight == 1.0
+    excerpt = Disturbances(RATE).negative(3 * RATE, np.random.default_rng(seed))
+    assert excerpt.wave.shape == (3 * RATE,) and np.isfinite(excerpt.wave).all() and np.abs(excerpt.wave).max() <= 1.0
+    assert len(excerpt.truth.cycles) == 0 and excerpt.truth.weight == 1.0
 
 
 @pytest.mark.parametrize("delay", [-1, 0, 3])
-def test_outputs_are_compared_with_the_moment_they_speak_of(delay: int) -> None:
-    told = torch.arange(10.0)[None]
-    said = told - delay  # output t speaks of frame t - delay
-    kept_said, kept_told = aligned(said, told, delay)
-    assert torch.equal(kept_said, kept_told) and kept_said.shape[1] == 10 - abs(delay)
+def test_outputs_are_compared_with_the_moment_they_belong_to(delay: int) -> None:
+    targets = torch.arange(10.0)[None]
+    logits = targets - delay  # output t belongs to frame t - delay
+    kept_logits, kept_targets = aligned(logits, targets, delay)
+    assert torch.equal(kept_logits, kept_targets) and kept_logits.shape[1] == 10 - abs(delay)
 
 
 def tiny_recipe(*overrides: str) -> Recipe:
     return load_recipe("segmenter", size="tiny", overrides=["heart_corpus=null", *overrides])
 
 
-def test_perfect_answers_cost_less_than_shifted_ones() -> None:
+def test_perfect_outputs_cost_less_than_shifted_ones() -> None:
     task = SegmentTask(tiny_recipe(), _data())
     batch = task.batch(np.random.default_rng(0), Randomness(torch.Generator().manual_seed(0)), 2)
     delay = 10
 
-    def answer(shift: int) -> SegmentLogits:
+    def outputs(shift: int) -> SegmentLogits:
         def late(values: torch.Tensor) -> torch.Tensor:
             return torch.roll(8.0 * (values * 2.0 - 1.0), shift, dims=-1)
 
@@ -165,7 +168,7 @@ def test_perfect_answers_cost_less_than_shifted_ones() -> None:
         onset, offset = (late((pulses > 0.5).float()) for pulses in (batch.onset, batch.offset))
         return SegmentLogits(late(batch.activity), onset, phase, offset)
 
-    costs = [float(segment_loss(answer(shift), batch, delay, task.settings)) for shift in (delay, 0, 2 * delay)]
+    costs = [float(segment_loss(outputs(shift), batch, delay, task.settings)) for shift in (delay, 0, 2 * delay)]
     assert costs[0] < 0.5 * min(costs[1:])
 
 
@@ -221,7 +224,7 @@ def test_tiny_run_writes_a_checkpoint_and_resumes_to_the_same_weights(tmp_path: 
     states = [load_checkpoint(Path(str(result["checkpoint"]))).state for result in (whole, resumed)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert {"event_f1", "validation", "best_epoch"} <= set(whole)
-    model, recipe = load_segmenter(load_checkpoint(Path(str(whole["checkpoint"]))))
+    model, recipe = checkpoint_segmenter(load_checkpoint(Path(str(whole["checkpoint"]))))
     assert model.delay == 10 and recipe.segment is not None
 
 
@@ -229,6 +232,6 @@ def test_a_classifier_is_no_segmenter() -> None:
     from edge_sdk.training.untrained import untrained_checkpoint
 
     with pytest.raises(CheckpointError, match="not of a segmenter"):
-        load_segmenter(untrained_checkpoint("compact", size="tiny"))
+        checkpoint_segmenter(untrained_checkpoint("compact", size="tiny"))
     with pytest.raises(RecipeError, match="no section"):
         SegmentTask(load_recipe("compact", size="tiny"), _data())

@@ -1,4 +1,4 @@
-"""The decoder's settings are searched for on patients that the network did not learn from."""
+"""The decoder's settings are searched for on patients that the network was not trained on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run import RunOptions, run_cross_validation
-from edge_sdk.training.segmentation.inference import Heard
+from edge_sdk.training.run import run_cross_validation
+from edge_sdk.training.run_folder import RunOptions
+from edge_sdk.training.segmentation.building import decoder_params
+from edge_sdk.training.segmentation.inference import NetworkOutputs
 from edge_sdk.training.segmentation.run import train_segmenter
-from edge_sdk.training.segmentation.task import decoder_params
-from edge_sdk.training.segmentation.tuning import Bounds, search_decoder
+from edge_sdk.training.segmentation.tuning import Bounds, search_params
 from tests.training.segmentation.test_segmentation import SPEC, tiny_recipe, write_corpus
 
 
@@ -41,7 +42,7 @@ def test_the_search_keeps_its_promises_and_ships_what_it_found(tmp_path: Path) -
     assert decoder_params(recipe) != decoder_params(tiny_recipe()) or search["found"] == search["start"]
 
 
-def test_cross_validation_hears_every_training_patient_once_and_suggests_a_decoder(tmp_path: Path) -> None:
+def test_cross_validation_runs_every_training_patient_once_and_suggests_a_decoder(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
     recipe = tiny_recipe(
         "segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1", "segment.search=4"
@@ -63,7 +64,7 @@ def test_cross_validation_hears_every_training_patient_once_and_suggests_a_decod
         run_cross_validation(recipe, options, 9)
 
 
-def test_another_decoder_asks_for_no_other_training(tmp_path: Path) -> None:
+def test_another_decoder_needs_no_other_training(tmp_path: Path) -> None:
     """Unless the epoch was chosen with it, on held-out patients."""
     write_corpus(tmp_path / "corpus")
     small = ("segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1")
@@ -86,19 +87,19 @@ def test_another_decoder_asks_for_no_other_training(tmp_path: Path) -> None:
         run("some", "fit.validation_share=0.2", "segment.decoder={typical_s: 1.1}")
 
 
-def test_the_search_hears_what_the_network_says_softly() -> None:
-    """Breaths of which the network is rarely sure: the decoder that expects certainty misses most of them."""
-    heard = [_told_softly(f"p{k}", np.random.default_rng(k)) for k in range(3)]
-    deaf = DecoderParams(activity_bias=1.0, onset_weight=0.1)
+def test_the_search_finds_cycles_of_low_probability() -> None:
+    """Cycles of low probability: a decoder that expects certainty misses most of them."""
+    outputs = [_low_probabilities(f"p{k}", np.random.default_rng(k)) for k in range(3)]
+    strict = DecoderParams(activity_bias=1.0, onset_weight=0.1)
     anything = Bounds(9.0, 1.0, 9.0, 99.0)
-    found, figures = search_decoder(heard, 0, SPEC, deaf, evaluations=49, bounds=anything)
+    found, figures = search_params(outputs, 0, SPEC, strict, evaluations=49, bounds=anything)
     assert figures["found"]["event_f1"] > figures["start"]["event_f1"] + 0.1
-    again, _ = search_decoder(heard, 0, SPEC, deaf, evaluations=49, bounds=anything)
+    again, _ = search_params(outputs, 0, SPEC, strict, evaluations=49, bounds=anything)
     assert found == again
 
 
-def _told_softly(name: str, random: np.random.Generator) -> Heard:
-    """20 s of breaths, each as likely to the network as chance has it, and more so than the pauses."""
+def _low_probabilities(name: str, random: np.random.Generator) -> NetworkOutputs:
+    """20 s of cycles of random probability, each above that of the pauses."""
     frames, hop_s = 1000, SPEC.hop_samples / SPEC.rate_hz
     starts = np.arange(1.0, 18.0, 2.4) + random.uniform(-0.2, 0.2, 8)
     truth = np.stack((starts, starts + random.uniform(1.2, 1.8, 8)), axis=1)
@@ -108,4 +109,4 @@ def _told_softly(name: str, random: np.random.Generator) -> Heard:
         activity[(centre >= begin) & (centre < end)] = likely
         onset[np.abs(centre - begin) < 0.05] = 0.5
     phase = np.full((3, frames), 1 / 3)
-    return Heard(name, name, frames * SPEC.hop_samples, truth, activity, onset, phase, frames)
+    return NetworkOutputs(name, name, frames * SPEC.hop_samples, truth, activity, onset, phase, frames)

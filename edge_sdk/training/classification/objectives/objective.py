@@ -14,10 +14,10 @@ from edge_sdk.models.network import Network
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.classification.batch import Batch
 from edge_sdk.training.classification.distill import Distillation
-from edge_sdk.training.classification.losses import soft_cross_entropy
-from edge_sdk.training.classification.objectives import label_losses as losses
+from edge_sdk.training.classification.objectives import losses
+from edge_sdk.training.classification.objectives.losses import soft_cross_entropy
 from edge_sdk.training.classification.objectives.patch_mix import PatchMix
-from edge_sdk.training.classification.objectives.targets import class_weights, logit_targets, positive_weights
+from edge_sdk.training.classification.objectives.targets import class_weights, logit_targets, positive_weights, smoothed
 from edge_sdk.training.recipes.objective_settings import BiasDenoisingSection, ObjectiveSection
 
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -36,7 +36,7 @@ class Objective(nn.Module):
     patch_mix : PatchMix, optional
         Contrastive term.
     distillation : Distillation, optional
-        A teacher's answers.
+        Loss against a teacher's outputs.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Objective(nn.Module):
         if settings.form == "kl":
             terms = [losses.denoising_divergence(head.float(), targets, settings.smoothing) for head in heads.values()]
         else:
-            spread = losses.smoothed(targets, settings.smoothing)
+            spread = smoothed(targets, settings.smoothing)
             terms = [soft_cross_entropy(head.float(), spread) for head in heads.values()]
         return torch.stack(terms).mean()
 
@@ -95,9 +95,9 @@ def make_objective(
     Parameters
     ----------
     section : ObjectiveSection
-        Its settings.
+        Settings of the objective.
     decoder : str
-        ``softmax``, ``multilabel`` or ``binary``: what the logits mean.
+        ``softmax``, ``multilabel`` or ``binary``: the meaning of the logits.
     labels : sequence of str
         The classes, normal first.
     class_counts : sequence of int, optional
@@ -146,13 +146,13 @@ def _label_loss(section: ObjectiveSection, decoder: str, logits: int, counts: Se
     if section.kind == "focal":
         return lambda z, t: losses.binary_focal(z, logit_targets(t, decoder), section.focal_gamma, alpha.to(z.device))
     if section.kind == "asymmetric":
-        ask = partial(
+        loss = partial(
             losses.asymmetric,
             gamma_negative=section.gamma_negative,
             gamma_positive=section.gamma_positive,
             clip=section.clip,
         )
-        return lambda z, t: ask(z, logit_targets(t, decoder))
+        return lambda z, t: loss(z, logit_targets(t, decoder))
     if section.kind == "composite":
         weight = class_weights(_needed(counts, "composite"), "inverse")
         weight[1:] *= section.sensitivity_bias

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CRACKLE, WHEEZE, BOTH = 1, 2, 3  # columns of the four labels; normal is 0
 
 
+def smooth_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """``[B]`` class indices → ``[B, C]`` targets that give ``smoothing`` to all classes alike."""
+    return smoothed(F.one_hot(labels, classes).float(), smoothing)
+
+
+def smoothed(targets: Tensor, smoothing: float) -> Tensor:
+    """Give ``smoothing`` of ``[B, C]`` targets to all labels alike."""
+    return targets * (1.0 - smoothing) + smoothing / targets.shape[1]
+
+
 def logit_targets(targets: Tensor, decoder: str) -> Tensor:
     """``[B, C]`` shares of labels → ``[B, L]`` targets in [0, 1] of the logits.
 
-    Softmax: as they are. Multilabel: crackle and wheeze, "both" counting for either. Binary: 1 - normal.
+    Softmax: unchanged. Multilabel: crackle and wheeze, "both" counts for either. Binary: 1 - normal.
     """
     if decoder == "softmax":
         return targets
@@ -31,7 +42,7 @@ def label_probabilities(logits: Tensor) -> Tensor:
 
 
 def class_weights(counts: Sequence[int], kind: str) -> Tensor:
-    """``[C]`` weights of mean 1: all alike (``none``), ∝ 1 / count (``inverse``) or its root (``sqrt``)."""
+    """``[C]`` weights of mean 1: equal (``none``), ∝ 1 / count (``inverse``) or its root (``sqrt``)."""
     power = {"none": 0.0, "sqrt": 0.5, "inverse": 1.0}[kind]
     weight = torch.tensor(counts, dtype=torch.float64).clamp(min=1.0) ** -power
     return (weight / weight.mean()).float()

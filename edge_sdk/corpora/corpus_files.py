@@ -1,0 +1,121 @@
+"""Reading of publishers' files, shared by all loaders: audio files by stem, audio headers, CSV rows, fields."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from edge_sdk.errors import AudioError, CorpusError
+
+AUDIO_SUFFIXES = (".wav", ".flac")  # in order of preference where both are there
+
+
+def existing_root(root: Path, corpus: str) -> Path:
+    """``root`` if it is a folder.
+
+    Raises
+    ------
+    CorpusError
+        It is not.
+    """
+    if not root.exists():
+        raise CorpusError(f"{root} does not exist; give the folder that holds {corpus}")
+    if not root.is_dir():
+        raise CorpusError(f"{root} is not a folder; give the folder that holds {corpus}")
+    return root
+
+
+def audio_by_stem(folders: Iterable[Path]) -> dict[str, Path]:
+    """Audio files of some folders by name without suffix; a ``.wav`` wins over a ``.flac`` of the same name."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        files = [path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES]
+        for path in sorted(files, key=lambda p: (AUDIO_SUFFIXES.index(p.suffix.lower()), p.name)):
+            if not path.name.startswith("."):  # macOS leaves ._ files in archives
+                found.setdefault(path.stem, path)
+    return found
+
+
+def without_audio_suffix(name: str) -> str:
+    """``a/b.wav`` → ``a/b``; a name without an audio suffix keeps its dots."""
+    path = name.replace("\\", "/")
+    suffix = Path(path).suffix
+    return path[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else path
+
+
+def audio_header(path: Path) -> tuple[int, int, int]:
+    """Sample rate, frames and channels, from the header alone.
+
+    Raises
+    ------
+    AudioError
+        Not audio, or not readable.
+    """
+    import soundfile
+
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path} cannot be read as audio ({error}); fetch the file again") from None
+    return int(info.samplerate), int(info.frames), int(info.channels)
+
+
+def samples_digest(path: Path) -> str:
+    """A digest of the samples: equal for the same 16-bit audio in a FLAC and in a WAV file.
+
+    A FLAC header holds the MD5 of its samples, so a FLAC file is not decoded.
+    """
+    import soundfile
+
+    with path.open("rb") as file:
+        head = file.read(42)
+    if head[:4] == b"fLaC" and any(head[26:42]):
+        return head[26:42].hex()
+    digest = hashlib.md5(usedforsecurity=False)
+    with soundfile.SoundFile(str(path)) as audio:
+        for block in audio.blocks(blocksize=1 << 16, dtype="int16"):
+            digest.update(block.astype("<i2").tobytes())
+    return digest.hexdigest()
+
+
+def csv_rows(path: Path, required: Iterable[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Line number and stripped fields of each row; column names are lower-cased.
+
+    Raises
+    ------
+    CorpusError
+        Not a readable text, no header, or a required column is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip().lower() for name in next(reader, [])]
+            missing = [name for name in required if name not in header]
+            if missing:
+                raise CorpusError(
+                    f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}"
+                )
+            for row in reader:
+                if any(value.strip() for value in row):
+                    values = [value.strip() for value in row] + [""] * (len(header) - len(row))
+                    yield reader.line_num, dict(zip(header, values, strict=False))
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{path} is not a CSV text in UTF-8 ({error})") from None
+
+
+def parse_sex(text: str) -> str | None:
+    """``M``/``F`` or the words, any case; ``None`` for anything else."""
+    return {"m": "male", "male": "male", "f": "female", "female": "female"}.get(text.strip().lower())
+
+
+def parse_number(text: str) -> float | None:
+    """A finite number, or ``None`` where the field is empty or not a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,188 @@
+"""``edge_sdk.screen``: recordings or samples in, labelled respiratory cycles out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.screening.recordings import (
+    ScreenedRecords,
+    Screening,
+    ScreenOptions,
+    find_recordings,
+    screen_many,
+    screen_recording,
+    screen_samples,
+)
+from edge_sdk.screening.results import KeptResults, run_identity
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.sources.file import Channel
+
+StrPath: TypeAlias = "str | PathLike[str]"
+Samples: TypeAlias = npt.NDArray[np.floating[Any]]
+
+
+@overload
+def screen(  # type: ignore[overload-overlap]  # a str is a sequence of str too; it means one file
+    audio: StrPath | tuple[Samples, int],
+    *,
+    bundle: StrPath | Bundle = ...,
+    artefact: str | None = ...,
+    metadata: Mapping[str, Any] | None = ...,
+    channel: Channel = ...,
+    jobs: int = ...,
+) -> Screening: ...
+
+
+@overload
+def screen(
+    audio: Sequence[StrPath],
+    *,
+    bundle: StrPath | Bundle = ...,
+    artefact: str | None = ...,
+    metadata: Mapping[str, Any] | None = ...,
+    channel: Channel = ...,
+    jobs: int = ...,
+) -> Iterator[Screening]: ...
+
+
+def screen(
+    audio: StrPath | Sequence[StrPath] | tuple[Samples, int],
+    *,
+    bundle: StrPath | Bundle = "default",
+    artefact: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    channel: Channel = 0,
+    jobs: int = 1,
+) -> Screening | Iterator[Screening]:
+    """Find and classify the respiratory cycles of a recording, of many recordings, or of samples in memory.
+
+    Parameters
+    ----------
+    audio
+        A file; ``(samples, rate_hz)`` with samples ``[n]`` or ``[n, channels]``, floats in ±1; or a list of files and
+        folders (every wav and flac file below a folder).
+    bundle
+        Folder of a bundle, ``"default"``, or a loaded one. With ``jobs`` > 1 each process loads it from its folder.
+    artefact
+        Format of the classifier, for example ``onnx-fp32``; absent: the bundle's default one.
+    metadata
+        Of patient and device: ``site``, ``device``, ``age_years``, ``sex``, ``bmi``, each optional.
+    channel
+        Number of the channel from 0, or ``"mix"`` for the mean of all.
+    jobs
+        Processes for a list.
+
+    Returns
+    -------
+    Screening or Iterator[Screening]
+        For a list an iterator in its order; a faulty file of a list has ``error`` set.
+
+    Raises
+    ------
+    AudioError
+        A single recording that cannot be read or is too short; a folder without recordings.
+    BundleError
+        The bundle is missing, corrupt or untrained.
+    StreamError
+        Unknown metadata.
+
+    Examples
+    --------
+    >>> import edge_sdk
+    >>> screening = edge_sdk.screen("recording.wav")  # doctest: +SKIP
+    >>> screening.respiratory_rate_bpm, [cycle.label for cycle in screening.cycles]  # doctest: +SKIP
+    """
+    loaded = _loaded(bundle, artefact)
+    if loaded is bundle:  # other processes must load the same artefact
+        artefact = loaded.artefact.format
+    options = ScreenOptions(str(loaded.path), artefact, channel, dict(metadata or {}))
+    if isinstance(audio, tuple) and len(audio) == 2 and not isinstance(audio[0], str | PathLike):
+        samples, rate_hz = audio
+        return screen_samples(loaded, samples, int(rate_hz), channel=channel, metadata=metadata)
+    if isinstance(audio, str | PathLike):
+        path = Path(audio)
+        if not path.is_dir():
+            return screen_recording(loaded, path, options)
+        audio = [path]
+    paths = find_recordings([Path(path) for path in audio])
+    return screen_many(loaded, paths, options, jobs=jobs)
+
+
+def screen_archive(
+    bundle: Bundle,
+    recordings: Sequence[Path],
+    options: ScreenOptions,
+    *,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    jobs: int | None = None,
+    results: Path | None = None,
+) -> Iterator[ScreenedRecords]:
+    """Screen many recordings and keep their results, so that a run that was stopped resumes.
+
+    Parameters
+    ----------
+    bundle, options
+        As :func:`~edge_sdk.screening.recordings.screen_many`.
+    recordings
+        Files.
+    engine
+        ``local``: processes of this machine; ``ray``: a cluster, whose results come in any order.
+    address
+        Of the Ray cluster; None starts one on this machine.
+    jobs
+        Processes; None: 1 on this machine, all cores on Ray.
+    results
+        JSON lines file that keeps every finished recording; those already in it come first and are not screened again.
+
+    Raises
+    ------
+    ResultsError
+        The file is of another run or cannot be written.
+    EngineError
+        A worker was killed, or the cluster is not reachable.
+    """
+    if results is None:
+        yield from _screened(bundle, recordings, options, engine, address, jobs)
+        return
+    with closing(KeptResults(results, run_identity(bundle, options))) as kept:
+        done = kept.done
+        yield from (done[str(path)] for path in recordings if str(path) in done)
+        rest = [path for path in recordings if str(path) not in done]
+        yield from kept.keeping(_screened(bundle, rest, options, engine, address, jobs))
+
+
+def _screened(
+    bundle: Bundle,
+    recordings: Sequence[Path],
+    options: ScreenOptions,
+    engine: Literal["local", "ray"],
+    address: str | None,
+    jobs: int | None,
+) -> Iterator[ScreenedRecords]:
+    if not recordings:
+        return iter(())
+    if engine == "ray":
+        from edge_sdk.screening.archive import screen_on_ray
+
+        return screen_on_ray(recordings, options, address=address, workers=jobs)
+    return screen_many(bundle, recordings, options, jobs=jobs or 1)
+
+
+def _loaded(bundle: StrPath | Bundle, artefact: str | None) -> Bundle:
+    from edge_sdk.runtime.bundle.load import Bundle, load_bundle
+
+    if not isinstance(bundle, Bundle):
+        return load_bundle(bundle if isinstance(bundle, str) else Path(bundle), artefact=artefact)
+    if artefact is not None and artefact != bundle.artefact.format:
+        return load_bundle(bundle.path, artefact=artefact)
+    return bundle

@@ -1,0 +1,45 @@
+"""The recordings that a training run reads: its training split and the split that it reports on."""
+
+from __future__ import annotations
+
+import torch
+
+from edge_sdk.corpora import Corpus, load_corpus
+from edge_sdk.corpora.labels import as_cycles, relabel
+from edge_sdk.corpora.split_rules import training_sides
+from edge_sdk.errors import CorpusError
+from edge_sdk.training.recipes.recipe import Recipe
+from edge_sdk.training.run_folder import RunOptions
+
+
+def load_sides(recipe: Recipe, options: RunOptions) -> Corpus:
+    """The recordings of both splits under the recipe's labels, each marked with its split.
+
+    Also sets the number of threads of torch to ``options.threads``.
+
+    Raises
+    ------
+    CorpusError
+        No such corpus or split, patients on both sides, or other labels than the recipe's.
+    """
+    torch.set_num_threads(options.threads)
+    corpus = load_corpus(options.corpus, options.root, split="all", partial=options.partial)
+    if options.train_split not in corpus.splits:
+        raise CorpusError(
+            f"corpus {corpus.name} at {corpus.root} has no split {options.train_split!r}; "
+            f"it has {', '.join(corpus.splits)} (--split)"
+        )
+    corpus = training_sides(corpus, options.train_split, options.val_split)
+    if recipe.labels_scheme != "four":
+        corpus = as_cycles(relabel(corpus, recipe.labels_scheme, drop_unlabelled=options.partial))
+        if set(corpus.labels) != set(recipe.labels):
+            raise CorpusError(
+                f"scheme {recipe.labels_scheme} gives {', '.join(corpus.labels)}, the recipe has "
+                f"{', '.join(recipe.labels)}; use --set labels=[{','.join(corpus.labels)}]"
+            )
+    return corpus
+
+
+def side_of(corpus: Corpus, split: str) -> Corpus:
+    """The recordings of one split."""
+    return corpus.where(lambda recording: recording.split == split)

@@ -1,0 +1,127 @@
+"""The whole export: a checkpoint or recipe in, a verified bundle on disk out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from edge_sdk import __version__
+from edge_sdk.errors import ExportError
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
+from edge_sdk.runtime.bundle.schema import Manifest
+from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
+from edge_sdk.training.untrained import untrained_checkpoint
+from export.assemble import assemble, require_writable, with_segmenter
+from export.cycles import gather_cycles
+from export.formats import ReportStep, parse_formats
+from export.pipeline import make_artefacts
+from export.signing import require_key, sign_bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export and how."""
+
+    model: str  # path of a checkpoint, or with ``untrained`` the name of a recipe
+    out: Path  # bundle directory to write
+    formats: str | None = None  # names separated by commas; all that the data allows where absent
+    corpus: str | None = None  # for calibration and verification, with ``root``
+    root: Path | None = None
+    untrained: bool = False  # random weights, for benchmarks
+    size: str | None = None  # of an untrained model
+    name: str | None = None  # of the bundle; that of the directory where absent
+    version: str | None = None  # of the bundle; the SDK's where absent
+    features_graph: bool = False  # also write each network alone: features → logits
+    fixed: dict[str, str] | None = None  # metadata built into the network
+    segmenter: Path | None = None  # checkpoint or step graph; the default bundle's where absent
+    base: str | None = None  # with a segmenter's checkpoint: bundle that gives the classifier
+    sign: Path | None = None  # private key
+
+
+@dataclass(frozen=True)
+class ExportedBundle:
+    """What an export has written."""
+
+    manifest: Manifest
+    made: list[Path]  # files made from the bundle, outside it
+    segmenter_only: bool = False
+
+
+def export_bundle(options: ExportOptions, on_step: ReportStep = lambda step: None) -> ExportedBundle:
+    """Export a model and write its bundle.
+
+    Raises
+    ------
+    ExportError
+        If options exclude each other, or the model cannot be exported, quantised or verified.
+    StethoError
+        If the checkpoint, recipe, corpus or base bundle cannot be used.
+    """
+    checkpoint = None if options.untrained else load_checkpoint(Path(options.model))
+    if checkpoint is not None and checkpoint.model == "segmenter":
+        return ExportedBundle(_export_segmenter(options, on_step), [], segmenter_only=True)
+    if options.base is not None:
+        raise ExportError("--base goes with the checkpoint of a segmenter; a classifier brings its own artefacts")
+    return _export_classifier(options, checkpoint, on_step)
+
+
+def _export_classifier(options: ExportOptions, checkpoint: Checkpoint | None, on_step: ReportStep) -> ExportedBundle:
+    formats = parse_formats(options.formats or ("onnx-fp32" if options.corpus is None else None))
+    require_writable(options.out)
+    if options.sign is not None:
+        require_key(options.sign)
+    checkpoint = checkpoint or untrained_checkpoint(options.model, size=options.size)
+    data = None
+    if options.corpus is not None and options.root is not None:
+        on_step(f"reading the cycles of {options.corpus}")
+        data = gather_cycles(checkpoint, options.corpus, options.root)
+    artefacts = make_artefacts(
+        checkpoint,
+        formats,
+        data,
+        on_step,
+        untrained=options.untrained,
+        features_graph=options.features_graph,
+        fixed=options.fixed,
+    )
+    on_step("writing the bundle")
+    manifest = assemble(
+        checkpoint,
+        artefacts,
+        options.out,
+        name=options.name or options.out.resolve().name,
+        **({} if options.version is None else {"version": options.version}),
+        untrained=options.untrained,
+        fixed=options.fixed,
+        segmenter=options.segmenter,
+    )
+    if options.sign is not None:
+        sign_bundle(options.out, options.sign)
+    made: list[Path] = []
+    for row in formats:
+        if row.made_from == "bundle":
+            on_step(f"{row.name}: building")
+            module, _, function = row.builder.partition(":")
+            made += getattr(import_module(module), function)(options.out, on_step)
+    return ExportedBundle(manifest, made)
+
+
+def _export_segmenter(options: ExportOptions, on_step: ReportStep) -> Manifest:
+    """Write the classifier of the base bundle and the segmenter of the checkpoint as one bundle."""
+    if options.formats or options.corpus or options.fixed or options.segmenter or options.features_graph:
+        raise ExportError(
+            "a segmenter is exported as the one step graph it is, with the figures of its run; leave --formats, "
+            "--corpus, --root, --fix, --segmenter and --features-graph out"
+        )
+    require_writable(options.out)
+    if options.sign is not None:
+        require_key(options.sign)
+    on_step("exporting the step graph")
+    folder = DEFAULT_BUNDLE if options.base in (None, "default") else Path(options.base)
+    manifest = with_segmenter(
+        folder, Path(options.model), options.out, name=options.name, version=options.version or __version__
+    )
+    if options.sign is not None:
+        sign_bundle(options.out, options.sign)
+    return manifest

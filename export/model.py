@@ -1,0 +1,105 @@
+"""The model under export: network, metadata inputs, decoder, and its reference logits in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from edge_sdk.errors import ExportError
+from edge_sdk.metadata import MetadataSchema
+from edge_sdk.models.conditioning import Metadata
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
+from edge_sdk.runtime.bundle.schema import Decoder
+from edge_sdk.runtime.decoding import decide, decode
+from edge_sdk.training.calibration import checkpoint_decoder
+from edge_sdk.training.checkpoint import Checkpoint
+from export.cycles import CycleSet
+from export.onnx.runner import GraphRunner
+
+Logits: TypeAlias = npt.NDArray[np.float32]
+
+_BATCH_SAMPLES = 64 * 12_000  # samples at once: 64 cycles of our own front end, 6 of 8 s at 16 kHz
+
+
+@dataclass(frozen=True)
+class ModelUnderExport:
+    """A checkpoint, with its metadata fixed or not."""
+
+    checkpoint: Checkpoint
+    fixed: Mapping[str, Any] | None = None  # metadata that every cycle of this bundle has
+
+    @cached_property
+    def schema(self) -> MetadataSchema | None:
+        """Metadata inputs of the graph; None: it has none."""
+        return None if self.fixed else self.checkpoint.metadata_schema
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network that becomes a graph.
+
+        Raises
+        ------
+        ExportError
+            Metadata is fixed for a network that reads none.
+        """
+        network = self.checkpoint.build()
+        if not self.fixed:
+            return network
+        schema = self.checkpoint.metadata_schema
+        specialise: Callable[[Metadata], nn.Module] | None = getattr(network, "specialised", None)
+        if schema is None or specialise is None:
+            raise ExportError(f"model {self.checkpoint.model!r} reads no metadata; leave --fix out")
+        if unknown := sorted(set(self.fixed) - set(schema.fields)):
+            raise ExportError(f"the model does not read {', '.join(unknown)}; --fix takes {', '.join(schema.fields)}")
+        return specialise(Metadata.from_arrays(schema.encode([self.fixed])))
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """How its logits become labels."""
+        return checkpoint_decoder(self.checkpoint)
+
+    def labels_of(self, logits: Logits) -> npt.NDArray[np.int64]:
+        """Decisions ``[N]`` from logits ``[N, C]``, as on the device."""
+        return self.decisions(decode(logits, self.decoder))
+
+    def decisions(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Decisions ``[N]`` from probabilities ``[N, C]``."""
+        return decide(probabilities, self.decoder, list(self.checkpoint.labels).index(self.decoder.normal_label))
+
+    def metadata_inputs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Metadata inputs of the graph for a batch; empty where the graph reads no metadata."""
+        return {} if self.schema is None else self.schema.encode(rows)
+
+    @torch.inference_mode()
+    def torch_logits(self, cycles: CycleSet) -> Logits:
+        """Reference logits ``[N, C]``: the checkpoint's own network in fp32, metadata fixed or not."""
+        network, front_end = self.checkpoint.build(), FoldedFrontEnd(self.checkpoint.front_end)
+        schema = self.checkpoint.metadata_schema
+        parts = []
+        for begin, end in self._batches(cycles):
+            features = front_end(torch.from_numpy(cycles.pcm[begin:end]))
+            if schema is None:
+                parts.append(network(features).numpy())
+                continue
+            rows = [self.fixed] * len(features) if self.fixed else cycles.metadata_rows(begin, end)
+            parts.append(network(features, Metadata.from_arrays(schema.encode(rows))).numpy())
+        return np.concatenate(parts)
+
+    def graph_logits(self, runner: GraphRunner, cycles: CycleSet) -> Logits:
+        """Logits ``[N, C]`` of a ``pcm → logits`` graph."""
+        parts = []
+        for begin, end in self._batches(cycles):
+            feed = {"pcm": cycles.pcm[begin:end], **self.metadata_inputs(cycles.metadata_rows(begin, end))}
+            parts.append(runner.run(feed))
+        return np.concatenate(parts)
+
+    def _batches(self, cycles: CycleSet) -> list[tuple[int, int]]:
+        size = max(1, _BATCH_SAMPLES // self.checkpoint.front_end.window_samples)
+        return [(begin, begin + size) for begin in range(0, len(cycles), size)]
