@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # numpy alone is most of the time of ``import edge_sdk``
+    import numpy as np
+    import numpy.typing as npt
 
 QualityState: TypeAlias = Literal[
     "ok", "silence", "no-contact", "clipping", "noisy", "not-breathing", "too-short", "gap", "overload"
