@@ -1,7 +1,8 @@
-"""Writing files atomically: a file is complete or absent, whatever happens while it is written."""
+"""Files: written atomically (complete or absent, whatever happens meanwhile), and their checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -52,3 +53,12 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with whole_file(path, to_disk=True) as draft:
         draft.write_bytes(content)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, as a hex digest."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from edge_sdk import __version__
 from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
@@ -58,12 +60,21 @@ def export_bundle(options: ExportOptions, on_step: ReportStep = lambda step: Non
     StethoError
         If the checkpoint, recipe, corpus or base bundle cannot be used.
     """
+    _check_version(options.version)
     checkpoint = None if options.untrained else load_checkpoint(Path(options.model))
     if checkpoint is not None and checkpoint.model == "segmenter":
         return ExportedBundle(_export_segmenter(options, on_step), [], segmenter_only=True)
     if options.base is not None:
         raise ExportError("--base goes with the checkpoint of a segmenter; a classifier brings its own artefacts")
     return _export_classifier(options, checkpoint, on_step)
+
+
+def _check_version(version: str | None) -> None:
+    """Refuse at once what a device with a trusted key would refuse to order."""
+    try:
+        Version(version or __version__)
+    except InvalidVersion as error:
+        raise ExportError(f"version {version!r} is no PEP 440 version; give one such as 1.2.0 or 1.3rc1") from error
 
 
 def _export_classifier(options: ExportOptions, checkpoint: Checkpoint | None, on_step: ReportStep) -> ExportedBundle:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.report.results import read_folder
 from benchmarks.report.sections import SECTIONS
-from edge_sdk.errors import MissingDependencyError, StethoError
+from edge_sdk.errors import StethoError
+from edge_sdk.extras import require_extra
 
 
 def need_report() -> None:
     """Raise ``MissingDependencyError`` where the report extra is not installed."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"the report needs {' and '.join(missing)}; install with: pip install 'stethoscope-edge-sdk[report]'"
-        )
+    require_extra("report", "the report", "jinja2", "matplotlib")
 
 
 def write_report(folder: Path, out: Path) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.errors import AudioError
 from edge_sdk.screening.recordings import (
     ScreenedRecords,
     Screening,
@@ -89,7 +90,7 @@ def screen(
     Raises
     ------
     AudioError
-        A single recording that cannot be read or is too short; a folder without recordings.
+        A recording or samples that cannot be used or are too short; a folder without recordings.
     BundleError
         The bundle is missing, corrupt or untrained.
     StreamError
@@ -107,6 +108,8 @@ def screen(
     options = ScreenOptions(str(loaded.path), artefact, channel, dict(metadata or {}))
     if isinstance(audio, tuple) and len(audio) == 2 and not isinstance(audio[0], str | PathLike):
         samples, rate_hz = audio
+        if int(rate_hz) != rate_hz:
+            raise AudioError(f"a sample rate of {rate_hz} Hz is no whole number; resample to one that is")
         return screen_samples(loaded, samples, int(rate_hz), channel=channel, metadata=metadata)
     if isinstance(audio, str | PathLike):
         path = Path(audio)

@@ -18,7 +18,7 @@ from benchmarks.core.exported import randomise_zero_weights
 from edge_sdk.cli.main import run
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.table import SITES
-from edge_sdk.errors import BundleError
+from edge_sdk.errors import BundleError, ExportError
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.runtime.bundle.load import load_bundle, read_manifest, verify_bundle
@@ -29,6 +29,7 @@ from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
 from export.cycles import gather_cycles
+from export.export_bundle import ExportOptions, export_bundle
 from export.formats import FORMATS, formats_help, formats_table
 from export.onnx.runner import GraphRunner
 from export.pipeline import make_artefacts
@@ -281,3 +282,9 @@ def test_an_interrupted_export_leaves_no_half_bundle(
 def test_help_and_readme_hold_the_formats_table(repo_root: Path) -> None:
     assert all(name in formats_help() for name in FORMATS)
     assert formats_table() in (repo_root / "export" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_version_that_devices_cannot_order_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="'spring' is no PEP 440 version"):
+        export_bundle(ExportOptions(model="compact", out=tmp_path / "bundle", untrained=True, version="spring"))
+    assert not (tmp_path / "bundle").exists()

@@ -103,6 +103,7 @@ def test_an_artefact_and_metadata_reach_the_stream(recording: Path) -> None:
     [
         ((np.zeros(100, np.float32), RATE), "too short"),
         ((np.zeros(RATE * 5, np.int16), RATE), "floats"),
+        ((np.zeros(RATE * 5, np.float32), RATE + 0.5), "no whole number"),
         ((np.full(RATE * 5, np.nan, np.float32), RATE), "NaN"),
         ((np.zeros((RATE * 5, 2), np.float32), RATE), "no channel 2"),
         ((np.zeros((RATE * 5, 2, 2), np.float32), RATE), "one channel"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_sdk.errors import BundleError
+from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, encode_manifest
 
 
@@ -38,15 +38,6 @@ def file_inside(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise BundleError(f"{folder} is incomplete: {name} is missing; copy or export the bundle again")
     return path
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, as a hex digest."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def require(check: BundleCheck) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_sdk.errors import BundleError
 from edge_sdk.protocols import Engine
-from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, sha256_file, write_bundle
+from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, write_bundle
 from edge_sdk.runtime.bundle.manifest import (
     DEFAULT_BUNDLE,
     choose_artefact,
@@ -40,7 +40,6 @@ __all__ = [
     "load_bundle",
     "read_manifest",
     "resolve_bundle",
-    "sha256_file",
     "verify_bundle",
     "write_bundle",
 ]

@@ -18,7 +18,7 @@ import torch
 
 from edge_sdk.corpora.audio import batches, cycle_pcm
 from edge_sdk.corpora.table import Cycle
-from edge_sdk.files import whole_file
+from edge_sdk.files import sha256_file, whole_file
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import Progress, default_cache_folder
@@ -67,7 +67,7 @@ def cached_features(
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(store) as draft:  # two that write the same features at once both succeed
         _compute(cycles, spec, draft, progress)
-        digest = _digest(draft)
+        digest = sha256_file(draft)
     with whole_file(note) as draft:
         draft.write_text(json.dumps({"sha256": digest, "cycles": len(cycles)}), encoding="utf-8")
     _log.info("cached the features of %d cycles in %s", len(cycles), store)
@@ -109,7 +109,7 @@ def _compute(cycles: Sequence[Cycle], spec: FrontEndSpec, path: Path, progress: 
 def _read(store: Path, note: Path) -> npt.NDArray[np.float32] | None:
     try:
         stated = json.loads(note.read_text(encoding="utf-8"))["sha256"]
-        if _digest(store) == stated:
+        if sha256_file(store) == stated:
             return _map(store)
     except FileNotFoundError:
         return None
@@ -122,11 +122,3 @@ def _read(store: Path, note: Path) -> npt.NDArray[np.float32] | None:
 def _map(store: Path) -> npt.NDArray[np.float32]:
     mapped: npt.NDArray[np.float32] = np.load(store, mmap_mode="r", allow_pickle=False)
     return mapped
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
-from edge_sdk.errors import MissingDependencyError, RecipeError
+from edge_sdk.errors import RecipeError
+from edge_sdk.extras import require_extra
 from edge_sdk.notices import RESEARCH_USE_IN_FIGURES
 from edge_sdk.training.figures.evaluated import EvaluatedModel
 from edge_sdk.training.run_folder import write_json
@@ -83,11 +83,7 @@ def draw_figures(evaluated: EvaluatedModel, out: Path, only: Sequence[str] = ())
 
 def need_figures() -> None:
     """Raise ``MissingDependencyError`` where the figures extra is not installed."""
-    missing = [name for name in ("matplotlib", "sklearn") if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"figures need {' and '.join(missing)}; install with: pip install 'stethoscope-edge-sdk[figures]'"
-        )
+    require_extra("figures", "drawing figures", "matplotlib", "sklearn")
 
 
 def _draw(entry: FigureEntry, evaluated: EvaluatedModel, out: Path) -> FigureResult:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import BundleError, EngineError, StethoError
+from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle import files as bundle_files
-from edge_sdk.runtime.bundle.load import Bundle, load_bundle, read_manifest, sha256_file, verify_bundle, write_bundle
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle, read_manifest, verify_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import decode_manifest, encode_manifest
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
