@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.report import page as report_page
 from benchmarks.report.models import pareto_section
 from benchmarks.report.page import write_report
 from benchmarks.report.results import ResultSet, read_folder
 from benchmarks.report.sections import COMMANDS, SECTIONS
+from edge_sdk import extras
 from edge_sdk.cli.bench.group import app
 from edge_sdk.errors import MissingDependencyError, StethoError
 from edge_sdk.notices import RESEARCH_USE_IN_REPORTS
@@ -245,6 +245,6 @@ def test_the_command_names_the_pages(full: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
 def test_without_a_library_the_extra_is_named(full: Path, tmp_path: Path, missing: str, monkeypatch: Any) -> None:
     found: Callable[[str], object] = lambda name: None if name == missing else object()  # noqa: E731
-    monkeypatch.setattr(report_page, "find_spec", found)
+    monkeypatch.setattr(extras, "find_spec", found)
     with pytest.raises(MissingDependencyError, match=rf"needs {missing}; .*stethoscope-edge-sdk\[report\]"):
         write_report(full, tmp_path / "out")
