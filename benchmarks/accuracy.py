@@ -12,7 +12,7 @@ import numpy.typing as npt
 from benchmarks.core.harness import Row, percentiles
 from benchmarks.core.rows import benchmarked_model
 from edge_sdk.errors import StethoError
-from edge_sdk.metrics import evaluate_predictions
+from edge_sdk.metrics import evaluate_predictions, reliability_rows
 from edge_sdk.metrics.groups import age_band, evaluate_groups
 from edge_sdk.runtime.bundle.load import Bundle
 
@@ -132,22 +132,10 @@ def _groups(predicted: Predictions, name: str, scoring: dict[str, Any]) -> list[
 
 def _reliability(predicted: Predictions, bins: int = 10) -> list[dict[str, float | int]]:
     """Confidence of the decided label and its accuracy in non-empty bins of equal width, for a diagram."""
-    index = np.array([predicted.labels.index(p) for p in predicted.predictions])
-    confidence = predicted.probabilities[np.arange(len(index)), index]
-    right = np.array([t == p for t, p in zip(predicted.truth, predicted.predictions, strict=True)], np.float64)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    rows: list[dict[str, float | int]] = []
-    for k in range(bins):
-        inside = (place == k) & predicted.classified
-        if inside.any():
-            rows.append(
-                {
-                    "confidence": float(confidence[inside].mean()),
-                    "accuracy": float(right[inside].mean()),
-                    "n": int(inside.sum()),
-                }
-            )
-    return rows
+    confidence = np.take_along_axis(predicted.probabilities, predicted.decisions[:, None], 1)[:, 0]
+    right = np.array([t == p for t, p in zip(predicted.truth, predicted.predictions, strict=True)], dtype=np.bool_)
+    kept = predicted.classified
+    return reliability_rows(np.clip(confidence[kept], 0.0, 1.0), right[kept], bins)
 
 
 def parse_limits(texts: Sequence[str], allowed: Sequence[str], what: str) -> dict[str, float]:

@@ -52,6 +52,8 @@ def _metadata(schema: Mapping[str, Any]) -> list[str]:
 def decision_text(decoder: Mapping[str, Any]) -> str:
     """How logits become a label, in words."""
     text = f"{decoder['kind']} at temperature {decoder['temperature']:.3f}, bias {_numbers(decoder['bias'])}"
+    if decoder.get("context"):
+        text += f", {decoder['context']:g} of the logits from the running mean of the recording"
     threshold = decoder["threshold"]
     if threshold is None:
         return f"{text}, then " + ("the most probable label" if decoder["kind"] == "softmax" else "threshold 0.5")

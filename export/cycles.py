@@ -32,6 +32,7 @@ class CycleSet:
     labels: tuple[str, ...]  # [N]
     patients: tuple[str, ...]  # [N]
     metadata: tuple[Mapping[str, Any], ...] = ()  # [N] field → value; empty: no cycle has metadata
+    places: tuple[tuple[str, float], ...] = ()  # [N] recording and start in seconds; empty: cycles without a recording
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,6 +53,7 @@ class CycleSet:
             tuple(self.labels[i] for i in chosen),
             tuple(self.patients[i] for i in chosen),
             tuple(self.metadata[i] for i in chosen) if self.metadata else (),
+            tuple(self.places[i] for i in chosen) if self.places else (),
         )
 
 
@@ -74,7 +76,7 @@ def gather_cycles(checkpoint: Checkpoint, corpus: str, root: Path, *, seed: int 
     """
     cycles, splits = load_cycles(corpus, root, checkpoint.front_end)
     trained_on = str(checkpoint.provenance.get("split", "train"))
-    rows = np.flatnonzero(splits == trained_on)
+    rows = np.flatnonzero(np.isin(splits, trained_on.split("+")))
     if len(rows) < MIN_CALIBRATION_CYCLES:
         raise ExportError(
             f"{corpus} at {root} has {len(rows)} cycles of split {trained_on!r}, which the checkpoint was trained "
@@ -82,7 +84,7 @@ def gather_cycles(checkpoint: Checkpoint, corpus: str, root: Path, *, seed: int 
             "trained on"
         )
     calibration = cycles.take(_balanced(rows, np.asarray(cycles.labels), seed), trained_on)
-    held_out = {str(s): splits == s for s in dict.fromkeys(splits.tolist()) if s != trained_on}
+    held_out = {str(s): splits == s for s in dict.fromkeys(splits.tolist()) if s not in trained_on.split("+")}
     return ExportCycles(calibration, cycles, held_out)
 
 
@@ -108,7 +110,8 @@ def load_cycles(corpus: str, root: Path, spec: FrontEndSpec) -> tuple[CycleSet, 
     labels, patients = tuple(c.label for c in cycles), tuple(c.patient for c in cycles)
     splits = np.asarray([c.split or "all" for c in cycles], dtype=np.str_)
     metadata = tuple({**metadata_of(c), "duration_s": c.duration_s} for c in cycles)
-    return CycleSet(corpus, "all", pcm, labels, patients, metadata), splits
+    places = tuple((c.recording_id, c.start_s) for c in cycles)
+    return CycleSet(corpus, "all", pcm, labels, patients, metadata, places), splits
 
 
 def _balanced(rows: npt.NDArray[np.intp], labels: npt.NDArray[np.str_], seed: int) -> npt.NDArray[np.intp]:

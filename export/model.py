@@ -17,6 +17,7 @@ from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.runtime.bundle.schema import Decoder
+from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import decide, decode
 from edge_sdk.training.calibration import checkpoint_decoder
 from edge_sdk.training.checkpoint import Checkpoint
@@ -68,6 +69,12 @@ class ModelUnderExport:
     def labels_of(self, logits: Logits) -> npt.NDArray[np.int64]:
         """Decisions ``[N]`` from logits ``[N, C]``, as on the device."""
         return self.decisions(decode(logits, self.decoder))
+
+    def probabilities(self, logits: Logits, cycles: CycleSet) -> npt.NDArray[np.float64]:
+        """Probabilities ``[N, C]`` of annotated cycles, in the context of their recordings, as ``stetho evaluate``."""
+        recordings, starts = zip(*cycles.places, strict=True) if cycles.places else ((), ())
+        share = self.decoder.context_share if cycles.places else 0.0
+        return decode(in_context(logits, share, recordings, starts), self.decoder)
 
     def decisions(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Decisions ``[N]`` from probabilities ``[N, C]``."""

@@ -14,7 +14,6 @@ import onnx
 from edge_sdk import __version__
 from edge_sdk.errors import ExportError
 from edge_sdk.notices import RESEARCH_USE_IN_BUNDLES
-from edge_sdk.runtime.decoding import decode
 from edge_sdk.training.checkpoint import Checkpoint
 from export.cycles import ExportCycles
 from export.formats import ArtefactFormat, ReportStep
@@ -172,8 +171,8 @@ class _Measurement:
         logits = model.graph_logits(runner, self.cycles.verification)
         figures = {**parity(self.reference, logits, model.labels_of), **notes, **speed}
         figures |= artefact_drops(
-            decode(self.reference, model.decoder),
-            decode(logits, model.decoder),
+            model.probabilities(self.reference, self.cycles.verification),
+            model.probabilities(logits, self.cycles.verification),
             self.cycles.verification,
             list(model.checkpoint.labels),
             decide=model.decisions,
@@ -189,12 +188,10 @@ class _Measurement:
 
     def _accuracy(self, cycles: ExportCycles, logits: Logits) -> dict[str, Any]:
         """Split → figures, on the splits that the model was not trained on."""
-        return {
-            split: artefact_accuracy(
-                decode(logits[mask], self.model.decoder),
-                self.model.labels_of(logits[mask]),
-                cycles.verification.take(np.flatnonzero(mask), split, samples=False),
-                list(self.model.checkpoint.labels),
-            )
-            for split, mask in cycles.held_out.items()
-        }
+        figures = {}
+        for split, mask in cycles.held_out.items():
+            part = cycles.verification.take(np.flatnonzero(mask), split, samples=False)
+            probabilities = self.model.probabilities(logits[mask], part)
+            labels = list(self.model.checkpoint.labels)
+            figures[split] = artefact_accuracy(probabilities, self.model.decisions(probabilities), part, labels)
+        return figures

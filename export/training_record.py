@@ -28,6 +28,7 @@ def training_record(provenance: Mapping[str, Any]) -> dict[str, Any]:
         if "patients" in record:
             record["patients_of_cycles_and_noise"] = record.pop("patients")
     record.setdefault("phase_clips", 0)
+    record.setdefault("joined_corpora", [])
     if isinstance(record.get("versions"), Mapping):
         record["versions"] = {"python": None, **record["versions"]}
     return record

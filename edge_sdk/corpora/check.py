@@ -33,6 +33,7 @@ class CheckReport:
     root: Path
     counts: dict[str, Any]
     published: dict[str, Any]  # empty where the publisher states no counts
+    licence: str  # of the audio and its annotations; empty where it is the user's own
     discrepancies: tuple[str, ...]  # counts that differ from the published ones
     problems: tuple[str, ...]  # faults of single files, annotations and splits
 
@@ -62,6 +63,7 @@ class CheckReport:
             "corpus": self.corpus,
             "root": str(self.root),
             "complete": self.complete,
+            "licence": self.licence,
             "counts": self.counts,
             "published": self.published,
             "discrepancies": list(self.discrepancies),
@@ -70,7 +72,7 @@ class CheckReport:
 
 
 def check_corpus(name: str, root: Path | str, *, progress: Progress | None = None) -> CheckReport:
-    """Count a corpus folder and look for faults in it; audio is decoded only where its header has no checksum.
+    """Count a corpus folder and look for faults in it; all audio is decoded, and compared with its own checksum.
 
     Raises
     ------
@@ -102,6 +104,7 @@ def check_corpus(name: str, root: Path | str, *, progress: Progress | None = Non
         Path(root),
         counts,
         published(entry.published),
+        entry.licence,
         tuple(discrepancies(entry.published, readable)),
         tuple(problems),
     )
@@ -126,7 +129,7 @@ def _duplicate_audio(recordings: tuple[Recording, ...], progress: Progress | Non
     for done, recording in enumerate(recordings, 1):
         if recording.sample_rate is not None:
             try:
-                same[samples_digest(recording.path)].append(recording.id)
+                same[samples_digest(recording.path, decode=True)].append(recording.id)
             except (AudioError, RuntimeError, OSError) as error:  # soundfile's errors are RuntimeErrors
                 yield f"{recording.id}: the audio cannot be decoded ({error})"
         if progress is not None:

@@ -62,22 +62,31 @@ def audio_header(path: Path) -> tuple[int, int, int]:
     return int(info.samplerate), int(info.frames), int(info.channels)
 
 
-def samples_digest(path: Path) -> str:
+def samples_digest(path: Path, *, decode: bool = False) -> str:
     """A digest of the samples: equal for the same 16-bit audio in a FLAC and in a WAV file.
 
-    A FLAC header holds the MD5 of its samples, so a FLAC file is not decoded.
+    A FLAC header holds the MD5 of its samples, so a FLAC file is not decoded unless ``decode`` asks to compare them.
+
+    Raises
+    ------
+    AudioError
+        ``decode``: the samples are not those of the checksum in the file's header.
     """
     import soundfile
 
     with path.open("rb") as file:
         head = file.read(42)
-    if head[:4] == b"fLaC" and any(head[26:42]):
-        return head[26:42].hex()
+    stated = head[26:42].hex() if head[:4] == b"fLaC" and any(head[26:42]) else None
+    if stated is not None and not decode:
+        return stated
     digest = hashlib.md5(usedforsecurity=False)
     with soundfile.SoundFile(str(path)) as audio:
         for block in audio.blocks(blocksize=1 << 16, dtype="int16"):
             digest.update(block.astype("<i2").tobytes())
-    return digest.hexdigest()
+        comparable = audio.subtype == "PCM_16"  # the header's checksum is of the samples at their own depth
+    if stated is not None and comparable and digest.hexdigest() != stated:
+        raise AudioError("its samples do not match the checksum in its header; fetch the file again")
+    return digest.hexdigest() if stated is None or comparable else stated
 
 
 def csv_rows(path: Path, required: Iterable[str]) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -29,6 +29,7 @@ def count(corpus: Corpus) -> dict[str, Any]:
         counts["sounds"] = _tally(s.sound for s in corpus.sounds)
     if corpus.known_overlap:
         counts["patients_in_train_and_test"] = list(_on_both_sides(corpus))
+    if corpus.cycles:
         counts["split_classes"] = {split: dict(tally) for split, tally in _classes(corpus).items() if split}
     return counts
 
@@ -82,7 +83,11 @@ def published(publication: Publication | None) -> dict[str, Any]:
         }
     if publication.shared is not None:
         stated["patients_in_train_and_test"] = list(publication.shared)
-    for name, rows in (("phases", publication.phases), ("sounds", publication.sounds)):
+    for name, rows in (
+        ("phases", publication.phases),
+        ("sounds", publication.sounds),
+        ("recording_labels", publication.kinds),
+    ):
         if rows:
             stated[name] = dict(rows)
     return stated
@@ -115,6 +120,8 @@ def discrepancies(publication: Publication | None, corpus: Corpus) -> Iterator[s
     phases, sounds = Counter(p.phase for p in corpus.phases), Counter(s.sound for s in corpus.sounds)
     rows += [(f"{name} phases", phases[name], n) for name, n in publication.phases]
     rows += [(f"{name} events", sounds[name], n) for name, n in publication.sounds]
+    kinds = Counter(r.raw_label for r in corpus.recordings)
+    rows += [(f"recordings of {name}", kinds[name], n) for name, n in publication.kinds]
     rows.append(
         ("recording labels", len({r.raw_label for r in corpus.recordings if r.raw_label}), publication.categories)
     )

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 Marked = TypeVar("Marked", PhaseEvent, SoundEvent)
 
 _ROUNDING_S = 0.001  # annotations are rounded to milliseconds
+_STATED_LENGTH_S = 0.02  # by which a table may miss the length of a file; it is rounded to hundredths
 
 
 def load_corpus(name: str, root: Path | str, *, split: str = "all", partial: bool = False) -> Corpus:
@@ -124,11 +125,14 @@ def _with_header(recording: Recording, unusable: set[str | None], faults: list[F
     except AudioError as error:
         if recording.id not in unusable:
             faults.append(Fault(f"{recording.id}: {error}", recording.id, fatal=True))
-        return recording
+        return replace(recording, duration_s=None)
     if frames == 0:
         faults.append(Fault(f"{recording.id}: the audio file holds no samples", recording.id, fatal=True))
-        return recording
-    return replace(recording, sample_rate=rate, duration_s=frames / rate)
+        return replace(recording, duration_s=None)
+    stated, found = recording.duration_s, frames / rate
+    if stated is not None and abs(stated - found) > _STATED_LENGTH_S:
+        faults.append(Fault(f"{recording.id}: lasts {found:g} s instead of the {stated:g} s listed", recording.id))
+    return replace(recording, sample_rate=rate, duration_s=found)
 
 
 def _inside(cycle: Cycle, duration_s: float, overrun_s: float, faults: list[Fault]) -> Cycle | None:

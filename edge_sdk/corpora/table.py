@@ -53,7 +53,7 @@ class Recording:
     path: Path
     patient: str
     sample_rate: int | None = None  # Hz; None until the header has been read
-    duration_s: float | None = None
+    duration_s: float | None = None  # until then, what the publisher's table states
     split: str | None = None
     site: str | None = None  # one of SITES
     device: str | None = None

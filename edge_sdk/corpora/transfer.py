@@ -8,7 +8,7 @@ from edge_sdk.corpora.corpus_files import samples_digest
 from edge_sdk.corpora.table import OTHER, Corpus, Recording
 from edge_sdk.errors import CorpusError
 
-_SAME_PATIENTS = {"hf_lung_clips": "hf_lung_v1"}
+_SAME_PATIENTS = {"hf_lung_clips": "hf_lung_v1", "hf_lung_labels": "hf_lung_v1"}
 """Corpora cut from another corpus, with the same patient names."""
 
 

@@ -76,3 +76,10 @@ def load_model(model: str | Path | Bundle | ModelUnderTest, artefact: str | None
         name, classifier, training = from_train_side(_CHECKPOINT_LOADER)(path)
         return ModelUnderTest(name, "0", "torch", classifier, training=training)
     return ModelUnderTest.of_bundle(load_bundle(model, artefact=artefact))
+
+
+def shown_name(model: str | Path | Bundle | ModelUnderTest) -> str:
+    """The model as the caller named it."""
+    if isinstance(model, str | Path):
+        return str(model)
+    return model.name if isinstance(model, ModelUnderTest) else str(model.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,8 +13,10 @@ from edge_sdk.corpora import OTHER
 from edge_sdk.corpora.audio import batches, cycle_pcm, read_recording
 from edge_sdk.corpora.labels import SCHEMES, as_cycles, relabel
 from edge_sdk.errors import BundleError, CorpusError
-from edge_sdk.events import CycleResult
+from edge_sdk.events import CycleResult, Event
 from edge_sdk.metadata import metadata_of
+from edge_sdk.runtime.context import in_context
+from edge_sdk.runtime.decoding import decode
 
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus, Recording
@@ -50,6 +52,21 @@ class Predictions:
     def predictions(self) -> list[str]:
         """Label of each item; meaningless where ``classified`` is false."""
         return [self.labels[index] for index in self.decisions.tolist()]
+
+    def of_recordings(self, ids: Collection[str]) -> Predictions:
+        """The items of some recordings."""
+        keep = [k for k, item in enumerate(self.items) if item["recording"] in ids]
+        return Predictions(
+            self.unit,
+            self.labels,
+            tuple(self.items[k] for k in keep),
+            tuple(self.patients[k] for k in keep),
+            tuple(self.truth[k] for k in keep),
+            tuple(self.metadata[k] for k in keep),
+            self.probabilities[keep],
+            self.decisions[keep],
+            self.classified[keep],
+        )
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """One JSON object per item."""
@@ -102,7 +119,8 @@ def predict(
     Parameters
     ----------
     model, corpus
-        What is evaluated, and on what.
+        What is evaluated, and on what. A decoder with context sees the annotated cycles of a recording in order of
+        time, as a stream does.
     progress
         Callback.
     metadata
@@ -142,15 +160,17 @@ def _predict_cycles(
     metadata = [metadata_of(cycle) for cycle in corpus.cycles]
     rows = [{**row, "duration_s": c.duration_s} for row, c in zip(metadata, corpus.cycles, strict=True)]
     inputs = _inputs(rows, mode, seed) if classifier.metadata_schema is not None else []
-    found: list[npt.NDArray[np.float64]] = []
+    found: list[npt.NDArray[np.float32]] = []
     done = 0
     for cycles, windows in batches(cycle_pcm(corpus.cycles, classifier.front_end), BATCH):  # [b, window_samples]
         beside = inputs[done : done + len(cycles)]
-        found.append(classifier.classify(windows, beside) if beside else classifier.classify(windows))
+        found.append(classifier.logits(windows, beside or None))
         done += len(cycles)
         if progress is not None:
             progress("breaths", done, len(corpus.cycles))
-    probabilities = np.concatenate(found)  # [n, C]
+    share = classifier.decoder.context_share
+    which, starts = [c.recording_id for c in corpus.cycles], [c.start_s for c in corpus.cycles]
+    probabilities = decode(in_context(np.concatenate(found), share, which, starts), classifier.decoder)  # [n, C]
     return Predictions(
         "cycle",
         classifier.labels,
@@ -205,13 +225,18 @@ def _stream_recording(
 ) -> Iterator[npt.NDArray[np.float64]]:
     """Probabilities ``[C]`` of each cycle that the stream found and labelled."""
     samples, rate = read_recording(recording.path)
+    for event in stream_events(model, samples, rate, metadata):
+        if isinstance(event, CycleResult) and event.label is not None:
+            yield np.array([event.probabilities[label] for label in model.classifier.labels])
+
+
+def stream_events(
+    model: ModelUnderTest, samples: npt.NDArray[np.float32], rate: int, metadata: MetadataRow
+) -> Iterator[Event]:
+    """Events of a new stream over ``[n]`` samples at ``rate`` Hz; metadata only where the model reads it."""
     given = {name: value for name, value in metadata.items() if value is not None}
     stream = model.stream(rate, given if model.classifier.metadata_schema is not None else None)
     step = max(1, round(_BLOCK_S * rate))
-    for begin in range(0, samples.size + step, step):
-        last = begin >= samples.size
-        for event in stream.finish() if last else stream.accept(samples[begin : begin + step]):
-            if isinstance(event, CycleResult) and event.label is not None:
-                yield np.array([event.probabilities[label] for label in model.classifier.labels])
-        if last:
-            return
+    for begin in range(0, samples.size, step):
+        yield from stream.accept(samples[begin : begin + step])
+    yield from stream.finish()

@@ -11,12 +11,20 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.splits import check_disjoint
 from edge_sdk.corpora.transfer import check_transfer
 from edge_sdk.errors import CorpusError
-from edge_sdk.evaluation.model import ModelUnderTest, load_model
+from edge_sdk.evaluation.model import ModelUnderTest, load_model, shown_name
 from edge_sdk.evaluation.predict import MetadataMode, Predictions, Progress, predict, relabelled
+from edge_sdk.evaluation.verdict_report import evaluate_recordings
 from edge_sdk.extras import from_train_side
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import json_line
-from edge_sdk.metrics import ModelPredictions, age_band, compare_predictions, evaluate_groups, evaluate_predictions
+from edge_sdk.metrics import (
+    ModelPredictions,
+    age_band,
+    auroc_within,
+    compare_predictions,
+    evaluate_groups,
+    evaluate_predictions,
+)
 
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus
@@ -66,6 +74,7 @@ def evaluate(
     against: str | Path | Bundle | ModelUnderTest | None = None,
     metadata: MetadataMode = "given",
     control: Control | None = None,
+    recordings: bool = False,
     train_split: str = "train",
     train_root: str | Path | None = None,
     predictions: Path | None = None,
@@ -98,6 +107,10 @@ def evaluate(
         See :func:`~edge_sdk.evaluation.predict.predict`.
     control
         ``metadata-only``: what metadata alone predicts, fitted on ``train_split``.
+    recordings
+        Score the verdicts of whole recordings instead, see
+        :func:`~edge_sdk.evaluation.verdict_report.evaluate_recordings`; goes with neither ``labels``, ``by``,
+        ``against``, ``metadata``, ``control`` nor ``train_root``.
     train_root
         The corpus the model was trained on: anything on both sides gives a warning.
     predictions
@@ -122,6 +135,24 @@ def evaluate(
     AudioError
         A recording that cannot be read.
     """
+    if recordings:
+        if labels or by or against is not None or metadata != "given" or control or train_root is not None:
+            raise CorpusError(
+                "verdicts of recordings are scored by themselves; leave labels, by, against, metadata, control and "
+                "train_root out, or recordings"
+            )
+        return evaluate_recordings(
+            model,
+            corpus,
+            root,
+            split=split,
+            partial=partial,
+            artefact=artefact,
+            predictions=predictions,
+            resamples=resamples,
+            seed=seed,
+            progress=progress,
+        )
     if predictions is not None and not predictions.absolute().parent.is_dir():
         raise CorpusError(f"{predictions.parent} does not exist; make it, or name another file for --predictions")
     loaded = load_corpus(corpus, Path(root), split=split, partial=partial)
@@ -129,14 +160,14 @@ def evaluate(
     other = load_model(against) if against is not None else None
     loaded = relabelled(loaded, tested, labels)
     predicted = predict(tested, loaded, progress, metadata=metadata, seed=seed)
-    evaluation = _Evaluation(_name_of(model), tested, loaded, split, predicted, resamples, seed)
+    evaluation = _Evaluation(shown_name(model), tested, loaded, split, predicted, resamples, seed)
     report = _figures(evaluation)
     if metadata != "given":
         report["metadata"] = metadata
     if by:
         report["groups"] = {name: _groups(evaluation, name) for name in dict.fromkeys(by)}
     if other is not None and against is not None:
-        report["against"] = _against(evaluation, _name_of(against), other, predict(other, loaded, progress))
+        report["against"] = _against(evaluation, shown_name(against), other, predict(other, loaded, progress))
     if control is not None:
         train = load_corpus(corpus, Path(root), split=train_split, partial=partial)
         report["controls"] = {control: _control(evaluation, relabelled(train, tested, labels))}
@@ -147,18 +178,42 @@ def evaluate(
     return report
 
 
-def _name_of(model: str | Path | Bundle | ModelUnderTest) -> str:
-    if isinstance(model, str | Path):
-        return str(model)
-    return model.name if isinstance(model, ModelUnderTest) else str(model.path)
+def prediction_figures(
+    model: ModelUnderTest, predicted: Predictions, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Figures of :func:`edge_sdk.metrics.evaluate_predictions` and, by device, :func:`edge_sdk.metrics.auroc_within`.
+
+    Raises
+    ------
+    ValueError
+        The labels of the corpus do not fit the model's.
+    """
+    normal_label = model.classifier.normal_label
+    figures = evaluate_predictions(
+        predicted.truth,
+        predicted.probabilities,
+        predicted.patients,
+        labels=predicted.labels,
+        normal_label=normal_label,
+        predictions=predicted.predictions,
+        classified=predicted.classified,
+        resamples=resamples,
+        seed=seed,
+    )
+    return figures | auroc_within(
+        [row["device"] for row in predicted.metadata],
+        [label != normal_label for label in predicted.truth],
+        1.0 - predicted.probabilities[:, model.classifier.normal_index],
+        predicted.patients,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def _figures(evaluation: _Evaluation) -> dict[str, Any]:
     predicted, model, corpus = evaluation.predicted, evaluation.model, evaluation.corpus
     try:
-        figures = evaluate_predictions(
-            predicted.truth, predicted.probabilities, predicted.patients, **evaluation.scoring
-        )  # fmt: skip
+        figures = prediction_figures(model, predicted, resamples=evaluation.resamples, seed=evaluation.seed)
     except ValueError as error:
         raise CorpusError(f"{evaluation.shown} cannot be scored on {corpus.name}: {error}") from error
     head = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,26 @@ from edge_sdk.metrics.detections import DetectedCycles
 from edge_sdk.metrics.events import ScoredRecording
 
 if TYPE_CHECKING:
-    from edge_sdk.corpora import Corpus, Cycle, PhaseEvent
+    from edge_sdk.corpora import Corpus, Cycle, PhaseEvent, Recording
+    from edge_sdk.evaluation.model import ModelUnderTest
     from edge_sdk.evaluation.predict import Progress
     from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.sources.phantom import Scenario
 
 BLOCK_S = 0.1  # of audio per call; the events do not depend on it
 PHANTOM_SEEDS = range(1_000_100, 1_000_110)
 PHANTOM_S = 60.0
+RANDOM_PHANTOMS = 120
+RANDOM_PHANTOM_SEED = 1_001_000
+RANDOM_RATES_BPM = (8.0, 80.0)
+RANDOM_SNR_DB = (10.0, 32.0)
 
 
 def detect_cycles(
-    bundle: Bundle, samples: npt.NDArray[np.float32], rate: int, metadata: Mapping[str, Any] | None = None
+    bundle: Bundle | ModelUnderTest,
+    samples: npt.NDArray[np.float32],
+    rate: int,
+    metadata: Mapping[str, Any] | None = None,
 ) -> DetectedCycles:
     """Cycles that a new stream of ``bundle`` finds in ``[n]`` samples at ``rate`` Hz."""
     found, stream = DetectedCycles(), bundle.stream(rate, metadata)
@@ -41,7 +51,43 @@ def detect_cycles(
 # -- corpora -----------------------------------------------------------------------------------------------------------
 
 
-def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[ScoredRecording]:
+@dataclass(frozen=True)
+class AnnotatedCycles:
+    """The annotated cycles and phases of a corpus by recording."""
+
+    cycles: Mapping[str, Sequence[Cycle]]  # by onset
+    phases: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> AnnotatedCycles:
+        """Those of a corpus.
+
+        Raises
+        ------
+        CorpusError
+            Nothing is annotated.
+        """
+        return cls(_annotated(corpus), _phases(corpus))
+
+    def scored(self, recording: Recording, duration_s: float, found: DetectedCycles) -> ScoredRecording:
+        """The annotated cycles of a recording beside those that a stream found."""
+        cycles = self.cycles[recording.id]
+        return ScoredRecording(
+            recording.id,
+            recording.patient,
+            duration_s,
+            _spans(cycles),
+            found.spans,
+            [c.label for c in cycles],
+            found.labels,
+            found.announcements,
+            self.phases.get(recording.id, {}),
+            found.phases,
+            found.rate_confident,
+        )
+
+
+def score_corpus(bundle: Bundle | ModelUnderTest, corpus: Corpus, progress: Progress) -> list[ScoredRecording]:
     """Every recording with at least one annotated cycle, run as a stream.
 
     Raises
@@ -53,27 +99,12 @@ def score_corpus(bundle: Bundle, corpus: Corpus, progress: Progress) -> list[Sco
     """
     from edge_sdk.corpora.audio import read_recording
 
-    annotated, phases = _annotated(corpus), _phases(corpus)
-    recordings = [r for r in corpus.recordings if r.id in annotated]
+    annotated = AnnotatedCycles.of(corpus)
+    recordings = [r for r in corpus.recordings if r.id in annotated.cycles]
     rows = []
     for done, recording in enumerate(recordings, 1):
         samples, rate = read_recording(recording.path)
-        found = detect_cycles(bundle, samples, rate)
-        cycles = annotated[recording.id]
-        rows.append(
-            ScoredRecording(
-                recording.id,
-                recording.patient,
-                samples.size / rate,
-                _spans(cycles),
-                found.spans,
-                [c.label for c in cycles],
-                found.labels,
-                found.announcements,
-                phases.get(recording.id, {}),
-                found.phases,
-            )
-        )
+        rows.append(annotated.scored(recording, samples.size / rate, detect_cycles(bundle, samples, rate)))
         progress("recordings", done, len(recordings))
     return rows
 
@@ -164,35 +195,65 @@ def _spans(events: Sequence[Cycle | PhaseEvent]) -> npt.NDArray[np.float64]:
 
 
 def score_phantoms(
-    bundle: Bundle, progress: Progress, seeds: Iterable[int] = PHANTOM_SEEDS, seconds: float = PHANTOM_S
+    bundle: Bundle | ModelUnderTest,
+    progress: Progress,
+    seeds: Iterable[int] = PHANTOM_SEEDS,
+    seconds: float = PHANTOM_S,
 ) -> tuple[list[ScoredRecording], int]:
     """Every scenario with every seed, and the number of found cycles inside an apnoea (more than 1 s from its ends)."""
     from edge_sdk.sources.phantom import SCENARIOS
 
+    given = list(seeds)
+    patients = [(f"{name}-{seed}", scenario, seed) for name, scenario in SCENARIOS.items() for seed in given]
+    return _score_patients(bundle, patients, seconds, progress)
+
+
+def score_random_phantoms(
+    bundle: Bundle | ModelUnderTest, progress: Progress, count: int = RANDOM_PHANTOMS, seconds: float = PHANTOM_S
+) -> tuple[list[ScoredRecording], int]:
+    """As :func:`score_phantoms`, over the first ``count`` patients of :func:`random_phantoms`."""
+    patients = [(f"random-{seed}", scenario, seed) for seed, scenario in random_phantoms(count)]
+    return _score_patients(bundle, patients, seconds, progress)
+
+
+def random_phantoms(count: int = RANDOM_PHANTOMS) -> Iterator[tuple[int, Scenario]]:
+    """Seed and scenario of simulated patients that no training uses: any rate, pauses, apnoea in a third, SNR >= 10 dB.
+
+    The set is the same at every call; a larger one begins with the smaller one.
+    """
+    from edge_sdk.sources.phantom import random_scenario
+
+    for seed in range(RANDOM_PHANTOM_SEED, RANDOM_PHANTOM_SEED + count):
+        random = np.random.default_rng(seed)
+        yield seed, random_scenario(random, RANDOM_RATES_BPM, snr_db=RANDOM_SNR_DB, apnoea_share=1 / 3)
+
+
+def _score_patients(
+    bundle: Bundle | ModelUnderTest, patients: Sequence[tuple[str, Scenario, int]], seconds: float, progress: Progress
+) -> tuple[list[ScoredRecording], int]:
     rows, invented = [], 0
-    jobs = [(scenario, seed) for scenario in SCENARIOS for seed in seeds]
-    for done, (scenario, seed) in enumerate(jobs, 1):
-        row, pauses = _phantom(bundle, scenario, seed, seconds)
+    for done, (name, scenario, seed) in enumerate(patients, 1):
+        row, pauses = _phantom(bundle, name, scenario, seed, seconds)
         rows.append(row)
         invented += sum(b > p + 1.0 and e < q - 1.0 for b, e in row.found.tolist() for p, q in pauses)
-        progress("simulated patients", done, len(jobs))
+        progress("simulated patients", done, len(patients))
     return rows, invented
 
 
 def _phantom(
-    bundle: Bundle, scenario: str, seed: int, seconds: float
+    bundle: Bundle | ModelUnderTest, name: str, scenario: Scenario, seed: int, seconds: float
 ) -> tuple[ScoredRecording, list[tuple[float, float]]]:
     from edge_sdk.sources.phantom import PhantomSource
 
     with PhantomSource(scenario, seed=seed, duration_s=seconds, sample_rate=4000) as source:
         samples = np.concatenate([block.samples for block in source])
         truth = list(source.truth)
-        pauses = [(p.begin / p.sample_rate, p.end / p.sample_rate) for p in source.apnoeas]
+        pauses = [(p.begin_s, p.end_s) for p in source.apnoeas]
     found = detect_cycles(bundle, samples, 4000)
     cycles = np.array([(t.start_s, t.end_s) for t in truth], dtype=np.float64).reshape(-1, 2)
     row = ScoredRecording(
-        f"{scenario}-{seed}",
-        f"{scenario}-{seed}",
+        name,
+        name,
         samples.size / 4000,
         cycles,
         found.spans,
@@ -201,6 +262,7 @@ def _phantom(
         found.announcements,
         dict(_true_phases(truth)),
         found.phases,
+        found.rate_confident,
     )
     return row, pauses
 

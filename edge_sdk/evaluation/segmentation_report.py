@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import BundleError, CorpusError
 from edge_sdk.evaluation.model import ModelUnderTest
 from edge_sdk.evaluation.predict import Progress, predict
-from edge_sdk.evaluation.segmentation import score_corpus, score_lines, score_phantoms
+from edge_sdk.evaluation.segmentation import score_corpus, score_lines, score_phantoms, score_random_phantoms
 from edge_sdk.metrics import confusion_matrix, encode_labels, icbhi_scores
 from edge_sdk.metrics.events import ScoredRecording, event_report
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
@@ -17,6 +18,12 @@ from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, load_segmente
 
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus
+
+PHANTOM_SETS: Mapping[str, Callable[[Bundle, Progress], tuple[list[ScoredRecording], int]]] = {
+    "phantom": score_phantoms,
+    "phantom:random": score_random_phantoms,
+}
+"""Name of a set of simulated patients → their scored recordings and the cycles found inside apnoeas."""
 
 
 def evaluate_segmenter(
@@ -42,7 +49,8 @@ def evaluate_segmenter(
     bundle
         Folder of a bundle, ``"default"``, or a loaded one.
     corpus, root, split, partial
-        As :func:`edge_sdk.evaluate`; the corpus ``phantom`` (simulated patients) needs no root.
+        As :func:`edge_sdk.evaluate`; the corpora of simulated patients need no root: ``phantom`` (the built-in
+        scenarios) and ``phantom:random`` (8 to 80 breaths a minute, pauses, apnoea).
     segmenter
         Another segmenter than the bundle's: ``"envelope"``, or the path of a step graph (.onnx).
     from_cycles
@@ -114,10 +122,10 @@ def _rows(
     from_cycles: Path | None,
     progress: Progress,
 ) -> tuple[list[ScoredRecording], dict[str, Any]]:
-    if corpus == "phantom":
+    if corpus in PHANTOM_SETS:
         if from_cycles is not None:
             raise CorpusError("simulated patients have no recordings to compare lines with; leave --from-cycles out")
-        rows, invented = score_phantoms(bundle, progress)
+        rows, invented = PHANTOM_SETS[corpus](bundle, progress)
         return rows, {"cycles_in_apnoea": invented}
     loaded = load_corpus(corpus, root, split=split, partial=partial)
     if from_cycles is not None:

@@ -7,10 +7,11 @@ from edge_sdk.metrics.calibration import (
     fit_temperature,
     negative_log_likelihood,
     reliability,
+    reliability_rows,
     softmax,
 )
 from edge_sdk.metrics.compare import ModelPredictions, compare_predictions
-from edge_sdk.metrics.groups import age_band, evaluate_groups
+from edge_sdk.metrics.groups import age_band, auroc_within, evaluate_groups
 from edge_sdk.metrics.icbhi import CLASSES, OTHER, IcbhiScores, confusion_matrix, encode_labels, icbhi_scores
 from edge_sdk.metrics.ranking import OperatingPoint, auroc, average_precision, roc_curve, sensitivity_at_specificity
 from edge_sdk.metrics.report import evaluate_predictions
@@ -25,6 +26,7 @@ __all__ = [
     "Reliability",
     "age_band",
     "auroc",
+    "auroc_within",
     "average_precision",
     "compare_predictions",
     "confusion_matrix",
@@ -37,6 +39,7 @@ __all__ = [
     "negative_log_likelihood",
     "paired_bootstrap",
     "reliability",
+    "reliability_rows",
     "roc_curve",
     "sensitivity_at_specificity",
     "softmax",

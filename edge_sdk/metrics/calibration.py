@@ -57,6 +57,20 @@ def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = E
     return Reliability(count.astype(np.int64), mean, accuracy)
 
 
+def reliability_rows(
+    confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = ECE_BINS
+) -> list[dict[str, float | int]]:
+    """The bins of :func:`reliability` that are not empty, as rows ``confidence``, ``accuracy``, ``n`` for JSON.
+
+    Arguments and errors of :func:`reliability`.
+    """
+    table = reliability(confidence, correct, bins)
+    return [
+        {"confidence": float(table.confidence[k]), "accuracy": float(table.accuracy[k]), "n": int(table.count[k])}
+        for k in np.flatnonzero(table.count)
+    ]
+
+
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = ECE_BINS) -> float | None:
     """Mean |confidence − accuracy| over equal-width bins, weighted by their counts; ``None`` without samples.
 

@@ -23,6 +23,7 @@ class DetectedCycles:
     cycles: list[BreathCycle] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     announcements: list[Announcement] = field(default_factory=list)
+    rate_confident: bool | None = None  # what the stream states of the rate of its cycles; None: nothing
     _open: BreathCycle | None = None
 
     def event(self, event: Event) -> None:

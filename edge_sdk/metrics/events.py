@@ -6,19 +6,26 @@ sed_eval (https://github.com/TUT-ARG/sed_eval), which is the oracle of the tests
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from edge_sdk.metrics.bootstrap import RESAMPLES, interval, patient_indices, patient_weights
-from edge_sdk.metrics.matching import Floats, as_spans, iou, match_collar, match_onsets, match_spans
+from edge_sdk.metrics.matching import (
+    Floats,
+    as_spans,
+    iou,
+    match_collar,
+    match_onsets,
+    match_shifted,
+    match_spans,
+)
+from edge_sdk.metrics.regions import annotated_regions, mostly_outside, unlabelled_gaps
+from edge_sdk.metrics.respiratory_rate import RatedRecording, rate_figures, respiratory_rate
 
 COLLARS_S = (0.1, 0.2, 0.5)
-GAP_CYCLES = 0.8
-"""A stretch without annotation that is longer than this share of the median cycle may hold an unlabelled cycle."""
-
 ONSET_COLLAR_S = 0.5
 """An announcement belongs to the true onset nearest to it, when that is no farther than this."""
 
@@ -27,6 +34,7 @@ MOVED_S = 0.1
 
 RATE_CYCLES = 4  # annotated cycles that a recording needs for a respiratory rate
 _FRAME_S = 0.01  # of the frame F1
+_SHIFTS = np.linspace(-0.5, 0.5, 41)  # of the phase-free F1, in median cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class ScoredRecording:
     announcements: Sequence[Announcement] | None = None  # None: times of emission are unknown
     truth_phases: Mapping[str, Floats] = field(default_factory=dict)  # phase → [k, 2]
     found_phases: Mapping[str, Floats] = field(default_factory=dict)
+    rate_confident: bool | None = None  # what the segmenter states of the rate of its cycles; None: nothing
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "truth", _by_onset(self.truth, self.truth_labels))
@@ -121,6 +130,7 @@ def event_report(
         "event_precision": matched / n_found if n_found else float("nan"),
         "event_recall": matched / n_true if n_true else float("nan"),
         "event_f1_iou70": f1(sum(map(len, strict)), n_true, n_found),
+        "count_ratio": n_found / n_true if n_true else float("nan"),
         "mean_iou": _mean_iou(recordings, pairs),
         "missed_per_minute": (n_true - matched) / minutes if minutes else float("nan"),
         "extra_per_minute": (n_found - matched) / minutes if minutes else float("nan"),
@@ -130,13 +140,30 @@ def event_report(
         ignored = sum(_ignored(r, p, ends=ends) for r, p in zip(recordings, pairs, strict=True))
         report[name] = f1(matched, n_true, n_found - ignored)
     report |= _collars(recordings, n_true, n_found)
+    inside = [len(r.found) - _outside(r) for r in recordings]
+    report["n_predicted_regional"] = sum(inside)
+    report["event_f1_regional"] = f1(matched, n_true, sum(inside))
+    report["count_ratio_regional"] = sum(inside) / n_true if n_true else float("nan")
+    phase_free = [phase_free_matches(r) for r in recordings]
+    report["event_f1_phase_free"] = f1(sum(phase_free), n_true, n_found)
     report |= onset_errors(recordings, pairs) | delays(recordings) | rates_of(recordings)
     if any(r.truth_phases for r in recordings):
         report["phases"] = phase_scores(recordings)
     if labels:
         report["end_to_end"] = end_to_end(recordings, labels, normal_label)
     if resamples:
-        report |= _intervals(recordings, pairs, strict, resamples, seed)
+        events = [len(r.truth) + len(r.found) for r in recordings]
+        counted = {
+            "event_f1": ([*map(len, pairs)], events),
+            "event_f1_iou70": ([*map(len, strict)], events),
+            "event_f1_phase_free": (phase_free, events),
+            "event_f1_regional": (
+                [*map(len, pairs)],
+                [len(r.truth) + n for r, n in zip(recordings, inside, strict=True)],
+            ),
+            "onset_f1_200ms": ([len(match_onsets(r.truth[:, 0], r.found[:, 0], 0.2)) for r in recordings], events),
+        }
+        report |= _intervals([r.patient for r in recordings], counted, resamples, seed)
     return report
 
 
@@ -155,22 +182,18 @@ def _collars(recordings: Sequence[ScoredRecording], n_true: int, n_found: int) -
     return report
 
 
-# -- unlabelled gaps ---------------------------------------------------------------------------------------------------
+def phase_free_matches(recording: ScoredRecording) -> int:
+    """Most matched cycles (IoU >= 0.5) after one constant shift of all found cycles, at most half a median cycle.
 
-
-def unlabelled_gaps(truth: Floats, duration_s: float, *, ends: bool = False) -> Floats:
-    """Stretches ``[k, 2]`` between annotated cycles longer than :data:`GAP_CYCLES` of the median cycle.
-
-    ``ends``: also those before the first cycle and after the last.
+    A segmenter that takes expirations for onsets throughout has the right cycles at the wrong phase.
     """
-    if len(truth) == 0:
-        return as_spans([])
-    reached = np.maximum.accumulate(truth[:, 1])
-    gaps = np.stack((reached[:-1], truth[1:, 0]), axis=1)
-    if ends:
-        gaps = np.concatenate(([[0.0, truth[0, 0]]], gaps, [[reached[-1], max(duration_s, reached[-1])]]))
-    longest = GAP_CYCLES * float(np.median(truth[:, 1] - truth[:, 0]))
-    return np.asarray(gaps[gaps[:, 1] - gaps[:, 0] > longest])
+    if not len(recording.truth) or not len(recording.found):
+        return 0
+    median_s = float(np.median(recording.truth[:, 1] - recording.truth[:, 0]))
+    return match_shifted(recording.truth, recording.found, _SHIFTS * median_s)
+
+
+# -- what the annotation leaves out ------------------------------------------------------------------------------------
 
 
 def _ignored(recording: ScoredRecording, pairs: Sequence[tuple[int, int]], *, ends: bool) -> int:
@@ -182,6 +205,11 @@ def _ignored(recording: ScoredRecording, pairs: Sequence[tuple[int, int]], *, en
         shared = np.minimum(gaps[:, 1], end) - np.maximum(gaps[:, 0], begin)
         count += j not in matched and bool((2 * shared > end - begin).any())
     return count
+
+
+def _outside(recording: ScoredRecording) -> int:
+    """Found cycles that lie mostly outside the annotated regions."""
+    return int(mostly_outside(recording.found, annotated_regions(recording.truth)).sum())
 
 
 # -- times -------------------------------------------------------------------------------------------------------------
@@ -228,30 +256,21 @@ def delays(recordings: Sequence[ScoredRecording]) -> dict[str, float | int | Non
     return report
 
 
-def respiratory_rate(onsets: Floats) -> float | None:
-    """Breaths per minute: 60 over the median interval of ``[n]`` onsets in seconds; ``None`` below two."""
-    return 60.0 / float(np.median(np.diff(onsets))) if len(onsets) >= 2 else None
-
-
-def rates_of(recordings: Sequence[ScoredRecording]) -> dict[str, float | int | None]:
+def rates_of(recordings: Sequence[ScoredRecording]) -> dict[str, Any]:
     """Error of the respiratory rate where the annotation gives one: >= 4 cycles and no long unlabelled gap.
 
-    A recording in which fewer than two cycles were found counts as 0 breaths a minute.
+    ``rate_any`` holds the same figures over every recording with two annotated onsets, pauses and gaps included.
     """
-    errors, undefined = [], 0
+    regular, every = [], []
     for recording in recordings:
-        if len(recording.truth) < RATE_CYCLES or len(unlabelled_gaps(recording.truth, recording.duration_s)):
-            continue
         true = respiratory_rate(recording.truth[:, 0])
-        found = respiratory_rate(recording.found[:, 0])
-        undefined += found is None
-        errors.append(abs((found or 0.0) - (true or 0.0)))
-    return {
-        "rate_mae_bpm": float(np.mean(errors)) if errors else None,
-        "rate_error_p50_bpm": float(np.median(errors)) if errors else None,
-        "rate_recordings": len(errors),
-        "rate_undefined": undefined,
-    }
+        if true is None:
+            continue
+        rated = RatedRecording(true, respiratory_rate(recording.found[:, 0]), recording.rate_confident)
+        every.append(rated)
+        if len(recording.truth) >= RATE_CYCLES and not len(unlabelled_gaps(recording.truth, recording.duration_s)):
+            regular.append(rated)
+    return rate_figures(regular) | {"rate_any": rate_figures(every)}
 
 
 # -- frames and phases -------------------------------------------------------------------------------------------------
@@ -344,23 +363,14 @@ def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], nor
 
 
 def _intervals(
-    recordings: Sequence[ScoredRecording],
-    pairs: Sequence[Sequence[tuple[int, int]]],
-    strict: Sequence[Sequence[tuple[int, int]]],
-    resamples: int,
-    seed: int,
+    patients: Sequence[str], counted: Mapping[str, tuple[Sequence[int], Sequence[int]]], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """95 % patient-bootstrap intervals of the event F1s."""
-    patient, n_patients = patient_indices([r.patient for r in recordings])
+    """95 % patient-bootstrap intervals of F1s, given as (matched, true + found) of each recording."""
+    patient, n_patients = patient_indices(patients)
     weights = patient_weights(n_patients, resamples, seed)
 
-    def total(count: Callable[[int], int]) -> Floats:
-        values = [float(count(k)) for k in range(len(recordings))]
-        return weights @ np.bincount(patient, weights=values, minlength=n_patients)
+    def total(counts: Sequence[int]) -> Floats:
+        return weights @ np.bincount(patient, weights=np.asarray(counts, dtype=np.float64), minlength=n_patients)
 
-    events = total(lambda k: len(recordings[k].truth) + len(recordings[k].found))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "event_f1_ci": interval(2 * total(lambda k: len(pairs[k])) / events),
-            "event_f1_iou70_ci": interval(2 * total(lambda k: len(strict[k])) / events),
-        }
+        return {f"{name}_ci": interval(2 * total(hits) / total(events)) for name, (hits, events) in counted.items()}

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edge_sdk.metrics import bootstrap
 from edge_sdk.metrics.icbhi import CLASSES
+from edge_sdk.metrics.ranking import auroc
 from edge_sdk.metrics.report import evaluate_predictions
 
 MIN_PATIENTS = 10
@@ -92,6 +93,95 @@ def evaluate_groups(
         row["abnormal"] = 1.0 - sum(truth[i] == normal_label for i in inside) / len(inside)
         rows.append(row | {key: report[key] for key in _KEPT} | _bounds(report))
     return sorted(rows, key=lambda row: (-row["n"], row["group"]))
+
+
+def auroc_within(
+    devices: Sequence[str | None],
+    positive: npt.ArrayLike,
+    score: npt.ArrayLike,
+    patients: Sequence[str],
+    *,
+    resamples: int = bootstrap.RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """AUROC of each device by itself, and their mean weighted by the items of each.
+
+    A model that only reads the device off the audio has a high AUROC over all devices and 0.5 within each.
+
+    Parameters
+    ----------
+    devices
+        ``[n]`` device of each item; ``None`` is a group of its own, ``unknown``.
+    positive, score
+        As :func:`edge_sdk.metrics.auroc`.
+    patients
+        ``[n]`` patient of each item.
+    resamples, seed
+        Of the patient bootstrap; 0 resamples leave the interval out (``None``).
+
+    Returns
+    -------
+    dict
+        ``auroc_within_device`` over the devices that have both classes (``None``: no such device), its ``…_ci``, and
+        ``auroc_of_device``: largest first, ``device``, ``n``, ``patients``, ``abnormal`` (share) and ``auroc``.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, or a score is not finite.
+    """
+    truth, values = np.asarray(positive, dtype=np.bool_), np.asarray(score, dtype=np.float64)
+    if not len(devices) == len(truth) == len(values) == len(patients):
+        raise ValueError(f"{len(devices)} devices, {len(patients)} patients and {len(truth)} truths do not match")
+    names = np.array([UNKNOWN if device is None else device for device in devices], dtype=np.str_)
+    rows: list[dict[str, Any]] = []
+    for name in sorted(set(names.tolist())):
+        inside = names == name
+        rows.append(
+            {
+                "device": name,
+                "n": int(inside.sum()),
+                "patients": len({patients[i] for i in np.flatnonzero(inside).tolist()}),
+                "abnormal": float(truth[inside].mean()),
+                "auroc": auroc(truth[inside], values[inside]),
+            }
+        )
+    bounds = _interval_within(names, truth, values, patients, resamples, seed)
+    return {
+        "auroc_within_device": _weighted([(row["auroc"], row["n"]) for row in rows if row["auroc"] is not None]),
+        "auroc_within_device_ci": list(bounds) if bounds else None,
+        "auroc_of_device": sorted(rows, key=lambda row: (-row["n"], row["device"])),
+    }
+
+
+def _weighted(values: Sequence[tuple[float, int]]) -> float | None:
+    total = sum(count for _, count in values)
+    return sum(value * count for value, count in values) / total if total else None
+
+
+def _interval_within(
+    names: npt.NDArray[np.str_],
+    truth: npt.NDArray[np.bool_],
+    score: npt.NDArray[np.float64],
+    patients: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> tuple[float, float] | None:
+    """Interval over patients; in each resample the devices with both classes count, weighted by their drawn items."""
+    patient, n_patients = bootstrap.patient_indices(patients)
+    if n_patients < 2 or resamples < 1:
+        return None
+    weights = bootstrap.patient_weights(n_patients, resamples, seed)
+    summed, counted = np.zeros(resamples), np.zeros(resamples)
+    for name in sorted(set(names.tolist())):
+        inside = names == name
+        drawn = bootstrap.auroc_resamples(weights, patient[inside], truth[inside], score[inside])
+        count = weights @ np.bincount(patient[inside], minlength=n_patients)
+        defined = np.isfinite(drawn)
+        summed[defined] += drawn[defined] * count[defined]
+        counted[defined] += count[defined]
+    with np.errstate(invalid="ignore"):
+        return bootstrap.interval(summed / counted)
 
 
 def _bounds(report: dict[str, Any]) -> dict[str, Any]:

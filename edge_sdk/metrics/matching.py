@@ -95,3 +95,32 @@ def match_collar(
     end = np.abs(true[:, None, 1] - other[None, :, 1])
     allowance = np.maximum(collar_s, share_of_length * np.diff(true, axis=1))  # [n, 1]
     return match((begin <= collar_s) & (end <= allowance), -(begin + end))
+
+
+def match_shifted(truth: npt.ArrayLike, found: npt.ArrayLike, shifts_s: npt.ArrayLike, least_iou: float = 0.5) -> int:
+    """Most pairs of spans ``[n, 2]``, ``[m, 2]`` that :func:`match_spans` finds after one of the constant shifts.
+
+    Parameters
+    ----------
+    truth, found
+        Begins and ends in seconds.
+    shifts_s
+        ``[k]`` seconds that are added to all the found times, one shift at a time.
+    least_iou
+        As for :func:`match_spans`.
+    """
+    true, other = as_spans(truth), as_spans(found)
+    tried: list[tuple[int, int, npt.NDArray[np.bool_], Floats]] = []
+    for shift in np.asarray(shifts_s, dtype=np.float64).reshape(-1):
+        overlap = iou(true, other + shift)
+        allowed = (overlap >= least_iou) & (overlap > 0)
+        tried.append(
+            (min(int(allowed.any(axis=0).sum()), int(allowed.any(axis=1).sum())), len(tried), allowed, overlap)
+        )
+    most = 0
+    # No matching has more pairs than either side has candidates, so most shifts need none.
+    for bound, _, allowed, overlap in sorted(tried, key=lambda row: (-row[0], row[1])):
+        if bound <= most:
+            break
+        most = max(most, len(match(allowed, overlap)))
+    return most

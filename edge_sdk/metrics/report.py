@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.metrics import bootstrap
-from edge_sdk.metrics.calibration import expected_calibration_error
+from edge_sdk.metrics.calibration import expected_calibration_error, reliability_rows
 from edge_sdk.metrics.icbhi import CLASSES, OTHER, confusion_matrix, encode_labels, icbhi_scores
 from edge_sdk.metrics.ranking import auroc, average_precision, sensitivity_at_specificity
 
@@ -55,10 +55,12 @@ def evaluate_predictions(
     dict
         ``n``, ``patients``, ``labels``, ``counts``, ``confusion`` (rows truth, columns prediction, in the order of
         ``labels``), ``sensitivity``, ``specificity``, ``score``, ``sensitivity_2class``, ``score_2class``, ``recall``
-        of each label, ``auroc`` and ``average_precision`` (abnormal against normal), ``ece``,
-        ``operating_points`` (a row for each of ``OPERATING_SPECIFICITIES``; their thresholds are chosen on these
-        same items), and ``…_ci`` ``[low, high]``. Undefined figures are ``None``. ``confusion``, the rates and ``ece``
-        leave out "other" truths and unclassified items; all others count every item.
+        of each label, ``auroc`` and ``average_precision`` (abnormal against normal), ``auroc_crackle`` and
+        ``auroc_wheeze`` (four classes only: items with the sound against all others), ``ece``, ``reliability`` (rows
+        ``confidence``, ``accuracy``, ``n`` of the filled bins), ``operating_points`` (a row for each of
+        ``OPERATING_SPECIFICITIES``; their thresholds are chosen on these same items), and ``…_ci`` ``[low, high]``.
+        Undefined figures are ``None``. ``confusion``, the rates, ``ece`` and ``reliability`` leave out "other" truths
+        and unclassified items; all others count every item.
 
     Raises
     ------
@@ -85,7 +87,9 @@ def figures_of(items: ScoredItems, patients: int) -> dict[str, Any]:
         "recall": {name: float(confusion[i, i] / rows[i]) if rows[i] else None for i, name in enumerate(items.labels)},
         "auroc": auroc(items.positive, items.abnormal),
         "average_precision": average_precision(items.positive, items.abnormal),
+        **_sounds(items),
         "ece": expected_calibration_error(items.confidence[keep], items.correct[keep]),
+        "reliability": reliability_rows(items.confidence[keep], items.correct[keep]),
         "operating_points": _operating_points(items),
     }
     if not items.has_class.all():
@@ -93,6 +97,19 @@ def figures_of(items: ScoredItems, patients: int) -> dict[str, Any]:
     if not items.classified.all():
         report["unclassified"] = int((~items.classified).sum())
     return report
+
+
+def _sounds(items: ScoredItems) -> dict[str, Any]:
+    """AUROC of each adventitious sound, alone or with the other, against all items without it; four classes only."""
+    if set(items.labels) != set(CLASSES):
+        return {}
+    columns = {name: [items.labels.index(label) for label in (name, "both")] for name in ("crackle", "wheeze")}
+    return {
+        f"auroc_{name}": auroc(
+            np.isin(items.true[items.has_class], both), items.probabilities[items.has_class][:, both].sum(1)
+        )
+        for name, both in columns.items()
+    }
 
 
 def _operating_points(items: ScoredItems) -> list[dict[str, Any]]:
@@ -124,6 +141,7 @@ class ScoredItems:
     classified: npt.NDArray[np.bool_]  # the model gave a label
     confidence: npt.NDArray[np.float64]  # of the predicted label
     abnormal: npt.NDArray[np.float64]  # probability
+    probabilities: npt.NDArray[np.float64]  # [n, C]
 
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
@@ -180,6 +198,7 @@ def prepare(
         classified=labelled,
         confidence=np.take_along_axis(p, predicted[:, None], 1)[:, 0],
         abnormal=1.0 - p[:, normal],
+        probabilities=p,
     )
 
 

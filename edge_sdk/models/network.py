@@ -49,6 +49,12 @@ class Network(nn.Module):
         embedding = self.embed(features, metadata, mix=mix)
         return Outputs(self.classify(embedding), embedding)
 
+    def settle(self, features: Tensor) -> None:
+        """Fit statistics to typical features ``[B, 1, M, T]`` without any change of the logits; by default nothing.
+
+        Called once, where training starts from public weights.
+        """
+
     def penalty(self) -> Tensor | None:
         """The network's own weighted regulariser ``[]``, added to the loss of the last pass; None without one."""
         return None

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, MissingDependencyError
+from edge_sdk.files import sha256_file
 from edge_sdk.models.layers.ast_encoder import TOKENS, Grid
+from edge_sdk.models.tflite import read_operators
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +75,27 @@ class PublicAst:
     layout: str
 
 
+KNOWN_TFLITE = {"469be6a3421cbc52cf97e9f2f966cba984198e8e7af9854d68b3e3ebb1e04194": "YAMNet (Apache-2.0)"}
+"""Content of the TensorFlow Lite files that may be read, by SHA-256; nothing in such a file itself says what it is."""
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file or of a torch file, whose code is never run.
+    """All tensors of a ``.safetensors`` file, of a ``.tflite`` file or of a torch file, whose code is never run.
+
+    The weights of a ``.tflite`` file have no usable names: they become ``convolution<k>.weight`` [O, I, H, W],
+    ``dense<k>.weight`` [O, I] and their ``.bias``, counted in the order in which they run.
 
     Raises
     ------
     CheckpointError
-        Missing, unreadable, or without tensors.
+        Missing, unreadable, without tensors, or a ``.tflite`` file whose checksum is not known.
     MissingDependencyError
         A ``.safetensors`` file, but the package safetensors is not installed.
     """
     if not path.is_file():
         raise CheckpointError(f"pretrained weights {path} do not exist; download them and set model.pretrained")
+    if path.suffix == ".tflite":
+        return _tflite_tensors(path)
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file  # type: ignore[import-not-found]
@@ -112,6 +123,32 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     )
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; give a state dict (.pth, .pt, .bin) or a .safetensors file")
+    return tensors
+
+
+def _tflite_tensors(path: Path) -> dict[str, Tensor]:
+    digest = sha256_file(path)
+    if digest not in KNOWN_TFLITE:
+        known = ", ".join(f"{name}: {value}" for value, name in KNOWN_TFLITE.items())
+        raise CheckpointError(
+            f"{path} is no known file of weights (its sha256 is {digest}; known are {known}); give the original file"
+        )
+    tensors: dict[str, Tensor] = {}
+    counts = {"convolution": 0, "dense": 0}
+    for operator in read_operators(path.read_bytes()):
+        if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            continue
+        kind = "dense" if operator.name == "FULLY_CONNECTED" else "convolution"
+        _, weight, *bias = operator.constants
+        name = f"{kind}{counts[kind]}"
+        counts[kind] += 1
+        if weight is None:
+            raise CheckpointError(f"{path}: {operator.name} has no constant weight; give the original file")
+        # [O, H, W, I] or [1, H, W, C] → [O, I, H, W]
+        order = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2)}.get(operator.name, (0, 1))
+        tensors[f"{name}.weight"] = torch.from_numpy(weight.transpose(order).copy())
+        if bias and bias[0] is not None:
+            tensors[f"{name}.bias"] = torch.from_numpy(bias[0].copy())
     return tensors
 
 

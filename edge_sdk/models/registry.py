@@ -144,3 +144,13 @@ register(
         paper="https://arxiv.org/abs/2506.02505",
     )
 )
+
+register(
+    ModelEntry(
+        name="yamnet",
+        builder="edge_sdk.models.yamnet:Yamnet",
+        sizes=("tiny", "small", "base", "medium"),
+        title="YAMNet: MobileNet-v1 with public AudioSet weights, cut after layer 12 (base) or whole (medium)",
+        paper="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
+    )
+)

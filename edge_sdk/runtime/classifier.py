@@ -14,6 +14,7 @@ from edge_sdk.errors import EngineError
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.schema import Decoder
+from edge_sdk.runtime.context import RecordingContext
 from edge_sdk.runtime.decoding import decide, decode
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.spec import FrontEndSpec
@@ -69,6 +70,10 @@ class Classifier:
         """Index of :attr:`normal_label` in the labels."""
         return self.labels.index(self.decoder.normal_label)
 
+    def new_context(self) -> RecordingContext:
+        """Context of one recording or stream, by the decoder's setting."""
+        return RecordingContext(self.decoder.context_share)
+
     def logits(self, pcm: npt.NDArray[np.float32], metadata: MetadataRows | None = None) -> npt.NDArray[np.float32]:
         """Logits ``[B, K]`` of windowed PCM ``[B, window_samples]`` at the front end's rate.
 
@@ -99,13 +104,25 @@ class Classifier:
         return decide(probabilities, self.decoder, self.normal_index)
 
     def classify(self, pcm: npt.NDArray[np.float32], metadata: MetadataRows | None = None) -> npt.NDArray[np.float64]:
-        """Probabilities ``[B, C]``; parameters and errors as :meth:`logits`."""
+        """Probabilities ``[B, C]``, each cycle by itself (no context); parameters and errors as :meth:`logits`."""
         return self.probabilities(self.logits(pcm, metadata))
 
     def classify_cycle(
-        self, samples: npt.NDArray[np.float32], metadata: Mapping[str, Any] | None = None
+        self,
+        samples: npt.NDArray[np.float32],
+        metadata: Mapping[str, Any] | None = None,
+        context: RecordingContext | None = None,
     ) -> Classification:
-        """Classify one cycle, ``[n]`` samples at the front end's rate, n >= 1; it is padded or cut to the window.
+        """Classify one cycle, padded or cut to the window.
+
+        Parameters
+        ----------
+        samples
+            ``[n]`` at the front end's rate, n >= 1.
+        metadata
+            Of patient and device.
+        context
+            Of the cycle's recording, from :meth:`new_context`; takes this cycle in. Absent: the cycle by itself.
 
         Raises
         ------
@@ -115,9 +132,10 @@ class Classifier:
         window = fit_window(samples, self.front_end)
         row = {**(metadata or {}), "duration_s": samples.size / self.front_end.rate_hz}
         before = time.perf_counter_ns()
-        probabilities = self.classify(window[None], [row])  # [1, C]
-        elapsed = time.perf_counter_ns() - before
-        if not np.isfinite(probabilities).all():
+        logits = self.logits(window[None], [row])  # [1, K]
+        if not np.isfinite(logits).all():
             raise EngineError(f"{self.engine.name} computed NaN; try another artefact or engine")
+        probabilities = decode(logits if context is None else context(logits[0])[None], self.decoder)  # [1, C]
+        elapsed = time.perf_counter_ns() - before
         label = self.labels[int(self.decide(probabilities)[0])]
         return Classification(label, dict(zip(self.labels, probabilities[0].tolist(), strict=True)), elapsed)

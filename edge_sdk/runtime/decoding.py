@@ -65,6 +65,8 @@ def decoder_problem(decoder: Decoder, labels: Sequence[str]) -> str | None:
         return f"{len(thresholds)} thresholds for decoder {decoder.kind}"
     if not all(0.0 < threshold < 1.0 for threshold in thresholds):
         return "thresholds must lie between 0 and 1"
+    if not 0.0 <= decoder.context_share < 1.0:
+        return "the context must lie from 0 to below 1"
     return None
 
 

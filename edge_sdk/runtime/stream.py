@@ -90,6 +90,7 @@ class Stream:
         self._blocks = Reblocker(self._hop, ahead % self._hop)
         self._monitor = NotBreathingMonitor(sample_rate, quality.breathless_s)
         self._gate = QualityGate(sample_rate, self._model_rate, quality)
+        self._context = classifier.new_context()
         self._first: int | None = None  # source index of the first sample ever
         self._next = 0  # source index of the next sample expected
         self._base = 0  # source index of the first sample since the start or the last gap
@@ -207,6 +208,7 @@ class Stream:
         self._base = self._done = base
         self._ring.reset()
         self._segmenter.reset()
+        self._context.reset()
         self._gate.reset(base)
         self._monitor.reset(base)
 
@@ -305,7 +307,7 @@ class Stream:
         if self.skip_classification:
             self._skipped += 1
             return CycleResult(cycle, None, quality="overload")
-        result = self.classifier.classify_cycle(pcm, self.metadata)
+        result = self.classifier.classify_cycle(pcm, self.metadata, self._context)
         self._classified += 1
         self._inference_ns += result.elapsed_ns
         return CycleResult(cycle, result.label, result.probabilities)

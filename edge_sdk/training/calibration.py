@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -41,7 +42,7 @@ class Decision:
 
     @property
     def decoder(self) -> Decoder:
-        """The same in the structure of a bundle."""
+        """The same in the structure of a bundle; of logits that are in context already, if any."""
         return _decoder(self.kind, self.temperature, self.bias, self.threshold)
 
     def probabilities(self, logits: Logits) -> Logits:
@@ -58,11 +59,17 @@ def checkpoint_decoder(checkpoint: Checkpoint) -> Decoder:
     found = checkpoint.recipe.get("decision", {}).get("threshold") or ()
     threshold = (found,) if isinstance(found, (int, float)) else tuple(found)
     normal = "normal" if "normal" in checkpoint.labels else checkpoint.labels[0]
-    return _decoder(checkpoint.decoder, checkpoint.temperature, checkpoint.bias, threshold, normal)
+    context = float(checkpoint.recipe.get("decision", {}).get("context") or 0.0)
+    return _decoder(checkpoint.decoder, checkpoint.temperature, checkpoint.bias, threshold, normal, context)
 
 
 def _decoder(
-    kind: str, temperature: float, bias: Sequence[float], threshold: Sequence[float], normal: str = "normal"
+    kind: str,
+    temperature: float,
+    bias: Sequence[float],
+    threshold: Sequence[float],
+    normal: str = "normal",
+    context: float = 0.0,
 ) -> Decoder:
     thresholds = [float(value) for value in threshold]
     return Decoder(
@@ -71,6 +78,7 @@ def _decoder(
         bias=[float(value) for value in bias],
         normal_label=normal,
         threshold=None if not thresholds else thresholds[0] if len(thresholds) == 1 else thresholds,
+        context=context or msgspec.UNSET,
     )
 
 

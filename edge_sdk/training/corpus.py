@@ -1,6 +1,9 @@
-"""The recordings that a training run reads: its training split and the split that it reports on."""
+"""The recordings that a training run reads: its training split and the split that it reports on; other corpora."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import torch
 
@@ -38,6 +41,31 @@ def load_sides(recipe: Recipe, options: RunOptions) -> Corpus:
                 f"{', '.join(recipe.labels)}; use --set labels=[{','.join(corpus.labels)}]"
             )
     return corpus
+
+
+def data_folder(root: Path) -> Path:
+    """Where corpora beside the main one are looked for: ``$STETHO_DATA``, else beside ``root``."""
+    return Path(os.environ["STETHO_DATA"]) if "STETHO_DATA" in os.environ else root.resolve().parent
+
+
+def named_folder(entry: str, root: Path) -> tuple[str, Path]:
+    """Corpus and folder of a setting NAME or NAME=FOLDER.
+
+    A relative FOLDER (by default NAME) lies in ``$STETHO_DATA``, else beside ``root``, the folder of the main corpus.
+
+    Raises
+    ------
+    CorpusError
+        There is no such folder.
+    """
+    name, _, folder = entry.partition("=")
+    path = data_folder(root) / (folder or name)
+    if not path.exists():
+        raise CorpusError(
+            f"corpus {name} for training: {path} does not exist; set STETHO_DATA to the folder that holds it, or name "
+            f"it in full: {name}=/path/to/it"
+        )
+    return name, path
 
 
 def side_of(corpus: Corpus, split: str) -> Corpus:

@@ -35,8 +35,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
       negative examples only, counted in ``noise_recordings``.
     """
 
-    corpus: str
-    split: str
+    corpus: str  # the main one
+    split: str  # what was trained on; several are joined by "+"
+    joined_corpora: list[str] = []  # trained on together with it
     patients: int
     recordings: int
     cycles: dict[str, int]  # by label
@@ -62,6 +63,7 @@ def training_provenance(
     noise_recordings: int,
     heart_recordings: int,
     phase_clips: int = 0,
+    joined_corpora: Sequence[str] = (),
 ) -> Provenance:
     """Count what a run was trained on, and name the code that did it.
 
@@ -75,11 +77,14 @@ def training_provenance(
         Labels that are counted even where no cycle has them.
     noise_recordings, heart_recordings, phase_clips
         Numbers of recordings beside the cycles.
+    joined_corpora
+        Corpora beside that of ``options``; their patients and cycles are among ``cycles``.
     """
     rows = list(cycles)
     return Provenance(
         corpus=options.corpus,
         split=options.train_split,
+        joined_corpora=list(joined_corpora),
         patients=len({row.patient for row in rows}),
         recordings=len({row.recording for row in rows}),
         cycles={**dict.fromkeys(labels, 0), **Counter(row.label for row in rows)},

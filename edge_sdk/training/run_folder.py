@@ -22,6 +22,7 @@ RECIPE_FILE = "recipe.yaml"
 STATE_FILE = "last-state.pt"
 LOG_FILE = "log.csv"
 CV_FILE = "cv.json"
+CV_SEEDS_FILE = "cv-seeds.json"
 CV_LOGITS_FILE = "cv-logits.npz"
 SWEEP_FILE = "runs.json"
 

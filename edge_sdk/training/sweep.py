@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.recipes.values import expand_sweeps
-from edge_sdk.training.run import run_training
-from edge_sdk.training.run_folder import METRICS_FILE, RECIPE_FILE, SWEEP_FILE, RunOptions, write_json
+from edge_sdk.training.run import run_cross_validation, run_training
+from edge_sdk.training.run_folder import CV_SEEDS_FILE, METRICS_FILE, RECIPE_FILE, SWEEP_FILE, RunOptions, write_json
 
-FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece")
+FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece", "auroc_crackle", "auroc_wheeze")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,52 @@ def train_runs(
     rows = [summarise_runs(settings, results) for settings, results in figures.items()]
     write_json(options.out / SWEEP_FILE, rows)
     return rows
+
+
+def cross_validate_seeds(
+    recipe: Recipe,
+    options: RunOptions,
+    folds: int,
+    seeds: int,
+    *,
+    on_read: Progress | None = None,
+    on_step: Callable[[int, Step], None] | None = None,
+) -> dict[str, Any]:
+    """Cross-validate with several seeds, each with folds of its own; the same call continues an interrupted one.
+
+    Parameters
+    ----------
+    recipe, options, folds, on_read, on_step
+        As for :func:`~edge_sdk.training.run.run_cross_validation`; ``options.seed`` is the first seed.
+    seeds
+        Number of cross-validations, each in ``seed-N`` of ``options.out``.
+
+    Returns
+    -------
+    dict
+        ``metrics``, and ``by`` of joint training: each figure as its mean with ``…_sd`` and ``…_runs``; also written to
+        ``cv-seeds.json``.
+    """
+    reports, folders = [], []
+    for seed in range(options.seed, options.seed + seeds):
+        folder = options.out / f"seed-{seed}"
+        own = replace(options, out=folder, seed=seed)
+        reports.append(run_cross_validation(recipe, own, folds, on_read=on_read, on_step=on_step))
+        folders.append(str(folder))
+
+    def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        rows = zip(figures, range(options.seed, options.seed + seeds), folders, strict=True)
+        row = summarise_runs((), [{**found, "seed": seed, "folder": folder} for found, seed, folder in rows])
+        return {name: value for name, value in row.items() if name != "settings"}
+
+    names = [name for name in reports[0].get("by", {}) if all(name in report["by"] for report in reports)]
+    result = {
+        "folds": folds,
+        "metrics": summary([report["metrics"] for report in reports]),
+        "by": {name: summary([report["by"][name] for report in reports]) for name in names},
+    }
+    write_json(options.out / CV_SEEDS_FILE, result)
+    return result
 
 
 def summarise_runs(settings: tuple[str, ...], results: Sequence[dict[str, Any]]) -> dict[str, Any]:

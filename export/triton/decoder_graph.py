@@ -19,7 +19,8 @@ _HALF = 0.5
 def decoder_graph(decoder: Decoder, labels: Sequence[str]) -> onnx.ModelProto:
     """``logits [B, L]`` → ``probabilities [B, C]``, ``label_index [B, 1]`` (int64), ``label [B, 1]`` (string).
 
-    Temperature, bias and thresholds are constants of the graph; arithmetic is in float64, as on the device.
+    Temperature, bias and thresholds are constants of the graph; arithmetic is in float64, as on the device. A server
+    does not know which requests are of one recording: the decoder's ``context`` is left to the client.
 
     Parameters
     ----------

@@ -17,6 +17,8 @@ KEYS = {
     "n_true", "n_predicted", "event_f1", "event_f1_iou70", "onset_error_p50_s", "onset_error_p95_s",
     "detection_delay_p50_s", "detection_delay_p95_s", "revision_rate", "rate_mae_bpm", "event_f1_ci",
     "event_f1_ignoring_gaps", "missed_per_minute", "extra_per_minute", "end_to_end", "look_ahead_s",
+    "onset_f1_200ms", "event_f1_phase_free", "event_f1_regional", "count_ratio", "rate_within_15pct", "rate_halved",
+    "rate_doubled", "rate_bias_above_40_bpm", "rate_undefined", "rate_mae_confident_bpm", "rate_confident_fraction",
 }  # fmt: skip
 SCENARIOS = ("healthy", "asthma", "pneumonia")
 
@@ -54,6 +56,8 @@ def test_a_person_gets_a_table(stetho: Stetho, corpus: Path) -> None:
     outcome = stetho("segment-eval", "default", "csv", corpus, "--bootstrap", 0)
     assert outcome.status == 0
     assert "event F1, IoU ≥ 0.5" in outcome.out and "respiratory rate, mean error" in outcome.out
+    assert "in annotated regions only" in outcome.out and "within 15 %" in outcome.out
+    assert "0 of 3" in outcome.out  # recordings without a rate stay visible
 
 
 def test_the_lines_of_screen_score_the_same(stetho: Stetho, corpus: Path, tmp_path: Path) -> None:

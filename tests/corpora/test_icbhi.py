@@ -362,3 +362,22 @@ def test_a_part_is_refused_by_data_check_with_every_difference(many: Path, capsy
         run(["data", "check", "icbhi", str(many), "--partial"])
     assert not stop.value.code
     assert "patients in train and test" in capsys.readouterr().out
+
+
+def test_the_real_copy_is_split_by_its_split_file(data_root: Path) -> None:
+    loaded = {split: load_corpus("icbhi", data_root / "icbhi", split=split) for split in ("train", "val", "all")}
+    assert {split: (len(c.recordings), len(c.patients), len(c.cycles)) for split, c in loaded.items()} == {
+        "train": (89, 37, 893),
+        "val": (27, 12, 316),
+        "all": (116, 49, 1209),
+    }
+    assert not set(loaded["train"].patients) & set(loaded["val"].patients)
+    assert Counter(c.label for c in loaded["all"].cycles) == {"normal": 795, "crackle": 223, "wheeze": 151, "both": 40}
+    assert Counter(r.device for r in loaded["all"].recordings) == {
+        "Welch Allyn Meditron": 84,
+        "AKG C417L": 18,
+        "Littmann Classic II SE": 11,
+        "Littmann 3200": 3,
+    }
+    assert all(r.age_years is not None and r.sex and r.diagnosis for r in loaded["all"].recordings)
+    assert loaded["all"].problems == ()

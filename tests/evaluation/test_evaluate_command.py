@@ -18,6 +18,7 @@ import edge_sdk.evaluation.report as evaluation
 from edge_sdk.cli.main import run
 from edge_sdk.events import BreathCycle, CycleResult
 from edge_sdk.metrics import CLASSES
+from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.signal.spec import FrontEndSpec
 
 TONES = {"normal": 100, "crackle": 300, "wheeze": 500, "both": 700, "nothing": 900}
@@ -38,6 +39,7 @@ class ToneModel:
     training: dict[str, Any] = field(default_factory=dict)
     metadata_schema: None = None
     normal_index: int = 0
+    decoder: Decoder = field(default_factory=Decoder)
 
     @property
     def classifier(self) -> ToneModel:
@@ -47,10 +49,10 @@ class ToneModel:
     def normal_label(self) -> str:
         return self.labels[0]
 
-    def classify(self, pcm: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def logits(self, pcm: npt.NDArray[np.float32], metadata: None = None) -> npt.NDArray[np.float64]:
         assert pcm.shape[1] == self.front_end.window_samples
         self.calls.append(len(pcm))
-        return np.stack([self.row(window, 4000) for window in pcm])
+        return np.log([self.row(window, 4000) for window in pcm])
 
     def decide(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         return np.asarray(probabilities.argmax(axis=1))

@@ -25,6 +25,7 @@ CURRENT = Provenance(
     noise_recordings=1,
     phase_clips=2,
     heart_recordings=0,
+    joined_corpora=["icbhi"],
     seed=0,
     threads=1,
     git_commit=None,

@@ -15,10 +15,10 @@ from edge_sdk.metrics.events import (
     event_report,
     frame_f1,
     onset_errors,
-    respiratory_rate,
-    unlabelled_gaps,
 )
 from edge_sdk.metrics.matching import Floats, as_spans, iou, match, match_collar, match_onsets, match_spans
+from edge_sdk.metrics.regions import unlabelled_gaps
+from edge_sdk.metrics.respiratory_rate import respiratory_rate
 
 
 def recording(

@@ -123,3 +123,23 @@ def test_operating_points_and_recalls_go_with_the_report() -> None:
     assert alone["recall"]["wheeze"] is None
     assert all(point["sensitivity"] is None for point in alone["operating_points"])
     strict_json(alone)
+
+
+def test_each_sound_is_ranked_against_all_items_without_it() -> None:
+    truth = ["crackle", "both", "wheeze", "normal", "other"]
+    table = [[0.1, 0.6, 0.1, 0.2], [0.2, 0.1, 0.4, 0.3], [0.1, 0.5, 0.4, 0.0], [0.7, 0.1, 0.1, 0.1], [0.0, 1.0, 0, 0]]
+    report = evaluate_predictions(truth, table, list("abcde"), resamples=0)
+    # crackle or both 0.8, 0.4 against 0.5, 0.2; wheeze or both 0.7, 0.4 against 0.3, 0.2; "other" has no class
+    assert report["auroc_crackle"] == 0.75 and report["auroc_wheeze"] == 1.0
+    two = evaluate_predictions(
+        ["normal", "wheeze"], [[0.9, 0.1], [0.2, 0.8]], list("ab"), labels=("normal", "abnormal")
+    )
+    assert "auroc_crackle" not in two
+
+
+def test_the_reliability_table_is_that_of_the_calibration_error() -> None:
+    report = evaluate_predictions(TRUTH, PROBABILITIES, PATIENTS, resamples=0)
+    rows = report["reliability"]
+    assert sum(row["n"] for row in rows) == report["n"] and all(row["n"] > 0 for row in rows)
+    error = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / report["n"]
+    assert error == pytest.approx(report["ece"])

@@ -7,7 +7,7 @@ import torch
 
 from edge_sdk.training.audio.bank import AudioBank
 from edge_sdk.training.classification.data import TrainingData
-from edge_sdk.training.classification.sampling import EventTable
+from edge_sdk.training.classification.sampling import ANNOTATED, EventTable
 
 RATE = 4000
 RECORDINGS = 12
@@ -42,5 +42,7 @@ def synthetic_data(seed: int = 0) -> TrainingData:
     lengths = np.full(RECORDINGS, length, dtype=np.int64)
     bank = AudioBank(torch.from_numpy(np.concatenate(waves)), np.arange(RECORDINGS) * length, lengths)
     patients = np.array([f"p{number}" for number in range(RECORDINGS)])
-    events = EventTable(table[:, 0], table[:, 1], table[:, 2], table[:, 3], patients[table[:, 0]])
+    events = EventTable(
+        table[:, 0], table[:, 1], table[:, 2], table[:, 3], patients[table[:, 0]], np.full(len(table), ANNOTATED)
+    )
     return TrainingData(bank=bank, events=events, noise=np.array([RECORDINGS - 1]), patient=patients, heart=bank)

@@ -49,7 +49,7 @@ def test_both_tasks_give_the_same_keys_types_and_counts_for_the_same_patients(op
     recordings = load_segment_data(
         corpus, segmenter.spec, segment_section(segmenter), heart_corpus=None, cache=options.cache
     )
-    one = classifier_provenance(options, events, compact.labels).to_dict()
+    one = classifier_provenance(compact, options, events).to_dict()
     other = segmenter_provenance(options, recordings, segmenter.labels).to_dict()
     assert list(one) == list(other) and one == other
     assert {key: type(value) for key, value in one.items()} == {key: type(value) for key, value in other.items()}
@@ -63,7 +63,7 @@ def test_patients_held_out_for_the_epoch_are_not_counted_by_the_classifier(
     values: dict[str, Any] = recipe.to_dict()
     values["fit"]["validation_share"] = 0.25
     trainer = classify_trainer(Recipe.from_dict(values), data, 0)
-    source = classifier_provenance(RunOptions("csv", tmp_path, tmp_path), trained_data(trainer), recipe.labels)
+    source = classifier_provenance(recipe, RunOptions("csv", tmp_path, tmp_path), trained_data(trainer))
     assert source.patients == 9 and sum(source.cycles.values()) == 27  # of 12 patients with 3 cycles each
 
 

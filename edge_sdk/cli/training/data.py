@@ -63,6 +63,8 @@ def _print(report: CheckReport) -> None:
         Column("published", "text", keep=True, right=True),
     ]
     print_table(columns, rows, title=f"{report.title} at {report.root}", console=console)
+    if report.licence:
+        console.print(Text(f"\nlicence: {report.licence}"))
     for title, lines in (("differs from the publication", report.discrepancies), ("problems", report.problems)):
         console.print(f"\n{title}: {len(lines) or 'none'}", style="bold")
         for line in lines:

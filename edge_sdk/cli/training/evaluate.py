@@ -28,6 +28,10 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Write one JSON line per item here.", metavar="FILE")
     ] = None,
+    recordings: Annotated[
+        bool,
+        typer.Option("--recordings", help="Score the verdicts of whole recordings, also by seconds of audio."),
+    ] = False,
     artefact: Annotated[
         str | None, typer.Option("--artefact", help="Format to run instead of the default one.")
     ] = None,
@@ -62,7 +66,8 @@ def evaluate(
     """Score a model: Se, Sp and Score (strict and 2-class), AUROC, calibration, with patient-bootstrap intervals.
 
     Breaths are taken as annotated. Where a corpus marks no breaths, each recording goes through the bundle's own
-    stream and its breaths' probabilities are averaged.
+    stream and its breaths' probabilities are averaged. With --recordings every labelled recording goes through the
+    stream, and its verdict is scored after 3, 6, 9 and 15 s and at the end.
     """
     from edge_sdk.evaluation.report import evaluate as evaluate_model
 
@@ -80,6 +85,7 @@ def evaluate(
             against=against,
             metadata=cast("MetadataMode", metadata),
             control=cast("Control | None", control),
+            recordings=recordings,
             train_split=train_split,
             train_root=train_root,
             predictions=predictions,
@@ -92,9 +98,9 @@ def evaluate(
     if json:
         emit_json(report)
         return
-    from edge_sdk.cli.training.evaluation_tables import show
+    from edge_sdk.cli.training.evaluation_tables import show, show_verdicts
 
-    show(report)
+    show_verdicts(report) if recordings else show(report)
 
 
 def _check(by: list[str], metadata: str, control: str | None) -> None:

@@ -14,8 +14,22 @@ _FIGURES = (
     ("sensitivity, 2-class", "sensitivity_2class"),
     ("Score (2-class)", "score_2class"),
     ("AUROC, abnormal", "auroc"),
+    ("AUROC within devices, weighted mean", "auroc_within_device"),
+    ("AUROC, crackle against all others", "auroc_crackle"),
+    ("AUROC, wheeze against all others", "auroc_wheeze"),
     ("calibration error (ECE)", "ece"),
 )
+_VERDICT_FIGURES = (
+    ("AUROC, abnormal", "auroc"),
+    ("AUROC within devices, weighted mean", "auroc_within_device"),
+    ("specificity of the answered", "specificity"),
+    ("sensitivity of the answered", "sensitivity"),
+    ("error among the answered", "error_answered"),
+    ("share of uncertain verdicts", "uncertain_fraction"),
+    ("verdict does not contradict the truth (coverage)", "coverage"),
+    ("calibration error of the probability (ECE)", "ece"),
+)
+_FIGURE_COLUMNS = [Column("", "name"), Column("value", keep=True), Column("95 % interval (patients)")]
 
 
 def show(report: dict[str, Any]) -> None:
@@ -40,6 +54,8 @@ def show(report: dict[str, Any]) -> None:
             console.print(f"{count} {text}", highlight=False)
     console.print()
     _figures(report)
+    _devices(report)
+    _reliability(report)
     for name, rows in report.get("groups", {}).items():
         console.print()
         _groups(name, rows)
@@ -52,6 +68,71 @@ def show(report: dict[str, Any]) -> None:
         _figures(figures)
 
 
+def show_verdicts(report: dict[str, Any]) -> None:
+    """Print the report of the verdicts of recordings."""
+    console = stdout_console()
+    console.print(
+        f"{report['name']} ({report['artefact']}) on {report['corpus']}, split {report['split']}: verdicts of "
+        f"{report['n']} recordings of {report['patients']} patients",
+        style="bold",
+        highlight=False,
+    )
+    columns = [Column("truth ↓  verdict →", "name"), *(Column(name, keep=True) for name in report["labels"])]
+    print_table(
+        [*columns, Column("total")],
+        [
+            [truth, *map(str, row), str(sum(row))]
+            for truth, row in zip(("normal", "abnormal"), report["confusion"], strict=True)
+        ],
+    )
+    if report["without_probability"]:
+        console.print(f"{report['without_probability']} without a probability: undecided in the AUROC", highlight=False)
+    console.print()
+    print_table(_FIGURE_COLUMNS, _rows(report, _VERDICT_FIGURES))
+    console.print()
+    _seconds(report["auroc_by_seconds"])
+    _devices(report)
+    _reliability(report)
+
+
+def _seconds(horizons: Sequence[dict[str, Any]]) -> None:
+    columns = [Column("seconds of audio", "name"), Column("AUROC", keep=True), Column("95 % interval (patients)")]
+    columns += [Column("with a probability"), Column("recordings so long")]
+    rows = [
+        [
+            "all" if row["seconds"] is None else f"{row['seconds']:g}", _number(row["auroc"]), _bounds(row["auroc_ci"]),
+            f"{row['with_probability']:.0%}", f"{row['long_enough']:.0%}",
+        ]
+        for row in horizons
+    ]  # fmt: skip
+    print_table(columns, rows)
+
+
+def _devices(report: dict[str, Any]) -> None:
+    """AUROC of each device, where there is more than one."""
+    devices = report.get("auroc_of_device", ())
+    if len(devices) < 2:
+        return
+    stdout_console().print()
+    rows = [
+        [row["device"], str(row["n"]), str(row["patients"]), f"{row['abnormal']:.0%}", _number(row["auroc"])]
+        for row in devices
+    ]
+    columns = [Column("within device", "name"), *map(Column, ("n", "patients", "abnormal"))]
+    print_table([*columns, Column("AUROC", keep=True)], rows)
+
+
+def _reliability(report: dict[str, Any]) -> None:
+    stdout_console().print()
+    columns = [Column("calibration: probability", "name"), Column("observed", keep=True), Column("n")]
+    rows = [[_number(row["confidence"]), _number(row["accuracy"]), str(row["n"])] for row in report["reliability"]]
+    print_table(columns, rows)
+
+
+def _rows(report: dict[str, Any], figures: Sequence[tuple[str, str]]) -> list[list[str]]:
+    return [[title, _number(report[key]), _bounds(report.get(f"{key}_ci"))] for title, key in figures if key in report]
+
+
 def _confusion(report: dict[str, Any]) -> None:
     columns = [Column("truth ↓  prediction →", "name"), *(Column(name, keep=True) for name in report["labels"])]
     rows = [
@@ -62,11 +143,11 @@ def _confusion(report: dict[str, Any]) -> None:
 
 
 def _figures(report: dict[str, Any]) -> None:
-    rows = [[title, _number(report[key]), _bounds(report.get(f"{key}_ci"))] for title, key in _FIGURES]
+    rows = _rows(report, _FIGURES)
     for point in report["operating_points"]:
         title = f"sensitivity at specificity ≥ {point['specificity_at_least']:g}"
         rows.append([title, _number(point["sensitivity"]), _bounds(point["sensitivity_ci"])])
-    print_table([Column("", "name"), Column("value", keep=True), Column("95 % interval (patients)")], rows)
+    print_table(_FIGURE_COLUMNS, rows)
 
 
 def _groups(name: str, groups: Sequence[dict[str, Any]]) -> None:

@@ -17,9 +17,14 @@ def segment_eval(
     bundle: Annotated[str, typer.Argument(help="Bundle directory, or 'default'.", metavar="BUNDLE")],
     corpus: Annotated[
         str,
-        typer.Argument(help="A corpus with annotated breaths, or 'phantom' (simulated patients).", metavar="CORPUS"),
+        typer.Argument(
+            help="A corpus with annotated breaths, or simulated patients: 'phantom', 'phantom:random'.",
+            metavar="CORPUS",
+        ),
     ],
-    root: Annotated[Path, typer.Argument(help="The publisher's folder; ignored for 'phantom'.", metavar="ROOT")],
+    root: Annotated[
+        Path, typer.Argument(help="The publisher's folder; ignored for simulated patients.", metavar="ROOT")
+    ],
     split: Annotated[str, typer.Option("--split", help="Which part; 'all' always works.")] = "all",
     partial: Annotated[bool, typer.Option("--partial", help="Leave out files that cannot be used.")] = False,
     segmenter: Annotated[
@@ -61,6 +66,8 @@ def segment_eval(
 _FIGURES = (
     ("event F1, IoU ≥ 0.5", "event_f1", ""),
     ("  predictions in unlabelled gaps ignored", "event_f1_ignoring_gaps", ""),
+    ("  in annotated regions only", "event_f1_regional", ""),
+    ("  after the best constant shift", "event_f1_phase_free", ""),
     ("event F1, IoU ≥ 0.7", "event_f1_iou70", ""),
     ("mean IoU of the matched", "mean_iou", ""),
     ("frame F1", "frame_f1", ""),
@@ -74,6 +81,15 @@ _FIGURES = (
     ("look-ahead of the network", "look_ahead_s", "s"),
     ("announced onsets revised", "revision_rate", ""),
     ("respiratory rate, mean error", "rate_mae_bpm", "/min"),
+    ("  median error", "rate_error_p50_bpm", "/min"),
+    ("  mean error where it is confident", "rate_mae_confident_bpm", "/min"),
+    ("  share of confident rates", "rate_confident_fraction", ""),
+    ("  within 15 %", "rate_within_15pct", ""),
+    ("  halved", "rate_halved", ""),
+    ("  doubled", "rate_doubled", ""),
+    ("  bias of true rates above 40/min", "rate_bias_above_40_bpm", "/min"),
+    ("breaths found per annotated breath", "count_ratio", ""),
+    ("  in annotated regions only", "count_ratio_regional", ""),
     ("missed", "missed_per_minute", "/min"),
     ("extra", "extra_per_minute", "/min"),
 )
@@ -93,6 +109,8 @@ def _show(report: dict[str, Any]) -> None:
     for name, key in (("found breaths", "end_to_end"), ("annotated breaths", "annotated_cycles")):
         if key in report:
             rows.append([f"Score of the labels, {name}", _number(report[key]["score"], ""), ""])
+    undefined, counted = report["rate_undefined"], report["rate_recordings"]
+    rows.append(["recordings without a rate (0/min in the errors)", f"{undefined} of {counted}", ""])
     if "cycles_in_apnoea" in report:
         rows.append(["breaths invented in apnoeas", str(report["cycles_in_apnoea"]), ""])
     print_table([Column("", "name"), Column("value", keep=True), Column("95 % interval (patients)")], rows, title=title)

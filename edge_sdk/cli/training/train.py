@@ -71,8 +71,8 @@ def train_command(
         raise typer.BadParameter("give RECIPE, --root and --out, or --list")
     if folds == 1:
         raise typer.BadParameter("--cv needs at least 2 folds")
-    if folds and (sweeps or seeds > 1):
-        raise typer.BadParameter("--cv goes with neither --sweep nor --seeds")
+    if folds and sweeps:
+        raise typer.BadParameter("--cv does not go with --sweep")
     if device not in ("cpu", "cuda", "auto"):
         raise typer.BadParameter(f"--device is {device!r}, must be cpu, cuda or auto")
     require_torch()
@@ -99,7 +99,10 @@ def train_command(
         logs=tuple(logs) if logs else None,
     )
     try:
-        _dispatch(runs, options, folds, many=bool(sweeps) or seeds > 1, as_json=as_json)
+        if folds and seeds > 1:
+            _cross_validate_seeds(runs[0].recipe, options, folds, seeds, as_json=as_json)
+        else:
+            _dispatch(runs, options, folds, many=bool(sweeps) or seeds > 1, as_json=as_json)
     except KeyboardInterrupt:
         typer.echo(f"stetho: stopped; the same command resumes from the last epoch in {out}", err=True)
         raise
@@ -153,6 +156,23 @@ def _run(recipe: Recipe, options: RunOptions, folds: int, *, quiet: bool) -> dic
         if folds:
             return run_cross_validation(recipe, options, folds, on_read=shown.on_read, on_step=on_fold_step)
         return run_training(recipe, options, on_read=shown.on_read, on_step=shown.on_step)
+
+
+def _cross_validate_seeds(recipe: Recipe, options: RunOptions, folds: int, seeds: int, *, as_json: bool) -> None:
+    from edge_sdk.training.sweep import cross_validate_seeds
+
+    with progress_bar("reading recordings", quiet=as_json) as report:
+        shown = _TrainingProgress(report)
+
+        def on_step(fold: int, step: Step) -> None:
+            shown.prefix = f"fold {fold + 1}/{folds} "
+            shown.on_step(step)
+
+        result = cross_validate_seeds(recipe, options, folds, seeds, on_read=shown.on_read, on_step=on_step)
+    if as_json:
+        emit_json({"type": "cv_seeds", "recipe": recipe.name, "size": recipe.model.size, **result})
+        return
+    _print_runs([{**row, "settings": [name]} for name, row in {"all": result["metrics"], **result["by"]}.items()])
 
 
 def _run_many(runs: list[PlannedRun], options: RunOptions, *, quiet: bool) -> list[dict[str, Any]]:

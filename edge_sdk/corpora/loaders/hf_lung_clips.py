@@ -1,8 +1,9 @@
 """One-second clips of HF_Lung_V1, each starting where an inhalation or exhalation does (Hsu et al., PLoS ONE 2021).
 
 ``clips.csv``: file, recording, date_group, phase (I or E), split. There is no normal or abnormal: the clips show
-where phases begin. The ends are not annotated, so ``Corpus.phases`` stays empty. Recordings of one date are very
-likely of one person, so the date replaces the patient.
+where phases begin. The ends are not annotated, so ``Corpus.phases`` stays empty (``hf_lung_labels`` has them for the
+clips whose recording has labels). Recordings of one date are very likely of one person, so the date replaces the
+patient.
 """
 
 from __future__ import annotations

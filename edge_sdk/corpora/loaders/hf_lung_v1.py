@@ -9,6 +9,7 @@ very likely of one person, so the date replaces the patient.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -125,6 +126,24 @@ def parse_time(text: str) -> float | None:
     return seconds
 
 
+def sound_labels(sounds: Iterable[Mark], start_s: float, end_s: float) -> tuple[str, str]:
+    """Class of a stretch of audio, and the names of the sounds in it (``crackle+wheeze``, or ``none``).
+
+    A sound counts where the stretch holds :data:`SHORTEST_SHARE_S` of it, or half of a shorter sound.
+
+    Parameters
+    ----------
+    sounds
+        Adventitious sounds of the recording.
+    start_s, end_s
+        The stretch, in seconds of the recording.
+    """
+    held = [sound for sound in sounds if _holds(start_s, end_s, sound)]
+    crackle, wheeze = any(s.tag == "d" for s in held), any(s.tag != "d" for s in held)
+    label = "both" if crackle and wheeze else "crackle" if crackle else "wheeze" if wheeze else "normal"
+    return label, "+".join(sorted({SOUND_TAGS[s.tag] for s in held})) or "none"
+
+
 def _recording(stem: str, path: Path, split: str) -> Recording:
     date = _DATE.search(stem)
     channel = _CHANNEL.search(stem)
@@ -190,9 +209,7 @@ def _cycles(recording: Recording, marks: list[Mark]) -> list[Cycle]:
         paired = (first.tag, second.tag) == ("i", "e") and second.end_s > first.end_s
         if not paired or pause > LONGEST_PAUSE_S or second.end_s - first.start_s > LONGEST_CYCLE_S:
             continue
-        held = [sound for sound in sounds if _holds(first.start_s, second.end_s, sound)]
-        crackle, wheeze = any(s.tag == "d" for s in held), any(s.tag != "d" for s in held)
-        label = "both" if crackle and wheeze else "crackle" if crackle else "wheeze" if wheeze else "normal"
+        label, raw_label = sound_labels(sounds, first.start_s, second.end_s)
         cycles.append(
             Cycle(
                 recording.id,
@@ -203,7 +220,7 @@ def _cycles(recording: Recording, marks: list[Mark]) -> list[Cycle]:
                 first.start_s,
                 second.end_s,
                 label,
-                "+".join(sorted({SOUND_TAGS[s.tag] for s in held})) or "none",
+                raw_label,
                 recording.split,
                 recording.site,
                 recording.device,

@@ -45,6 +45,14 @@ class Decoder(_Part, frozen=True, kw_only=True):
     # Probability from which a label is positive: one, or one per logit (multilabel); for softmax of "abnormal".
     # Absent: 0.5, and for softmax the most probable label.
     threshold: float | list[float] | None = None
+    # Weight of the running mean of the recording's logits, see ``runtime.context``. Absent: 0, each cycle by itself;
+    # such a bundle is also read by older SDKs.
+    context: float | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def context_share(self) -> float:
+        """``context``, 0 where it is absent."""
+        return 0.0 if self.context is msgspec.UNSET else self.context
 
 
 class FeaturesEntry(_Part, frozen=True, kw_only=True):

@@ -74,6 +74,18 @@ class AudioBank:
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
         return cls(torch.from_numpy(samples), starts, lengths)
 
+    @classmethod
+    def joined(cls, banks: Sequence[AudioBank]) -> AudioBank:
+        """The recordings of several banks in one, in order."""
+        if len(banks) == 1:
+            return banks[0]
+        offsets = np.cumsum([0, *(len(bank.samples) for bank in banks[:-1])])
+        return cls(
+            torch.cat([bank.samples for bank in banks]),
+            np.concatenate([bank.starts + offset for bank, offset in zip(banks, offsets, strict=True)]),
+            np.concatenate([bank.lengths for bank in banks]),
+        )
+
     def gather(
         self,
         start: Tensor,

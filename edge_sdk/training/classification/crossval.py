@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.metrics import evaluate_predictions
+from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
+from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_origin, figures_of_recordings
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.inference import cycle_logits
+from edge_sdk.training.classification.joint import load_classifier_sides
 from edge_sdk.training.classification.run import classifier_provenance
-from edge_sdk.training.classification.sampling import EventTable
+from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of
-from edge_sdk.training.corpus import load_sides
 from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, CV_LOGITS_FILE, RunOptions, fold_state_file, run_file, write_json
@@ -30,10 +31,11 @@ from edge_sdk.training.run_folder import CV_FILE, CV_LOGITS_FILE, RunOptions, fo
 class CrossValidation:
     """Out-of-fold results of one recipe."""
 
-    metrics: dict[str, Any]  # of all held-out cycles, decision fitted on the other folds
+    metrics: dict[str, Any]  # of all held-out annotated cycles, decision fitted on the other folds
+    by: dict[str, dict[str, Any]]  # the same by corpus and device, in joint training; of recordings for weak labels
     folds: list[dict[str, Any]]  # the same per fold, with the decision used
     decision: Decision  # fitted on all held-out cycles: what the recipe should carry
-    logits: Logits  # [n, C]
+    logits: Logits  # [n, C] of each cycle by itself
     fold: npt.NDArray[np.int64]  # [n]
 
 
@@ -66,7 +68,8 @@ def cross_validate_classifier(
     RecipeError, CorpusError, TrainingError, CheckpointError
         Settings, data, the loop or a file of the run is at fault.
     """
-    both = load_training_data(load_sides(recipe, options), recipe, cache=options.cache, progress=on_read)
+    corpus = load_classifier_sides(recipe, options, on_read)
+    both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
     result = cross_validate(
         recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step, device=options.device
     )
@@ -75,18 +78,28 @@ def cross_validate_classifier(
         "size": recipe.model.size,
         "seed": options.seed,
         "metrics": result.metrics,
+        "by": result.by,
         "folds": result.folds,
         "decision": {
             "temperature": result.decision.temperature,
             "bias": list(result.decision.bias),
             "threshold": list(result.decision.threshold),
         },
-        "provenance": classifier_provenance(options, both, recipe.labels).to_dict(),
+        "provenance": classifier_provenance(recipe, options, both).to_dict(),
     }
     write_json(options.out / CV_FILE, report)
     with run_file(options.out / CV_LOGITS_FILE) as draft, draft.open("wb") as file:
+        events = both.events
         np.savez_compressed(
-            file, logits=result.logits, truth=both.events.bits, fold=result.fold, patient=both.events.patient
+            file,
+            logits=result.logits,
+            truth=events.bits,
+            fold=result.fold,
+            patient=events.patient,
+            recording=both.names[events.recording],
+            begin=events.begin,
+            use=events.use,
+            origin=np.array([f"{origin.corpus}/{origin.device}" for origin in both.origins(events)]),
         )
     return report
 
@@ -116,7 +129,11 @@ def cross_validate(
     """
     events = data.events
     patients = [str(patient) for patient in events.patient]
-    fold = grouped_folds(events.bits.tolist(), patients, folds, seed=seed)
+    origins = data.origins(events)
+    strata: list[Any] = events.bits.tolist()
+    if recipe.joint.extra:  # every fold holds out patients of every corpus and device
+        strata = list(zip(origins, strata, strict=True))
+    fold = grouped_folds(strata, patients, folds, seed=seed)
     logits = np.zeros((len(events), logit_count(recipe.decoder, recipe.labels)))
     for number in range(folds):
         held_out = fold == number
@@ -126,34 +143,56 @@ def cross_validate(
         state = None if folder is None else fold_state_file(folder, number)
         model = trainer.run(state, report)
         logits[held_out] = cycle_logits(model, recipe, data, events.where(held_out), schema_of(trainer))
-    return summarise(recipe, logits, events, fold)
+    return summarise(recipe, logits, events, fold, origins)
 
 
-def summarise(recipe: Recipe, logits: Logits, events: EventTable, fold: npt.NDArray[np.int64]) -> CrossValidation:
-    """Cross-fit the decision and score pooled and per fold."""
-    probabilities, decisions = cross_fitted_probabilities(logits, events.bits, fold, recipe.decoder)
-    predicted = np.zeros(len(events), dtype=np.int64)
+def summarise(
+    recipe: Recipe,
+    logits: Logits,
+    events: EventTable,
+    fold: npt.NDArray[np.int64],
+    origins: Sequence[Origin] | None = None,
+) -> CrossValidation:
+    """Cross-fit the decision on annotated cycles and score them pooled, per fold, and by origin where these are given.
+
+    Parameters
+    ----------
+    recipe
+        Its labels, decoder and recording context.
+    logits
+        ``[n, K]`` out of fold, of each cycle by itself.
+    events, fold
+        ``[n]``.
+    origins
+        ``[n]`` corpus and device.
+    """
+    share, recordings = recipe.decision.context, events.recording.tolist()
+    together = in_context(logits, share, recordings, events.begin.tolist())
+    annotated = events.use == ANNOTATED
+    truth, own_fold = events.bits[annotated], fold[annotated]
+    probabilities, decisions = cross_fitted_probabilities(together[annotated], truth, own_fold, recipe.decoder)
+    predicted = np.zeros(len(truth), dtype=np.int64)
     for number, decision in enumerate(decisions):
-        predicted[fold == number] = decision.classes(probabilities[fold == number])
-    truth = np.array(recipe.labels)[events.bits]
-    every = np.ones(len(events), dtype=bool)
-
-    def figures(rows: npt.NDArray[np.bool_], resamples: int) -> dict[str, Any]:
-        return evaluate_predictions(
-            truth[rows].tolist(),
-            probabilities[rows],
-            events.patient[rows].tolist(),
-            labels=recipe.labels,
-            normal_label=recipe.labels[0],
-            predictions=[recipe.labels[index] for index in predicted[rows]],
-            resamples=resamples,
-        )
-
+        predicted[own_fold == number] = decision.classes(probabilities[own_fold == number])
+    names = np.array(recipe.labels)
+    scored = ScoredCycles(
+        recipe.labels,
+        tuple(names[truth].tolist()),
+        tuple(events.patient[annotated].tolist()),
+        probabilities,
+        tuple(names[predicted].tolist()),
+    )
     per_fold = []
     for number, decision in enumerate(decisions):
-        entry = figures(fold == number, 0)
+        entry = scored.where(own_fold == number).figures(0)
         entry["temperature"], entry["bias"] = decision.temperature, list(decision.bias)
         entry["threshold"] = list(decision.threshold)
         per_fold.append(entry)
-    decision = fit_decision(logits, events.bits, recipe.decoder)
-    return CrossValidation(figures(every, 1000), per_fold, decision, logits, fold)
+    final = fit_decision(together[annotated], truth, recipe.decoder)
+    by: dict[str, dict[str, Any]] = {}
+    if recipe.joint.extra and origins is not None:
+        by = figures_by_origin(scored, [origins[row] for row in np.flatnonzero(annotated).tolist()])
+        weak = np.flatnonzero(~annotated)
+        abnormal = 1.0 - final.probabilities(together[weak])[:, 0]
+        by |= figures_of_recordings(events.where(~annotated), abnormal, [origins[row] for row in weak.tolist()])
+    return CrossValidation(scored.figures(1000), by, per_fold, final, logits, fold)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from edge_sdk.errors import CorpusError
 from edge_sdk.metadata import metadata_of
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.audio.bank import AudioBank, Progress
-from edge_sdk.training.classification.sampling import EventTable, event_table
+from edge_sdk.training.classification.sampling import EventTable, Origin, event_table
+from edge_sdk.training.corpus import data_folder
 from edge_sdk.training.recipes.recipe import Recipe
 
 
@@ -29,21 +30,30 @@ class TrainingData:
 
     bank: AudioBank
     events: EventTable
-    noise: npt.NDArray[np.int64]  # recordings of the bank labelled Poor Quality
+    noise: npt.NDArray[np.int64]  # recordings of the bank that are mixed in: Poor Quality, and a corpus of noise
     patient: npt.NDArray[np.str_]  # [R] of every recording in the bank
     heart: AudioBank | None
     names: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))  # [R] recording ids
     metadata: tuple[Mapping[str, Any], ...] = ()  # [R] see ``edge_sdk.metadata.FIELDS``
+    corpus: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))  # [R] of joint training
+    negatives: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # noise as normal
 
     def of_patients(self, patients: Collection[str]) -> TrainingData:
         """The same data with only these patients' events and noise."""
         chosen = list(patients)
-        keep_noise = np.isin(self.patient[self.noise], chosen)
+        keep_noise = np.isin(self.patient[self.noise], chosen) | np.isin(self.noise, self.negatives)
         return replace(
             self,
             events=self.events.where(np.isin(self.events.patient, chosen)),
             noise=self.noise[keep_noise],
         )
+
+    def origins(self, events: EventTable) -> list[Origin]:
+        """Corpus and device of each event; empty names where they are not known."""
+        if not len(self.corpus):
+            return [Origin("", "")] * len(events)
+        devices = [str(row.get("device") or "") for row in self.metadata]
+        return [Origin(str(self.corpus[index]), devices[index]) for index in events.recording.tolist()]
 
     def metadata_rows(
         self, recording: npt.NDArray[np.int64], length: npt.NDArray[np.int64], rate_hz: int
@@ -83,13 +93,17 @@ def load_training_data(
         A recording that cannot be read.
     """
     spec = recipe.spec
-    bank = AudioBank.load([r.path for r in corpus.recordings], spec, cache=cache, progress=progress)
+    by_corpus = [[r.path for r in group] for _, group in groupby(corpus.recordings, key=lambda r: r.corpus)]
+    bank = AudioBank.joined([AudioBank.load(paths, spec, cache=cache, progress=progress) for paths in by_corpus])
     index = {recording.id: position for position, recording in enumerate(corpus.recordings)}
     events = event_table(corpus.cycles, index, bank, recipe.labels, spec.rate_hz)
     if not len(events):
         raise CorpusError(f"corpus {corpus.name} at {corpus.root} holds no annotated cycles to train on")
     poor = [recording.quality_poor for recording in corpus.recordings]
     long_enough = bank.lengths > spec.window_samples
+    joint = recipe.joint
+    name = joint.noise.partition("=")[0]
+    of_noise = np.array([bool(name) and recording.corpus == name for recording in corpus.recordings], dtype=bool)
     heart = None
     if recipe.heart_corpus is not None:
         heart = AudioBank.load(
@@ -98,11 +112,13 @@ def load_training_data(
     return TrainingData(
         bank=bank,
         events=events,
-        noise=np.flatnonzero(np.array(poor, dtype=bool) & long_enough),
+        noise=np.flatnonzero((np.array(poor, dtype=bool) | (of_noise & joint.noise_mixed)) & long_enough),
         patient=np.array([recording.patient for recording in corpus.recordings], dtype=np.str_),
         heart=heart,
         names=np.array([recording.id for recording in corpus.recordings], dtype=np.str_),
         metadata=tuple(metadata_of(recording) for recording in corpus.recordings),
+        corpus=np.array([recording.corpus for recording in corpus.recordings], dtype=np.str_),
+        negatives=np.flatnonzero(of_noise),
     )
 
 
@@ -111,8 +127,7 @@ def heart_recordings(corpus_root: Path, name: str) -> list[Path]:
 
     Looked for in ``$STETHO_DATA``, then beside the corpus root.
     """
-    data = Path(os.environ["STETHO_DATA"]) if "STETHO_DATA" in os.environ else corpus_root.resolve().parent
-    folder = data / name
+    folder = data_folder(corpus_root) / name
     found = [*folder.glob("HS/*"), *folder.glob("Mix/H*")]
     paths = sorted(path for path in found if path.suffix.lower() in {".wav", ".flac"})
     if not paths:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from edge_sdk.corpora import Corpus
 from edge_sdk.errors import RecipeError
-from edge_sdk.metrics import evaluate_predictions
+from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
+from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_origin
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.inference import annotated_logits
+from edge_sdk.training.classification.joint import load_classifier_sides, trained_split
+from edge_sdk.training.classification.sampling import WEAK_LABELS, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of, trained_data
-from edge_sdk.training.corpus import load_sides, side_of
+from edge_sdk.training.corpus import side_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
@@ -51,7 +55,7 @@ def train_classifier(
         Settings, data, the loop or a file of the run is at fault.
     """
     logs = RunLogs(options.out, options.logs, flat(recipe.to_dict()))
-    corpus = load_sides(recipe, options)
+    corpus = load_classifier_sides(recipe, options, on_read)
     # The bank holds the training side alone: no recording of the other side can be used, not even as noise.
     training = side_of(corpus, options.train_split)
     data = load_training_data(training, recipe, cache=options.cache, progress=on_read)
@@ -78,7 +82,7 @@ def train_classifier(
         bias=recipe.decision.bias or _no_bias(recipe),
         state=model.state_dict(),
         metrics=metrics,
-        provenance=classifier_provenance(options, trained_data(trainer), recipe.labels).to_dict(),
+        provenance=classifier_provenance(recipe, options, trained_data(trainer)).to_dict(),
         metadata=schema.to_dict() if schema is not None else {},
     )
     path = options.out / CHECKPOINT_FILE
@@ -90,37 +94,41 @@ def train_classifier(
     return {**metrics, "checkpoint": str(path)}
 
 
-def classifier_provenance(options: RunOptions, data: TrainingData, labels: Sequence[str]) -> Provenance:
+def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingData) -> Provenance:
     """Where a classifier comes from; ``data`` holds only what the weights were fitted to."""
-    events = data.events
+    events, labels = data.events.trained, recipe.labels
     cycles = zip(events.patient.tolist(), events.recording.tolist(), events.bits.tolist(), strict=True)
     return training_provenance(
-        options,
+        replace(options, train_split=trained_split(recipe, options)),
         [TrainedCycle(patient, str(recording), labels[index]) for patient, recording, index in cycles],
         labels,
-        noise_recordings=len(data.noise),
+        noise_recordings=len(set(data.noise.tolist()) | set(data.negatives.tolist())),
         heart_recordings=0 if data.heart is None else len(data.heart.lengths),
+        joined_corpora=[entry.partition("=")[0] for entry in recipe.joint.extra],
     )
 
 
 def _evaluate(recipe: Recipe, options: RunOptions, trainer: Trainer, corpus: Corpus) -> dict[str, Any]:
-    held_out = [cycle for cycle in corpus.cycles if cycle.split == options.val_split]
+    held_out = [c for c in corpus.cycles if c.split == options.val_split and c.raw_label not in WEAK_LABELS]
     if not held_out or options.val_split == options.train_split:
         return {}
     settings = recipe.decision
     decision = Decision(settings.temperature, settings.bias or _no_bias(recipe), recipe.decoder, settings.threshold)
-    probabilities = decision.probabilities(
-        annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer), cache=options.cache)
-    )
-    return evaluate_predictions(
-        [cycle.label for cycle in held_out],
+    logits = annotated_logits(trainer.model, recipe.spec, held_out, schema_of(trainer), cache=options.cache)
+    recordings, starts = [cycle.recording_id for cycle in held_out], [cycle.start_s for cycle in held_out]
+    probabilities = decision.probabilities(in_context(logits, settings.context, recordings, starts))
+    scored = ScoredCycles(
+        recipe.labels,
+        tuple(cycle.label for cycle in held_out),
+        tuple(cycle.patient for cycle in held_out),
         probabilities,
-        [cycle.patient for cycle in held_out],
-        predictions=[recipe.labels[index] for index in decision.classes(probabilities)],
-        labels=recipe.labels,
-        normal_label=recipe.labels[0],
-        resamples=options.resamples,
+        tuple(recipe.labels[index] for index in decision.classes(probabilities)),
     )
+    figures = scored.figures(options.resamples)
+    if recipe.joint.extra:
+        origins = [Origin(cycle.corpus, cycle.device or "") for cycle in held_out]
+        figures["by"] = figures_by_origin(scored, origins)
+    return figures
 
 
 def _no_bias(recipe: Recipe) -> tuple[float, ...]:

@@ -27,13 +27,14 @@ from edge_sdk.training.classification.distill import make_distillation
 from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.objectives import Objective, make_objective
 from edge_sdk.training.classification.objectives.targets import smooth_targets
-from edge_sdk.training.classification.sampling import ExampleSampler
+from edge_sdk.training.classification.sampling import ANNOTATED, ExampleSampler, balanced
 from edge_sdk.training.classification.windows import WindowMaker
 from edge_sdk.training.loop.fit import Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 
 # Parts of a recipe that may change after training: they do not shape the weights.
 _AFTER_TRAINING = frozenset({"title", "paper", "protocol", "development", "decision"})
+_SETTLING = 128  # examples for the statistics of a network that starts from public weights
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,14 @@ class ClassifyTask:
     def __init__(self, recipe: Recipe, data: TrainingData, seed: int = 0) -> None:
         self.recipe = recipe
         self.device = torch.device("cpu")
-        spec = recipe.spec
         self._all, self.held_out = data, data.events.where(_held_out(recipe, data, seed))
         if len(self.held_out):
             data = data.of_patients(set(data.events.patient.tolist()) - set(self.held_out.patient.tolist()))
         self.training = data
         self.schema = _schema(recipe, data)
-        self._sampler = ExampleSampler(data.events, data.bank, recipe.sampling, spec.rate_hz)
+        self._sampler = _sampler(recipe, data)
         self._windows = WindowMaker(recipe, data)
-        self._front_end = FoldedFrontEnd(spec)
+        self._front_end = FoldedFrontEnd(recipe.spec)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,19 +86,26 @@ class ClassifyTask:
     def build(self) -> nn.Module:
         """The recipe's network with fresh or public weights; sets ``objective``."""
         model = build_recipe_model(self.recipe, self.schema)
+        if self.recipe.model.pretrained is not None:
+            model.settle(self._typical_features())
         section, labels = self.recipe.objective, self.recipe.labels
         width = model.embedding_dim
         self.objective = make_objective(
             section,
             self.recipe.decoder,
             labels,
-            class_counts=np.bincount(self.training.events.bits, minlength=len(labels)).tolist(),
+            class_counts=np.bincount(self.training.events.trained.bits, minlength=len(labels)).tolist(),
             embedding_dim=width,
             distillation=None
             if section.distill is None
             else make_distillation(section.distill, self.recipe.spec, labels, self.recipe.decoder, width),
         )
         return model
+
+    def _typical_features(self) -> Tensor:
+        """``[_SETTLING, 1, M, T]`` training features from draws of their own, the same in every process."""
+        random = Randomness(torch.Generator().manual_seed(0))
+        return self.batch(np.random.default_rng(0), random, _SETTLING).features
 
     def batch(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> Batch:
         """``count`` windows with device simulation, as features with targets and metadata."""
@@ -166,7 +173,21 @@ def _held_out(recipe: Recipe, data: TrainingData, seed: int) -> npt.NDArray[np.b
     if not share:
         return np.zeros(len(events), dtype=bool)
     fold = grouped_folds(events.bits.tolist(), events.patient.tolist(), max(2, round(1.0 / share)), seed=seed)
-    return fold == 0
+    return (fold == 0) & (events.use == ANNOTATED)
+
+
+def _sampler(recipe: Recipe, data: TrainingData) -> ExampleSampler:
+    events, joint = data.events.trained, recipe.joint
+    origins = data.origins(events)
+    return ExampleSampler(
+        events,
+        data.bank,
+        recipe.sampling,
+        recipe.spec.rate_hz,
+        probability=balanced(events, origins, recipe.sampling.class_power, joint) if joint.active else None,
+        negatives=data.negatives,
+        negative_share=joint.noise_share,
+    )
 
 
 def _schema(recipe: Recipe, data: TrainingData) -> MetadataSchema | None:

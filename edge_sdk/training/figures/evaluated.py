@@ -22,6 +22,7 @@ from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.network import Network
+from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import decide, decode
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import checkpoint_decoder
@@ -65,7 +66,9 @@ class EvaluatedModel:
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
         """``[n, C]``, by the checkpoint's decoder."""
-        return decode(self.logits, checkpoint_decoder(self.checkpoint))
+        decoder = checkpoint_decoder(self.checkpoint)
+        recordings, starts = [c.recording_id for c in self.cycles], [c.start_s for c in self.cycles]
+        return decode(in_context(self.logits, decoder.context_share, recordings, starts), decoder)
 
     @cached_property
     def report(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from edge_sdk.errors import RecipeError
 from edge_sdk.models.registry import model_entry
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.recipes.joint_settings import JointSection
 from edge_sdk.training.recipes.objective_settings import ObjectiveSection, OptimiserSection, PaperAugmentSection
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.recipes.values import apply_override, resolve
@@ -22,6 +23,7 @@ _PACKAGED = "edge_sdk.training.recipes"
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,6 +45,9 @@ class SamplingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     window_s: tuple[float, float] = (1.0, 3.5)  # their length
     overlap: float = 0.5  # share of an abnormal event that a window must hold to take its label
     jitter: float = 0.09  # of the rest's remainder: standard deviation of each boundary, in lengths of the event
+    length_p: Probability = 0.0  # examples of any kind cut or extended to a random length, so that it tells no class
+    length_s: tuple[float, float] = (0.5, 3.0)  # that length, uniform in the logarithm
+    length_least: Probability = 0.4  # share of the event that such an example keeps at least
 
 
 class AugmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,6 +117,7 @@ class DecisionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     temperature: float = 1.0
     bias: tuple[float, ...] = ()  # one per logit, added to logits / temperature; empty: none
     threshold: tuple[float, ...] = ()  # of multilabel and binary heads: one per logit; empty: one half
+    context: Share = 0.0  # weight of the running mean of the recording's logits, see ``runtime.context``
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +135,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     labels_scheme: str = "four"  # which of the publisher's labels these are, see ``corpora.labels``
     decoder: Literal["softmax", "multilabel", "binary"] = "softmax"
     heart_corpus: str | None = "hls_cmds"  # folder beside the corpus root; None switches the interference off
+    joint: JointSection = JointSection()
     sampling: SamplingSection = SamplingSection()
     augment: AugmentSection = AugmentSection()
     synthetic: SyntheticSection = SyntheticSection()
@@ -171,6 +178,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 f"recipe {recipe.name!r}: window sampling, added crackles and wheezes and the multilabel head need "
                 "the four labels; with another labels_scheme set sampling.exact_share=1 and another decoder"
             )
+        if recipe.labels_scheme != "four" and (recipe.joint.extra or recipe.joint.noise):
+            raise RecipeError(f"recipe {recipe.name!r}: joint training needs the four labels; leave labels_scheme out")
         if recipe.fit.patience and not recipe.fit.validation_share:
             raise RecipeError(f"recipe {recipe.name!r}: fit.patience needs held-out patients; set fit.validation_share")
         return recipe

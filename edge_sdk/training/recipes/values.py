@@ -138,7 +138,8 @@ def setting_paths(schema: type, values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _paths(schema: Any, prefix: str) -> Iterator[str]:
-    for name, hint in typing.get_type_hints(schema).items():
+    hints = typing.get_type_hints(schema, include_extras=True)
+    for name, hint in ((name, hints[name]) for name in schema.__struct_fields__):
         path = f"{prefix}{name}"
         section = next((part for part in _parts(hint) if _is_section(part)), None)
         if name == "front_end":
@@ -166,7 +167,7 @@ def _candidates(key: str, values: Values, schema: type) -> list[str]:
         return [key]
     found = [path for path in dict.fromkeys(setting_paths(schema, values)) if path.endswith(f".{key}")]
     if values.get("task") == "segment":
-        return found
+        return [path for path in found if not path.startswith("joint.")]
     return [path for path in found if not path.startswith("segment.")]
 
 

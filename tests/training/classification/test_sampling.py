@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -70,6 +72,32 @@ def test_patients_left_out_are_neither_drawn_nor_used_as_noise(data: TrainingDat
     assert len(part.noise) == 0
     assert part.draw_noise(2, 1000, Randomness(torch.Generator())) is None
     assert data.draw_noise(2, 1000, Randomness(torch.Generator())).shape == (2, 1000)  # type: ignore[union-attr]
+
+
+def test_lengths_drawn_at_random_do_not_tell_the_class(data: TrainingData) -> None:
+    """Crackles are made short and others long; with ``length_p`` their examples are of one distribution."""
+    events = data.events
+    short = events.bits == 1
+    table = replace(events, end=np.where(short, events.begin + 1400, events.end))
+    means = {}
+    for share in (0.0, 1.0):
+        settings = msgspec.structs.replace(SamplingSection(), exact_share=1.0, length_p=share, length_s=(0.5, 2.0))
+        drawn = ExampleSampler(table, data.bank, settings, RATE).draw(2000, np.random.default_rng(0))
+        length, start = drawn.length.numpy(), drawn.start.numpy()
+        means[share] = length[drawn.label.numpy() == 1].mean() / length[drawn.label.numpy() == 0].mean()
+        assert (start // data.bank.lengths[0] == (start + length - 1) // data.bank.lengths[0]).all()
+    assert means[0.0] == pytest.approx(0.5)
+    assert 0.8 < means[1.0] < 1.25
+
+
+def test_negatives_take_their_share_of_the_loose_examples(data: TrainingData) -> None:
+    settings = msgspec.structs.replace(SamplingSection(), exact_share=0.5)
+    only = np.array([4])
+    sampler = ExampleSampler(data.events, data.bank, settings, RATE, negatives=only, negative_share=0.25)
+    drawn = sampler.draw(200, np.random.default_rng(0))
+    assert set(drawn.label[-50:].tolist()) == {0}
+    assert set((drawn.start[-50:] // int(data.bank.lengths[0])).tolist()) == {4}
+    assert len(set(drawn.label[:-50].tolist())) == 4
 
 
 def _write(folder: Path, name: str, rate: int, seconds: float) -> Path:

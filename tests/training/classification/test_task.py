@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from edge_sdk.errors import RecipeError
+from edge_sdk.models.yamnet import Yamnet
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.classification.data import TrainingData
@@ -74,6 +75,25 @@ def test_a_checkpoint_teaches_a_student_of_another_model(data: TrainingData, tmp
     again = classify_trainer(taught, data, 0)
     again.run(tmp_path / "state.pt")
     assert again.epoch == 2
+
+
+def test_public_weights_are_settled_on_training_features_before_the_first_step(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    source = Yamnet(4, "tiny")
+    torch.save(source.state_dict(), tmp_path / "public.pt")
+    task = ClassifyTask(_recipe("yamnet", f"model.pretrained={tmp_path / 'public.pt'}"), data)
+    model, again = task.build().eval(), task.build().eval()
+    features = task.batch(np.random.default_rng(5), Randomness(torch.Generator().manual_seed(5)), 64).features
+    assert isinstance(model, Yamnet) and isinstance(again, Yamnet)
+    with torch.no_grad():
+        before = source.eval().maps(features)
+        torch.testing.assert_close(model.maps(features), before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(again.maps(features), model.maps(features), atol=0, rtol=0)
+        assert (model.train().maps(features) - before).norm() < 0.5 * (source.train().maps(features) - before).norm()
+    fresh = ClassifyTask(_recipe("yamnet"), data).build()
+    assert not fresh.state_dict()["layers.0.norm.running_mean"].any()
 
 
 def test_metadata_of_the_training_rows_reach_the_network(data: TrainingData) -> None:
