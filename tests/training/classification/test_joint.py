@@ -45,15 +45,15 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows += [f"m{k}.wav,{a},{a + 2},{'normal' if a else label},{k},{split},Yunting" for a in (0, 3, 6)]
     (root / "main" / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (root / "icbhi").mkdir()
-    split = ["file,patient,split"]
+    sides = ["file,patient,split"]
     for k, device in enumerate(["Meditron", "Meditron", "AKGC417L", "AKGC417L"]):
         name = f"10{k}_1b1_Al_sc_{device}"
         soundfile.write(root / "icbhi" / f"{name}.wav", audio[k * 500 :], RATE)
         (root / "icbhi" / f"{name}.txt").write_text(
             "0.0\t2.0\t1\t0\n2.0\t4.0\t0\t0\n4.0\t7.0\t0\t1\n", encoding="utf-8"
         )
-        split.append(f"{name},10{k},{'val' if k % 2 else 'train'}")
-    (root / "icbhi" / "split.csv").write_text("\n".join(split) + "\n", encoding="utf-8")
+        sides.append(f"{name},10{k},{'val' if k % 2 else 'train'}")
+    (root / "icbhi" / "split.csv").write_text("\n".join(sides) + "\n", encoding="utf-8")
     (root / "kauh_part").mkdir()
     for name in ("BP1_N,N,P R U,81,F", "BP2_COPD,E W,P R U,70,M", "BP3_Pneumonia,Bronchial,P R U,60,M"):
         soundfile.write(root / "kauh_part" / f"{name}.wav", phantom("copd", 30.0), RATE)
