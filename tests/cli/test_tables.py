@@ -114,7 +114,7 @@ def doctor_table() -> None:
 
 
 def data_table() -> None:
-    report = SimpleNamespace(title="A corpus", root="/data/corpus", discrepancies=["one"], problems=[])
+    report = SimpleNamespace(title="A corpus", root="/data/corpus", discrepancies=["one"], problems=[], licence="CC0")
     report.counts = {
         "recordings": 920, "patients": 126, "events": 6898, "hours": 5.4832, "rates_hz": {4000: 90, 44100: 824},
         "splits_published": {"train": {"recordings": 539, "patients": 79, "events": 4142}}, "split_classes": {},
@@ -139,6 +139,7 @@ def evaluation_table() -> None:
             "name": "compact", "artefact": "onnx-int8-cpu", "corpus": "icbhi", "split": "test", "n": 2756,
             "unit": "cycle", "patients": 49, "labels": ["normal", "crackle", "wheeze", "both"],
             "confusion": [[1200, 101, 202, 76], [0, 649, 0, 0], [1, 2, 385, 3], [4, 5, 6, 143]],
+            "reliability": [{"confidence": 0.55, "accuracy": 0.512, "n": 1234}],
             "counts": {"other": 3}, **figures, "groups": {"device": [group]},
             "against": {"model": "other", "artefact": "onnx-fp32", "metrics": {"score": difference, "ece": None}},
             "controls": {"metadata-only": {"model": "logistic regression", "trained_on": 4142, **figures}},
