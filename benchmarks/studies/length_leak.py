@@ -9,14 +9,14 @@ classifier itself ranks abnormal events.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.corpora.audio import batches, cycle_pcm
@@ -99,19 +99,18 @@ def length_leak(model: EmbeddingOfGraph | EmbeddingOfCheckpoint, corpus: Corpus)
     return result
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Length leak of a classifier.")
-    parser.add_argument("model", help="checkpoint, or bundle whose classifier ends in a linear layer")
-    parser.add_argument("corpus")
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--split", default="val")
-    arguments = parser.parse_args()
-    path = Path(arguments.model)
-    model = EmbeddingOfCheckpoint(path) if path.suffix == ".pt" else EmbeddingOfGraph(arguments.model)
-    corpus = load_corpus(arguments.corpus, arguments.root, split=arguments.split)
-    print(json.dumps({"model": arguments.model, "split": arguments.split, **length_leak(model, corpus)}))  # noqa: T201
+def main(
+    model: Annotated[str, typer.Argument(help="Checkpoint, or bundle whose classifier ends in a linear layer.")],
+    corpus: Annotated[str, typer.Argument(help="Corpus with annotated cycles.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the corpus.")],
+    split: Annotated[str, typer.Option(help="Split of the corpus.")] = "val",
+) -> None:
+    """Probe a classifier for the length of events; JSON lines on stdout."""
+    path = Path(model)
+    embed = EmbeddingOfCheckpoint(path) if path.suffix == ".pt" else EmbeddingOfGraph(model)
+    result = length_leak(embed, load_corpus(corpus, root, split=split))
+    typer.echo(json.dumps({"model": model, "split": split, **result}))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
