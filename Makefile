@@ -16,7 +16,8 @@ export PYTHONUNBUFFERED := 1
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
 
-test: $(VENV)/.all lint docs
+test: $(VENV)/.all
+	$(MAKE) --no-print-directory --jobs 2 lint docs
 	$(BIN)/python -m pytest -n 2
 
 test-long: $(VENV)/.all
