@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.splits import check_disjoint
-from edge_sdk.corpora.transfer import check_transfer
 from edge_sdk.errors import CorpusError
 from edge_sdk.evaluation.model import ModelUnderTest, load_model, shown_name
+from edge_sdk.evaluation.overlap import training_overlap
 from edge_sdk.evaluation.predict import MetadataMode, Predictions, Progress, predict, relabelled
 from edge_sdk.evaluation.verdict_report import evaluate_recordings
 from edge_sdk.extras import from_train_side
@@ -171,7 +171,7 @@ def evaluate(
     if control is not None:
         train = load_corpus(corpus, Path(root), split=train_split, partial=partial)
         report["controls"] = {control: _control(evaluation, relabelled(train, tested, labels))}
-    if warnings := _warnings(tested, loaded, split, train_root):
+    if warnings := training_overlap(tested, loaded, split, train_root):
         report["warnings"] = warnings
     if predictions is not None:
         _write_lines(predictions, predicted)
@@ -290,22 +290,6 @@ def _control(evaluation: _Evaluation, train: Corpus) -> dict[str, Any]:
         seed=evaluation.seed,
     )
     return {"model": "logistic regression", "trained_on": len(train.cycles)} | figures
-
-
-def _warnings(model: ModelUnderTest, corpus: Corpus, split: str, train_root: str | Path | None) -> list[str]:
-    """Reasons why the figures are worth less than they look."""
-    name, learned = model.training.get("corpus"), model.training.get("split")
-    if name is None or learned is None:
-        return []
-    if name == corpus.name and name != "csv" and split in (learned, "all"):
-        return [f"the model was trained on {name} {learned}, which is scored here"]
-    if train_root is None:
-        return []
-    try:
-        check_transfer(load_corpus(name, Path(train_root), split=learned, partial=True), corpus)
-    except CorpusError as error:
-        return [str(error)]
-    return []
 
 
 def _write_lines(path: Path, predicted: Predictions) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CorpusError
 from edge_sdk.evaluation.model import ModelUnderTest, load_model, shown_name
+from edge_sdk.evaluation.overlap import training_overlap
 from edge_sdk.evaluation.verdicts import MeanOfCycles, Reader, read_verdicts
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import json_line
@@ -77,6 +78,8 @@ def evaluate_recordings(
     }
     if unlabelled := len(loaded.recordings) - len(traces):
         report["unlabelled"] = unlabelled
+    if warnings := training_overlap(tested, loaded, split):
+        report["warnings"] = warnings
     if predictions is not None:
         _write_lines(predictions, traces)
     return report | verdict_report(traces, resamples=resamples, seed=seed)
