@@ -114,32 +114,19 @@ def event_report(
     """
     if not recordings:
         raise ValueError("no recording to score")
-    minutes = sum(r.duration_s for r in recordings) / 60.0
-    n_true, n_found = sum(len(r.truth) for r in recordings), sum(len(r.found) for r in recordings)
     pairs = [match_spans(r.truth, r.found) for r in recordings]
     strict = [match_spans(r.truth, r.found, 0.7) for r in recordings]
+    n_true, n_found = sum(len(r.truth) for r in recordings), sum(len(r.found) for r in recordings)
     matched = sum(map(len, pairs))
-    report: dict[str, Any] = {
-        "recordings": len(recordings),
-        "patients": len({r.patient for r in recordings}),
-        "minutes": minutes,
-        "n_true": n_true,
-        "n_predicted": n_found,
-        "n_matched": matched,
-        "event_f1": f1(matched, n_true, n_found),
-        "event_precision": matched / n_found if n_found else float("nan"),
-        "event_recall": matched / n_true if n_true else float("nan"),
-        "event_f1_iou70": f1(sum(map(len, strict)), n_true, n_found),
-        "count_ratio": n_found / n_true if n_true else float("nan"),
-        "mean_iou": _mean_iou(recordings, pairs),
-        "missed_per_minute": (n_true - matched) / minutes if minutes else float("nan"),
-        "extra_per_minute": (n_found - matched) / minutes if minutes else float("nan"),
-        "frame_f1": frame_f1([(r.truth, r.found, r.duration_s) for r in recordings]),
-    }
+    report = _counts(recordings, pairs, n_true, n_found)
+    report["event_f1_iou70"] = f1(sum(map(len, strict)), n_true, n_found)
     for name, ends in (("event_f1_ignoring_gaps", False), ("event_f1_ignoring_gaps_and_ends", True)):
         ignored = sum(_ignored(r, p, ends=ends) for r, p in zip(recordings, pairs, strict=True))
         report[name] = f1(matched, n_true, n_found - ignored)
-    report |= _collars(recordings, n_true, n_found)
+    onsets = {
+        collar: [len(match_onsets(r.truth[:, 0], r.found[:, 0], collar)) for r in recordings] for collar in COLLARS_S
+    }
+    report |= _collars(recordings, onsets, n_true, n_found)
     inside = [len(r.found) - _outside(r) for r in recordings]
     report["n_predicted_regional"] = sum(inside)
     report["event_f1_regional"] = f1(matched, n_true, sum(inside))
@@ -152,19 +139,38 @@ def event_report(
     if labels:
         report["end_to_end"] = end_to_end(recordings, labels, normal_label)
     if resamples:
-        events = [len(r.truth) + len(r.found) for r in recordings]
-        counted = {
-            "event_f1": ([*map(len, pairs)], events),
-            "event_f1_iou70": ([*map(len, strict)], events),
-            "event_f1_phase_free": (phase_free, events),
-            "event_f1_regional": (
-                [*map(len, pairs)],
-                [len(r.truth) + n for r, n in zip(recordings, inside, strict=True)],
-            ),
-            "onset_f1_200ms": ([len(match_onsets(r.truth[:, 0], r.found[:, 0], 0.2)) for r in recordings], events),
+        hits = {
+            "event_f1": [*map(len, pairs)],
+            "event_f1_iou70": [*map(len, strict)],
+            "event_f1_phase_free": phase_free,
+            "onset_f1_200ms": onsets[0.2],
         }
-        report |= _intervals([r.patient for r in recordings], counted, resamples, seed)
+        report |= _intervals(recordings, hits, [len(r.found) for r in recordings], resamples, seed)
+        report |= _intervals(recordings, {"event_f1_regional": [*map(len, pairs)]}, inside, resamples, seed)
     return report
+
+
+def _counts(
+    recordings: Sequence[ScoredRecording], pairs: Sequence[Sequence[tuple[int, int]]], n_true: int, n_found: int
+) -> dict[str, Any]:
+    """Numbers of cycles and what they give by themselves; ``pairs``: the matched cycles of each recording."""
+    matched, minutes = sum(map(len, pairs)), sum(r.duration_s for r in recordings) / 60.0
+    return {
+        "recordings": len(recordings),
+        "patients": len({r.patient for r in recordings}),
+        "minutes": minutes,
+        "n_true": n_true,
+        "n_predicted": n_found,
+        "n_matched": matched,
+        "event_f1": f1(matched, n_true, n_found),
+        "event_precision": matched / n_found if n_found else float("nan"),
+        "event_recall": matched / n_true if n_true else float("nan"),
+        "count_ratio": n_found / n_true if n_true else float("nan"),
+        "mean_iou": _mean_iou(recordings, pairs),
+        "missed_per_minute": (n_true - matched) / minutes if minutes else float("nan"),
+        "extra_per_minute": (n_found - matched) / minutes if minutes else float("nan"),
+        "frame_f1": frame_f1([(r.truth, r.found, r.duration_s) for r in recordings]),
+    }
 
 
 def _mean_iou(recordings: Sequence[ScoredRecording], pairs: Sequence[Sequence[tuple[int, int]]]) -> float:
@@ -172,12 +178,14 @@ def _mean_iou(recordings: Sequence[ScoredRecording], pairs: Sequence[Sequence[tu
     return float(np.mean(values)) if values else float("nan")
 
 
-def _collars(recordings: Sequence[ScoredRecording], n_true: int, n_found: int) -> dict[str, float]:
+def _collars(
+    recordings: Sequence[ScoredRecording], onsets: Mapping[float, Sequence[int]], n_true: int, n_found: int
+) -> dict[str, float]:
+    """F1 of onsets, and of onsets with ends; ``onsets``: matched onsets of each recording by collar."""
     report = {}
-    for collar in COLLARS_S:
-        onsets = sum(len(match_onsets(r.truth[:, 0], r.found[:, 0], collar)) for r in recordings)
+    for collar, matched in onsets.items():
         both = sum(len(match_collar(r.truth, r.found, collar)) for r in recordings)
-        report[f"onset_f1_{round(collar * 1000)}ms"] = f1(onsets, n_true, n_found)
+        report[f"onset_f1_{round(collar * 1000)}ms"] = f1(sum(matched), n_true, n_found)
         report[f"onset_offset_f1_{round(collar * 1000)}ms"] = f1(both, n_true, n_found)
     return report
 
@@ -363,14 +371,19 @@ def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], nor
 
 
 def _intervals(
-    patients: Sequence[str], counted: Mapping[str, tuple[Sequence[int], Sequence[int]]], resamples: int, seed: int
+    recordings: Sequence[ScoredRecording],
+    hits: Mapping[str, Sequence[int]],
+    n_found: Sequence[int],
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """95 % patient-bootstrap intervals of F1s, given as (matched, true + found) of each recording."""
-    patient, n_patients = patient_indices(patients)
+    """95 % patient-bootstrap intervals of F1s, given the matched cycles and the number found in each recording."""
+    patient, n_patients = patient_indices([r.patient for r in recordings])
     weights = patient_weights(n_patients, resamples, seed)
 
     def total(counts: Sequence[int]) -> Floats:
         return weights @ np.bincount(patient, weights=np.asarray(counts, dtype=np.float64), minlength=n_patients)
 
+    events = total([len(r.truth) + n for r, n in zip(recordings, n_found, strict=True)])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {f"{name}_ci": interval(2 * total(hits) / total(events)) for name, (hits, events) in counted.items()}
+        return {f"{name}_ci": interval(2 * total(matched) / events) for name, matched in hits.items()}
