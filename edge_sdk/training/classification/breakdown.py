@@ -15,7 +15,9 @@ from edge_sdk.metrics.ranking import auroc
 from edge_sdk.training.calibration import Logits
 from edge_sdk.training.classification.sampling import EventTable, Origin
 
-_KEPT = ("n", "patients", "counts", "sensitivity", "specificity", "score", "auroc", "ece")
+_KEPT = (
+    "n", "patients", "counts", "sensitivity", "specificity", "score", "auroc", "auroc_crackle", "auroc_wheeze", "ece",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,7 @@ class ScoredCycles:
 
 
 def figures_by_origin(scored: ScoredCycles, origins: Sequence[Origin]) -> dict[str, dict[str, Any]]:
-    """Figures of each corpus, and of each device of a corpus with several, as ``corpus`` and ``corpus/device``.
-
-    ``auroc_crackle`` and ``auroc_wheeze`` rank the cycles with that sound (``both`` included) against all others.
-    """
+    """Figures of each corpus, and of each device of a corpus with several, as ``corpus`` and ``corpus/device``."""
     rows: dict[str, list[int]] = defaultdict(list)
     devices: dict[str, set[str]] = defaultdict(set)
     for row, (corpus, device) in enumerate(origins):
@@ -70,9 +69,8 @@ def figures_by_origin(scored: ScoredCycles, origins: Sequence[Origin]) -> dict[s
             continue
         keep = np.zeros(len(scored.truth), dtype=bool)
         keep[rows[name]] = True
-        part = scored.where(keep)
-        report = part.figures(0)
-        found[name] = {key: report[key] for key in _KEPT} | _of_sounds(part)
+        report = scored.where(keep).figures(0)
+        found[name] = {key: report[key] for key in _KEPT if key in report}
     return found
 
 
@@ -100,17 +98,3 @@ def figures_of_recordings(
             "auroc": auroc(abnormal, mean),
         }
     return found
-
-
-def _of_sounds(scored: ScoredCycles) -> dict[str, float | None]:
-    sounds = ("crackle", "wheeze")
-    if not {"both", *sounds} <= set(scored.labels):
-        return {}
-    both = scored.probabilities[:, scored.labels.index("both")]
-    return {
-        f"auroc_{sound}": auroc(
-            [label in (sound, "both") for label in scored.truth],
-            scored.probabilities[:, scored.labels.index(sound)] + both,
-        )
-        for sound in sounds
-    }

@@ -18,13 +18,14 @@ from edge_sdk.corpora.audio import cut, read_recording
 from edge_sdk.corpora.table import Cycle, Recording
 from edge_sdk.errors import CorpusError
 from edge_sdk.evaluation.model import ModelUnderTest, load_model
+from edge_sdk.evaluation.predict import stream_events
 from edge_sdk.events import CycleResult
+from edge_sdk.metadata import metadata_of
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.resample import resample
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.recipes.joint_settings import JointSection
 
-_BLOCK_S = 0.5
 _USED, _LEFT_OUT = "weak", "weak, unused"  # keys of sampling.WEAK_LABELS
 
 
@@ -83,18 +84,15 @@ def ranked_spans(model: ModelUnderTest, recording: Recording, settings: JointSec
         A recording that cannot be read.
     """
     samples, rate = read_recording(recording.path)
-    found = list(_streamed(model, samples, rate)) if settings.weak_segmenter else []
+    found: list[RankedSpan] = []
+    if settings.weak_segmenter:
+        normal = model.classifier.normal_label
+        found = [
+            RankedSpan(event.cycle.onset / rate, event.cycle.end / rate, 1.0 - event.probabilities[normal])
+            for event in stream_events(model, samples, rate, metadata_of(recording))
+            if isinstance(event, CycleResult) and event.label is not None
+        ]
     return found or list(_windows(model, samples, rate, settings.weak_window_s))
-
-
-def _streamed(model: ModelUnderTest, samples: npt.NDArray[np.float32], rate: int) -> Iterator[RankedSpan]:
-    stream, step = model.stream(rate), max(1, round(_BLOCK_S * rate))
-    normal = model.classifier.normal_label
-    events = [event for begin in range(0, samples.size, step) for event in stream.accept(samples[begin : begin + step])]
-    for event in (*events, *stream.finish()):
-        if isinstance(event, CycleResult) and event.label is not None:
-            cycle = event.cycle
-            yield RankedSpan(cycle.onset / rate, cycle.end / rate, 1.0 - event.probabilities[normal])
 
 
 def _windows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from edge_sdk.errors import CorpusError
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import AudioBank, Progress
 from edge_sdk.training.classification.data import heart_recordings
+from edge_sdk.training.corpus import data_folder
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, Spans, doubtful_gaps, spans
@@ -174,8 +174,7 @@ def phase_clips(
     CorpusError
         They are not there.
     """
-    data = Path(os.environ["STETHO_DATA"]) if "STETHO_DATA" in os.environ else corpus_root.resolve().parent
-    folder = data / name
+    folder = data_folder(corpus_root) / name
     if not folder.is_dir():
         raise CorpusError(
             f"phase clips for training: no folder {folder}; set STETHO_DATA to the folder that holds {name}, "
