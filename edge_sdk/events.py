@@ -40,6 +40,7 @@ class BreathCycle:
     emitted_at: int  # samples of the source consumed when this event became determined
     confidence: float  # 0..1
     phase_change: int | None = None  # first sample of the expiration, None where unknown
+    audible: tuple[int, int] | None = None  # first audible sample, and one past the last; None: nothing was audible
 
     @property
     def start_s(self) -> float:

@@ -46,7 +46,7 @@ def look_ahead_row(run: Path, recordings: Sequence[AnnotatedRecording], resample
     checkpoint = load_checkpoint(run / CHECKPOINT_FILE)
     model, recipe = checkpoint_segmenter(checkpoint)
     params = decoder_params(recipe)
-    scored = [emit(outputs, model.delay, recipe.spec, params) for outputs in run_network(model, recordings)]
+    scored = [emit(outputs, params) for outputs in run_network(model, recordings)]
     report = event_report(scored, resamples=resamples)
     phases = checkpoint.metrics.get("phase_accuracy") or {}
     found = {**report, "phase_accuracy": phases.get("clip")}

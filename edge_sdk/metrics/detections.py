@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.events import BreathCycle, CycleResult, Event
 from edge_sdk.metrics.events import Announcement
+from edge_sdk.signal.breathing_rate import rate_is_confident
 
 _FAR_S = 0.5  # a final cycle whose onset is farther from the announced one is another cycle
 
@@ -23,7 +25,6 @@ class DetectedCycles:
     cycles: list[BreathCycle] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     announcements: list[Announcement] = field(default_factory=list)
-    rate_confident: bool | None = None  # what the stream states of the rate of its cycles; None: nothing
     _open: BreathCycle | None = None
 
     def event(self, event: Event) -> None:
@@ -67,6 +68,14 @@ class DetectedCycles:
         rows = [(c.start_s, c.phase_change / c.sample_rate, c.end_s) for c in self.cycles if c.phase_change is not None]
         table = np.array(rows, dtype=np.float64).reshape(-1, 3)
         return {"inspiration": table[:, :2], "expiration": table[:, 1:]}
+
+
+    @property
+    def rate_confident(self) -> bool | None:
+        """Whether the respiratory rate of the cycles can be relied on; None below two cycles."""
+        onsets = [c.start_s for c in self.cycles]
+        intervals = [b - a for a, b in pairwise(onsets) if b > a]
+        return rate_is_confident(intervals, [c.confidence for c in self.cycles]) if intervals else None
 
 
 def _announcement(cycle: BreathCycle, final_onset_s: float | None) -> Announcement:

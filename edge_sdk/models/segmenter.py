@@ -1,5 +1,8 @@
 """Our own causal segmentation of breathing: depthwise-separable convolutions and a small GRU with explicit states.
 
+For each output frame, two feature frames long, it gives the probability of audible breathing and of an inspiration's
+onset, the phase, and the angle of the cycle as cosine and sine, which needs no fixed length of a breath.
+
 The same ``forward`` runs whole recordings in training and steps of a few frames on the device: the memory of a step is
 an input and an output tensor. Normalisation uses only the frames received so far.
 """
@@ -21,8 +24,19 @@ from edge_sdk.signal.spec import FrontEndSpec
 PHASES = ("inspiration", "expiration", "none")
 """Columns of ``phase``; ``none`` is a pause, or audio without breathing."""
 
-OUTPUTS = 2 + len(PHASES)  # activity, onset, phases
-_SCALE = 2.0  # natural-log units: about the spread of breath sounds around their causal mean
+CYCLE = 2  # cosine and sine of the cycle's angle: 0 at its onset, 2 pi at the next
+OUTPUTS = 2 + len(PHASES) + CYCLE  # activity, onset, phases, cycle
+STRIDE = 2
+"""Feature frames for each output frame."""
+
+TEMPI = 32
+"""Lengths of a cycle that the network is trained to name, evenly spaced in the logarithm."""
+
+TEMPO_S = (0.45, 7.0)
+"""The shortest and the longest of them, in seconds."""
+
+_LEVEL_SCALE = 2.5  # natural-log units: about the spread of the bins around the level of all
+_LEAST_VARIANCE = 0.15  # of the log-mel around its causal mean; keeps silence from being blown up
 _CHUNK = 256  # frames of one matrix product in the causal mean
 
 
@@ -32,36 +46,39 @@ class SegmenterSize:
 
     channels: int
     hidden: int  # of the GRU
-    dilations: tuple[int, ...]  # of the convolutions, 5 taps each
+    dilations: tuple[int, ...]  # of the convolutions on feature frames, 5 taps each
+    strided: tuple[int, ...]  # of those on output frames
 
 
 SIZES = {
-    "tiny": SegmenterSize(12, 12, (1, 2)),
-    "small": SegmenterSize(40, 40, (1, 2, 4)),
-    "base": SegmenterSize(72, 80, (1, 2, 4)),
+    "tiny": SegmenterSize(12, 12, (1,), (1,)),
+    "small": SegmenterSize(40, 48, (1, 2), (2, 4)),
+    "base": SegmenterSize(64, 80, (1, 2), (2, 4)),
 }
 _TAPS = 5
 GATE_CLIP = 5.0
-"""Bound of the GRU's gates: no memory lasts longer than about 150 frames, 3 s, without renewal."""
+"""Bound of the GRU's gates: no memory lasts longer than about 150 output frames, 6 s, without renewal."""
 
 
 @dataclass(frozen=True)
 class SegmentLogits:
-    """Outputs for each frame, before sigmoid and softmax; column ``t`` describes frame ``t - delay``."""
+    """Outputs for each output frame, before sigmoid and softmax; column ``t`` describes frame ``t - delay``."""
 
     activity: Tensor  # [B, T]
     onset: Tensor  # [B, T]
     phase: Tensor  # [B, 3, T], PHASES
-    offset: Tensor  # [B, T], ends of cycles; used in training only
+    cycle: Tensor  # [B, 2, T] cosine and sine of the cycle's angle; their length is the certainty
+    tempo: Tensor  # [B, TEMPI, T] length of the cycle; used in training only
 
 
 def delay_frames(spec: FrontEndSpec, look_ahead_s: float) -> int:
-    """Frames by which outputs lag, so that an output uses no audio later than ``look_ahead_s`` after its moment.
+    """Output frames by which outputs lag, so that none uses audio later than ``look_ahead_s`` after its moment.
 
-    The moment that output ``t`` describes is the centre of frame ``t - delay``; half a frame of audio after that
-    centre belongs to the look-ahead. Without look-ahead the delay is negative: the end of the newest frame.
+    The moment that output ``t`` describes is the centre of output frame ``t - delay``; half an output frame and half
+    an analysis window of audio after that centre belong to the look-ahead.
     """
-    return int((look_ahead_s * spec.rate_hz - spec.frame_samples / 2) // spec.hop_samples)
+    frames = (look_ahead_s * spec.rate_hz - spec.frame_samples / 2) / spec.hop_samples
+    return int((frames - (STRIDE - 1) / 2) // STRIDE)
 
 
 class CausalBlock(nn.Module):
@@ -128,7 +145,7 @@ class CausalMean(nn.Module):
 
 
 class SegmenterNetwork(nn.Module):
-    """Log-mel frames → activity, onset and phase of each frame, ``delay`` frames late.
+    """Log-mel frames → activity, onset, phase and angle of the cycle, ``delay`` output frames late.
 
     Parameters
     ----------
@@ -139,9 +156,9 @@ class SegmenterNetwork(nn.Module):
     look_ahead_s
         Seconds of audio after the described moment that an output may use.
     mean_s
-        Time constant of the causal mean, in seconds.
+        Time constant of the causal mean and spread, in seconds.
     dropout
-        On the GRU's input and output, in training.
+        On the entry, on the GRU's input and on its output, in training.
 
     Raises
     ------
@@ -154,64 +171,82 @@ class SegmenterNetwork(nn.Module):
         *,
         front_end: FrontEndSpec,
         size: str = "base",
-        look_ahead_s: float = 0.25,
-        mean_s: float = 4.0,
-        dropout: float = 0.1,
+        look_ahead_s: float = 0.24,
+        mean_s: float = 5.0,
+        dropout: float = 0.25,
     ) -> None:
         super().__init__()
         if size not in SIZES:
             raise RecipeError(f"segmenter: no size {size!r}; choose one of {', '.join(SIZES)}")
         if front_end.normalisation != "none":
             raise RecipeError("segmenter: set front_end.normalisation to none; the network normalises frame by frame")
-        if not 0.0 <= look_ahead_s <= 2.0:
-            raise RecipeError(f"segmenter: look_ahead_s must be between 0 and 2 s, got {look_ahead_s}")
+        least_s = (front_end.frame_samples + (STRIDE - 1) * front_end.hop_samples) / (2 * front_end.rate_hz)
+        if not least_s <= look_ahead_s <= 2.0:
+            raise RecipeError(f"segmenter: look_ahead_s must be between {least_s:g} and 2 s, got {look_ahead_s}")
         self.front_end = front_end
         self.look_ahead_s = look_ahead_s
         self.delay = delay_frames(front_end, look_ahead_s)
         width, bins = SIZES[size], front_end.mel_bins
-        self.mean = CausalMean(mean_s, front_end.hop_samples / front_end.rate_hz)
-        self.entry = nn.Conv1d(2 * bins, width.channels, 1, bias=False)
-        self.norm: nn.Module = nn.BatchNorm1d(width.channels)
-        self.blocks = nn.ModuleList(CausalBlock(width.channels, dilation) for dilation in width.dilations)
+        hop_s = front_end.hop_samples / front_end.rate_hz
+        self.mean, self.spread = CausalMean(mean_s, hop_s), CausalMean(mean_s, hop_s)
+        channels = width.channels
+        self.entry = nn.Conv1d(2 * bins + 1, channels, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm1d(channels)
+        self.blocks = nn.ModuleList(CausalBlock(channels, dilation) for dilation in width.dilations)
+        self.down = nn.Conv1d(channels, channels, STRIDE, stride=STRIDE)
+        self.strided = nn.ModuleList(CausalBlock(channels, dilation) for dilation in width.strided)
         self.dropout = nn.Dropout(dropout)
-        self.gru = ClippedGRU(width.channels, width.hidden, GATE_CLIP)
+        self.gru = ClippedGRU(channels, width.hidden, GATE_CLIP)
         self.head = nn.Linear(width.hidden, OUTPUTS)
-        self.taught = nn.Linear(width.hidden, 1)  # ends of cycles: an auxiliary target of training, not exported
+        self.tempo = nn.Linear(width.hidden, TEMPI)  # an auxiliary target of training, not exported
 
     @property
     def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """Shapes of the states for a batch of one; all start as zeros."""
         channels = self.entry.out_channels
-        buffers = [(1, channels, block.memory) for block in self._blocks]
-        return ((1, self.front_end.mel_bins + 1, 1), *buffers, (1, 1, self.gru.hidden_size))
+        buffers = [(1, channels, block.memory) for block in (*self._blocks, *self._strided)]
+        return ((1, self.front_end.mel_bins + 1, 1), (1, 2, 1), *buffers, (1, 1, self.gru.hidden_size))
 
     @property
     def _blocks(self) -> list[CausalBlock]:
         return [block for block in self.blocks if isinstance(block, CausalBlock)]
 
+    @property
+    def _strided(self) -> list[CausalBlock]:
+        return [block for block in self.strided if isinstance(block, CausalBlock)]
+
     def initial_state(self, batch: int = 1) -> list[Tensor]:
         """Zero states before the first frame; the GRU's is ``[1, B, H]``, as torch needs it."""
-        first, *buffers, last = self.state_shapes
-        shapes = [(batch, *shape[1:]) for shape in (first, *buffers)]
-        return [torch.zeros(shape) for shape in (*shapes, (1, batch, last[2]))]
+        *shapes, last = self.state_shapes
+        return [torch.zeros(shape) for shape in (*((batch, *shape[1:]) for shape in shapes), (1, batch, last[2]))]
 
     def logits(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """``features [B, M, T]`` raw log-mel and the states → ``[B, T, OUTPUTS]`` and the next states."""
+        """``features [B, M, STRIDE * T]`` raw log-mel and the states → ``[B, T, OUTPUTS]`` and the next states."""
         y, following = self._hidden(features, states)
         return self.head(y), following
 
     def _hidden(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Inputs of the heads, ``[B, T, H]``, and the next states."""
-        mean, sums = self.mean(features, states[0])  # [B, M, T]
-        level = mean.mean(dim=1, keepdim=True)  # [B, 1, T]
-        # Minus its own past, a bin is free of the device's response; minus that of all bins, it keeps the spectrum.
-        x = torch.cat((features - mean, features - level), dim=1) / _SCALE  # [B, 2 * M, T]
-        x = F.relu(self.norm(self.entry(x)))  # [B, C, T]
-        following = [sums]
-        for block, past in zip(self._blocks, states[1:-1], strict=True):
-            x, past = block(x, past)
+        mean_state, spread_state, *pasts, memory = states
+        mean, mean_state = self.mean(features, mean_state)  # [B, M, 2 T]
+        centred = features - mean
+        variance, spread_state = self.spread(centred.square().mean(dim=1, keepdim=True), spread_state)  # [B, 1, 2 T]
+        spread = torch.sqrt(variance + _LEAST_VARIANCE)
+        level = mean.mean(dim=1, keepdim=True)  # [B, 1, 2 T]
+        # Minus its own past, a bin is free of the device's response, and over the spread of the dynamics of its gain
+        # control; minus the level of all bins, it keeps the spectrum.
+        x = torch.cat((centred / spread, (features - level) / _LEVEL_SCALE, torch.log(spread)), dim=1)
+        x = self.dropout(F.relu(self.norm(self.entry(x))))  # [B, C, 2 T]
+        following = [mean_state, spread_state]
+        remembered = iter(pasts)
+        for block in self._blocks:
+            x, past = block(x, next(remembered))
             following.append(past)
-        y, memory = self.gru(self.dropout(x.permute(2, 0, 1)), states[-1])  # [T, B, H]
+        x = F.relu(self.down(x))  # [B, C, T]
+        for block in self._strided:
+            x, past = block(x, next(remembered))
+            following.append(past)
+        y, memory = self.gru(self.dropout(x.permute(2, 0, 1)), memory)  # [T, B, H]
         return self.dropout(y).transpose(0, 1), [*following, memory]
 
     def forward(self, features: Tensor, *states: Tensor) -> tuple[SegmentLogits, list[Tensor]]:
@@ -220,25 +255,26 @@ class SegmenterNetwork(nn.Module):
         Parameters
         ----------
         features
-            ``[B, M, T]`` raw log-mel.
+            ``[B, M, STRIDE * T]`` raw log-mel.
         states
             From :meth:`initial_state` or the last call; none: the beginning of a stream.
 
         Returns
         -------
         logits, states
-            Outputs for each frame, and the states for the next call.
+            Outputs for each output frame, and the states for the next call.
         """
         y, following = self._hidden(features, states or self.initial_state(len(features)))
-        out = self.head(y)  # [B, T, OUTPUTS]
-        offset = self.taught(y)[..., 0]
-        return SegmentLogits(out[..., 0], out[..., 1], out[..., 2:].transpose(1, 2), offset), following
+        activity, onset, phase, cycle = self.head(y).transpose(1, 2).split((1, 1, len(PHASES), CYCLE), dim=1)
+        tempo = self.tempo(y).transpose(1, 2)
+        return SegmentLogits(activity[:, 0], onset[:, 0], phase, cycle, tempo), following
 
 
 class SegmenterStep(nn.Module):
-    """The graph that is exported: ``(features [1, M, n], *states) → (activity, onset, phase, *next states)``.
+    """The graph that is exported: ``(features [1, M, 2 n], *states) → (activity, onset, phase, cycle, *next states)``.
 
-    Activity and onset are probabilities ``[1, n]``; phase is ``[1, 3, n]`` and sums to one over ``PHASES``.
+    Activity and onset are probabilities ``[1, n]``; phase is ``[1, 3, n]`` and sums to one over ``PHASES``; cycle is
+    ``[1, 2, n]``.
     """
 
     def __init__(self, segmenter: SegmenterNetwork) -> None:
@@ -246,10 +282,12 @@ class SegmenterStep(nn.Module):
         self.segmenter = segmenter
 
     def forward(self, features: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """``features [1, M, n]`` and the states → probabilities and the next states."""
+        """``features [1, M, 2 n]`` and the states → outputs and the next states."""
         out, following = self.segmenter.logits(features, states)
-        activity, onset, phase = out.transpose(1, 2).split((1, 1, len(PHASES)), dim=1)
-        return (torch.sigmoid(activity[:, 0]), torch.sigmoid(onset[:, 0]), torch.softmax(phase, dim=1), *following)
+        activity, onset, phase, cycle = out.transpose(1, 2).split((1, 1, len(PHASES), CYCLE), dim=1)
+        return (
+            torch.sigmoid(activity[:, 0]), torch.sigmoid(onset[:, 0]), torch.softmax(phase, dim=1), cycle, *following
+        )  # fmt: skip
 
 
 def for_steps(segmenter: SegmenterNetwork, frames: int) -> SegmenterNetwork:
@@ -259,7 +297,7 @@ def for_steps(segmenter: SegmenterNetwork, frames: int) -> SegmenterNetwork:
     fuse: Any = torch.nn.utils.fusion.fuse_conv_bn_eval
     folded = copy.deepcopy(segmenter).eval()
     folded.entry, folded.norm = fuse(folded.entry, folded.norm), nn.Identity()
-    folded.mean = CausalMean(folded.mean.seconds, folded.mean.hop_s, frames)
-    for block in folded._blocks:
+    folded.mean, folded.spread = (CausalMean(m.seconds, m.hop_s, frames) for m in (folded.mean, folded.spread))
+    for block in (*folded._blocks, *folded._strided):
         block.pointwise, block.norm = fuse(block.pointwise, block.norm), nn.Identity()
     return folded

@@ -288,6 +288,7 @@ class Stream:
             onset=onset,
             end=max(at(found.end), onset + 1),
             phase_change=None if found.phase_change is None else at(found.phase_change),
+            audible=None if found.audible is None else (at(found.audible[0]), at(found.audible[1])),
             sample_rate=self.sample_rate,
             emitted_at=self._done,
         )

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.signal.breathing_rate import rate_is_confident
 from edge_sdk.sinks.truth import Truth
 
 _LONGEST_INTERVAL_S = 12.0  # onsets further apart are a pause, not a cycle (5 /min)
@@ -30,6 +31,7 @@ class RateMeter:
 
     def __init__(self, keep: int | None = None) -> None:
         self._intervals: deque[float] = deque(maxlen=keep)
+        self._confidences: deque[float] = deque(maxlen=None if keep is None else keep + 1)
         self._last_onset: float | None = None
         self._last_duration: float | None = None
 
@@ -39,6 +41,7 @@ class RateMeter:
             interval = cycle.start_s - self._last_onset
             if 0 < interval <= _LONGEST_INTERVAL_S:
                 self._intervals.append(interval)
+        self._confidences.append(cycle.confidence)
         self._last_onset = cycle.start_s
         self._last_duration = cycle.duration_s
 
@@ -52,6 +55,13 @@ class RateMeter:
         if self._intervals:
             return 60.0 / median(self._intervals)
         return 60.0 / self._last_duration if self._last_duration else None
+
+    @property
+    def confident(self) -> bool | None:
+        """Whether the rate can be relied on; None without a rate."""
+        if self.breaths_per_minute is None:
+            return None
+        return rate_is_confident(list(self._intervals), list(self._confidences))
 
 
 class SummaryBuilder:
@@ -145,6 +155,7 @@ class SummaryBuilder:
             "counts": {name: self._counts[name] for name in self._labels.names},
             "unclassified": dict(sorted(self._unclassified.items())),
             "respiratory_rate_bpm": None if rate is None else round(rate, 2),
+            "respiratory_rate_confident": self.rate.confident,
             "abnormal_fraction": round(abnormal / classified, 4) if classified else None,
             "mean_p_abnormal": round(sum(self._abnormal) / len(self._abnormal), 4) if self._abnormal else None,
             "quality_s": {state: round(seconds, 3) for state, seconds in sorted(quality.items())},

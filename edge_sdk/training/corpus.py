@@ -18,6 +18,8 @@ from edge_sdk.training.run_folder import RunOptions
 def load_sides(recipe: Recipe, options: RunOptions) -> Corpus:
     """The recordings of both splits under the recipe's labels, each marked with its split.
 
+    With the split ``all`` on both sides every recording is trained on, and nothing is reported.
+
     Also sets the number of threads of torch to ``options.threads``.
 
     Raises
@@ -27,7 +29,7 @@ def load_sides(recipe: Recipe, options: RunOptions) -> Corpus:
     """
     torch.set_num_threads(options.threads)
     corpus = load_corpus(options.corpus, options.root, split="all", partial=options.partial)
-    if options.train_split not in corpus.splits:
+    if options.train_split not in ("all", *corpus.splits):
         raise CorpusError(
             f"corpus {corpus.name} at {corpus.root} has no split {options.train_split!r}; "
             f"it has {', '.join(corpus.splits)} (--split)"

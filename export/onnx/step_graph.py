@@ -9,7 +9,7 @@ import onnx
 import torch
 
 from edge_sdk.errors import ExportError
-from edge_sdk.models.segmenter import GATE_CLIP, PHASES, SegmenterNetwork, SegmenterStep, for_steps
+from edge_sdk.models.segmenter import GATE_CLIP, PHASES, STRIDE, SegmenterNetwork, SegmenterStep, for_steps
 from export.onnx.exporter import run_exporter
 from export.onnx.graph import finish
 
@@ -26,8 +26,9 @@ def export_segmenter(
 ) -> onnx.ModelProto:
     """Export the step graph for ``frames`` frames a call, all float32, batch 1, with its metadata properties.
 
-    Inputs ``features [1, M, frames]`` (raw log-mel) and ``state_0 …``; outputs ``activity [1, frames]``,
-    ``onset [1, frames]``, ``phase [1, 3, frames]`` (probabilities) and ``state_0_next …``.
+    Inputs ``features [1, M, frames]`` (raw log-mel) and ``state_0 …``; outputs for each of the ``n = frames / STRIDE``
+    output frames: ``activity [1, n]``, ``onset [1, n]``, ``phase [1, 3, n]`` (probabilities), ``cycle [1, 2, n]``; and
+    ``state_0_next …``.
 
     Parameters
     ----------
@@ -53,18 +54,19 @@ def export_segmenter(
         step,
         example,
         inputs=["features", *states],
-        outputs=["activity", "onset", "phase", *(f"{state}_next" for state in states)],
+        outputs=["activity", "onset", "phase", "cycle", *(f"{state}_next" for state in states)],
     )
     _clip_gates(model)
     onnx.helper.set_model_props(
         model,
         {
             "kind": KIND,
-            "schema": "1",
+            "schema": "2",
             "name": name,
             "front_end": json.dumps(spec.to_dict(), sort_keys=True),
             "frames_per_step": str(frames),
             "look_ahead_frames": str(segmenter.delay),
+            "stride": str(STRIDE),
             "look_ahead_s": repr(segmenter.look_ahead_s),
             "phases": ",".join(PHASES),
             "outputs": "probabilities",

@@ -20,14 +20,14 @@ from edge_sdk.training.segmentation.run import train_segmenter
 from edge_sdk.training.untrained import untrained_checkpoint
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.runtime.conftest import phantom
-from tests.training.segmentation.test_segmentation import tiny_recipe, write_corpus
+from tests.support.tiny_segmentation import tiny_recipe, write_corpus
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("segmenter")
     write_corpus(folder / "corpus")
-    recipe = tiny_recipe("segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1")
+    recipe = tiny_recipe("segment.window_s=4.0", "fit.epochs=1")
     options = RunOptions("sprsound", folder / "corpus", folder / "run", cache=folder / "cache", logs=(), resamples=20)
     return Path(train_segmenter(recipe, options)["checkpoint"])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
+from edge_sdk.runtime.bundle.schema import MANIFEST
 from edge_sdk.training.provenance import Provenance
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
@@ -32,7 +35,35 @@ CURRENT = Provenance(
     versions={"python": "3.11.7", "torch": "2.11.0", "sdk": "0.1.0"},
 ).to_dict()
 FIELDS = set(Provenance.__struct_fields__)
-OLD: dict[str, Any] = read_manifest(DEFAULT_BUNDLE).training  # written before networks had one form
+OLD: dict[str, Any] = {  # of a bundle that was written before networks had one form
+    "corpus": "sprsound",
+    "split": "train",
+    "patients": 209,
+    "recordings": 1877,
+    "cycles": {"normal": 5039, "crackle": 1088, "wheeze": 591, "both": 31},
+    "noise_recordings": 140,
+    "heart_recordings": 195,
+    "seed": 0,
+    "threads": 1,
+    "git_commit": "3a90a78023d4f51868deddba018a278ad2092d8d",
+    "versions": {"python": "3.11.7", "torch": "2.11.0+cu130", "sdk": "0.1.0"},
+    "segmenter": {
+        "name": "segmenter",
+        "parameters": 59262,
+        "corpus": "sprsound",
+        "split": "train",
+        "patients": 213,
+        "recordings": 1877,
+        "cycles": 6749,
+        "noise_recordings": 141,
+        "phase_clips": 2935,
+        "heart_recordings": 195,
+        "seed": 0,
+        "threads": 1,
+        "git_commit": "ca1fe32ef94f878f3a43015523d6196ecd64f0b8",
+        "versions": {"torch": "2.11.0+cu130", "sdk": "0.1.0"},
+    },
+}
 
 
 def test_a_record_of_this_sdk_stays_as_it_is() -> None:
@@ -61,10 +92,19 @@ def test_an_untrained_network_has_no_counts() -> None:
     assert training_record({}) == {}
 
 
+@pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("provenance", [CURRENT, {k: v for k, v in OLD.items() if k in FIELDS}])
 def test_classifier_and_segmenter_of_a_new_bundle_have_fields_of_equal_types(
-    provenance: dict[str, Any], tmp_path: Path
+    provenance: dict[str, Any], older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the segmenter of the default bundle, also where an older SDK wrote that."""
+    base = tmp_path / "default"
+    shutil.copytree(DEFAULT_BUNDLE, base)
+    manifest = json.loads((base / MANIFEST).read_text())
+    if older:
+        manifest["training"]["segmenter"] = OLD["segmenter"]
+        (base / MANIFEST).write_text(json.dumps(manifest))
+    monkeypatch.setattr("export.assemble.DEFAULT_BUNDLE", base)
     checkpoint = untrained_checkpoint("compact", size="tiny")
     checkpoint.provenance.clear()
     checkpoint.provenance.update(provenance)
@@ -72,7 +112,9 @@ def test_classifier_and_segmenter_of_a_new_bundle_have_fields_of_equal_types(
     training = assemble(checkpoint, artefacts, tmp_path / "b", name="b", untrained=True).training
     segmenter = training["segmenter"]
     shared = FIELDS & set(training) & set(segmenter)
-    assert shared == FIELDS - {"patients"}  # the default bundle's segmenter is an older one
+    assert shared == (FIELDS - {"patients"} if older else FIELDS)
     assert all(type(training[name]) is type(segmenter[name]) for name in shared - {"git_commit"})
     assert training["model"] == "compact" and training["size"] == "tiny"
-    assert "patients of cycles and noise: 213" in (tmp_path / "b" / "MODEL_CARD.md").read_text()
+    counted = manifest["training"]["segmenter"]["patients"]
+    wanted = f"patients of cycles and noise: {counted}" if older else f"* patients: {counted}"
+    assert wanted in (tmp_path / "b" / "MODEL_CARD.md").read_text()

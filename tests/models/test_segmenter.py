@@ -10,7 +10,19 @@ import torch
 from edge_sdk.errors import RecipeError
 from edge_sdk.models.layers.clipped_gru import ClippedGRU
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
-from edge_sdk.models.segmenter import SIZES, SegmenterNetwork, SegmenterStep, delay_frames, for_steps
+from edge_sdk.models.segmenter import (
+    CYCLE,
+    OUTPUTS,
+    SIZES,
+    STRIDE,
+    TEMPI,
+    SegmenterNetwork,
+    SegmenterStep,
+    delay_frames,
+    for_steps,
+)
+from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.network import StepSettings
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.step_graph import FRAMES_PER_STEP, export_segmenter
 
@@ -29,19 +41,20 @@ def _segmenter(size: str = "tiny", look_ahead_s: float = 0.25, seed: int = 0) ->
     return model.eval()
 
 
-def _features(frames: int = 403, seed: int = 1) -> torch.Tensor:
+def _features(frames: int = 404, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return 8.0 + 2.0 * torch.randn(1, SPEC.mel_bins, frames, generator=generator)
 
 
 @torch.no_grad()
 def _in_steps(model: SegmenterNetwork, features: torch.Tensor, frames: int) -> torch.Tensor:
-    """``[1, 5, T]`` probabilities, ``frames`` at a time."""
+    """``[1, 7, T]`` probabilities and the angle, ``frames`` feature frames at a time."""
     step, states = SegmenterStep(for_steps(model, frames)), model.initial_state()
     parts = []
     for chunk in features.split(frames, dim=2):
-        activity, onset, phase, *states = step(chunk, *states)
-        parts.append(torch.cat((activity[:, None], onset[:, None], phase), dim=1))
+        activity, onset, phase, cycle, *states = step(chunk, *states)
+        assert activity.shape == onset.shape == (1, chunk.shape[2] // STRIDE)
+        parts.append(torch.cat((activity[:, None], onset[:, None], phase, cycle), dim=1))
     return torch.cat(parts, dim=2)
 
 
@@ -49,23 +62,38 @@ def _in_steps(model: SegmenterNetwork, features: torch.Tensor, frames: int) -> t
 def _whole(model: SegmenterNetwork, features: torch.Tensor) -> torch.Tensor:
     out, _ = model(features)
     activity, onset = torch.sigmoid(out.activity)[:, None], torch.sigmoid(out.onset)[:, None]
-    return torch.cat((activity, onset, torch.softmax(out.phase, dim=1)), dim=1)
+    return torch.cat((activity, onset, torch.softmax(out.phase, dim=1), out.cycle), dim=1)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("frames", [1, 4, 7])
+@pytest.mark.parametrize("frames", [2, 4, 8])
 def test_steps_equal_the_whole_recording(size: str, frames: int) -> None:
     model, features = _segmenter(size), _features()
-    assert (_in_steps(model, features, frames) - _whole(model, features)).abs().max() < 1e-4
+    whole, steps = _whole(model, features), _in_steps(model, features, frames)
+    assert whole.shape == steps.shape == (1, OUTPUTS, features.shape[2] // STRIDE)
+    assert (steps - whole).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.25, 0.5, 1.0])
+@torch.no_grad()
+def test_recordings_of_a_batch_do_not_mix() -> None:
+    model = _segmenter()
+    rows = torch.cat([_features(80, seed) for seed in range(3)])
+    together, states = model(rows)
+    assert together.tempo.shape == (3, TEMPI, 40) and together.cycle.shape == (3, CYCLE, 40)
+    for k in range(3):
+        alone, _ = model(rows[k : k + 1])
+        for name in ("activity", "onset", "phase", "cycle", "tempo"):
+            assert torch.allclose(getattr(together, name)[k], getattr(alone, name)[0], atol=1e-5)
+    assert [tuple(state.shape) for state in states] == [tuple(state.shape) for state in model.initial_state(3)]
+
+
+@pytest.mark.parametrize("look_ahead_s", [0.03, 0.05, 0.1, 0.24, 0.25, 0.5, 1.0])
 def test_an_output_uses_no_audio_beyond_the_look_ahead(look_ahead_s: float) -> None:
-    """Column t describes the centre of frame t - delay; audio later than the look-ahead must not change it."""
-    delay = delay_frames(SPEC, look_ahead_s)
-    described = (30 - delay) * SPEC.hop_samples + SPEC.frame_samples / 2
-    last_used = 30 * SPEC.hop_samples + SPEC.frame_samples
-    assert last_used - described <= look_ahead_s * SPEC.rate_hz < last_used - described + SPEC.hop_samples
+    """Column t describes the centre of output frame t - delay; audio later than the look-ahead must not change it."""
+    delay, hop = delay_frames(SPEC, look_ahead_s), STRIDE * SPEC.hop_samples
+    described = (30 - delay) * hop + (hop - SPEC.hop_samples + SPEC.frame_samples) / 2
+    last_used = (31 * STRIDE - 1) * SPEC.hop_samples + SPEC.frame_samples
+    assert last_used - described <= look_ahead_s * SPEC.rate_hz + 1e-6 < last_used - described + hop
     model = _segmenter(look_ahead_s=look_ahead_s)
     wave = 0.1 * torch.randn(1, 20_000, generator=torch.Generator().manual_seed(2))
     other = wave.clone()
@@ -87,14 +115,14 @@ def test_states_stay_finite_for_any_audio(audio: str) -> None:
     model = _segmenter()
     with torch.no_grad():
         out, states = model(FoldedFrontEnd(SPEC).log_mel(wave[None]))
-    assert all(bool(torch.isfinite(part).all()) for part in (out.activity, out.onset, out.phase, *states))
+    assert all(bool(torch.isfinite(part).all()) for part in (out.activity, out.onset, out.phase, out.cycle, *states))
     assert max(float(state.abs().max()) for state in states) < 1e5
 
 
 def test_causal_mean_is_that_of_the_frames_so_far() -> None:
     model, features = _segmenter(), _features(300)
     mean, _ = model.mean(features, model.initial_state()[0])
-    keep = np.exp(-SPEC.hop_samples / SPEC.rate_hz / 4.0)
+    keep = np.exp(-SPEC.hop_samples / SPEC.rate_hz / 5.0)
     weights = keep ** np.arange(299, -1, -1)
     expected = (features[0].numpy() * weights).sum(axis=1) / weights.sum()
     np.testing.assert_allclose(mean[0, :, -1].numpy(), expected, rtol=1e-5)
@@ -102,6 +130,7 @@ def test_causal_mean_is_that_of_the_frames_so_far() -> None:
 
 
 def test_gain_of_the_device_changes_nothing() -> None:
+    """Neither the probabilities nor the angle: the network sees a bin over its own past and over the other bins."""
     model, features = _segmenter(), _features(100)
     assert torch.allclose(_whole(model, features), _whole(model, features + 3.0), atol=1e-4)
 
@@ -134,18 +163,24 @@ def test_memory_ends_after_a_minute() -> None:
         of_state.mul_(0.3)
     features = _features(6000)
     features[..., :2000] += 5.0 * torch.randn(1, SPEC.mel_bins, 2000, generator=torch.Generator().manual_seed(3))
-    long, fresh = _whole(model, features), _whole(model, features[..., -3000:])
-    assert not torch.allclose(long[..., -2900:-2500], fresh[..., 100:500], atol=1e-3)
-    assert (long[..., -100:] - fresh[..., -100:]).abs().max() < 1e-3
+    long, fresh = _whole(model, features), _whole(model, features[..., -3000:])  # 1500 output frames, a minute
+    assert not torch.allclose(long[..., -1450:-1250], fresh[..., 50:250], atol=1e-3)
+    assert (long[..., -50:] - fresh[..., -50:]).abs().max() < 1e-3
 
 
 def test_exported_step_graph_equals_the_network() -> None:
     model, features = _segmenter("base"), _features(80)
     with torch.no_grad():
         model.gru.all_weights[0][0].mul_(8.0)  # so that gates are clipped, in the graph as here
-    graph = export_segmenter(model, decoder={"onset_cost": 2.0})
+        model.tempo.bias.fill_(np.nan)  # the auxiliary head is not exported
+    graph = export_segmenter(model, decoder={"onset_bonus": 2.0})
     properties = {p.key: p.value for p in graph.metadata_props}
-    assert properties["kind"] == "stetho-segmenter" and properties["look_ahead_frames"] == str(model.delay)
+    wanted = {"kind": "stetho-segmenter", "schema": "2", "look_ahead_frames": str(model.delay), "stride": str(STRIDE)}
+    assert wanted.items() <= properties.items()
+    assert StepSettings.from_properties(properties) == StepSettings(
+        SPEC, FRAMES_PER_STEP, model.delay, STRIDE, DecoderParams(onset_bonus=2.0)
+    )
+    assert StepSettings.from_properties(properties).look_ahead_s <= model.look_ahead_s
     data = graph.SerializeToString()
     assert len(data) < 300_000
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -155,7 +190,9 @@ def test_exported_step_graph_equals_the_network() -> None:
     for chunk in features.split(FRAMES_PER_STEP, dim=2):
         out = dict(zip(names, session.run(None, {"features": chunk.numpy(), **state}), strict=True))
         state = {name: out[f"{name}_next"] for name in state}
-        parts.append(np.concatenate((out["activity"][:, None], out["onset"][:, None], out["phase"]), axis=1))
+        parts.append(
+            np.concatenate((out["activity"][:, None], out["onset"][:, None], out["phase"], out["cycle"]), axis=1)
+        )
     np.testing.assert_allclose(np.concatenate(parts, axis=2), _whole(model, features).numpy(), atol=1e-4)
 
 
@@ -169,5 +206,6 @@ def test_a_front_end_that_normalises_clips_is_refused() -> None:
         SegmenterNetwork(front_end=FrontEndSpec(normalisation="centred"))
     with pytest.raises(RecipeError, match="no size"):
         SegmenterNetwork(front_end=SPEC, size="huge")
-    with pytest.raises(RecipeError, match="look_ahead_s"):
-        SegmenterNetwork(front_end=SPEC, look_ahead_s=-0.1)
+    for look_ahead_s in (-0.1, 0.0, 0.029, 2.1):  # half an output frame is always ahead
+        with pytest.raises(RecipeError, match=r"look_ahead_s must be between 0\.03 and 2 s"):
+            SegmenterNetwork(front_end=SPEC, look_ahead_s=look_ahead_s)

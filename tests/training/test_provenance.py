@@ -23,7 +23,7 @@ from edge_sdk.training.segmentation.building import segment_section
 from edge_sdk.training.segmentation.data import load_segment_data
 from edge_sdk.training.segmentation.run import segmenter_provenance, train_segmenter
 from edge_sdk.training.untrained import untrained_checkpoint
-from tests.training.segmentation.test_segmentation import tiny_recipe, write_corpus
+from tests.support.tiny_segmentation import tiny_recipe, write_corpus
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def options(tmp_path: Path) -> RunOptions:
 
 def test_both_tasks_give_the_same_keys_types_and_counts_for_the_same_patients(options: RunOptions) -> None:
     compact = load_recipe("compact", size="tiny", overrides=["heart_corpus=null"])
-    segmenter = tiny_recipe("segment.clip_corpus=null")
+    segmenter = tiny_recipe()
     corpus = side_of(load_sides(compact, options), options.train_split)
     events = load_training_data(corpus, compact, cache=options.cache)
     recordings = load_segment_data(
@@ -68,7 +68,7 @@ def test_patients_held_out_for_the_epoch_are_not_counted_by_the_classifier(
 
 
 def test_patients_held_out_for_the_epoch_are_not_counted_by_the_segmenter(options: RunOptions) -> None:
-    small = ("segment.clip_corpus=null", "segment.window_s=4.0", "fit.epochs=1", "fit.validation_share=0.3")
+    small = ("segment.window_s=4.0", "fit.epochs=1", "fit.validation_share=0.3")
     result = train_segmenter(tiny_recipe(*small), options)
     source = load_checkpoint(Path(result["checkpoint"])).provenance
     assert source["patients"] + source["noise_recordings"] == 4  # two of the six children are held out

@@ -88,8 +88,9 @@ class StepEntry(_Part, frozen=True, kw_only=True):
 
     front_end: dict[str, Any]  # log-mel without normalisation
     frames_per_step: int
-    look_ahead_frames: int  # the output at frame t describes frame t - this
-    look_ahead_s: float  # the same in seconds, half a frame included
+    look_ahead_frames: int  # the output at output frame t describes output frame t - this
+    look_ahead_s: float  # the same in seconds, half an output frame included
+    stride: int = 1  # feature frames for each output frame
     golden: list[float] = []  # its outputs for a fixed synthetic signal; empty: not checked
     golden_tolerance: float = 1e-2
     accuracy: dict[str, Any] = {}  # split → figures of 'stetho segment-eval'

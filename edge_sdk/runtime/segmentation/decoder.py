@@ -1,9 +1,10 @@
-"""The decoder: frame probabilities → respiratory cycles, by a causal segmental Viterbi search with a fixed lag.
+"""The decoder: outputs of the network → respiratory cycles, by a causal Viterbi search with a fixed lag.
 
-A path is a sequence of cycles, whose lengths have a log-normal prior, and of pauses of any length. Each frame of a
-cycle scores its activity, each begin of a cycle its onset pulse. The best path determines the open (provisional)
-cycle. A cycle is final once it lies ``final_lag_s`` behind, or once the next one is announced; all paths that
-contradict it are dropped, so that nothing final is ever revised.
+A path is a sequence of cycles and pauses. The length of a cycle is a state of the path (the tempo): the next cycle has
+nearly the same length, across a pause too, and no length is typical of everyone. While a cycle lasts, its angle turns
+once; each of its frames scores how well the network's angle agrees, and its activity. Each begin of a cycle scores the
+onset. The best path determines the open (provisional) cycle. A cycle is final once it lies ``final_lag_s`` behind, or
+once the next one is announced; nothing final is ever revised.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from edge_sdk.runtime.segmentation.evidence import CycleEvidence
 from edge_sdk.settings import NonNegative, Positive, Settings
 
 Floats = npt.NDArray[np.float64]
-Probabilities = npt.NDArray[np.floating[Any]]
+Outputs = npt.NDArray[np.floating[Any]]
 
-_IMPOSSIBLE = -1e12
+_IMPOSSIBLE = -1e9
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
 _RESCALE = 256  # frames after which the best score is called zero again
+_LOG_STEP = 0.09  # between two lengths of a cycle
 
 
 class DecoderParams(Settings, frozen=True):
@@ -30,25 +33,26 @@ class DecoderParams(Settings, frozen=True):
 
     title: ClassVar[str] = "segmenter decoder"
 
-    activity_weight: float = 0.35  # of the log odds of each frame
-    activity_bias: float = 0.4  # log odds at which a frame favours neither a cycle nor a pause
-    onset_weight: float = 1.0  # of the log odds of the onset pulse where a cycle begins
-    onset_bias: float = -1.5
-    onset_cost: float = 1.5  # of beginning a cycle at all
-    early_cost: NonNegative = 0.0  # of beginning one right after a start, when no pause was received before it;
-    early_s: Annotated[float, Meta(ge=0, le=10)] = 0.5  # falls to nothing by then
-    odds_cap: float = 4.0  # log odds are cut here: one frame must not decide alone
-    shortest_s: Positive = 0.4
-    longest_s: Annotated[float, Meta(le=30)] = 8.0
-    typical_s: Positive = 1.6  # median of the length prior,
-    spread: Positive = 0.5  # its standard deviation in log seconds,
-    duration_weight: float = 1.0  # and its weight
-    final_lag_s: NonNegative = 0.4  # a cycle is final when its end lies this far behind
+    onset_weight: float = 1.0  # of the log odds of the onset where a cycle begins,
+    onset_bonus: float = 0.8  # added to them,
+    onset_cap: Positive = 5.0  # which are cut here: one frame must not decide alone
+    cycle_weight: float = 0.25  # of the agreement of the angles, per frame of a cycle
+    activity_weight: float = 0.1  # of the log odds of activity, per frame of a cycle
+    activity_bias: float = 0.0  # log odds at which a frame favours neither a cycle nor a pause
+    pause_cost: NonNegative = 2.0  # of a pause
+    tempo_spread: Positive = 0.2  # of the log ratio of the lengths of two cycles in succession
+    shortest_s: Positive = 0.45
+    longest_s: Annotated[float, Meta(le=30)] = 8.5
+    typical_s: Positive = 2.2  # of the first cycle: median of its length,
+    first_spread: Positive = 0.9  # and spread of the logarithm
+    final_lag_s: NonNegative = 0.48  # a cycle is final when its end lies this far behind
     announce_margin: NonNegative = 1.0  # lead over every other path at which the open cycle is announced,
     announce_s: Positive = 0.3  # falls to nothing at this age of the cycle
-    withdraw_margin: NonNegative = 6.0  # lead of another path at which the announced cycle is withdrawn
-    least_confidence: float = 0.0  # cycles with a lower mean activity are left out
-    same_s: float = 0.3  # an onset that moved by less belongs to the same cycle
+    withdraw_margin: NonNegative = 3.0  # lead of another path at which the announced cycle is withdrawn
+    least_confidence: float = 0.0  # cycles with a lower confidence are left out
+    least_share: Annotated[float, Meta(ge=0, le=1)] = 0.5  # of its length that the last cycle of a recording must have
+    same_s: float = 0.08  # an onset that moved by less belongs to the same cycle
+    audible: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # activity from which a frame of a cycle is audible
     phase_shortest_s: float = 0.15  # of an inspiration and of an expiration
     phase_margin: float = 3.0  # lead over "no phase change" at which one is reported
 
@@ -65,19 +69,32 @@ class DecodedCycle:
     final: bool
     confidence: float
     phase_change: int | None = None  # first frame of the expiration
+    audible: tuple[int, int] | None = None  # first audible frame, and one past the last
 
 
-class _Cycle:
-    """A finished cycle on a path; ``before`` is the path up to it."""
+class _Tempi:
+    """Constants of all states; state ``(i, k)`` is frame ``k`` of a cycle of length ``i``, at ``first[i] + k``."""
 
-    __slots__ = ("before", "end", "start")
+    def __init__(self, frame_s: float, p: DecoderParams) -> None:
+        count = max(2, round(np.log(p.longest_s / p.shortest_s) / _LOG_STEP) + 1)
+        seconds = np.exp(np.linspace(np.log(p.shortest_s), np.log(p.longest_s), count))
+        self.frames = np.unique(np.maximum(2, np.round(seconds / frame_s).astype(np.int64)))
+        self.first = np.concatenate(([0], np.cumsum(self.frames)[:-1]))
+        self.last = self.first + self.frames - 1
+        self.length = np.repeat(np.arange(len(self.frames)), self.frames)  # i of each state
+        self.age = np.concatenate([np.arange(n) for n in self.frames])  # k of each state
+        angle = 2.0 * np.pi * (self.age + 0.5) / self.frames[self.length]
+        self.cosine, self.sine = p.cycle_weight * np.cos(angle), p.cycle_weight * np.sin(angle)
+        log_length = np.log(self.frames * frame_s)
+        change = -0.5 * np.square((log_length[None] - log_length[:, None]) / p.tempo_spread)
+        self.change = change - np.log(np.exp(change).sum(axis=1, keepdims=True))  # from i to j
+        first = -0.5 * np.square((log_length - np.log(p.typical_s)) / p.first_spread)
+        self.prior = first - np.log(np.exp(first).sum())
+        self.all = np.arange(len(self.frames))
 
-    def __init__(self, start: int, end: int, before: _Cycle | None) -> None:
-        self.start, self.end, self.before = start, end, before
 
-
-class PhaseDecoder:
-    """Turns frame probabilities into cycles; a pure function of the frames and of the steps they come in.
+class TempoDecoder:
+    """Turns the network's outputs into cycles; a pure function of the frames and of the steps they come in.
 
     Parameters
     ----------
@@ -85,75 +102,60 @@ class PhaseDecoder:
         Seconds from frame to frame.
     params
         Settings.
-    most_frames
-        Upper limit of frames in one step; not more than the shortest cycle.
     """
 
-    def __init__(self, frame_s: float, params: DecoderParams | None = None, most_frames: int = 8) -> None:
+    def __init__(self, frame_s: float, params: DecoderParams | None = None) -> None:
         p = self._p = params or DecoderParams()
         self.frame_s = frame_s
-        self._most = most_frames
-        self._shortest = max(most_frames, round(p.shortest_s / frame_s), 1)
-        self._longest = max(self._shortest + 1, round(p.longest_s / frame_s))
+        self._tempi = _Tempi(frame_s, p)
         self._lag = round(p.final_lag_s / frame_s)
         self._same = round(p.same_s / frame_s)
-        lengths = np.arange(1, self._longest + 1) * frame_s
-        prior = np.square(np.log(lengths / p.typical_s) / p.spread) * (-0.5 * p.duration_weight)
-        self._prior = prior[self._shortest - 1 :][::-1].copy()  # [span], the oldest start first
-        # An open cycle may still grow: a length below the typical one has no cost yet.
-        self._survival = np.where(lengths < p.typical_s, 0.0, prior)[::-1].copy()  # [longest]
-        self._weight = np.array([[p.activity_weight], [p.onset_weight]])
-        self._bias = np.array([[p.activity_bias], [p.onset_bias]])
-        early = round(p.early_s / frame_s) if p.early_cost else 0
-        self._early = p.early_cost * (1.0 - np.arange(early) / max(1, early))  # of the first frames
-        # Scores of open cycles by their start, the oldest first; then room for those that begin in the current step.
-        self._scores = np.empty(self._longest + most_frames)
-        span, item = len(self._prior), self._scores.itemsize
-        # Row t: cycles that may end at boundary now + t; all began before this step.
-        self._endable = np.ndarray((most_frames, span), np.float64, self._scores, strides=(item, item))
-        self._ending = np.empty((most_frames, span))  # scratch
-        self._held = self._longest + self._lag + 2 * most_frames  # frames that may be needed again
-        self._memory = np.empty((4, 2 * self._held))  # activity and three phases; written from left to right
+        states, lengths = len(self._tempi.age), len(self._tempi.frames)
+        self._emitted, self._scaled = np.empty(states), np.empty(states)
+        self._buffers = np.empty(states), np.empty(states)
+        longest = int(self._tempi.frames[-1])
+        self._ring = 2 * longest + self._lag + 2  # frames whose begins are remembered
+        self._before = np.zeros((self._ring, lengths), dtype=np.int64)  # length of the cycle before one that begins
+        self._before_end = np.zeros((self._ring, lengths), dtype=np.int64)  # and where that ended; -1: there is none
+        self._evidence = CycleEvidence(2 * longest + self._lag + 16)
         self.reset()
-
-    def reset(self) -> None:
-        """Start over: the next frame is frame 0, and nothing is open."""
-        self._now = 0
-        self._final_end = 0  # nothing before this can change
-        self._scores.fill(_IMPOSSIBLE)
-        self._open = self._scores[: self._longest]
-        self._expected = self._open.copy()  # the same with the cost of their lengths so far
-        self._paths: list[_Cycle | None] = [None] * self._longest  # the path before each of these
-        self._pause = 0.0  # score of being in a pause
-        self._pause_path: _Cycle | None = None
-        self._announced: int | None = None  # start of the provisional cycle
-        self._memory[:, : self._held] = 0.5
-        self._written = self._held  # columns of the memory, up to the newest frame
 
     @property
     def frames(self) -> int:
-        """Frames decoded since the last reset."""
+        """Frames received since the last reset."""
         return self._now
 
-    def accept(self, activity: Probabilities, onset: Probabilities, phase: Probabilities) -> list[DecodedCycle]:
-        """Decode ``[n]`` activity and onset probabilities and ``[3, n]`` phases; return the cycles they determine.
+    def reset(self) -> None:
+        """Start over; the next frame has number 0."""
+        self._now = 0
+        self._scores, self._spare = self._buffers
+        self._scores.fill(_IMPOSSIBLE)
+        self._pause = self._tempi.prior.copy()  # best score of each path in a pause, by the length of its last cycle
+        self._since = np.full(len(self._pause), -1, dtype=np.int64)  # where that cycle ended
+        self._final_end = 0
+        self._announced: int | None = None
+        self._evidence.reset()
 
-        Raises
-        ------
-        ValueError
-            More frames than ``most_frames``.
+    def accept(self, activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs) -> list[DecodedCycle]:
+        """Take one step and return the cycles that it determines, final and provisional, in order.
+
+        Parameters
+        ----------
+        activity, onset
+            ``[n]`` probabilities.
+        phase
+            ``[3, n]`` probabilities of inspiration, expiration and neither.
+        cycle
+            ``[2, n]`` cosine and sine of the cycle's angle.
         """
-        count = len(activity)
-        if count > self._most:
-            raise ValueError(f"a step holds at most {self._most} frames, got {count}")
-        if count == 0:
+        if len(activity) == 0:
             return []
-        self._remember(activity, phase)
-        self._advance(activity, onset)
+        self._evidence.add(activity, phase, cycle)
+        self._advance(activity, onset, cycle)
         found: list[DecodedCycle] = []
-        start, path = self._best()
-        self._finalise(path, self._now - self._lag, found)
-        self._follow_open(start, path, found)
+        best = self._best()
+        self._finalise(best, self._now - self._lag, found)
+        self._follow_open(best, found)
         return found
 
     def finish(self, *, cut: bool = False) -> list[DecodedCycle]:
@@ -163,182 +165,134 @@ class PhaseDecoder:
         """
         found: list[DecodedCycle] = []
         if self._now:
-            start, path = self._best()
-            if start is not None and (cut or self._now - start >= self._shortest):
-                path = _Cycle(start, self._now, path)
-            self._finalise(path, self._now, found)
+            best = self._best()
+            self._finalise(best, self._now, found)
+            if best is not None:
+                length, age = int(self._tempi.length[best]), int(self._tempi.age[best])
+                start = max(self._now - age - 1, self._final_end)
+                if cut or self._now - start >= self._p.least_share * self._tempi.frames[length]:
+                    self._close(start, self._now, length, found)
         self._announced = None
         return found
 
     # -- the paths -----------------------------------------------------------------------------------------------------
 
-    def _advance(self, activity: Probabilities, onset: Probabilities) -> None:
-        count, scores, longest = len(activity), self._scores, self._longest
-        gain, begin = self._evidence(activity, onset)
-        total = np.cumsum(gain)  # score gained by a cycle from the step's first frame on
-        ending = self._ending[:count]
-        np.add(self._endable[:count], self._prior, out=ending)
-        where = ending.argmax(axis=1).tolist()
-        gains, starts = total.tolist(), begin.tolist()
-        before = 0.0
-        for t in range(count):
-            score = float(ending[t, where[t]]) + before
-            if score > self._pause:
-                oldest = where[t] + t
-                self._pause = score
-                self._pause_path = _Cycle(self._now - longest + oldest, self._now + t, self._paths[oldest])
-            scores[longest + t] = self._pause + starts[t] - before
-            self._paths.append(self._pause_path)
-            before = gains[t]
-        del self._paths[:count]
-        np.add(scores[count : longest + count], before, out=self._open)
-        scores[longest:] = _IMPOSSIBLE
-        if self._now // _RESCALE != (self._now + count) // _RESCALE:
-            top = max(self._pause, float(self._open.max()))
-            self._pause -= top
-            self._open -= top
-            np.maximum(self._open, _IMPOSSIBLE, out=self._open)
-        self._now += count
+    def _advance(self, activity: Outputs, onset: Outputs, cycle: Outputs) -> None:
+        p, tempi = self._p, self._tempi
+        begins = _log_odds(onset, p.onset_cap) * p.onset_weight + p.onset_bonus
+        active = (_log_odds(activity, p.onset_cap) - p.activity_bias) * p.activity_weight
+        for begin, gain, cosine, sine in zip(
+            begins.tolist(), active.tolist(), cycle[0].tolist(), cycle[1].tolist(), strict=True
+        ):
+            ended = self._scores[tempi.last]
+            resting = ended - p.pause_cost
+            entered = resting > self._pause
+            self._pause = np.where(entered, resting, self._pause)
+            self._since = np.where(entered, self._now, self._since)
+            # A cycle begins right after another, or after a pause.
+            direct = ended >= self._pause
+            paths = np.where(direct, ended, self._pause)[:, None] + tempi.change
+            before = paths.argmax(axis=0)
+            row = self._now % self._ring
+            self._before[row] = before
+            self._before_end[row] = np.where(direct[before], self._now, self._since[before])
+            np.multiply(tempi.cosine, cosine, out=self._emitted)
+            np.multiply(tempi.sine, sine, out=self._scaled)
+            self._emitted += self._scaled
+            self._emitted += gain
+            np.add(self._scores[:-1], self._emitted[1:], out=self._spare[1:])
+            self._spare[tempi.first] = paths[before, tempi.all] + begin + self._emitted[tempi.first]
+            self._scores, self._spare = self._spare, self._scores
+            self._now += 1
+            if self._now % _RESCALE == 0:
+                top = max(float(self._scores.max()), float(self._pause.max()))
+                self._pause -= top
+                self._scores -= top
+                np.maximum(self._scores, _IMPOSSIBLE, out=self._scores)
 
-    def _evidence(self, activity: Probabilities, onset: Probabilities) -> Floats:
-        """Scores of each frame for being in a cycle, and for beginning one: ``[2, n]``."""
-        odds = np.array((activity, onset), dtype=np.float64)
-        np.maximum(odds, _TINY, out=odds)
-        np.minimum(odds, 1.0 - _TINY, out=odds)
-        odds = np.log(odds / (1.0 - odds))
-        odds -= self._bias
-        np.maximum(odds, -self._p.odds_cap, out=odds)
-        np.minimum(odds, self._p.odds_cap, out=odds)
-        odds *= self._weight
-        odds[1] -= self._p.onset_cost
-        if self._now < self._early.size:
-            early = self._early[self._now : self._now + odds.shape[1]]
-            odds[1, : early.size] -= early
-        return np.asarray(odds)
+    def _best(self) -> int | None:
+        """State of the open cycle of the best path; None: it is in a pause."""
+        best = int(self._scores.argmax())
+        return best if float(self._scores[best]) > float(self._pause.max()) else None
 
-    def _best(self) -> tuple[int | None, _Cycle | None]:
-        """Start of the open cycle of the best path (None: it is in a pause), and the path before it."""
-        np.add(self._open, self._survival, out=self._expected)
-        k = int(self._expected.argmax())
-        if float(self._expected[k]) > self._pause:
-            return self._now - self._longest + k, self._paths[k]
-        return None, self._pause_path
+    def _chain(self, best: int | None) -> list[tuple[int, int, int]]:
+        """Finished cycles ``(start, end, length)`` of the best path that are not final, the newest first."""
+        tempi = self._tempi
+        if best is None:
+            length = int(self._pause.argmax())
+            end = int(self._since[length])
+        else:
+            end, length = self._previous(self._now - int(tempi.age[best]) - 1, int(tempi.length[best]))
+        chain = []
+        while end > self._final_end:
+            start = end - int(tempi.frames[length])
+            chain.append((max(start, 0), end, length))
+            if start <= self._final_end:
+                break
+            end, length = self._previous(start, length)
+        return chain
 
-    def _lead_of(self, start: int) -> float:
-        """Lead of the open cycle over pauses and over open cycles that begin elsewhere, as ``_best`` compared them."""
-        k = start - self._now + self._longest
-        elsewhere = (self._expected[: max(0, k - self._same)], self._expected[k + self._same + 1 :])
-        return float(self._expected[k]) - max(self._pause, *(float(part.max()) for part in elsewhere if part.size))
+    def _previous(self, start: int, length: int) -> tuple[int, int]:
+        """End and length of the cycle before the one that begins at ``start``; the end is -1 where there is none."""
+        row = start % self._ring
+        return int(self._before_end[row, length]), int(self._before[row, length])
 
-    def _finalise(self, path: _Cycle | None, until: int, found: list[DecodedCycle]) -> None:
-        """Make the cycles of the path that end by ``until`` final, the oldest first."""
-        chain: list[_Cycle] = []
-        node = path
-        while node is not None and node.end > self._final_end:
-            if node.end <= until:
-                chain.append(node)
-            node = node.before
-        for cycle in reversed(chain):
-            decoded = self._decoded(cycle)
-            if decoded.confidence >= self._p.least_confidence:
-                found.append(decoded)
-            self._final_end = cycle.end
-            if self._announced is not None and self._announced < cycle.end:
-                self._announced = None
-        if chain:
-            self._keep(chain[0])
+    def _finalise(self, best: int | None, until: int, found: list[DecodedCycle]) -> None:
+        """Make the cycles of the best path that end by ``until`` final, the oldest first."""
+        for start, end, length in reversed(self._chain(best)):
+            if end > until:
+                break
+            kept = max(start, self._final_end)
+            if end - kept < self._p.least_share * self._tempi.frames[length]:
+                self._final_end = end  # most of it is inside a final cycle of another path
+                continue
+            self._close(kept, end, length, found)
 
-    def _keep(self, last: _Cycle) -> None:
-        """Drop every path that does not contain the final cycle ``last``."""
-        last.before = None
-        oldest = self._now - self._longest
-        first = max(0, last.end - oldest)
-        self._open[:first] = _IMPOSSIBLE
-        self._paths[:first] = [None] * first
-        for k in range(first, self._longest):
-            if not _contains(self._paths[k], last):
-                self._open[k] = _IMPOSSIBLE
-                self._paths[k] = last
-        if not _contains(self._pause_path, last):
-            self._pause, self._pause_path = min(self._pause, float(self._open.max()) - 1.0), last
+    def _close(self, start: int, end: int, length: int, found: list[DecodedCycle]) -> None:
+        p, evidence = self._p, self._evidence
+        confidence = evidence.confidence(start, end, int(self._tempi.frames[length]))
+        if confidence >= p.least_confidence:
+            least = max(1, round(p.phase_shortest_s / self.frame_s))
+            change = evidence.phase_change(start, end, least, p.phase_margin)
+            found.append(DecodedCycle(start, end, True, confidence, change, evidence.audible(start, end, p.audible)))
+        self._final_end = end
+        if self._announced is not None and self._announced < end:
+            self._announced = None
+        # No path may begin a cycle inside a final one any more.
+        inside = self._tempi.age >= self._now - end
+        self._scores[inside] = _IMPOSSIBLE
 
-    # -- events --------------------------------------------------------------------------------------------------------
+    # -- the open cycle ------------------------------------------------------------------------------------------------
 
-    def _follow_open(self, start: int | None, path: _Cycle | None, found: list[DecodedCycle]) -> None:
-        p = self._p
+    def _follow_open(self, best: int | None, found: list[DecodedCycle]) -> None:
+        p, tempi = self._p, self._tempi
+        start = None if best is None else self._now - int(tempi.age[best]) - 1
         if self._announced is not None:
             same = start is not None and abs(start - self._announced) <= self._same
-            if not same and not _begins(path, self._announced, self._same, self._final_end):
+            if same or any(abs(begin - self._announced) <= self._same for begin, _, _ in self._chain(best)):
+                if start is None or same:
+                    return
+            else:
                 self._announced = None
-            elif start is None or same:
-                return
-        if start is None:
+        if start is None or best is None or start < self._final_end:
             return
         age = (self._now - start) * self.frame_s
-        if self._lead_of(start) < p.announce_margin * (1.0 - age / p.announce_s):
+        elsewhere = np.abs(tempi.age - int(tempi.age[best])) > self._same
+        rival = max(float(self._scores[elsewhere].max()), float(self._pause.max()))
+        if float(self._scores[best]) - rival < p.announce_margin * (1.0 - age / p.announce_s):
             return
-        self._finalise(path, self._now, found)
+        self._finalise(best, self._now, found)
+        if start < self._final_end:
+            return
         self._announced = start
-        self._favour(start)
-        found.append(DecodedCycle(start, self._now, False, self._confidence(start, self._now)))
-
-    def _favour(self, start: int) -> None:
-        """Hysteresis: lower the score of every path without the announced cycle."""
-        k = start - self._now + self._longest
-        near = slice(max(0, k - self._same), k + self._same + 1)
-        kept = self._open[near].copy()
-        self._open -= self._p.withdraw_margin
-        self._open[near] = kept
-        np.maximum(self._open, _IMPOSSIBLE, out=self._open)
-        self._pause -= self._p.withdraw_margin
-
-    def _decoded(self, cycle: _Cycle) -> DecodedCycle:
-        change = self._phase_change(cycle.start, cycle.end)
-        return DecodedCycle(cycle.start, cycle.end, True, self._confidence(cycle.start, cycle.end), change)
-
-    def _remember(self, activity: Probabilities, phase: Probabilities) -> None:
-        begin, end = self._written, self._written + len(activity)
-        if end > self._memory.shape[1]:
-            self._memory[:, : self._held] = self._memory[:, begin - self._held : begin]
-            begin, end = self._held, self._held + len(activity)
-        self._memory[0, begin:end] = activity
-        self._memory[1:, begin:end] = phase
-        self._written = end
-
-    def _recalled(self, begin: int, end: int) -> Floats:
-        last = self._written - self._now  # column of frame 0
-        return self._memory[:, max(self._written - self._held, last + begin) : last + end]
-
-    def _confidence(self, begin: int, end: int) -> float:
-        held = self._recalled(begin, end)[0]
-        return round(float(held.mean()), 4) if held.size else 0.0
-
-    def _phase_change(self, begin: int, end: int) -> int | None:
-        """Most likely frame of the change from inspiration to expiration; ``None`` without evidence for one."""
-        held = self._recalled(begin, end)[1:]
-        least = max(1, round(self._p.phase_shortest_s / self.frame_s))
-        if held.shape[1] < 2 * least:
-            return None
-        favours = np.log(np.maximum(held[0], _TINY)) - np.log(np.maximum(held[1], _TINY))
-        favours *= 1.0 - held[2]  # a frame of neither phase does not count
-        score = 2.0 * np.cumsum(favours)  # of a change after frame k, up to a constant
-        inside = score[least - 1 : -least]
-        k = int(inside.argmax())
-        none = max(0.0, float(score[-1]))  # one phase from end to end
-        if float(inside[k]) < none + self._p.phase_margin:
-            return None
-        return int(end - held.shape[1] + least + k)
+        # Hysteresis: every path without the announced cycle loses.
+        self._scores[elsewhere] -= p.withdraw_margin
+        self._pause -= p.withdraw_margin
+        frames = int(tempi.frames[tempi.length[best]])
+        found.append(DecodedCycle(start, self._now, False, self._evidence.confidence(start, self._now, frames)))
 
 
-def _contains(path: _Cycle | None, wanted: _Cycle) -> bool:
-    while path is not None and path.end > wanted.end:
-        path = path.before
-    return path is wanted
-
-
-def _begins(path: _Cycle | None, start: int, tolerance: int, final_end: int) -> bool:
-    while path is not None and path.end > final_end:
-        if abs(path.start - start) <= tolerance:
-            return True
-        path = path.before
-    return False
+def _log_odds(probability: Outputs, cap: float) -> Floats:
+    """Log odds of ``[n]`` probabilities within ``±cap``."""
+    p = np.clip(np.asarray(probability, dtype=np.float64), _TINY, 1.0 - _TINY)
+    return np.asarray(np.clip(np.log(p / (1.0 - p)), -cap, cap))

@@ -107,9 +107,15 @@ def segmenter_factory(entry: SegmenterEntry, params: SegmenterParams, path: Path
         spec = FrontEndSpec.from_dict(step.front_end)
     except (ValueError, TypeError) as error:
         raise BundleError(f"{path.parent}: segmenter: {error}; export the bundle again") from error
-    if spec.rate_hz != entry.rate_hz or step.frames_per_step < 1 or step.look_ahead_frames < -1:
+    if (
+        spec.rate_hz != entry.rate_hz
+        or step.stride < 1
+        or step.frames_per_step % step.stride
+        or step.frames_per_step < 1
+        or step.look_ahead_frames < 0
+    ):
         raise BundleError(f"{path.parent}: the segmenter's rate, step or look-ahead is wrong; export the bundle again")
-    settings = StepSettings(spec, step.frames_per_step, step.look_ahead_frames, params)
+    settings = StepSettings(spec, step.frames_per_step, step.look_ahead_frames, step.stride, params)
     return LearnedFactory(StepModel(OrtEngine(path), settings), params)
 
 
@@ -150,6 +156,7 @@ def describe_segmenter(path: Path, params: DecoderParams | None = None) -> Segme
             frames_per_step=settings.frames_per_step,
             look_ahead_frames=settings.look_ahead_frames,
             look_ahead_s=settings.look_ahead_s,
+            stride=settings.stride,
             golden=factory.golden(),
         ),
     )

@@ -17,12 +17,14 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, PhaseDecoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
 _KIND = "stetho-segmenter"
-_OUTPUTS = ("activity", "onset", "phase")
+_OUTPUTS = ("activity", "onset", "phase", "cycle")
+_ROWS: tuple[tuple[int, ...], ...] = ((), (), (3,), (2,))  # of each, for every output frame
+_SCHEMA = "2"  # of the step graph
 _GOLDEN_S = 2.4
 
 Floats = npt.NDArray[np.float32]
@@ -33,15 +35,22 @@ class StepSettings:
     """Settings of a step graph, stored in it as metadata."""
 
     front_end: FrontEndSpec  # log-mel without normalisation
-    frames_per_step: int = 4
-    look_ahead_frames: int = 11  # the output at frame t describes frame t - this
+    frames_per_step: int = 4  # feature frames
+    look_ahead_frames: int = 5  # the output at output frame t describes output frame t - this
+    stride: int = 2  # feature frames for each output frame
     decoder: DecoderParams = field(default_factory=DecoderParams)
 
     @property
     def look_ahead_s(self) -> float:
-        """Seconds of audio after a moment that its output needs; half a frame included."""
+        """Seconds of audio after a moment that its output needs; half an output frame included."""
         spec = self.front_end
-        return (self.look_ahead_frames * spec.hop_samples + spec.frame_samples / 2) / spec.rate_hz
+        frames = self.look_ahead_frames * self.stride + (self.stride - 1) / 2
+        return (frames * spec.hop_samples + spec.frame_samples / 2) / spec.rate_hz
+
+    @property
+    def outputs_per_step(self) -> int:
+        """Output frames of one step."""
+        return self.frames_per_step // self.stride
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], name: str = "segmenter.onnx") -> StepSettings:
@@ -52,13 +61,14 @@ class StepSettings:
         BundleError
             It is no step graph, or of an unknown kind.
         """
-        if properties.get("kind") != _KIND or properties.get("schema") != "1":
+        if properties.get("kind") != _KIND or properties.get("schema") != _SCHEMA:
             raise BundleError(f"{name} is no segmenter that this SDK can step through; export it again")
         try:
             return cls(
                 FrontEndSpec.from_dict(json.loads(properties["front_end"])),
                 int(properties["frames_per_step"]),
                 int(properties["look_ahead_frames"]),
+                int(properties["stride"]),
                 DecoderParams.from_dict(json.loads(properties.get("decoder", "{}"))),
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -71,8 +81,8 @@ class StepModel:
     Parameters
     ----------
     engine
-        Inputs ``features [1, M, n]`` and ``state_0 …``; outputs ``activity [1, n]``, ``onset [1, n]``,
-        ``phase [1, 3, n]`` and ``state_0_next …``; all float32.
+        Inputs ``features [1, M, stride * n]`` and ``state_0 …``; outputs ``activity [1, n]``, ``onset [1, n]``,
+        ``phase [1, 3, n]``, ``cycle [1, 2, n]`` and ``state_0_next …``; all float32.
     settings
         See :class:`StepSettings`; read from the graph where absent.
 
@@ -88,14 +98,22 @@ class StepModel:
         shapes = engine.inputs
         names = sorted((n for n in shapes if n.startswith("state_")), key=lambda n: int(n.removeprefix("state_")))
         self.state_shapes = {name: tuple(int(size) for size in shapes[name]) for name in names}
-        spec = self.settings.front_end
-        wanted = (1, spec.mel_bins, self.settings.frames_per_step)
+        step = self.settings
+        if step.stride < 1 or step.frames_per_step < 1 or step.frames_per_step % step.stride:
+            raise BundleError("the segmenter's step is no multiple of its stride; export it again")
+        wanted = (1, step.front_end.mel_bins, step.frames_per_step)
         missing = {*_OUTPUTS, *(f"{name}_next" for name in names)} - set(engine.outputs)
         if tuple(shapes.get("features", ())) != wanted or missing or set(shapes) != {"features", *names}:
             raise BundleError(
                 f"the segmenter's graph takes {shapes} and gives {sorted(engine.outputs)}; "
                 f"expected features {list(wanted)}, state_i and {', '.join(_OUTPUTS)}: export it again"
             )
+        for name, rows in zip(_OUTPUTS, _ROWS, strict=True):
+            if tuple(engine.outputs[name]) != (1, *rows, step.outputs_per_step):
+                raise BundleError(
+                    f"the segmenter's graph gives {name} {list(engine.outputs[name])}; "
+                    f"expected {[1, *rows, step.outputs_per_step]}: export it again"
+                )
 
     def initial_state(self) -> dict[str, npt.NDArray[Any]]:
         """Zeros for every state: name → float32 array."""
@@ -161,9 +179,9 @@ class LearnedSegmenter:
         self._mel = LogMel(spec)
         self._count = settings.frames_per_step
         decoder = params or settings.decoder
-        self._decoder = PhaseDecoder(spec.hop_samples / spec.rate_hz, decoder, most_frames=self._count)
-        early = max(0, -settings.look_ahead_frames)  # frames before the first that is described
-        self._shift = early * spec.hop_samples + (spec.frame_samples - spec.hop_samples) // 2
+        self._hop = settings.stride * spec.hop_samples  # samples of an output frame
+        self._decoder = TempoDecoder(self._hop / spec.rate_hz, decoder)
+        self._shift = (spec.frame_samples - spec.hop_samples) // 2
         self.reset()
 
     @property
@@ -191,7 +209,7 @@ class LearnedSegmenter:
         spec = self._spec
         self._needed = spec.frame_samples + (self._count - 1) * spec.hop_samples  # samples that the next step needs
         self._taken = 0  # samples in steps that have been run
-        self._fed = 0  # frames given to the network
+        self._fed = 0  # feature frames given to the network
         self._index = 0
         self._last_sample = 0  # end of the last final cycle
 
@@ -220,15 +238,15 @@ class LearnedSegmenter:
         """
         received = self._taken + self._held_size
         rest = self._mel.accept(np.concatenate(self._held)) if self._held_size else self._mel.accept(_NOTHING)
-        real = self._fed + len(rest)
+        real = (self._fed + len(rest)) // self.settings.stride  # output frames
         cycles: list[BreathCycle] = []
         ahead = self.settings.look_ahead_frames
         if real:
             last = rest[-1] if len(rest) else self._last_frame
-            missing = max(0, real + ahead - self._fed - len(rest))
+            missing = max(0, (real + ahead) * self.settings.stride - self._fed - len(rest))
             padded = np.concatenate((rest, np.repeat(last[None], missing + self._count, axis=0)))
             for begin in range(0, len(rest) + missing, self._count):
-                described = self._fed - ahead
+                described = self._fed // self.settings.stride - ahead
                 self._step(padded[begin : begin + self._count], real - described, cycles, received)
         self._emit(self._decoder.finish(cut=cut), cycles, received, to_the_end=True)
         self._held, self._held_size = [], 0
@@ -237,16 +255,16 @@ class LearnedSegmenter:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def _step(self, frames: Floats, most: int, cycles: list[BreathCycle], received: int) -> None:
-        """Run ``[n, M]`` frames; only the first ``most`` of the frames that the outputs describe exist."""
+        """Run ``[n, M]`` frames; only the first ``most`` of the output frames that are described exist."""
         outputs = self._run.step(frames)
         self._last_frame = frames[-1]
-        described = self._fed - self.settings.look_ahead_frames
+        described = self._fed // self.settings.stride - self.settings.look_ahead_frames
         self._fed += self._count
-        first, end = max(0, -described), min(self._count, most)
+        first, end = max(0, -described), min(self.settings.outputs_per_step, most)
         if first >= end:
             return
-        activity, onset, phase = (outputs[name][0, ..., first:end] for name in _OUTPUTS)
-        self._emit(self._decoder.accept(activity, onset, phase), cycles, received)
+        activity, onset, phase, cycle = (outputs[name][0, ..., first:end] for name in _OUTPUTS)
+        self._emit(self._decoder.accept(activity, onset, phase, cycle), cycles, received)
 
     def _emit(
         self, decoded: list[DecodedCycle], cycles: list[BreathCycle], received: int, *, to_the_end: bool = False
@@ -259,23 +277,27 @@ class LearnedSegmenter:
             change = None if cycle.phase_change is None else self._sample(cycle.phase_change)
             if change is not None and not onset < change < end:
                 change = None
+            audible = None
+            if cycle.audible is not None:
+                begin, stop = (min(max(self._sample(frame), onset), end) for frame in cycle.audible)
+                audible = (begin, stop) if begin < stop else None
             cycles.append(
-                BreathCycle(self._index, onset, end, rate, cycle.final, received, cycle.confidence, change)
-            )  # fmt: skip
+                BreathCycle(self._index, onset, end, rate, cycle.final, received, cycle.confidence, change, audible)
+            )
             if cycle.final:
                 self._index += 1
                 self._last_sample = end
 
     def _sample(self, frame: int) -> int:
-        """First sample that frame ``frame`` stands for; frame 0 begins with sample 0."""
-        return 0 if frame == 0 else frame * self._spec.hop_samples + self._shift
+        """First sample that output frame ``frame`` stands for; frame 0 begins with sample 0."""
+        return 0 if frame == 0 else frame * self._hop + self._shift
 
 
 _NOTHING: Floats = np.zeros(0, dtype=np.float32)
 
 
 def golden_outputs(model: StepModel) -> list[float]:
-    """Activity, onset and inspiration of the last step of a fixed synthetic signal; a bundle is verified with them."""
+    """Outputs of the last step for a fixed synthetic signal; a bundle is verified with them."""
     spec = model.settings.front_end
     time_s = np.arange(round(_GOLDEN_S * spec.rate_hz)) / spec.rate_hz
     # Noise from integer arithmetic: the same bits with every version of numpy.
@@ -286,5 +308,5 @@ def golden_outputs(model: StepModel) -> list[float]:
     for begin in range(0, len(frames) - count + 1, count):
         run.step(frames[begin : begin + count])
     outputs = run.outputs
-    rows = (outputs["activity"][0], outputs["onset"][0], outputs["phase"][0, 0])
+    rows = (outputs["activity"][0], outputs["onset"][0], outputs["phase"][0, 0], *outputs["cycle"][0])
     return [round(float(value), 6) for row in rows for value in row]

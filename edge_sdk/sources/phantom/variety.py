@@ -13,6 +13,7 @@ def random_scenario(
     *,
     snr_db: tuple[float, float] = (7.0, 32.0),
     apnoea_share: float = 1 / 6,
+    most_pause: float = 0.3,
 ) -> Scenario:
     """A patient of any age, on any stethoscope.
 
@@ -26,6 +27,8 @@ def random_scenario(
         Lowest and highest ratio of inspiration and ambient noise.
     apnoea_share
         Share of the patients with apnoeas.
+    most_pause
+        Longest pause after an expiration, as a share of the breath.
     """
     rate = float(np.exp(random.uniform(*np.log(rates_bpm))))
     apnoea = random.random() < apnoea_share
@@ -33,7 +36,7 @@ def random_scenario(
         respiratory_rate_bpm=rate,
         rate_variability=float(random.uniform(0.02, 0.2)),
         ie_ratio=float(random.uniform(0.9, 2.6)),
-        pause_share=float(random.uniform(0.02, 0.3)),
+        pause_share=float(random.uniform(0.02, most_pause)),
         breath_dbfs=float(random.uniform(-55.0, -30.0)),
         expiration_db=float(random.uniform(-14.0, -2.0)),
         snr_db=float(random.uniform(*snr_db)),

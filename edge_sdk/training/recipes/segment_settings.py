@@ -6,40 +6,43 @@ import msgspec
 
 
 class MixSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Shares of the kinds of excerpts in the training windows; they need not add up to one."""
+    """Shares of the kinds of windows; they need not add up to one."""
 
-    recordings: float = 0.65  # of the corpus with annotated cycles, and its poor recordings
-    phantoms: float = 0.15  # simulated patients
-    clips: float = 0.12  # one-second phase clips put together to cycles
-    negatives: float = 0.08  # audio without a respiratory cycle
+    cycles: float = 0.40  # recordings whose annotated cycles are true ones (ICBHI)
+    events: float = 0.30  # recordings with audible events (SPRSound)
+    poor: float = 0.04  # recordings without an annotated cycle
+    phantoms: float = 0.14  # simulated patients
+    clips: float = 0.06  # one-second phase clips put together to cycles
+    negatives: float = 0.06  # audio without a respiratory cycle
 
 
 class SegmentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Windows, targets and losses of the segmenter."""
 
-    window_s: float = 12.0  # of one training sequence
-    windows_per_epoch: int = 2048
+    window_s: float = 16.0  # of one training sequence
+    event_window_s: float = 9.0  # of those with audible events, whose recordings are short
+    windows_per_epoch: int = 1280
     mix: MixSection = MixSection()
-    exact_share: float = 0.5  # windows without device simulation
-    start_share: float = 0.75  # recordings that begin at their first sample, as a file does
-    slow_down: float = 0.25  # natural log of the slowest playback
-    speed_up: float = 0.15
-    gap_cycles: float = 0.8  # longer stretches without annotation may hold an unlabelled cycle
-    gap_weight: float = 1.0  # of their frames in the loss
+    exact_share: float = 0.1  # windows without any disturbance
+    start_share: float = 0.4  # recordings that begin at their first frame, as a file does
+    cycle_pace: tuple[float, float] = (0.55, 2.6)  # slowest and fastest playback of true cycles, at the same pitch,
+    event_pace: tuple[float, float] = (0.6, 1.8)  # of audible events
+    other_pace: tuple[float, float] = (0.7, 1.5)  # and of everything else
     poor_weight: float = 0.3  # of recordings without any annotated cycle, taken as without cycles
-    onset_width_s: float = 0.08  # half the base of the triangle around an onset
-    onset_weight: float = 1.0  # of the onset's loss against the activity's
-    offset_width_s: float = 0.12  # the same around the end of a cycle, an auxiliary output
-    offset_weight: float = 0.7
-    onset_positive: float = 1.5  # of onset frames, and of offset frames, against others
-    phase_weight: float = 0.5
-    clip_weight: float = 1.0  # of phase clips that start from a fresh state; 0: none
-    clips_per_window: int = 2  # of them in a batch, for each of its windows
-    disturb_p: float = 0.3  # windows with added coughs, speech, hum or an offset
+    onset_width_s: float = 0.14  # half the base of the triangle around an onset
+    onset_positive: float = 4.0  # of onset frames against others
+    cycle_weight: float = 0.5  # of the cycle's angle against the onset
+    activity_weight: float = 0.5
+    tempo_weight: float = 0.3
+    phase_weight: float = 0.3
+    clip_weight: float = 0.3  # of phase clips that start from a fresh state; 0: none
+    clips_per_window: int = 1  # of them in a batch, for each of its windows
+    cycle_corpus: str | None = "icbhi"  # folder beside the corpus root with true cycles; None: none
     clip_corpus: str | None = "hf_lung_phase_clips"  # folder beside the corpus root; None: no phase clips
-    phantoms: int = 240  # patients
-    phantom_s: float = 36.0  # of each
-    rates_bpm: tuple[float, float] = (8.0, 70.0)  # of the patients, uniform in the logarithm
+    noise_corpus: str | None = "noise"  # folder beside the corpus root; None: no real noise
+    phantoms: int = 200  # patients
+    phantom_s: float = 32.0  # of each
+    rates_bpm: tuple[float, float] = (8.0, 80.0)  # of the patients, uniform in the logarithm
     decoder: dict[str, float] = {}  # settings of the runtime's decoder, tuned on held-out patients
     search: int = 0  # candidates of a search for better ones, on the held-out patients after the last epoch
-    extra: tuple[str, ...] = ()  # more corpora with cycles or phases, as NAME=FOLDER (icbhi=..., hf_lung_v1=...)
+    extra: tuple[str, ...] = ()  # more corpora with cycles or phases, NAME or NAME=FOLDER (hf_lung_v1=...)

@@ -10,7 +10,7 @@ from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 
 MODEL = "segmenter"
-LABELS = ("activity", "onset", *PHASES)
+LABELS = ("activity", "onset", *PHASES, "cosine", "sine")
 """Rows of the network's output, as the checkpoint names them."""
 
 

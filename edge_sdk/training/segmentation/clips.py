@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, spans
+from edge_sdk.training.segmentation.excerpts import Annotation, SegmentTruth, spans
 
 Wave = npt.NDArray[np.float32]
 _FADE_S = 0.04
@@ -38,7 +38,7 @@ class PhaseClips:
     def __len__(self) -> int:
         return len(self.waves)
 
-    def sequence(self, samples: int, random: np.random.Generator) -> AudioExcerpt:
+    def sequence(self, samples: int, random: np.random.Generator) -> tuple[Wave, SegmentTruth]:
         """About ``samples`` of breathing of one recording, with pauses; at least one cycle.
 
         Raises
@@ -64,7 +64,7 @@ class PhaseClips:
         wave = self.waves[indices[int(random.integers(len(indices)))]]
         return wave[: int(random.uniform(0.65, 1.0) * wave.size)]
 
-    def _join(self, parts: list[tuple[str, Wave]]) -> AudioExcerpt:
+    def _join(self, parts: list[tuple[str, Wave]]) -> tuple[Wave, SegmentTruth]:
         """Cross-fade the parts; each begins in the fade-out of the one before."""
         fade = round(_FADE_S * self.rate_hz)
         ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
@@ -78,7 +78,7 @@ class PhaseClips:
             out[place : place + wave.size] += shaped
             marks.append((kind, place, place + wave.size - fade))
             place += wave.size - fade
-        return AudioExcerpt(out[:place], self._truth(marks))
+        return out[:place], self._truth(marks)
 
     def _truth(self, marks: list[tuple[str, int, int]]) -> SegmentTruth:
         certain = round(_CERTAIN_S * self.rate_hz)
@@ -87,10 +87,11 @@ class PhaseClips:
         pauses = [(b, e) for kind, b, e in marks if kind == "-"]
         cycles = [(i[0], e[1]) for i, e in zip(inspirations, expirations, strict=True)]
         return SegmentTruth(
-            cycles=spans(cycles),
-            inspirations=spans([(b, min(e, b + certain)) for b, e in inspirations]),
-            expirations=spans([(b, min(e, b + certain)) for b, e in expirations]),
-            phase_annotated=spans(pauses),
+            Annotation.EXACT,
+            cycles=spans(cycles) / self.rate_hz,
+            inspirations=spans([(b, min(e, b + certain)) for b, e in inspirations]) / self.rate_hz,
+            expirations=spans([(b, min(e, b + certain)) for b, e in expirations]) / self.rate_hz,
+            phase_annotated=spans(pauses) / self.rate_hz,
         )
 
     def _pauses(self, lists: dict[str, list[int]], random: np.random.Generator):  # type: ignore[no-untyped-def]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.errors import RecipeError
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import SegmenterNetwork
+from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.corpus import load_sides, side_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, RunOptions, fold_state_file, write_json
-from edge_sdk.training.segmentation.building import build_segmenter, decoder_params, segment_section
+from edge_sdk.training.segmentation.building import decoder_params, segment_section
 from edge_sdk.training.segmentation.data import SegmentData, load_segment_data
+from edge_sdk.training.segmentation.excerpts import Annotation
 from edge_sdk.training.segmentation.inference import NetworkOutputs, emit, run_network
+from edge_sdk.training.segmentation.phantoms import phantom_recordings
 from edge_sdk.training.segmentation.run import segmenter_provenance
 from edge_sdk.training.segmentation.task import SegmentTask
 from edge_sdk.training.segmentation.tuning import tuned_recipe
+
+_PHANTOMS = 24  # simulated patients whom a fold's network is judged on, beside the patients left out
+_PHANTOM_SEED = 9000
 
 
 def cross_validate_segmenter(
@@ -47,8 +53,8 @@ def cross_validate_segmenter(
     Returns
     -------
     dict
-        ``metrics`` pooled over the recordings left out, by the recipe's decoder; ``decoder_search`` and ``decoder`` to
-        copy into the recipe, where it was searched for.
+        ``metrics`` by what is annotated, pooled over the recordings left out, by the recipe's decoder; and, where it
+        was searched for, ``decoder_search`` and the ``decoder`` to copy into the recipe.
 
     Raises
     ------
@@ -57,25 +63,33 @@ def cross_validate_segmenter(
     """
     training = side_of(load_sides(recipe, options), options.train_split)
     data = load_segment_data(
-        training, recipe.spec, segment_section(recipe), heart_corpus=recipe.heart_corpus, cache=options.cache,
-        progress=on_read,
+        training, recipe.spec, segment_section(recipe), heart_corpus=recipe.heart_corpus, split=options.train_split,
+        cache=options.cache, progress=on_read,
     )  # fmt: skip
     pooled = out_of_fold(recipe, data, folds, options, on_step)
-    delay, params = build_segmenter(recipe).delay, decoder_params(recipe)
-    scored = [emit(outputs, delay, recipe.spec, params) for outputs in pooled]
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "size": recipe.model.size,
         "seed": options.seed,
         "folds": folds,
-        "metrics": event_report(scored, resamples=options.resamples),
+        "metrics": reports_of(pooled, decoder_params(recipe), options.resamples),
         "provenance": segmenter_provenance(options, data, recipe.labels).to_dict(),
     }
     if segment_section(recipe).search:
-        found, report["decoder_search"] = tuned_recipe(pooled, delay, recipe, options.seed, on_read)
+        found, report["decoder_search"] = tuned_recipe(pooled, recipe, options.seed, on_read)
         report["decoder"] = segment_section(found).decoder
     write_json(options.out / CV_FILE, report)
     return report
+
+
+def reports_of(pooled: Sequence[NetworkOutputs], params: DecoderParams, resamples: int) -> dict[str, Any]:
+    """Event figures by what is annotated: ``cycles``, ``events``, ``exact`` (simulated patients)."""
+    reports = {}
+    for kind in Annotation:
+        scored = [emit(outputs, params) for outputs in pooled if outputs.kind is kind and len(outputs.truth_s)]
+        if scored:
+            reports[kind.name.lower()] = event_report(scored, resamples=resamples)
+    return reports
 
 
 def out_of_fold(
@@ -106,7 +120,8 @@ def out_of_fold(
         report = None if on_step is None else _numbered(on_step, number)
         model = trainer.run(fold_state_file(options.out, number), report)
         assert isinstance(model, SegmenterNetwork)
-        pooled += run_network(model, left_out)
+        phantoms = phantom_recordings(_PHANTOMS, recipe, seed=_PHANTOM_SEED + number)
+        pooled += run_network(model, [*left_out, *phantoms])
     return pooled
 
 

@@ -1,9 +1,9 @@
-"""Training data of the segmenter in memory: recordings with annotated cycles, phase clips, heart sounds."""
+"""Training data of the segmenter in memory: recordings with annotated cycles, phase clips, heart sounds, noise."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,18 @@ from edge_sdk.errors import CorpusError
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import AudioBank, Progress
 from edge_sdk.training.classification.data import heart_recordings
-from edge_sdk.training.corpus import data_folder
+from edge_sdk.training.corpus import named_folder
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.clips import PhaseClips
-from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, Spans, doubtful_gaps, spans
+from edge_sdk.training.segmentation.excerpts import Annotation, Excerpt, SegmentTruth, log_mel_frames, spans
 
 _PHASES = ("inspiration", "expiration")
 _SHORTEST_S = 0.1  # of an annotated cycle; shorter ones are slips of the annotator's mouse
+_CONTIGUOUS = 0.9  # share of touching neighbours from which annotated cycles are true cycles, not audible events
+_TOUCHING_S = 0.02
+_STEADY = ("rain", "sea_waves", "helicopter", "chainsaw")  # kinds of noise without bursts
+
+Wave = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,16 @@ class AnnotatedRecording:
 
     name: str
     patient: str
-    duration_s: float
-    excerpt: AudioExcerpt  # all of it
+    samples: int
+    rate_hz: int
+    excerpt: Excerpt  # all of it
     labels: tuple[str, ...] = ()  # one for each annotated cycle
+    group: str = ""  # the device it was recorded with, where known
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.samples / self.rate_hz
 
 
 @dataclass(frozen=True)
@@ -43,19 +55,17 @@ class SegmentData:
     poor: tuple[AnnotatedRecording, ...]  # without any
     clips: PhaseClips | None
     held_out_clips: PhaseClips | None  # of other patients
-    hearts: tuple[npt.NDArray[np.float32], ...]
+    hearts: tuple[Wave, ...]
     rate_hz: int
+    noise: Mapping[str, tuple[Wave, ...]] = field(default_factory=dict)  # kind → clips
 
     def of_patients(self, patients: Collection[str]) -> SegmentData:
         """The same data with only these patients' recordings."""
         chosen = set(patients)
-        return SegmentData(
-            tuple(r for r in self.recordings if r.patient in chosen),
-            tuple(r for r in self.poor if r.patient in chosen),
-            self.clips,
-            self.held_out_clips,
-            self.hearts,
-            self.rate_hz,
+        return replace(
+            self,
+            recordings=tuple(r for r in self.recordings if r.patient in chosen),
+            poor=tuple(r for r in self.poor if r.patient in chosen),
         )
 
     @property
@@ -80,7 +90,7 @@ def annotated_recordings(
         A recording that cannot be read.
     """
     bank = AudioBank.load([r.path for r in corpus.recordings], spec, cache=cache, progress=progress)
-    samples = bank.samples.numpy()
+    waves = _waves(bank)
     cycles: dict[str, list[tuple[float, float]]] = {}
     labels: dict[str, list[str]] = {}
     for cycle in corpus.cycles:
@@ -90,28 +100,29 @@ def annotated_recordings(
     phases: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for event in corpus.phases:
         phases.setdefault(event.recording_id, {}).setdefault(event.phase, []).append((event.start_s, event.end_s))
+    kind = annotation_of([spans(sorted(rows)) for rows in cycles.values()])
     found = []
-    for recording, start, length in zip(corpus.recordings, bank.starts, bank.lengths, strict=True):
-        wave = samples[start : start + length]
-        truth = _truth(_marks(cycles, recording.id, spec.rate_hz), wave.size, settings)
-        if recording.id in phases:
-            inspired, expired = (_marks(phases[recording.id], kind, spec.rate_hz) for kind in _PHASES)
+    for recording, wave, frames in zip(corpus.recordings, waves, log_mel_frames(waves, spec), strict=True):
+        marks = spans(sorted(cycles.get(recording.id, [])))
+        truth = SegmentTruth(kind, marks) if len(marks) else SegmentTruth(Annotation.NONE, weight=settings.poor_weight)
+        if recording.id in phases and len(marks):
+            inspired, expired = (spans(sorted(phases[recording.id].get(name, []))) for name in _PHASES)
             truth = replace(truth, inspirations=inspired, expirations=expired)
-        excerpt, duration_s = AudioExcerpt(wave, truth), wave.size / spec.rate_hz
+        excerpt = Excerpt(frames, truth, spec.hop_samples / spec.rate_hz)
         marked = tuple(labels.get(recording.id, ()))
-        found.append(AnnotatedRecording(recording.id, recording.patient, duration_s, excerpt, marked))
+        found.append(
+            AnnotatedRecording(
+                recording.id, recording.patient, wave.size, spec.rate_hz, excerpt, marked, recording.device or ""
+            )
+        )
     return found
 
 
-def _marks(by: Mapping[str, list[tuple[float, float]]], name: str, rate_hz: int) -> Spans:
-    return spans(sorted(by.get(name, []))) * rate_hz
-
-
-def _truth(cycles: Spans, samples: int, settings: SegmentSection) -> SegmentTruth:
-    if len(cycles) == 0:
-        return SegmentTruth(weight=settings.poor_weight)
-    doubtful = doubtful_gaps(cycles, samples, settings.gap_cycles)
-    return SegmentTruth(cycles=cycles, doubtful=doubtful, doubt_weight=settings.gap_weight)
+def annotation_of(cycles: Sequence[npt.NDArray[np.float64]]) -> Annotation:
+    """Whether annotated cycles tile their recordings, as true cycles do, or are audible events."""
+    gaps = np.concatenate([np.zeros(0), *(row[1:, 0] - row[:-1, 1] for row in cycles)])
+    touching = float(np.mean(np.abs(gaps) <= _TOUCHING_S)) if gaps.size else 0.0
+    return Annotation.CYCLES if touching >= _CONTIGUOUS else Annotation.EVENTS
 
 
 def load_segment_data(
@@ -120,10 +131,24 @@ def load_segment_data(
     settings: SegmentSection,
     *,
     heart_corpus: str | None,
+    split: str = "train",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> SegmentData:
     """Read the corpus and what lies beside it.
+
+    Parameters
+    ----------
+    corpus
+        Recordings to train on.
+    spec, settings
+        Of the recipe.
+    heart_corpus
+        Folder of heart sounds, or None.
+    split
+        Of the other corpora with cycles.
+    cache, progress
+        As for :meth:`AudioBank.load`.
 
     Raises
     ------
@@ -132,36 +157,60 @@ def load_segment_data(
     AudioError
         A recording that cannot be read.
     """
+    root = Path(corpus.root)
     found = annotated_recordings(corpus, spec, settings, cache=cache, progress=progress)
+    if settings.cycle_corpus is not None:
+        found += _extra(settings.cycle_corpus, root, spec, settings, split, cache, progress)
     for entry in settings.extra:
-        found += _extra(entry, spec, settings, cache, progress)
+        found += _extra(entry, root, spec, settings, split, cache, progress)
     annotated = tuple(r for r in found if len(r.excerpt.truth.cycles))
     if not annotated:
         raise CorpusError(f"corpus {corpus.name} at {corpus.root} holds no annotated cycles to train on")
-    root = Path(corpus.root)
     clips = held_out = None
     if settings.clip_corpus is not None:
         clips, held_out = (
-            phase_clips(root, settings.clip_corpus, spec, split, cache=cache) for split in ("train", "val")
+            phase_clips(root, settings.clip_corpus, spec, part, cache=cache) for part in ("train", "val")
         )
-    hearts: tuple[npt.NDArray[np.float32], ...] = ()
+    hearts: tuple[Wave, ...] = ()
     if heart_corpus is not None:
         hearts = tuple(_waves(AudioBank.load(heart_recordings(root, heart_corpus), spec, cache=cache)))
-    return SegmentData(
-        annotated, tuple(r for r in found if not len(r.excerpt.truth.cycles)), clips, held_out, hearts, spec.rate_hz
-    )
+    noise: dict[str, tuple[Wave, ...]] = {}
+    if settings.noise_corpus is not None:
+        noise = _noise(named_folder(settings.noise_corpus, root)[1], spec, cache)
+    poor = tuple(r for r in found if not len(r.excerpt.truth.cycles))
+    return SegmentData(annotated, poor, clips, held_out, hearts, spec.rate_hz, noise)
 
 
 def _extra(
-    entry: str, spec: FrontEndSpec, settings: SegmentSection, cache: Path | None, progress: Progress | None
+    entry: str,
+    root: Path,
+    spec: FrontEndSpec,
+    settings: SegmentSection,
+    split: str,
+    cache: Path | None,
+    progress: Progress | None,
 ) -> list[AnnotatedRecording]:
-    """Training recordings of another corpus, ``NAME=FOLDER``; its patients are other people."""
-    name, equals, folder = entry.partition("=")
-    if not equals:
-        raise CorpusError(f"segment.extra: {entry!r} must be NAME=FOLDER, for example icbhi=/data/ICBHI_final_database")
-    corpus = load_corpus(name, Path(folder), split="train")
+    """Training recordings of another corpus, ``NAME`` or ``NAME=FOLDER``; its patients are other people."""
+    name, folder = named_folder(entry, root)
+    corpus = load_corpus(name, folder, split=split, partial=True)
     found = annotated_recordings(corpus, spec, settings, cache=cache, progress=progress)
     return [replace(r, name=f"{name}/{r.name}", patient=f"{name}/{r.patient}") for r in found]
+
+
+def _noise(folder: Path, spec: FrontEndSpec, cache: Path | None) -> dict[str, tuple[Wave, ...]]:
+    """Noise clips by kind, the name of the folder they lie in."""
+    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in {".wav", ".flac"})
+    if not paths:
+        raise CorpusError(f"noise for training: no recordings in the folders of {folder}")
+    kinds: dict[str, list[Wave]] = {}
+    for path, wave in zip(paths, _waves(AudioBank.load(paths, spec, cache=cache)), strict=True):
+        kinds.setdefault(path.parent.name, []).append(wave)
+    return {kind: tuple(waves) for kind, waves in kinds.items()}
+
+
+def steady(kind: str) -> bool:
+    """Whether a kind of noise lasts, instead of coming in bursts."""
+    return kind in _STEADY
 
 
 def phase_clips(
@@ -174,13 +223,7 @@ def phase_clips(
     CorpusError
         They are not there.
     """
-    folder = data_folder(corpus_root) / name
-    if not folder.is_dir():
-        raise CorpusError(
-            f"phase clips for training: no folder {folder}; set STETHO_DATA to the folder that holds {name}, "
-            "or go on without them with --set segment.clip_corpus=null"
-        )
-    corpus = load_corpus("hf_lung_clips", folder, split=split)
+    corpus = load_corpus("hf_lung_clips", named_folder(name, corpus_root)[1], split=split)
     bank = AudioBank.load([r.path for r in corpus.recordings], spec, cache=cache)
     kept = corpus.recordings
     return PhaseClips(_waves(bank), [_source(r) for r in kept], [r.raw_label or "" for r in kept], spec.rate_hz)
@@ -191,6 +234,6 @@ def _source(recording: Recording) -> str:
     return recording.id.rsplit("_", 1)[0]
 
 
-def _waves(bank: AudioBank) -> Sequence[npt.NDArray[np.float32]]:
+def _waves(bank: AudioBank) -> list[Wave]:
     samples = bank.samples.numpy()
     return [samples[start : start + length] for start, length in zip(bank.starts, bank.lengths, strict=True)]

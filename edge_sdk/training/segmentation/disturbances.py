@@ -1,147 +1,111 @@
-"""Audio without a respiratory cycle: voices, coughs, knocks, hum, hiss, heart, offsets, silence."""
+"""Other devices, rooms and bodies around a window's breath, as changes of its log-mel frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.sources.phantom import synthesis
-from edge_sdk.training.segmentation.excerpts import AudioExcerpt, SegmentTruth, spans
+from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.segmentation.excerpts import Frames
 
-Wave = npt.NDArray[np.float32]
-_KEPT_S = 8.0  # of each ready-made signal
-_READY = 32  # of each kind, made once
-_COUGH_S = (0.18, 0.45)
-_BAND = 0.3  # of the mains' harmonics' levels
+_BREATH_HZ = (150.0, 1000.0)
+_LOW_HZ = 400.0
+
+Random = np.random.Generator
 
 
-class Disturbances:
-    """Draws audio without a respiratory cycle.
+class FrameDisturber:
+    """Adds heart sounds, noise, voices and floors to log-mel frames, and passes them through another response.
+
+    Energies of different sources add up; ``logaddexp`` of two log-mel frames is what a microphone gives for both.
 
     Parameters
     ----------
-    rate_hz
-        Of the waves.
-    hearts
-        Recordings of heart sounds alone, or none.
-    seed
-        Of the ready-made voices and knocks.
+    spec
+        Of the frames.
+    bank
+        Frames of disturbances by kind: ``heart``, ``noise`` (from begin to end), ``voice`` (bursts); any may be absent.
     """
 
-    def __init__(self, rate_hz: int, hearts: Sequence[Wave] = (), seed: int = 0) -> None:
-        self._rate = rate_hz
-        self._hearts = list(hearts)
-        random = np.random.default_rng([seed, 21])
-        samples = round(_KEPT_S * rate_hz)
-        self._voices = [synthesis.voice(random, samples, rate_hz) for _ in range(_READY)]
-        self._knocks = [synthesis.handling(random, rate_hz, rate_hz) for _ in range(_READY)]
+    def __init__(self, spec: FrontEndSpec, bank: Mapping[str, Sequence[Frames]]) -> None:
+        self._bank = {kind: list(rows) for kind, rows in bank.items() if rows}
+        self._log_hz = np.log(band_centres_hz(spec)).astype(np.float32)
+        self._breath = (self._log_hz > np.log(_BREATH_HZ[0])) & (self._log_hz < np.log(_BREATH_HZ[1]))
+        self._low = self._log_hz < np.log(_LOW_HZ)
+        self._floor = float(np.log(spec.log_floor))
 
-    def negative(self, samples: int, random: np.random.Generator) -> AudioExcerpt:
-        """``[samples]`` without a respiratory cycle."""
-        makers: list[Callable[[int, np.random.Generator], npt.NDArray[np.floating]]] = [
-            self._silence,
-            self._offset,
-            self._square,
-            self._hum,
-            self._hiss,
-            self._speech,
-            self._speech,
-            self._speech,
-            self._coughs,
-            self._knocking,
-        ]
-        if self._hearts:
-            makers.append(self._heart)
-        wave = makers[int(random.integers(len(makers)))](samples, random)
-        if random.random() < 0.7:
-            wave = wave + 10.0 ** (random.uniform(-90.0, -50.0) / 20.0) * random.standard_normal(samples)
-        truth = SegmentTruth(phase_annotated=spans([(0, samples)]))
-        return AudioExcerpt(np.clip(wave, -1.0, 1.0).astype(np.float32), truth)
+    def __call__(self, frames: Frames, random: Random) -> Frames:
+        """``[T, M]`` → ``[T, M]`` of the same breath elsewhere; a pure function of the generator's state."""
+        frames = frames + np.float32(random.uniform(-4.6, 4.6))  # gain
+        if random.random() < 0.4:
+            frames = self._over(frames, "heart", random.uniform(-1.0, 4.0), self._low, random)
+        if random.random() < 0.2:
+            frames = self._over(frames, "noise", random.uniform(1.0, 5.0), self._breath, random)
+        if random.random() < 0.3:
+            frames = self._bursts(frames, random)
+        if random.random() < 0.6:
+            frames = self._coloured_floor(frames, random)
+        frames = frames + self._response(random)
+        flat = np.percentile(frames, random.uniform(0.0, 10.0)) if random.random() < 0.5 else self._floor
+        return np.logaddexp(frames, np.float32(flat)).astype(np.float32)
 
-    def disturb(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """The same audio with a disturbance added to a part of it."""
-        loud = float(np.sqrt(np.mean(wave**2)) + 1e-5) * 10.0 ** (random.uniform(-6.0, 12.0) / 20.0)
-        makers = [self._speech, self._coughs, self._knocking, self._hum, self._offset]
-        added = makers[int(random.integers(len(makers)))](wave.size, random)
-        begin, end = np.sort(random.integers(0, wave.size, 2))
-        mask = np.zeros(wave.size, dtype=np.float32)
-        mask[begin:end] = 1.0
-        level = loud / float(np.sqrt(np.mean(added**2)) + 1e-9)
-        return np.asarray(np.clip(wave + mask * level * added, -1.0, 1.0), dtype=np.float32)
+    def _over(self, frames: Frames, kind: str, below: float, bands: npt.NDArray[np.bool_], random: Random) -> Frames:
+        """Another sound from begin to end, whose peaks lie ``below`` natural-log units under those of the frames."""
+        if kind not in self._bank:
+            return frames
+        rows = self._bank[kind]
+        other = fitted(rows[int(random.integers(len(rows)))], len(frames), random)
+        level = np.percentile(frames[:, bands], 90) - np.percentile(other[:, bands], 90) - below
+        return np.logaddexp(frames, other + np.float32(level))
 
-    # -- kinds ---------------------------------------------------------------------------------------------------------
+    def _bursts(self, frames: Frames, random: Random) -> Frames:
+        if "voice" not in self._bank:
+            return frames
+        frames = frames.copy()
+        top = np.percentile(frames[:, self._breath], 90)
+        for _ in range(int(random.integers(1, 8))):
+            voice = self._bank["voice"][int(random.integers(len(self._bank["voice"])))]
+            length = min(len(voice), len(frames) // 2, int(random.integers(15, 120)))
+            if length < 2:
+                continue
+            begin, place = (int(random.integers(0, n - length + 1)) for n in (len(voice), len(frames)))
+            burst = voice[begin : begin + length]
+            level = top - np.percentile(burst, 90) + random.uniform(-1.5, 3.0)
+            window = frames[place : place + length]
+            frames[place : place + length] = np.logaddexp(window, burst + np.float32(level))
+        return frames
 
-    def _silence(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        return np.zeros(samples)
+    def _coloured_floor(self, frames: Frames, random: Random) -> Frames:
+        tilt = random.uniform(-1.5, 0.3) * (self._log_hz - np.log(300.0))
+        level = np.percentile(frames, random.uniform(2.0, 60.0)) - random.uniform(0.0, 3.0)
+        flicker = random.normal(0.0, 0.35, frames.shape).astype(np.float32)
+        return np.logaddexp(frames, (tilt + level).astype(np.float32) + flicker)
 
-    def _offset(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        return np.full(samples, random.uniform(-1.0, 1.0))
+    def _response(self, random: Random) -> npt.NDArray[np.float32]:
+        """Gain of each band: a tilt, a few resonances, at times a low-pass or a high-pass."""
+        log_hz = self._log_hz
+        gain = random.uniform(-1.0, 1.0) * (log_hz - np.log(300.0))
+        for _ in range(int(random.integers(0, 4))):
+            at, width = random.uniform(np.log(60.0), np.log(1900.0)), random.uniform(0.1, 0.6)
+            gain = gain + random.uniform(-2.3, 2.3) * np.exp(-0.5 * ((log_hz - at) / width) ** 2)
+        if random.random() < 0.3:
+            gain = gain - np.maximum(0.0, log_hz - np.log(random.uniform(500.0, 1900.0))) * random.uniform(4.0, 16.0)
+        if random.random() < 0.3:
+            gain = gain - np.maximum(0.0, np.log(random.uniform(60.0, 250.0)) - log_hz) * random.uniform(2.0, 8.0)
+        return np.asarray(gain, dtype=np.float32)
 
-    def _square(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        hz = np.exp(random.uniform(np.log(0.3), np.log(1000.0)))
-        level = 10.0 ** (random.uniform(-30.0, 0.0) / 20.0)
-        return level * np.sign(np.sin(2.0 * np.pi * (hz * self._time(samples) + random.random())) + 1e-9)
 
-    def _hum(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        mains = random.choice([50.0, 60.0])
-        hum = np.zeros(samples)
-        for harmonic in range(1, 8):
-            strength = 1.0 if harmonic == 1 else _BAND * random.random()
-            hum += strength * np.sin(2.0 * np.pi * (harmonic * mains * self._time(samples) + random.random()))
-        return hum * 10.0 ** (random.uniform(-50.0, -8.0) / 20.0)
+def band_centres_hz(spec: FrontEndSpec) -> npt.NDArray[np.float64]:
+    """Centre of each of the spec's mel bands, ``[M]``."""
+    low, high = (1127.0 * np.log1p(hz / 700.0) for hz in (spec.low_hz, spec.high_hz))
+    return np.asarray(700.0 * np.expm1(np.linspace(low, high, spec.mel_bins + 2)[1:-1] / 1127.0))
 
-    def _hiss(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        steep = random.uniform(0.0, 2.0)
-        noise = synthesis.shaped_noise(random, samples, self._rate, lambda hz: np.maximum(hz, 40.0) ** -steep)
-        return noise * 10.0 ** (random.uniform(-70.0, -25.0) / 20.0)
 
-    def _speech(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        out = np.zeros(samples)
-        fluent = random.random() < 0.5  # without a pause
-        place = 0 if fluent else int(random.integers(0, self._rate))
-        while place < samples:
-            voice = self._voices[int(random.integers(_READY))]
-            longest_s = _KEPT_S if fluent else 4.0
-            length = min(samples - place, int(random.uniform(0.5, longest_s) * self._rate), voice.size)
-            begin = int(random.integers(0, voice.size - length + 1))
-            out[place : place + length] = voice[begin : begin + length]
-            place += length + (0 if fluent else int(random.uniform(0.1, 2.5) * self._rate))
-        return out * 10.0 ** (random.uniform(-45.0, -12.0) / 20.0)
-
-    def _coughs(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        out = np.zeros(samples)
-        place = int(random.uniform(0.0, 3.0) * self._rate)
-        while place < samples:
-            length = int(random.uniform(*_COUGH_S) * self._rate)
-            time = np.arange(length) / length
-            burst = (
-                random.standard_normal(length)
-                * (1.0 - np.exp(-time / 0.03))
-                * np.exp(-time / random.uniform(0.15, 0.5))
-            )
-            burst = np.convolve(burst, np.ones(int(random.integers(1, 8))), mode="same")
-            kept = min(length, samples - place)
-            out[place : place + kept] += burst[:kept]
-            pause_s = random.uniform(0.3, 0.7) if random.random() < 0.5 else random.uniform(1.0, 6.0)
-            place += int(pause_s * self._rate)
-        return out * 10.0 ** (random.uniform(-40.0, -10.0) / 20.0)
-
-    def _knocking(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        out = np.zeros(samples)
-        place = int(random.uniform(0.0, 2.0) * self._rate)
-        while place < samples:
-            knock = self._knocks[int(random.integers(_READY))]
-            length = min(samples - place, int(random.uniform(0.2, 1.0) * self._rate))
-            out[place : place + length] += knock[:length] * random.uniform(0.3, 1.0)
-            place += length + int(random.uniform(0.2, 4.0) * self._rate)
-        return out * 10.0 ** (random.uniform(-40.0, -10.0) / 20.0)
-
-    def _heart(self, samples: int, random: np.random.Generator) -> npt.NDArray[np.floating]:
-        heart = self._hearts[int(random.integers(len(self._hearts)))]
-        begin = int(random.integers(0, max(1, heart.size - samples)))
-        return np.resize(heart[begin:], samples)
-
-    def _time(self, samples: int) -> npt.NDArray[np.float64]:
-        return np.arange(samples) / self._rate
+def fitted(frames: Frames, count: int, random: Random) -> Frames:
+    """``count`` frames from a random place, repeated where there are fewer."""
+    if len(frames) > count:
+        begin = int(random.integers(0, len(frames) - count + 1))
+        return frames[begin : begin + count]
+    return np.resize(frames, (count, frames.shape[1]))

@@ -11,95 +11,102 @@ import torch
 
 from edge_sdk.metrics.events import Announcement, ScoredRecording
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
-from edge_sdk.models.segmenter import SegmenterNetwork
-from edge_sdk.runtime.segmentation.decoder import DecoderParams, PhaseDecoder
+from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import AnnotatedRecording
+from edge_sdk.training.segmentation.excerpts import Annotation
 
 Floats = npt.NDArray[np.float64]
 STEP_FRAMES = 4
+"""Feature frames of one step on the device."""
+
 _AT_ONCE = 16  # recordings in one pass
 
 
 @dataclass(frozen=True)
 class NetworkOutputs:
-    """Outputs of the network for one recording; column ``t`` is of frame ``t - delay``."""
+    """Outputs of the network for one recording; column ``t`` describes output frame ``t``: the delay is taken off."""
 
     name: str
     patient: str
     samples: int
+    spec: FrontEndSpec
+    delay: int  # output frames
+    kind: Annotation
     truth_s: Floats  # [k, 2]
     activity: Floats  # [T] probabilities
     onset: Floats  # [T]
     phase: Floats  # [3, T]
-    frames: int  # of the recording; the columns beyond come from its last frame, repeated
+    cycle: Floats  # [2, T]
+    group: str = ""  # device
 
 
 @torch.no_grad()
 def run_network(model: SegmenterNetwork, recordings: Sequence[AnnotatedRecording]) -> list[NetworkOutputs]:
-    """Run whole recordings, each from a fresh state; those shorter than a frame are left out."""
-    spec = model.front_end
-    front_end = FoldedFrontEnd(spec)
+    """Run whole recordings, each from a fresh state; those shorter than an output frame are left out."""
+    spec, delay = model.front_end, model.delay
     outputs: dict[str, NetworkOutputs] = {}
-    order = sorted(recordings, key=lambda recording: recording.excerpt.wave.size)
+    order = sorted(recordings, key=lambda recording: len(recording.excerpt.frames))
     training = model.training
     model.eval()
     for begin in range(0, len(order), _AT_ONCE):
-        some = [r for r in order[begin : begin + _AT_ONCE] if spec.frames_of(r.excerpt.wave.size)]
-        mels = [front_end.log_mel(torch.from_numpy(r.excerpt.wave)[None])[0] for r in some]
-        longest = max((mel.shape[1] for mel in mels), default=0) + max(0, model.delay)
-        padded = [torch.cat((mel, mel[:, -1:].expand(-1, longest - mel.shape[1])), dim=1) for mel in mels]
-        if not padded:
+        some = [r for r in order[begin : begin + _AT_ONCE] if len(r.excerpt.frames) >= STRIDE]
+        if not some:
             continue
-        logits, _ = model(torch.stack(padded))
+        longest = max(len(r.excerpt.frames) for r in some) // STRIDE * STRIDE + STRIDE * (delay + 1)
+        rows = [r.excerpt.frames for r in some]
+        padded = np.stack([np.pad(row, ((0, longest - len(row)), (0, 0)), mode="edge").T for row in rows])
+        logits, _ = model(torch.from_numpy(np.ascontiguousarray(padded)))
         activity, onset = torch.sigmoid(logits.activity).numpy(), torch.sigmoid(logits.onset).numpy()
-        phase = torch.softmax(logits.phase, dim=1).numpy()
-        for row, (recording, mel) in enumerate(zip(some, mels, strict=True)):
-            frames = mel.shape[1]
-            end = frames + max(0, model.delay)
+        phase, cycle = torch.softmax(logits.phase, dim=1).numpy(), logits.cycle.numpy()
+        for k, (recording, row) in enumerate(zip(some, rows, strict=True)):
+            part = slice(delay, delay + len(row) // STRIDE)
             outputs[recording.name] = NetworkOutputs(
                 recording.name,
                 recording.patient,
-                recording.excerpt.wave.size,
-                recording.excerpt.truth.cycles / spec.rate_hz,
-                activity[row, :end].astype(np.float64),
-                onset[row, :end].astype(np.float64),
-                phase[row, :, :end].astype(np.float64),
-                frames,
+                recording.samples,
+                spec,
+                delay,
+                recording.excerpt.truth.kind,
+                recording.excerpt.truth.cycles,
+                activity[k, part].astype(np.float64),
+                onset[k, part].astype(np.float64),
+                phase[k, :, part].astype(np.float64),
+                cycle[k, :, part].astype(np.float64),
+                recording.group,
             )
     model.train(training)
     return [outputs[r.name] for r in recordings if r.name in outputs]
 
 
-def emit(outputs: NetworkOutputs, delay: int, spec: FrontEndSpec, params: DecoderParams) -> ScoredRecording:
+def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
     """Decode in steps of the device's size; the cycles and emission times are those of the stream.
 
     Parameters
     ----------
     outputs
         Of the network, for one recording.
-    delay
-        Frames by which the outputs lag behind the audio.
-    spec
-        Front end of the network.
     params
         Settings of the decoder.
     """
-    decoder = PhaseDecoder(spec.hop_samples / spec.rate_hz, params, most_frames=STEP_FRAMES)
+    spec = outputs.spec
+    hop = STRIDE * spec.hop_samples
+    decoder = TempoDecoder(hop / spec.rate_hz, params)
     shift = (spec.frame_samples - spec.hop_samples) // 2
     found: list[tuple[float, float]] = []
     announcements: list[Announcement] = []
     open_since: tuple[float, float] | None = None
 
     def second(frame: int) -> float:
-        return min(frame * spec.hop_samples + (shift if frame else 0), outputs.samples) / spec.rate_hz
+        return min(frame * hop + (shift if frame else 0), outputs.samples) / spec.rate_hz
 
-    def take(cycles: Sequence[object], emitted_s: float) -> None:
+    def take(cycles: Sequence[DecodedCycle], emitted_s: float) -> None:
         nonlocal open_since
         for cycle in cycles:
-            start, end = second(cycle.start), second(cycle.end)  # type: ignore[attr-defined]
-            if cycle.final:  # type: ignore[attr-defined]
+            start, end = second(cycle.start), second(cycle.end)
+            if cycle.final:
                 found.append((start, end))
                 announced = open_since or (start, emitted_s)
                 announcements.append(Announcement(announced[0], announced[1], start))
@@ -109,16 +116,16 @@ def emit(outputs: NetworkOutputs, delay: int, spec: FrontEndSpec, params: Decode
                     announcements.append(Announcement(*open_since, None))
                 open_since = (start, emitted_s)
 
-    columns = len(outputs.activity)
+    frames, each = len(outputs.activity), STEP_FRAMES // STRIDE
     duration_s = outputs.samples / spec.rate_hz
-    for begin in range(0, columns, STEP_FRAMES):
-        first, last = max(begin, delay), min(begin + STEP_FRAMES, outputs.frames + delay, columns)
-        received = (begin + STEP_FRAMES - 1) * spec.hop_samples + spec.frame_samples
-        if first < last:
-            take(
-                decoder.accept(outputs.activity[first:last], outputs.onset[first:last], outputs.phase[:, first:last]),
-                min(received, outputs.samples) / spec.rate_hz,
-            )
+    ahead = -outputs.delay % each  # steps begin at multiples of ``each`` of the undelayed frames
+    for begin in range(ahead - each, frames, each):
+        part = slice(max(0, begin), min(begin + each, frames))
+        if part.start >= part.stop:
+            continue
+        received = ((begin + outputs.delay + each) * STRIDE - 1) * spec.hop_samples + spec.frame_samples
+        step = (outputs.activity[part], outputs.onset[part], outputs.phase[:, part], outputs.cycle[:, part])
+        take(decoder.accept(*step), min(received, outputs.samples) / spec.rate_hz)
     take(decoder.finish(), duration_s)
     if open_since is not None:
         announcements.append(Announcement(*open_since, None))
@@ -134,16 +141,17 @@ def emit(outputs: NetworkOutputs, delay: int, spec: FrontEndSpec, params: Decode
 
 @torch.no_grad()
 def clip_phase_odds(model: SegmenterNetwork, clips: PhaseClips) -> Floats:
-    """Log odds of an expiration ``[n, T]``, frame by frame, of each clip alone from a fresh state.
+    """Log odds of an expiration ``[n, T]``, output frame by output frame, of each clip alone from a fresh state.
 
     Column ``t`` is the output after frame ``t`` and the look-ahead; at the end of a clip its last frame is repeated.
     """
     spec = model.front_end
     waves = np.stack([np.resize(wave, spec.rate_hz) for wave in clips.waves])
     mel = FoldedFrontEnd(spec).log_mel(torch.from_numpy(waves))  # [n, M, t]
-    ahead = max(0, model.delay)
+    mel = mel[:, :, : mel.shape[2] // STRIDE * STRIDE]
+    ahead = model.delay
     training = model.training
-    logits, _ = model.eval()(torch.cat((mel, mel[:, :, -1:].expand(-1, -1, ahead)), dim=2))
+    logits, _ = model.eval()(torch.cat((mel, mel[:, :, -1:].expand(-1, -1, STRIDE * ahead)), dim=2))
     model.train(training)
     odds = logits.phase[:, 1] - logits.phase[:, 0]
     return np.asarray(odds[:, ahead:].numpy().astype(np.float64))

@@ -10,7 +10,7 @@ import numpy as np
 from edge_sdk.errors import RecipeError
 from edge_sdk.metrics.bootstrap import RESAMPLES
 from edge_sdk.metrics.events import event_report
-from edge_sdk.models.segmenter import SegmenterNetwork
+from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.corpus import load_sides, side_of
@@ -63,7 +63,13 @@ def train_segmenter(
     corpus = load_sides(recipe, options)
     training, reported = (side_of(corpus, name) for name in (options.train_split, options.val_split))
     data = load_segment_data(
-        training, recipe.spec, settings, heart_corpus=recipe.heart_corpus, cache=options.cache, progress=on_read
+        training,
+        recipe.spec,
+        settings,
+        heart_corpus=recipe.heart_corpus,
+        split=options.train_split,
+        cache=options.cache,
+        progress=on_read,
     )
     held_out = held_out_patients(data.patients, recipe.fit.validation_share, options.seed)
     kept = data.of_patients(set(data.patients) - held_out)
@@ -77,7 +83,7 @@ def train_segmenter(
         metrics |= {"validation": trainer.validation, "best_epoch": trainer.best_epoch}
     if settings.search and validation:
         outputs = run_network(model, validation)
-        recipe, metrics["decoder_search"] = tuned_recipe(outputs, model.delay, recipe, options.seed, on_read)
+        recipe, metrics["decoder_search"] = tuned_recipe(outputs, recipe, options.seed, on_read)
     if reported.cycles and options.val_split != options.train_split:
         found = annotated_recordings(reported, recipe.spec, settings, cache=options.cache)
         metrics |= segment_report(model, recipe, found, resamples=options.resamples)
@@ -114,7 +120,7 @@ def segment_report(
     """Event figures of what would be emitted on recordings that have an annotated cycle."""
     annotated = [recording for recording in recordings if len(recording.excerpt.truth.cycles)]
     params = decoder_params(recipe)
-    scored = [emit(outputs, model.delay, recipe.spec, params) for outputs in run_network(model, annotated)]
+    scored = [emit(outputs, params) for outputs in run_network(model, annotated)]
     return event_report(scored, resamples=resamples)
 
 
@@ -123,7 +129,7 @@ def phase_accuracy(model: SegmenterNetwork, clips: PhaseClips) -> dict[str, floa
     odds = clip_phase_odds(model, clips)  # [n, T]
     truth = np.array([phase == "E" for phase in clips.phases])[:, None]
     right = (odds.cumsum(axis=1) > 0) == truth
-    hop_s = model.front_end.hop_samples / model.front_end.rate_hz
+    hop_s = STRIDE * model.front_end.hop_samples / model.front_end.rate_hz
     curve = {f"{second:g}s": min(right.shape[1], max(1, round(second / hop_s))) - 1 for second in CURVE_S}
     return {name: float(right[:, column].mean()) for name, column in (*curve.items(), ("clip", right.shape[1] - 1))}
 

@@ -1,37 +1,46 @@
-"""Draws training windows: excerpts of all kinds one after another, and the targets of their frames."""
+"""Draws training windows of all kinds, and the targets of their output frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edge_sdk.models.segmenter import STRIDE
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.recipes.segment_settings import SegmentSection
-from edge_sdk.training.segmentation.data import AnnotatedRecording, SegmentData
-from edge_sdk.training.segmentation.disturbances import Disturbances
-from edge_sdk.training.segmentation.excerpts import AudioExcerpt
-from edge_sdk.training.segmentation.phantoms import phantom_excerpts
-from edge_sdk.training.segmentation.targets import FrameTargets, TargetPainter
+from edge_sdk.training.segmentation.data import AnnotatedRecording, SegmentData, steady
+from edge_sdk.training.segmentation.disturbances import FrameDisturber
+from edge_sdk.training.segmentation.excerpts import Annotation, Excerpt, SegmentTruth, log_mel_frames, spans
+from edge_sdk.training.segmentation.negatives import Negatives
+from edge_sdk.training.segmentation.phantoms import phantom_waves
+from edge_sdk.training.segmentation.targets import FrameTargets, paint
 
-_LEAST_S = 0.5  # a shorter rest of a window stays empty
 _CLIP_SPEED = 0.12  # natural log of the fastest and slowest pace of a phase clip
-_JOINT = 64  # samples over which an excerpt fades in after another
+_SLOWEST_S, _FASTEST_S = 7.0, 0.5  # median cycle after a change of pace
+_SEQUENCES = 160  # of phase clips, put together once
+_NEGATIVES = 200  # waves without a cycle, made once
+_LOOPED = 0.5  # share of recordings with contiguous cycles that are played in a loop
+
+Random = np.random.Generator
 
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """One batch of sequences; targets are those of each frame's own centre, not yet delayed."""
+    """Windows of one length; targets are those of each output frame's own centre, not yet delayed."""
 
-    wave: Tensor  # [B, N] float32 in ±1
-    activity: Tensor  # [B, T]
+    features: Tensor  # [B, M, T * STRIDE] raw log-mel
     onset: Tensor  # [B, T]
-    offset: Tensor  # [B, T]
+    onset_weight: Tensor
+    cycle: Tensor  # [B, T, 2]
+    cycle_weight: Tensor
+    activity: Tensor
+    activity_weight: Tensor
+    tempo: Tensor  # [B, T] int64, -1 where unknown
     phase: Tensor  # [B, T] int64, -1 where no phase is annotated
-    weight: Tensor  # [B, T]
-    exact: Tensor  # [B] bool: without device simulation
 
 
 class WindowSampler:
@@ -40,7 +49,7 @@ class WindowSampler:
     Parameters
     ----------
     data
-        Recordings, clips, heart sounds.
+        Recordings, clips, heart sounds, noise.
     settings
         Shares and lengths.
     spec
@@ -51,42 +60,40 @@ class WindowSampler:
 
     def __init__(self, data: SegmentData, settings: SegmentSection, spec: FrontEndSpec, seed: int = 0) -> None:
         self._data, self._settings, self._spec = data, settings, spec
-        self.samples = round(settings.window_s * spec.rate_hz)
-        self.frames = spec.frames_of(self.samples)
-        self._painter = TargetPainter(spec, settings.onset_width_s, settings.offset_width_s)
-        self._disturbances = Disturbances(spec.rate_hz, data.hearts, seed)
-        self._phantoms = phantom_excerpts(
-            settings.phantoms, settings.phantom_s, settings.rates_bpm, spec.rate_hz, seed=seed
+        self._hop_s = spec.hop_samples / spec.rate_hz
+        random = np.random.default_rng([seed, 24])
+        self._cycles = _Pool([r for r in data.recordings if r.excerpt.truth.kind is Annotation.CYCLES])
+        self._events = _Pool([r for r in data.recordings if r.excerpt.truth.kind is not Annotation.CYCLES])
+        self._poor = _Pool(list(data.poor))
+        self._phantoms = self._excerpts(
+            phantom_waves(settings.phantoms, settings.phantom_s, settings.rates_bpm, spec.rate_hz, seed=seed)
         )
+        self._sequences = self._clip_sequences(random)
+        self._negatives = self._without_cycles(random, seed)
+        self._disturber = FrameDisturber(spec, self._bank())
         mix = settings.mix
-        share = np.array(
-            [
-                mix.recordings if data.recordings else 0.0,
-                mix.phantoms if self._phantoms else 0.0,
-                mix.clips if data.clips is not None and len(data.clips) else 0.0,
-                mix.negatives,
-            ]
+        kinds = (
+            ("cycles", mix.cycles, self._cycles),
+            ("events", mix.events, self._events),
+            ("poor", mix.poor, self._poor),
+            ("phantoms", mix.phantoms, self._phantoms),
+            ("clips", mix.clips, self._sequences),
+            ("negatives", mix.negatives, self._negatives),
         )
+        self._kinds = [name for name, share, pool in kinds if share and len(pool)]
+        share = np.array([share for _, share, pool in kinds if share and len(pool)])
         self._share = share / share.sum()
 
-    def draw(self, count: int, random: np.random.Generator) -> WindowBatch:
-        """``count`` windows; a pure function of the generator's state."""
-        waves, targets, exact = [], [], []
-        for _ in range(count):
-            wave, target = self._window(random)
-            untouched = random.random() < self._settings.exact_share
-            if not untouched and random.random() < self._settings.disturb_p:
-                wave = self._disturbances.disturb(wave, random)
-            waves.append(wave)
-            targets.append(target)
-            exact.append(untouched)
-        stack = {
-            name: torch.from_numpy(np.stack([getattr(target, name) for target in targets]))
-            for name in ("activity", "onset", "offset", "phase", "weight")
-        }
-        return WindowBatch(wave=torch.from_numpy(np.stack(waves)), exact=torch.tensor(exact), **stack)
+    def draw(self, count: int, random: Random) -> list[WindowBatch]:
+        """About ``count`` windows, those of one length together; a pure function of the generator's state."""
+        chosen = [self._kinds[k] for k in random.choice(len(self._kinds), count, p=self._share)]
+        settings = self._settings
+        short = [kind for kind in chosen if kind in ("events", "poor")]
+        long = [kind for kind in chosen if kind not in ("events", "poor")]
+        groups = ((long, settings.window_s), (short, settings.event_window_s))
+        return [self._batch(kinds, seconds, random) for kinds, seconds in groups if kinds]
 
-    def clips(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def clips(self, count: int, random: Random) -> tuple[Tensor, Tensor]:
         """``count`` phase clips ``[count, one second]`` and their phases ``[count]``, each as often as the other."""
         clips = self._data.clips
         if clips is None:
@@ -99,76 +106,110 @@ class WindowSampler:
         waves = [_at_pace(clips.waves[index], speed, size) for index, speed in zip(chosen, speeds, strict=True)]
         return torch.from_numpy(np.stack(waves)), torch.from_numpy(phases.astype(np.int64))
 
-    def noise(self, count: int, random: np.random.Generator) -> Tensor | None:
-        """``[count, N]`` of recordings without cycles (crying, speech, handling), or None without any."""
-        if not self._data.poor:
-            return None
-        rows = [self._data.poor[int(random.integers(len(self._data.poor)))].excerpt.wave for _ in range(count)]
-        return torch.from_numpy(np.stack([_fitted(row, self.samples, random) for row in rows]))
+    # -- windows -------------------------------------------------------------------------------------------------------
 
-    def heart(self, count: int, random: np.random.Generator) -> Tensor | None:
-        """``[count, N]`` of heart sounds alone, or None without any."""
-        if not self._data.hearts:
-            return None
-        rows = [self._data.hearts[int(random.integers(len(self._data.hearts)))] for _ in range(count)]
-        return torch.from_numpy(np.stack([_fitted(row, self.samples, random) for row in rows]))
+    def _batch(self, kinds: Sequence[str], seconds: float, random: Random) -> WindowBatch:
+        frames = round(seconds / self._hop_s / STRIDE)
+        rows, targets = [], []
+        for kind in kinds:
+            excerpt = self._excerpt(kind, frames * STRIDE, random)
+            if random.random() >= self._settings.exact_share:
+                excerpt = Excerpt(self._disturber(excerpt.frames, random), excerpt.truth, excerpt.hop_s)
+            targets.append(paint(excerpt, frames, self._settings.onset_width_s))
+            missing = frames * STRIDE - len(excerpt.frames)
+            rows.append(np.pad(excerpt.frames, ((0, missing), (0, 0)), mode="edge").T)
+        stack = {n: torch.from_numpy(np.stack([getattr(t, n) for t in targets])) for n in FrameTargets.names()}
+        return WindowBatch(features=torch.from_numpy(np.ascontiguousarray(np.stack(rows))), **stack)
 
-    def _window(self, random: np.random.Generator) -> tuple[np.ndarray, FrameTargets]:
-        wave = np.zeros(self.samples, dtype=np.float32)
-        targets = FrameTargets.empty(self.frames)
-        place = 0
-        while self.samples - place >= _LEAST_S * self._spec.rate_hz:
-            kept = self._excerpt(self.samples - place, random).cut(0, self.samples - place)
-            wave[place : place + kept.wave.size] = kept.wave
-            if place:
-                wave[place : place + _JOINT] *= np.linspace(0.0, 1.0, _JOINT, dtype=np.float32)[: kept.wave.size]
-            self._painter.paint(targets, kept.truth, place, kept.wave.size)
-            place += kept.wave.size
-        return wave, targets
-
-    def _excerpt(self, room: int, random: np.random.Generator) -> AudioExcerpt:
-        """An excerpt of about the ``room`` samples that are left in the window."""
+    def _excerpt(self, kind: str, frames: int, random: Random) -> Excerpt:
+        """At most ``frames`` frames of one kind."""
         settings = self._settings
-        kind = int(random.choice(len(self._share), p=self._share))
-        speed = float(np.exp(random.uniform(-settings.slow_down, settings.speed_up))) if random.random() < 0.7 else 1.0
-        wanted = int(room * speed) + 2
-        if kind == 0:
-            excerpt = self._recording(wanted, random)
-        elif kind == 1:
-            excerpt = _somewhere(self._phantoms[int(random.integers(len(self._phantoms)))], wanted, random)
-        elif kind == 2 and self._data.clips is not None:
-            excerpt = self._data.clips.sequence(wanted, random)
-        else:
-            some = int(min(room, random.uniform(2.0, 12.0) * self._spec.rate_hz))
-            return self._disturbances.negative(some, random)
-        return excerpt.at_speed(speed)
+        if kind == "cycles":
+            excerpt = self._cycles.draw(random)
+            if random.random() < _LOOPED and len(excerpt.truth.cycles) >= 3:
+                excerpt = excerpt.repeated(3)
+            return _cut(excerpt, frames, _pace(excerpt, settings.cycle_pace, random), settings.start_share, random)
+        if kind in ("events", "poor"):
+            excerpt = (self._events if kind == "events" else self._poor).draw(random)
+            return _cut(excerpt, frames, _pace(excerpt, settings.event_pace, random), settings.start_share, random)
+        pool = {"phantoms": self._phantoms, "clips": self._sequences, "negatives": self._negatives}[kind]
+        excerpt = pool[int(random.integers(len(pool)))]
+        return _cut(excerpt, frames, _pace(excerpt, settings.other_pace, random), settings.start_share, random)
 
-    def _recording(self, wanted: int, random: np.random.Generator) -> AudioExcerpt:
-        chosen: tuple[AnnotatedRecording, ...] = self._data.recordings
-        if self._data.poor and random.random() < len(self._data.poor) / (len(chosen) + len(self._data.poor)):
-            chosen = self._data.poor
-        excerpt = chosen[int(random.integers(len(chosen)))].excerpt
-        if random.random() < self._settings.start_share:
-            return excerpt.cut(0, wanted)
-        return _somewhere(excerpt, wanted, random)
+    # -- what is made once ---------------------------------------------------------------------------------------------
+
+    def _excerpts(self, waves: Sequence[tuple[np.ndarray, SegmentTruth]]) -> list[Excerpt]:
+        frames = log_mel_frames([wave for wave, _ in waves], self._spec)
+        return [Excerpt(rows, truth, self._hop_s) for rows, (_, truth) in zip(frames, waves, strict=True)]
+
+    def _clip_sequences(self, random: Random) -> list[Excerpt]:
+        clips = self._data.clips
+        if clips is None or not len(clips) or not self._settings.mix.clips:
+            return []
+        samples = round((self._settings.window_s + 2.0) * self._spec.rate_hz)
+        return self._excerpts([clips.sequence(samples, random) for _ in range(min(_SEQUENCES, len(clips)))])
+
+    def _without_cycles(self, random: Random, seed: int) -> list[Excerpt]:
+        """Made-up audio without a cycle, and real noise."""
+        made = Negatives(self._spec.rate_hz, self._data.hearts, seed)
+        samples = round(self._settings.window_s * self._spec.rate_hz)
+        truth = SegmentTruth(Annotation.NONE, phase_annotated=spans([(0.0, self._settings.window_s)]))
+        count = min(_NEGATIVES, 4 * self._settings.phantoms)
+        waves = [(made.draw(samples, random), truth) for _ in range(count)]
+        waves += [(np.resize(wave, samples), truth) for rows in self._data.noise.values() for wave in rows[:20]]
+        return self._excerpts(waves)
+
+    def _bank(self) -> dict[str, list[np.ndarray]]:
+        spec, noise = self._spec, self._data.noise
+        lasting = [wave for kind, rows in noise.items() if steady(kind) for wave in rows]
+        bursts = [wave for kind, rows in noise.items() if not steady(kind) for wave in rows]
+        poor = [r.excerpt.frames for r in self._data.poor if len(r.excerpt.frames) > 50]
+        return {
+            "heart": [f for f in log_mel_frames(self._data.hearts, spec) if len(f)],
+            "noise": poor + [f for f in log_mel_frames(lasting, spec) if len(f)],
+            "voice": [f for f in log_mel_frames(bursts, spec) if len(f) > 20],
+        }
 
 
-def _somewhere(excerpt: AudioExcerpt, wanted: int, random: np.random.Generator) -> AudioExcerpt:
-    if excerpt.wave.size <= wanted:
-        begin = int(random.integers(0, max(1, excerpt.wave.size // 3)))
-    else:
-        begin = int(random.integers(0, excerpt.wave.size - wanted + 1))
-    return excerpt.cut(begin, begin + wanted)
+class _Pool:
+    """Recordings by patient; a patient is drawn in proportion to the root of its number of recordings."""
+
+    def __init__(self, recordings: Sequence[AnnotatedRecording]) -> None:
+        by: dict[str, list[AnnotatedRecording]] = {}
+        for recording in recordings:
+            if len(recording.excerpt.frames):
+                by.setdefault(recording.patient, []).append(recording)
+        self._rows = [rows for _, rows in sorted(by.items())]
+        weight = np.sqrt([len(rows) for rows in self._rows])
+        self._weight = weight / weight.sum() if len(weight) else weight
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def draw(self, random: Random) -> Excerpt:
+        rows = self._rows[int(random.choice(len(self._rows), p=self._weight))]
+        return rows[int(random.integers(len(rows)))].excerpt
+
+
+def _pace(excerpt: Excerpt, limits: tuple[float, float], random: Random) -> float:
+    """A pace within the limits that leaves the median cycle between half a second and seven."""
+    pace = float(np.exp(random.uniform(*np.log(limits))))
+    cycles = excerpt.truth.cycles
+    if len(cycles) >= 2:
+        median = float(np.median(np.diff(cycles[:, 0])))
+        pace = min(max(pace, median / _SLOWEST_S), max(median / _FASTEST_S, median / _SLOWEST_S))
+    return pace
+
+
+def _cut(excerpt: Excerpt, frames: int, pace: float, start_share: float, random: Random) -> Excerpt:
+    """``frames`` frames at a pace, from the first one of the recording or from anywhere."""
+    wanted = int(frames * pace) + 2
+    spare = len(excerpt.frames) - wanted
+    begin = 0 if spare <= 0 or random.random() < start_share else int(random.integers(0, spare + 1))
+    return excerpt.cut(begin, begin + wanted).at_pace(pace, frames)
 
 
 def _at_pace(wave: np.ndarray, speed: float, size: int) -> np.ndarray:
     """The clip at another pace; where it ends early, it continues in reverse."""
     played = np.interp(np.arange(int(wave.size / speed)) * speed, np.arange(wave.size), wave).astype(np.float32)
     return np.concatenate((played, played[::-1]))[:size] if played.size < size else played[:size]
-
-
-def _fitted(wave: np.ndarray, samples: int, random: np.random.Generator) -> np.ndarray:
-    if wave.size > samples:
-        begin = int(random.integers(0, wave.size - samples + 1))
-        return wave[begin : begin + samples]
-    return np.resize(wave, samples)

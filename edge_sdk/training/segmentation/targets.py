@@ -1,85 +1,159 @@
-"""Targets of the segmenter's frames, painted from the annotation of excerpts."""
+"""Targets of the segmenter's output frames, painted from the annotation of an excerpt."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.models.segmenter import PHASES
-from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.segmentation.excerpts import SegmentTruth, Spans
+from edge_sdk.models.segmenter import PHASES, STRIDE, TEMPI, TEMPO_S
+from edge_sdk.training.segmentation.excerpts import Annotation, Excerpt, SegmentTruth, Spans
 
 INSPIRATION, EXPIRATION, NONE = range(len(PHASES))
 UNANNOTATED = -1
-"""Target of frames without an annotated phase; they do not count in the loss."""
+"""Target of frames without an annotated phase or tempo; they do not count in the loss."""
+
+_LOG_TEMPI = np.linspace(math.log(TEMPO_S[0]), math.log(TEMPO_S[1]), TEMPI)
+_LONG_PAUSE = 0.5  # of the cycle before: a longer pause is no part of it
+_BEFORE_S, _EDGE_S = 0.3, 0.05  # before the first annotated onset, and before the annotation's end
+_AUDIBLE = 0.6  # of a true cycle is certainly breathing; its end may be silent
+_GAP = 0.8  # of the median event: a longer gap may hold an unlabelled one
+_GAP_WEIGHT = 0.25
+_REGULAR = (0.6, 1.5)  # of the median interval: onsets of these events are taken as those of breaths
+_APART = 1.2  # of the median event: most time between two events of a regular stretch
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class FrameTargets:
-    """Targets of ``T`` frames, at the moment of each frame's centre."""
+    """Targets of ``T`` output frames at the moments of their centres, and their weights in the loss."""
 
-    activity: npt.NDArray[np.float32]  # [T] 0 or 1
-    onset: npt.NDArray[np.float32]  # [T] 0..1, a triangle around each onset
-    offset: npt.NDArray[np.float32]  # [T] the same around each end
+    onset: Floats  # [T] 0..1, a triangle around each onset
+    onset_weight: Floats  # [T]
+    cycle: Floats  # [T, 2] cosine and sine of the cycle's angle; zeros in a pause
+    cycle_weight: Floats  # [T]
+    activity: Floats  # [T] 0 or 1
+    activity_weight: Floats  # [T]
+    tempo: npt.NDArray[np.int64]  # [T] index of the cycle's length, or UNANNOTATED
     phase: npt.NDArray[np.int64]  # [T] index into PHASES, or UNANNOTATED
-    weight: npt.NDArray[np.float32]  # [T] of activity, onset and offset in the loss
 
     @classmethod
     def empty(cls, frames: int) -> FrameTargets:
-        """Targets without any annotation, of weight 0."""
-        zeros = np.zeros(frames, dtype=np.float32)
-        return cls(zeros, zeros.copy(), zeros.copy(), np.full(frames, UNANNOTATED, dtype=np.int64), zeros.copy())
+        """Targets of weight 0."""
+
+        def zeros(*shape: int) -> Floats:
+            return np.zeros(shape, dtype=np.float32)
+
+        t, unannotated = frames, np.full(frames, UNANNOTATED, dtype=np.int64)
+        return cls(zeros(t), zeros(t), zeros(t, 2), zeros(t), zeros(t), zeros(t), unannotated, unannotated.copy())
+
+    def beyond(self, frames: int) -> None:
+        """Give the frames from ``frames`` on no weight."""
+        for name in ("onset_weight", "cycle_weight", "activity_weight"):
+            getattr(self, name)[frames:] = 0.0
+        self.tempo[frames:] = UNANNOTATED
+        self.phase[frames:] = UNANNOTATED
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Names of the arrays."""
+        return tuple(field.name for field in fields(FrameTargets))
 
 
-class TargetPainter:
-    """Writes annotations into the targets of a window.
+def paint(excerpt: Excerpt, frames: int, onset_width_s: float) -> FrameTargets:
+    """Targets of the first ``frames`` output frames; those beyond the excerpt have no weight.
 
     Parameters
     ----------
-    spec
-        Where frames lie.
-    onset_width_s, offset_width_s
-        Half the base of the triangle around an onset, and around an end, which is less certain.
+    excerpt
+        Frames and annotation.
+    frames
+        T.
+    onset_width_s
+        Half the base of the triangle around an onset.
     """
-
-    def __init__(self, spec: FrontEndSpec, onset_width_s: float, offset_width_s: float) -> None:
-        self._hop, self._half = spec.hop_samples, spec.frame_samples / 2
-        self._widths = onset_width_s * spec.rate_hz, offset_width_s * spec.rate_hz
-
-    def paint(self, targets: FrameTargets, truth: SegmentTruth, offset: int, samples: int) -> None:
-        """Write the targets of the frames whose centres lie in the ``samples`` from ``offset`` on."""
-        first, last = self._range(offset, offset + samples, len(targets.weight))
-        if first >= last:
-            return
-        centre = np.arange(first, last) * self._hop + self._half - offset  # [k] samples of the excerpt
-        targets.activity[first:last] = _inside(truth.cycles, centre)
-        edges = zip((targets.onset, targets.offset), truth.cycles.T, self._widths, strict=True)
-        for pulses, moments, width in edges:
-            pulses[first:last] = _triangles(centre, moments, width)
-        phase = np.where(_inside(truth.phase_annotated, centre), NONE, UNANNOTATED)
-        phase[_inside(truth.inspirations, centre)] = INSPIRATION
-        phase[_inside(truth.expirations, centre)] = EXPIRATION
-        targets.phase[first:last] = phase
-        targets.weight[first:last] = np.where(_inside(truth.doubtful, centre), truth.doubt_weight, truth.weight)
-
-    def _range(self, begin: int, end: int, frames: int) -> tuple[int, int]:
-        first, last = (int(np.ceil((edge - self._half) / self._hop)) for edge in (begin, end))
-        return max(0, first), min(frames, last)
+    targets, truth = FrameTargets.empty(frames), excerpt.truth
+    centre = (np.arange(frames, dtype=np.float64) * STRIDE + (STRIDE - 1) / 2) * excerpt.hop_s + excerpt.hop_s
+    if truth.kind is Annotation.NONE:
+        _all(targets)
+    elif len(truth.cycles):
+        distance = np.abs(centre[:, None] - truth.cycles[None, :, 0]).min(axis=1)
+        targets.onset[:] = np.maximum(0.0, 1.0 - distance / onset_width_s)
+        {Annotation.CYCLES: _paint_cycles, Annotation.EVENTS: _paint_events, Annotation.EXACT: _paint_exact}[
+            truth.kind
+        ](targets, truth, centre)
+    targets.phase[:] = np.where(_inside(truth.phase_annotated, centre), NONE, UNANNOTATED)
+    targets.phase[_inside(truth.inspirations, centre)] = INSPIRATION
+    targets.phase[_inside(truth.expirations, centre)] = EXPIRATION
+    targets.beyond(len(excerpt.frames) // STRIDE)
+    for weight in (targets.onset_weight, targets.cycle_weight, targets.activity_weight):
+        weight *= truth.weight
+    return targets
 
 
-def _triangles(
-    centre: npt.NDArray[np.floating], moments: npt.NDArray[np.floating], width: float
-) -> npt.NDArray[np.floating]:
-    """1 at a moment, falling to 0 at ``width`` from it."""
-    if len(moments) == 0:
-        return np.zeros(len(centre))
-    distance = np.abs(centre[:, None] - moments[None]).min(axis=1)
-    return np.maximum(0.0, 1.0 - distance / width)
+def _all(targets: FrameTargets) -> None:
+    for weight in (targets.onset_weight, targets.cycle_weight, targets.activity_weight):
+        weight[:] = 1.0
 
 
-def _inside(part: Spans, centre: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    if len(part) == 0:
-        return np.zeros(len(centre), dtype=np.bool_)
-    return np.asarray(((centre[:, None] >= part[:, 0]) & (centre[:, None] < part[:, 1])).any(axis=1))
+def _paint_cycles(targets: FrameTargets, truth: SegmentTruth, centre: npt.NDArray[np.float64]) -> None:
+    cycles = truth.cycles
+    targets.onset_weight[(centre > cycles[0, 0] - _BEFORE_S) & (centre < cycles[-1, 1] - _EDGE_S)] = 1.0
+    _angles(targets, cycles, centre)
+    audible = cycles.copy()
+    audible[:, 1] = cycles[:, 0] + _AUDIBLE * (cycles[:, 1] - cycles[:, 0])
+    inside = _inside(audible, centre)
+    targets.activity[inside] = 1.0
+    targets.activity_weight[inside] = 0.5
+
+
+def _paint_exact(targets: FrameTargets, truth: SegmentTruth, centre: npt.NDArray[np.float64]) -> None:
+    _all(targets)
+    cycles = truth.cycles.copy()
+    targets.activity[_inside(cycles, centre)] = 1.0
+    pause = cycles[1:, 0] - cycles[:-1, 1]
+    short = pause < _LONG_PAUSE * (cycles[:-1, 1] - cycles[:-1, 0])
+    cycles[:-1, 1] = np.where(short, cycles[1:, 0], cycles[:-1, 1])  # a short pause belongs to the cycle
+    _angles(targets, cycles, centre)
+
+
+def _paint_events(targets: FrameTargets, truth: SegmentTruth, centre: npt.NDArray[np.float64]) -> None:
+    events = truth.cycles
+    onset, length = events[:, 0], float(np.median(events[:, 1] - events[:, 0]))
+    inside = _inside(events, centre)
+    targets.activity[inside] = 1.0
+    targets.activity_weight[:] = _GAP_WEIGHT
+    targets.activity_weight[inside] = 1.0
+    for end, following in zip(events[:-1, 1], onset[1:], strict=True):
+        if following - end <= _GAP * length:
+            targets.activity_weight[(centre >= end) & (centre < following)] = 1.0
+    interval = np.diff(onset)
+    if len(interval) < 2:
+        return
+    ratio = interval / np.median(interval)
+    regular = (ratio > _REGULAR[0]) & (ratio < _REGULAR[1]) & (onset[1:] - events[:-1, 1] < _APART * length)
+    stretches = np.stack((onset[:-1], onset[1:]), axis=1)[regular]
+    for begin, end in stretches:
+        targets.onset_weight[(centre > begin - _BEFORE_S) & (centre < end + 0.15)] = 1.0
+    _angles(targets, stretches, centre)
+
+
+def _angles(targets: FrameTargets, cycles: Spans, centre: npt.NDArray[np.float64]) -> None:
+    """Cosine, sine and tempo inside the cycles; weight there."""
+    for begin, end in cycles:
+        first, last = np.searchsorted(centre, (begin, end))
+        angle = 2.0 * np.pi * (centre[first:last] - begin) / (end - begin)
+        targets.cycle[first:last, 0], targets.cycle[first:last, 1] = np.cos(angle), np.sin(angle)
+        targets.cycle_weight[first:last] = 1.0
+        targets.tempo[first:last] = int(np.abs(_LOG_TEMPI - np.log(max(end - begin, 1e-3))).argmin())
+
+
+def _inside(part: Spans, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    inside = np.zeros(len(centre), dtype=np.bool_)
+    for begin, end in part:
+        first, last = np.searchsorted(centre, (begin, end))
+        inside[first:last] = True
+    return inside

@@ -1,80 +1,30 @@
-"""The learned segmenter: any blocks, gaps, the last frames, hours; its bundle, and audio without breathing."""
+"""The learned segmenter: any blocks, gaps, the last frames, hours."""
 
 from __future__ import annotations
 
 import gc
-import json
 import tracemalloc
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_sdk.errors import BundleError
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent
+from edge_sdk.events import AudioBlock, BreathCycle, Event, Gap
 from edge_sdk.metrics.matching import match_onsets
 from edge_sdk.protocols import Segmenter
-from edge_sdk.runtime.bundle.load import Bundle, load_bundle, verify_bundle
-from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, LearnedFactory, describe_segmenter, load_segmenter
-from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel, StepSettings
+from edge_sdk.runtime.bundle.load import Bundle
+from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel
 from edge_sdk.sources.phantom import PhantomSource
 from tests.runtime.conftest import Samples, phantom
-from tests.support.tiny_bundle import write_tiny_bundle
-from tests.support.tiny_segmenter import SPEC, write_tiny_segmenter
-
-RATE = 4000
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_segmenter(tmp_path_factory.mktemp("segmenter"))
-
-
-@pytest.fixture(scope="module")
-def model(graph: Path) -> StepModel:
-    return StepModel(OrtEngine(graph))
-
-
-def write_learned(folder: Path, graph: Path) -> Path:
-    write_tiny_bundle(folder, segmenter=describe_segmenter(graph))
-    (folder / "segmenter.onnx").write_bytes(graph.read_bytes())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory, graph: Path) -> Bundle:
-    return load_bundle(write_learned(tmp_path_factory.mktemp("learned") / "b", graph), allow_untrained=True)
-
-
-def segment(model: StepModel, samples: Samples, sizes: Sequence[int]) -> list[BreathCycle]:
-    segmenter, cycles, at, turn = LearnedSegmenter(model), [], 0, 0
-    while at < samples.size:
-        size = sizes[turn % len(sizes)]
-        cycles += segmenter.accept(samples[at : at + size])
-        at, turn = at + size, turn + 1
-    return cycles + segmenter.finish()
-
-
-def events_of(bundle: Bundle, samples: Samples, size: int, rate: int = RATE) -> list[Event]:
-    stream = bundle.stream(rate)
-    events = [e for at in range(0, samples.size, size) for e in stream.accept(samples[at : at + size])]
-    return events + stream.finish()
-
-
-def cycles_of(events: Sequence[Event]) -> list[BreathCycle]:
-    return [e for e in events if isinstance(e, BreathCycle) and e.final]
-
-
-# -- the segmenter -----------------------------------------------------------------------------------------------------
+from tests.runtime.segmentation.conftest import RATE, cycles_of, events_of, segment
+from tests.support.tiny_segmenter import FRAMES, SPEC, STRIDE
 
 
 def test_it_implements_the_interface(model: StepModel) -> None:
     segmenter: Segmenter = LearnedSegmenter(model)
     assert segmenter.sample_rate == RATE and segmenter.hop_samples == 320
-    assert LearnedSegmenter(model).look_ahead_s == pytest.approx(4 * 0.02 + 0.02)
+    assert LearnedSegmenter(model).look_ahead_s == pytest.approx(2 * 0.04 + 0.01 + 0.02)
+    assert model.settings.outputs_per_step == FRAMES // STRIDE
 
 
 def test_it_finds_simulated_cycles(model: StepModel) -> None:
@@ -135,13 +85,25 @@ def test_it_is_causal(model: StepModel) -> None:
 
 @pytest.mark.parametrize("extra", [0, 1, 160, 319, 320, 400])
 def test_the_last_frames_come_out(model: StepModel, extra: int) -> None:
-    """Audio that ends within a cycle: the cycle ends with the last sample, whatever is left of a step."""
+    """Audio that ends late in a cycle: the cycle ends with the last sample, whatever is left of a step."""
     breath = PhantomSource("healthy", seed=1_000_060, duration_s=40.0, sample_rate=RATE)
     audio = np.concatenate([block.samples for block in breath])
     loud = next(t for t in breath.truth if t.index == 2)
-    cut = loud.onset + round(0.35 * (loud.end - loud.onset)) + extra
+    cut = loud.onset + round(0.7 * (loud.end - loud.onset)) + extra
     last = [c for c in segment(model, audio[:cut], [320]) if c.final][-1]
     assert last.end == cut
+    assert abs(last.onset - loud.onset) <= 0.2 * RATE
+    assert last.emitted_at == cut
+
+
+@pytest.mark.parametrize("extra", [0, 1, 160, 319])
+def test_a_stub_at_the_end_is_no_cycle(model: StepModel, extra: int) -> None:
+    breath = PhantomSource("healthy", seed=1_000_060, duration_s=40.0, sample_rate=RATE)
+    audio = np.concatenate([block.samples for block in breath])
+    truth = list(breath.truth)
+    cut = truth[3].onset + round(0.15 * (truth[3].end - truth[3].onset)) + extra
+    found = [c for c in segment(model, audio[:cut], [320]) if c.final]
+    assert len(found) == 3 and found[-1].end <= cut
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 399, 400])
@@ -181,14 +143,14 @@ def test_a_gap_restarts_it_and_closes_the_open_cycle(learned: Bundle) -> None:
 
 
 def outputs_of(model: StepModel, samples: Samples) -> np.ndarray:
-    """Activity and onset of every step, ``[2, 4 * steps]``."""
+    """Activity, onset and angle of every step, ``[4, 2 * steps]``."""
     from edge_sdk.signal.logmel import LogMel
 
     frames, run = LogMel(model.settings.front_end).accept(samples), model.run()
     emitted = []
-    for k in range(0, len(frames) - 3, 4):
-        outputs = run.step(frames[k : k + 4])
-        emitted.append(np.concatenate((outputs["activity"], outputs["onset"])))
+    for k in range(0, len(frames) - FRAMES + 1, FRAMES):
+        outputs = run.step(frames[k : k + FRAMES])
+        emitted.append(np.concatenate((outputs["activity"], outputs["onset"], outputs["cycle"][0])))
     return np.concatenate(emitted, axis=1)
 
 
@@ -199,7 +161,7 @@ def test_steps_in_place_are_those_of_the_graph(model: StepModel) -> None:
         run.reset()
         state = model.initial_state()
         for _ in range(steps):
-            frames = random.uniform(8, 14, (4, SPEC.mel_bins)).astype(np.float32)
+            frames = random.uniform(8, 14, (FRAMES, SPEC.mel_bins)).astype(np.float32)
             wanted = model.engine.run({"features": np.ascontiguousarray(frames.T)[None], **state})
             state = {name: wanted[f"{name}_next"] for name in state}
             for name, array in run.step(frames).items():
@@ -212,9 +174,10 @@ def check_that_its_memory_is_short(model: StepModel, minutes: float) -> None:
     begin = audio.size - 80 * RATE
     begin -= begin % 320
     old, fresh = outputs_of(model, audio), outputs_of(model, audio[begin:])
-    tail = 4 * round(20 * RATE / 320) - 8
-    count = min(old.shape[1], fresh.shape[1] + begin // 80)
-    old = old[:, begin // 80 : count]
+    hop = STRIDE * SPEC.hop_samples
+    tail = round(20 * RATE / hop) - 4
+    count = min(old.shape[1], fresh.shape[1] + begin // hop)
+    old = old[:, begin // hop : count]
     assert np.abs(old[:, -tail:] - fresh[:, : old.shape[1]][:, -tail:]).max() <= 1e-3
     late = begin + 60 * RATE
     whole = [(c.onset, c.end) for c in segment(model, audio, [4000]) if c.final and c.onset >= late]
@@ -259,132 +222,3 @@ def test_memory_does_not_grow(model: StepModel) -> None:
 @pytest.mark.long
 def test_memory_does_not_grow_in_an_hour(model: StepModel) -> None:
     check_memory(model, 60)
-
-
-# -- its bundle --------------------------------------------------------------------------------------------------------
-
-
-def test_a_bundle_chooses_its_segmenter(learned: Bundle, bundle: Bundle) -> None:
-    assert isinstance(learned.segmenter, LearnedFactory) and learned.segmenter.kind == "learned"
-    assert isinstance(bundle.segmenter, EnvelopeFactory)
-    assert learned.shortest_s == learned.segmenter.params.shortest_s
-    other = learned.with_segmenter(EnvelopeFactory())
-    audio = phantom("asthma", 12.0)
-    assert cycles_of(events_of(other, audio, 800)) == cycles_of(events_of(bundle, audio, 800))
-    assert learned.segmenter.kind == "learned"
-
-
-def test_the_default_bundle_still_loads() -> None:
-    assert load_bundle().segmenter.look_ahead_s > 0
-
-
-def test_verify_checks_the_segmenter_too(tmp_path: Path, graph: Path) -> None:
-    checks = {c.name: c.ok for c in verify_bundle(write_learned(tmp_path / "b", graph))}
-    assert checks["sha256 segmenter.onnx"] and checks["golden segmenter"]
-
-
-def edit(folder: Path, change: dict[str, object], step: dict[str, object] | None = None) -> None:
-    manifest = json.loads((folder / "bundle.json").read_text())
-    manifest["segmenter"].update(change)
-    manifest["segmenter"]["step"].update(step or {})
-    (folder / "bundle.json").write_text(json.dumps(manifest))
-
-
-def test_a_damaged_segmenter_is_refused(tmp_path: Path, graph: Path) -> None:
-    folder = write_learned(tmp_path / "b", graph)
-    with (folder / "segmenter.onnx").open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(BundleError, match=r"segmenter\.onnx does not match its sha256"):
-        load_bundle(folder, allow_untrained=True)
-    (folder / "segmenter.onnx").unlink()
-    with pytest.raises(BundleError, match="incomplete"):
-        load_bundle(folder, allow_untrained=True)
-
-
-@pytest.mark.parametrize(
-    ("change", "step", "message"),
-    [
-        ({}, {"golden": [0.5] * 12}, "comes out"),
-        ({"params": {"loudness": 1.0}}, {}, r"unknown keys \['loudness'\]"),
-        ({"rate_hz": 8000}, {}, "rate, step or look-ahead"),
-        ({}, {"frames_per_step": 8}, "export it again"),
-        ({"file": None}, {}, "without file"),
-    ],
-)
-def test_a_manifest_that_does_not_fit_is_refused(
-    tmp_path: Path, graph: Path, change: dict[str, object], step: dict[str, object], message: str
-) -> None:
-    folder = write_learned(tmp_path / "b", graph)
-    edit(folder, change, step)
-    with pytest.raises(BundleError, match=message):
-        load_bundle(folder, allow_untrained=True)
-
-
-def test_only_step_graphs_are_segmenters(tmp_path: Path, bundle_folder: Path) -> None:
-    with pytest.raises(BundleError, match="no segmenter"):
-        load_segmenter(bundle_folder / "classifier.fp32.onnx")
-    with pytest.raises(BundleError, match="incomplete or wrong"):
-        StepSettings.from_properties({"kind": "stetho-segmenter", "schema": "1"})
-    wrong = StepSettings(SPEC, frames_per_step=2)
-    with pytest.raises(BundleError, match="expected features"):
-        StepModel(OrtEngine(write_tiny_segmenter(tmp_path)), wrong)
-
-
-# -- audio without breathing -------------------------------------------------------------------------------------------
-
-
-def states(events: Sequence[Event]) -> list[str]:
-    return [e.state for e in events if isinstance(e, QualityEvent)]
-
-
-TIME = np.arange(20 * RATE) / RATE
-NO_BREATHING = {
-    "silence": (np.zeros_like(TIME), "silence"),
-    "direct current": (np.full_like(TIME, 0.5), "silence"),
-    "full-scale square wave": (np.sign(np.sin(2 * np.pi * 200 * TIME)), "clipping"),
-    "mains hum": (0.05 * (np.sin(2 * np.pi * 50 * TIME) + np.sin(2 * np.pi * 150 * TIME) / 3), "no-contact"),
-    "steady noise": (0.1 * np.random.default_rng(0).standard_normal(TIME.size), "noisy"),
-}
-
-
-@pytest.mark.parametrize("name", NO_BREATHING)
-def test_no_cycle_is_emitted_where_there_is_none(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
-    """Even with a network that outputs a cycle for any input."""
-    folder = tmp_path_factory.mktemp("eager")
-    graph = write_tiny_segmenter(folder, threshold=-5.0)
-    bundle = load_bundle(write_learned(folder / "b", graph), allow_untrained=True)
-    audio, state = NO_BREATHING[name]
-    events = events_of(bundle, audio.astype(np.float32), 800)
-    assert states(events) == [state]
-    assert not cycles_of(events) and not [e for e in events if isinstance(e, CycleResult)]
-    emitted = [e for e in events if isinstance(e, BreathCycle)]
-    assert all(e.emitted_at <= 1.1 * RATE for e in emitted), "before the gate has enough audio"
-    assert not emitted or name not in ("silence", "direct current")
-
-
-def babble(seconds: float) -> Samples:
-    """Syllables, which the quality gate accepts as breathing."""
-    rng, time_s = np.random.default_rng(4), np.arange(round(seconds * RATE)) / RATE
-    pitch = np.sin(2 * np.pi * 140 * time_s) + 0.5 * np.sin(2 * np.pi * 280 * time_s)
-    beat = np.clip(np.sin(2 * np.pi * 4.1 * time_s), 0, 1)
-    return (0.05 * beat * (pitch + 0.2 * rng.standard_normal(time_s.size))).astype(np.float32)
-
-
-def insensitive(tmp_path: Path) -> Bundle:
-    graph = write_tiny_segmenter(tmp_path, threshold=40.0)
-    return load_bundle(write_learned(tmp_path / "b", graph), allow_untrained=True)
-
-
-def test_audio_without_cycles_is_not_breathing(tmp_path: Path) -> None:
-    bundle = insensitive(tmp_path)
-    events = events_of(bundle, babble(40.0), 800)
-    assert states(events) == ["ok", "not-breathing"]
-    assert states(events_of(bundle, babble(8.0), 800)) == ["ok", "not-breathing"], "emitted at the end of a short file"
-
-
-def test_cycles_after_a_pause_are_ok_again(learned: Bundle) -> None:
-    pause = (0.0002 * np.random.default_rng(1).standard_normal(20 * RATE)).astype(np.float32)
-    swell = pause * (1 + 0.8 * np.sin(2 * np.pi * 0.9 * np.arange(pause.size) / RATE)).astype(np.float32)
-    audio = np.concatenate((phantom("healthy", 12.0), swell, phantom("healthy", 12.0)))
-    found = states(events_of(learned, audio, 800))
-    assert "not-breathing" in found and found[-1] == "ok"
