@@ -69,7 +69,6 @@ class DetectedCycles:
         table = np.array(rows, dtype=np.float64).reshape(-1, 3)
         return {"inspiration": table[:, :2], "expiration": table[:, 1:]}
 
-
     @property
     def rate_confident(self) -> bool | None:
         """Whether the respiratory rate of the cycles can be relied on; None below two cycles."""

@@ -123,10 +123,10 @@ def test_true_cycles_of_another_corpus_join_as_other_patients(tmp_path: Path) ->
     assert data.recordings[1].labels == ("normal", "wheeze", "normal")
 
 
-@pytest.mark.parametrize("entry", ["nothing", "csv"])
-def test_more_corpora_need_a_name_and_a_folder(tmp_path: Path, entry: str) -> None:
+@pytest.mark.parametrize("entry", ["nothing", "icbhi=elsewhere"])
+def test_more_corpora_need_a_folder(tmp_path: Path, entry: str) -> None:
     settings = SegmentSection(cycle_corpus=None, clip_corpus=None, noise_corpus=None, extra=(entry,))
-    with pytest.raises(CorpusError, match="must be NAME=FOLDER"):
+    with pytest.raises(CorpusError, match="does not exist; set STETHO_DATA"):
         load_segment_data(_corpus(tmp_path, [(0.5, 1.5)]), SPEC, settings, heart_corpus=None, cache=tmp_path / "cache")
 
 
