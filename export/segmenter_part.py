@@ -21,6 +21,8 @@ SEGMENTER_FIGURES = (
     "recordings", "patients", "n_true", "n_predicted", "event_f1", "event_f1_ci", "event_f1_iou70",
     "event_f1_ignoring_gaps", "event_f1_ignoring_gaps_and_ends", "onset_error_p50_s", "onset_error_p95_s",
     "detection_delay_p50_s", "detection_delay_p95_s", "revision_rate", "rate_mae_bpm", "rate_recordings",
+    "event_f1_regional", "onset_f1_200ms", "rate_error_p50_bpm", "rate_within_15pct", "rate_halved", "rate_doubled",
+    "rate_confident_fraction", "rate_mae_confident_bpm",
 )  # fmt: skip
 """Figures of a training run that the bundle and the model card hold."""
 
@@ -60,7 +62,8 @@ def segmenter_part(path: Path) -> SegmenterPart:
         entry = describe_segmenter(file)
     if entry.step:
         entry = replace(entry, step=replace(entry.step, accuracy=_accuracy(checkpoint)))
-    return SegmenterPart(entry, content, _training(checkpoint, sum(p.numel() for p in model.parameters())))
+    exported = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.tempo.parameters())
+    return SegmenterPart(entry, content, _training(checkpoint, exported))
 
 
 def _accuracy(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.transfer import check_transfer
@@ -11,31 +12,30 @@ from edge_sdk.errors import CorpusError
 
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus
-    from edge_sdk.evaluation.model import ModelUnderTest
 
 _ANY_FOLDER = "csv"  # a corpus of this name may be any folder: only its recordings can be compared
 
 
 def training_overlap(
-    model: ModelUnderTest, corpus: Corpus, split: str, train_root: str | Path | None = None
+    training: Mapping[str, Any], corpus: Corpus, split: str, train_root: str | Path | None = None
 ) -> list[str]:
     """What of the scored recordings the model was trained on, one line each; empty where nothing is known of that.
 
     Parameters
     ----------
-    model
-        Its training record names the main corpus, the corpora joined to it, and the splits, joined by ``+``.
+    training
+        Record of the model's training: it names the main corpus, the corpora joined to it, and the splits, joined by ``+``.
     corpus, split
         What is scored.
     train_root
         Folder of the main corpus: its patients and recordings are compared too.
     """
-    main, learned = model.training.get("corpus"), model.training.get("split")
+    main, learned = training.get("corpus"), training.get("split")
     if main is None or learned is None:
         return []
     splits = str(learned).split("+")
-    trained_on = {main, *model.training.get("joined_corpora", ())} - {_ANY_FOLDER}
-    if corpus.name in trained_on and split in (learned, *splits, "all"):
+    trained_on = {main, *training.get("joined_corpora", ())} - {_ANY_FOLDER}
+    if corpus.name in trained_on and (split in (learned, *splits, "all") or "all" in splits):
         return [f"the model was trained on {corpus.name} {learned}, which is scored here"]
     if train_root is None:
         return []

@@ -171,7 +171,7 @@ def evaluate(
     if control is not None:
         train = load_corpus(corpus, Path(root), split=train_split, partial=partial)
         report["controls"] = {control: _control(evaluation, relabelled(train, tested, labels))}
-    if warnings := training_overlap(tested, loaded, split, train_root):
+    if warnings := training_overlap(tested.training, loaded, split, train_root):
         report["warnings"] = warnings
     if predictions is not None:
         _write_lines(predictions, predicted)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import BundleError, CorpusError
 from edge_sdk.evaluation.model import ModelUnderTest
+from edge_sdk.evaluation.overlap import training_overlap
 from edge_sdk.evaluation.predict import Progress, predict
 from edge_sdk.evaluation.segmentation import score_corpus, score_lines, score_phantoms, score_random_phantoms
 from edge_sdk.metrics import confusion_matrix, encode_labels, icbhi_scores
@@ -76,8 +77,9 @@ def evaluate_segmenter(
     """
     shown = str(bundle.path) if isinstance(bundle, Bundle) else str(bundle)
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    training = loaded.manifest.training.get("segmenter", {}) if segmenter is from_cycles is None else {}
     loaded = _with_segmenter(loaded, segmenter)
-    rows, head = _rows(loaded, corpus, Path(root), split, partial, from_cycles, progress or _no_progress)
+    rows, head = _rows(loaded, corpus, Path(root), split, partial, from_cycles, training, progress or _no_progress)
     if not rows:
         raise CorpusError(f"{corpus}, split {split}: no recording with an annotated breath")
     labelled = all(len(r.truth_labels) == len(r.truth) and len(r.found_labels) == len(r.found) for r in rows)
@@ -120,6 +122,7 @@ def _rows(
     split: str,
     partial: bool,
     from_cycles: Path | None,
+    training: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[list[ScoredRecording], dict[str, Any]]:
     if corpus in PHANTOM_SETS:
@@ -130,8 +133,11 @@ def _rows(
     loaded = load_corpus(corpus, root, split=split, partial=partial)
     if from_cycles is not None:
         return score_lines(loaded, from_cycles, partial=partial), {"root": str(root)}
+    head: dict[str, Any] = {"root": str(root)}
+    if warnings := training_overlap(training, loaded, split):
+        head["warnings"] = warnings
     rows = score_corpus(bundle, loaded, progress)
-    return rows, {"root": str(root)} | _annotated_scores(bundle, loaded, progress)
+    return rows, head | _annotated_scores(bundle, loaded, progress)
 
 
 def _annotated_scores(bundle: Bundle, corpus: Corpus, progress: Progress) -> dict[str, Any]:

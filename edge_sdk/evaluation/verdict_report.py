@@ -78,7 +78,7 @@ def evaluate_recordings(
     }
     if unlabelled := len(loaded.recordings) - len(traces):
         report["unlabelled"] = unlabelled
-    if warnings := training_overlap(tested, loaded, split):
+    if warnings := training_overlap(tested.training, loaded, split):
         report["warnings"] = warnings
     if predictions is not None:
         _write_lines(predictions, traces)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,17 @@ import soundfile
 from edge_sdk.corpora import Corpus
 from edge_sdk.evaluation.model import load_model
 from edge_sdk.evaluation.overlap import training_overlap
+from edge_sdk.evaluation.segmentation_report import evaluate_segmenter
 from edge_sdk.evaluation.verdict_report import evaluate_recordings
+from edge_sdk.runtime.bundle.load import load_bundle
 
 JOINT = {"corpus": "sprsound", "split": "train+val", "joined_corpora": ["icbhi", "kauh"]}
 SINGLE = {"corpus": "sprsound", "split": "train"}
+WHOLE = {"corpus": "sprsound", "split": "all", "joined_corpora": ["icbhi"]}
 
 
 def warned(training: dict[str, Any], corpus: str, split: str) -> list[str]:
-    model = replace(load_model("default"), training=training)
-    return training_overlap(model, Corpus(corpus, Path("unused"), ()), split)
+    return training_overlap(training, Corpus(corpus, Path("unused"), ()), split)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,8 @@ def warned(training: dict[str, Any], corpus: str, split: str) -> list[str]:
         (JOINT, "sprsound", "train+val"),
         (JOINT, "icbhi", "val"),
         (JOINT, "kauh", "all"),
+        (WHOLE, "sprsound", "val"),
+        (WHOLE, "icbhi", "train"),
     ],
 )
 def test_every_corpus_and_split_that_was_trained_on_is_named(training: dict[str, Any], corpus: str, split: str) -> None:
@@ -49,6 +55,7 @@ def test_every_corpus_and_split_that_was_trained_on_is_named(training: dict[str,
         (JOINT, "icbhi", "test"),
         (JOINT, "hf_lung_labels", "all"),
         (JOINT | {"corpus": "csv"}, "csv", "train"),  # another folder of the same format
+        (WHOLE, "kauh", "all"),
         ({}, "sprsound", "all"),  # nothing is known
     ],
 )
@@ -65,3 +72,25 @@ def test_verdicts_of_recordings_are_warned_of_too(tmp_path: Path) -> None:
         report = evaluate_recordings(model, "kauh", tmp_path, partial=True, resamples=0)
         assert report["n"] == 2
         assert len(report.get("warnings", ())) == expected
+
+
+def test_a_segmenter_scored_on_its_own_recordings_is_warned_of(tmp_path: Path) -> None:
+    """The record is the segmenter's own: another segmenter than the bundle's has none."""
+    rng = np.random.default_rng(0)
+    for name, side in (("101_1b1_Al_sc_Meditron", "train"), ("102_1b1_Al_sc_Meditron", "test")):
+        soundfile.write(tmp_path / f"{name}.wav", 0.05 * rng.standard_normal(6 * 4000), 4000)
+        (tmp_path / f"{name}.txt").write_text("0.5\t2.0\t0\t0\n2.0\t3.5\t0\t1\n")
+        with (tmp_path / "ICBHI_challenge_train_test.txt").open("a") as file:
+            file.write(f"{name}\t{side}\n")
+    bundle = tmp_path / "bundle"
+    shutil.copytree(load_bundle("default").path, bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["training"]["segmenter"] |= WHOLE | {"split": "train"}
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+    def lines(split: str, segmenter: str | None = None) -> list[str]:
+        report = evaluate_segmenter(bundle, "icbhi", tmp_path, split=split, segmenter=segmenter, resamples=0)
+        return report.get("warnings", [])
+
+    assert len(lines("train")) == 1 and "trained on icbhi train" in lines("all")[0]
+    assert lines("test") == [] and lines("train", "envelope") == []

@@ -50,7 +50,7 @@ def test_both_tasks_give_the_same_keys_types_and_counts_for_the_same_patients(op
         corpus, segmenter.spec, segment_section(segmenter), heart_corpus=None, cache=options.cache
     )
     one = classifier_provenance(compact, options, events).to_dict()
-    other = segmenter_provenance(options, recordings, segmenter.labels).to_dict()
+    other = segmenter_provenance(segmenter, options, recordings).to_dict()
     assert list(one) == list(other) and one == other
     assert {key: type(value) for key, value in one.items()} == {key: type(value) for key, value in other.items()}
     assert (one["patients"], one["recordings"], one["noise_recordings"]) == (5, 5, 1)  # the seventh child is noise

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.messages import emit_json, note_line
 from edge_sdk.cli.options import JsonOption
 from edge_sdk.cli.progress import progress_bar
 from edge_sdk.cli.tables import Column, print_table
@@ -60,6 +60,8 @@ def segment_eval(
             seed=seed,
             progress=progress,
         )
+    for warning in report.get("warnings", ()):
+        note_line(f"warning: {warning}")
     emit_json(report) if json else _show(report)
 
 

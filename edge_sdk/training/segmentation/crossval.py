@@ -73,7 +73,7 @@ def cross_validate_segmenter(
         "seed": options.seed,
         "folds": folds,
         "metrics": reports_of(pooled, decoder_params(recipe), options.resamples),
-        "provenance": segmenter_provenance(options, data, recipe.labels).to_dict(),
+        "provenance": segmenter_provenance(recipe, options, data).to_dict(),
     }
     if segment_section(recipe).search:
         found, report["decoder_search"] = tuned_recipe(pooled, recipe, options.seed, on_read)

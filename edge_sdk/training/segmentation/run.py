@@ -134,15 +134,20 @@ def phase_accuracy(model: SegmenterNetwork, clips: PhaseClips) -> dict[str, floa
     return {name: float(right[:, column].mean()) for name, column in (*curve.items(), ("clip", right.shape[1] - 1))}
 
 
-def segmenter_provenance(options: RunOptions, data: SegmentData, labels: Sequence[str]) -> Provenance:
+def segmenter_provenance(recipe: Recipe, options: RunOptions, data: SegmentData) -> Provenance:
     """Where a segmenter comes from; ``data`` holds only what the weights were fitted to."""
+    settings = segment_section(recipe)
+    joined = [entry.partition("=")[0] for entry in (settings.cycle_corpus, *settings.extra) if entry is not None]
+    if data.clips is not None:
+        joined.append("hf_lung_clips")
     return training_provenance(
         options,
         [TrainedCycle(r.patient, r.name, label) for r in data.recordings for label in r.labels],
-        labels,
+        recipe.labels,
         noise_recordings=len(data.poor),
         heart_recordings=len(data.hearts),
         phase_clips=0 if data.clips is None else len(data.clips),
+        joined_corpora=joined,
     )
 
 
@@ -160,7 +165,7 @@ def _write(
         bias=(0.0,) * len(LABELS),
         state=model.state_dict(),
         metrics=metrics,
-        provenance=segmenter_provenance(options, data, recipe.labels).to_dict(),
+        provenance=segmenter_provenance(recipe, options, data).to_dict(),
     )
     path = options.out / CHECKPOINT_FILE
     save_checkpoint(checkpoint, path)
