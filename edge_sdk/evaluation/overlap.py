@@ -24,7 +24,7 @@ def training_overlap(
     Parameters
     ----------
     training
-        Record of the model's training: it names the main corpus, the corpora joined to it, and the splits, joined by ``+``.
+        Record of the model's training: the main corpus, the corpora joined to it, and the splits, joined by ``+``.
     corpus, split
         What is scored.
     train_root
