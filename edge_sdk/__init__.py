@@ -31,7 +31,16 @@ from edge_sdk.errors import (
     StreamError,
     TrainingError,
 )
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Gap, QualityEvent, StreamStats
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    BreathCycle,
+    CycleResult,
+    Gap,
+    QualityEvent,
+    StreamStats,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from edge_sdk.evaluation.report import evaluate
@@ -55,6 +64,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Adventitious",
     "AudioBlock",
     "AudioError",
     "BreathCycle",
@@ -79,6 +89,7 @@ __all__ = [
     "StreamError",
     "StreamStats",
     "TrainingError",
+    "Verdict",
     "__version__",
     "evaluate",
     "load_bundle",

@@ -107,7 +107,56 @@ class Gap:
         return self.count / self.sample_rate
 
 
-Event: TypeAlias = BreathCycle | CycleResult | QualityEvent | Gap
+@dataclass(frozen=True, slots=True)
+class Adventitious:
+    """An adventitious sound, found in continuous audio and independent of the respiratory cycles."""
+
+    kind: str  # crackle or wheeze
+    onset: int  # first sample, source rate
+    end: int  # one past the last sample
+    sample_rate: int  # Hz, of the source
+    confidence: float  # largest probability of its frames
+    emitted_at: int  # samples of the source consumed when this event became determined
+
+    @property
+    def start_s(self) -> float:
+        """Onset in seconds."""
+        return self.onset / self.sample_rate
+
+    @property
+    def end_s(self) -> float:
+        """End in seconds."""
+        return self.end / self.sample_rate
+
+
+VerdictName: TypeAlias = Literal["normal", "abnormal", "uncertain"]
+
+VerdictReason: TypeAlias = Literal["too-little-audio", "poor-quality", "unfamiliar"]
+"""Why a verdict is ``uncertain``: less usable audio than it needs; audio that the quality gate refuses, or without a
+respiratory cycle; audio unlike that of the calibration. Without a reason the probability lies between both thresholds.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on a recording by its audio so far; of a gapless or interrupted stream alike."""
+
+    at: int  # samples of the source consumed
+    sample_rate: int  # Hz, of the source
+    verdict: VerdictName
+    p_abnormal: float | None  # calibrated; None without any evidence
+    reason: VerdictReason | None  # of ``uncertain``
+    usable_s: float  # audio that the quality gate accepts, in seconds
+    cycles: int  # labelled ones
+    final: bool  # the last one of a stream; those before it are running ones
+
+    @property
+    def at_s(self) -> float:
+        """Seconds of audio consumed."""
+        return self.at / self.sample_rate
+
+
+Event: TypeAlias = BreathCycle | CycleResult | QualityEvent | Gap | Adventitious | Verdict
 """Everything a stream may emit."""
 
 

@@ -25,6 +25,7 @@ from export.pipeline import Artefact
 from export.sbom import SBOM_FILE, sbom
 from export.segmenter_part import SegmenterPart, segmenter_part
 from export.training_record import training_record
+from export.verdict_part import VerdictPart, verdict_part
 
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -41,6 +42,7 @@ def assemble(
     default_format: str | None = None,
     fixed: Mapping[str, Any] | None = None,
     segmenter: Path | None = None,
+    verdict: Path | None = None,
 ) -> Manifest:
     """Write the bundle, whole or not at all, and return its manifest.
 
@@ -62,16 +64,19 @@ def assemble(
         Metadata that was built into the network.
     segmenter
         Checkpoint or step graph of a learned segmenter; absent: a copy of the default bundle's.
+    verdict
+        Checkpoint of the network of crackles and wheezes, calibrated; absent: the bundle gives no verdicts.
 
     Raises
     ------
     BundleError
         ``out`` exists and is not a bundle, or cannot be written.
     ExportError, CheckpointError
-        The segmenter's file does not exist or does not hold a segmenter.
+        The file of the segmenter or the verdict does not exist or does not hold one.
     """
     model = ModelUnderExport(checkpoint, fixed)
     part = segmenter_part(segmenter) if segmenter is not None else _default_segmenter()
+    judge = None if verdict is None else verdict_part(verdict)
     chosen = default_format or _best(artefacts).format.name
     golden = _golden(model, artefacts)
     manifest = Manifest(
@@ -87,28 +92,40 @@ def assemble(
         metadata=model.schema.to_dict() if model.schema is not None else {},
         artefacts=[_entry(checkpoint, a, default=a.format.name == chosen) for a in artefacts],
         segmenter=part.entry,
+        verdict=msgspec.UNSET if judge is None else judge.entry,
         golden=Golden(
             file=GOLDEN_FILE,
             sha256=hashlib.sha256(golden).hexdigest(),
             tolerance={a.format.name: a.format.golden_tolerance for a in artefacts},
         ),
         model_card=CARD_FILE,
-        training=_training(checkpoint, fixed, part),
+        training=_with_verdict_training(_training(checkpoint, fixed, part), judge),
     )
-    return _write(manifest, {GOLDEN_FILE: golden, **_artefact_files(artefacts), **_segmenter_files(part)}, out)
+    files = {GOLDEN_FILE: golden, **_artefact_files(artefacts), **_segmenter_files(part)}
+    return _write(manifest, files | _verdict_files(judge), out)
 
 
-def with_segmenter(base: Path, segmenter: Path, out: Path, *, name: str | None = None, version: str) -> Manifest:
-    """Write a bundle with the classifier of another bundle and a new segmenter.
+def with_parts(
+    base: Path,
+    out: Path,
+    *,
+    segmenter: Path | None = None,
+    verdict: Path | None = None,
+    name: str | None = None,
+    version: str,
+) -> Manifest:
+    """Write a bundle with the classifier of another bundle and a new segmenter, a new verdict, or both.
 
     Parameters
     ----------
     base
-        Bundle whose artefacts and golden vector are copied, byte for byte.
-    segmenter
-        Checkpoint or step graph.
+        Bundle whose artefacts and golden vector are copied, byte for byte, and every part that is not replaced.
     out
         Directory of the new bundle; may be ``base``.
+    segmenter
+        Checkpoint or step graph.
+    verdict
+        Checkpoint of the network of crackles and wheezes, calibrated with this classifier and segmenter.
     name
         Name of the new bundle; that of ``base`` where absent.
     version
@@ -119,10 +136,11 @@ def with_segmenter(base: Path, segmenter: Path, out: Path, *, name: str | None =
     BundleError
         ``base`` is damaged, or ``out`` is not a bundle or cannot be written.
     ExportError, CheckpointError
-        The segmenter's file does not exist or does not hold a segmenter.
+        The file of the segmenter or the verdict does not exist or does not hold one.
     """
     old = read_manifest(base)
-    part = segmenter_part(segmenter)
+    part = _kept_segmenter(base, old) if segmenter is None else segmenter_part(segmenter)
+    judge = _kept_verdict(base, old) if verdict is None else verdict_part(verdict)
     copied = {a.file: a.sha256 for a in old.artefacts} | {old.golden.file: old.golden.sha256}
     copied |= {a.features.file: a.features.sha256 for a in old.artefacts if a.features}
     for file, digest in copied.items():
@@ -134,12 +152,36 @@ def with_segmenter(base: Path, segmenter: Path, out: Path, *, name: str | None =
         created=_today(),
         sdk_version=__version__,
         segmenter=part.entry,
+        verdict=msgspec.UNSET if judge is None else judge.entry,
         files={},
         model_card=CARD_FILE,
-        training=_with_segmenter_training({k: v for k, v in old.training.items() if k != "segmenter"}, part),
+        training=_with_verdict_training(_with_segmenter_training(_own(old.training), part), judge),
     )
-    files = {file: (base / file).read_bytes() for file in copied} | _segmenter_files(part)
+    files = {file: (base / file).read_bytes() for file in copied} | _segmenter_files(part) | _verdict_files(judge)
     return _write(manifest, files, out)
+
+
+def _own(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The classifier's record, without those of the other parts."""
+    return {key: value for key, value in training.items() if key not in ("segmenter", "verdict")}
+
+
+def _kept_segmenter(base: Path, manifest: Manifest) -> SegmenterPart:
+    entry = manifest.segmenter
+    if entry.file is None:
+        return SegmenterPart(entry, b"")
+    require(hash_check(base, entry.file, entry.sha256 or ""))
+    record = training_record(manifest.training.get("segmenter", {}))
+    return SegmenterPart(entry, (base / entry.file).read_bytes(), record)
+
+
+def _kept_verdict(base: Path, manifest: Manifest) -> VerdictPart | None:
+    entry = manifest.verdict
+    if isinstance(entry, msgspec.UnsetType):
+        return None
+    require(hash_check(base, entry.file, entry.sha256))
+    record = training_record(manifest.training.get("verdict", {}))
+    return VerdictPart(entry, (base / entry.file).read_bytes(), record)
 
 
 def _write(manifest: Manifest, files: dict[str, bytes], out: Path) -> Manifest:
@@ -189,6 +231,10 @@ def _artefact_files(artefacts: Sequence[Artefact]) -> dict[str, bytes]:
 
 def _segmenter_files(part: SegmenterPart) -> dict[str, bytes]:
     return {} if part.entry.file is None else {part.entry.file: part.content}
+
+
+def _verdict_files(part: VerdictPart | None) -> dict[str, bytes]:
+    return {} if part is None else {part.entry.file: part.content}
 
 
 def _best(artefacts: Sequence[Artefact]) -> Artefact:
@@ -246,6 +292,10 @@ def _training(checkpoint: Checkpoint, fixed: Mapping[str, Any] | None, part: Seg
 def _with_segmenter_training(training: Mapping[str, Any], part: SegmenterPart) -> dict[str, Any]:
     """The ``training`` object: the classifier's record, and the segmenter's in it, both of one form."""
     return training_record(training) | ({"segmenter": part.training} if part.training else {})
+
+
+def _with_verdict_training(training: Mapping[str, Any], part: VerdictPart | None) -> dict[str, Any]:
+    return {**training, **({"verdict": part.training} if part is not None and part.training else {})}
 
 
 def _today() -> str:

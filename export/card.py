@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from export.verdict_card import verdict_section
+
 
 def model_card(bundle: Mapping[str, Any]) -> str:
     """Model card of a bundle as Markdown.
@@ -21,6 +23,7 @@ def model_card(bundle: Mapping[str, Any]) -> str:
         _training(bundle["training"]),
         _front_end(bundle),
         _segmenter(bundle),
+        verdict_section(bundle),
         _limits(bundle),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"
@@ -142,7 +145,7 @@ def _training(training: Mapping[str, Any]) -> str:
     lines = ["## Training", ""]
     recipe = training.get("recipe") or {}
     lines += [f"* {key}: {recipe[key]}" for key in ("protocol", "development") if recipe.get(key)]
-    own = [key for key in training if key not in ("recipe", "segmenter")]
+    own = [key for key in training if key not in ("recipe", "segmenter", "verdict")]
     lines += [f"* {key.replace('_', ' ')}: {_plain(training[key])}" for key in own]
     return "\n".join(lines)
 

@@ -14,11 +14,14 @@ from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
 from edge_sdk.runtime.bundle.schema import Manifest
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
-from export.assemble import assemble, require_writable, with_segmenter
+from export.assemble import assemble, require_writable, with_parts
 from export.cycles import gather_cycles
 from export.formats import ReportStep, parse_formats
 from export.pipeline import make_artefacts
 from export.signing import require_key, sign_bundle
+
+_PARTS = {"segmenter": "a segmenter", "adventitious": "a verdict's network"}
+"""Models that join the classifier of another bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class ExportOptions:
     features_graph: bool = False  # also write each network alone: features → logits
     fixed: dict[str, str] | None = None  # metadata built into the network
     segmenter: Path | None = None  # checkpoint or step graph; the default bundle's where absent
-    base: str | None = None  # with a segmenter's checkpoint: bundle that gives the classifier
+    verdict: Path | None = None  # checkpoint of the network of crackles and wheezes; without it no verdicts are given
+    base: str | None = None  # with the checkpoint of a segmenter or verdict: bundle that gives the classifier
     sign: Path | None = None  # private key
 
 
@@ -47,7 +51,7 @@ class ExportedBundle:
 
     manifest: Manifest
     made: list[Path]  # files made from the bundle, outside it
-    segmenter_only: bool = False
+    part_only: bool = False
 
 
 def export_bundle(options: ExportOptions, on_step: ReportStep = lambda step: None) -> ExportedBundle:
@@ -62,10 +66,12 @@ def export_bundle(options: ExportOptions, on_step: ReportStep = lambda step: Non
     """
     _check_version(options.version)
     checkpoint = None if options.untrained else load_checkpoint(Path(options.model))
-    if checkpoint is not None and checkpoint.model == "segmenter":
-        return ExportedBundle(_export_segmenter(options, on_step), [], segmenter_only=True)
+    if checkpoint is not None and checkpoint.model in _PARTS:
+        return ExportedBundle(_export_part(options, checkpoint.model, on_step), [], part_only=True)
     if options.base is not None:
-        raise ExportError("--base goes with the checkpoint of a segmenter; a classifier brings its own artefacts")
+        raise ExportError(
+            "--base goes with the checkpoint of a segmenter or verdict; a classifier brings its own artefacts"
+        )
     return _export_classifier(options, checkpoint, on_step)
 
 
@@ -106,6 +112,7 @@ def _export_classifier(options: ExportOptions, checkpoint: Checkpoint | None, on
         untrained=options.untrained,
         fixed=options.fixed,
         segmenter=options.segmenter,
+        verdict=options.verdict,
     )
     if options.sign is not None:
         sign_bundle(options.out, options.sign)
@@ -118,20 +125,31 @@ def _export_classifier(options: ExportOptions, checkpoint: Checkpoint | None, on
     return ExportedBundle(manifest, made)
 
 
-def _export_segmenter(options: ExportOptions, on_step: ReportStep) -> Manifest:
-    """Write the classifier of the base bundle and the segmenter of the checkpoint as one bundle."""
-    if options.formats or options.corpus or options.fixed or options.segmenter or options.features_graph:
+def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Manifest:
+    """Write the classifier of the base bundle and the segmenter or the verdict of the checkpoint as one bundle."""
+    twice = (options.segmenter and model == "segmenter") or (options.verdict and model == "adventitious")
+    if options.formats or options.corpus or options.fixed or options.features_graph or twice:
         raise ExportError(
-            "a segmenter is exported as the one step graph it is, with the figures of its run; leave --formats, "
-            "--corpus, --root, --fix, --segmenter and --features-graph out"
+            f"{_PARTS[model]} is exported as the one step graph it is, with the figures of its run; leave --formats, "
+            f"--corpus, --root, --fix, --features-graph and a second {model} out"
         )
     require_writable(options.out)
     if options.sign is not None:
         require_key(options.sign)
     on_step("exporting the step graph")
     folder = DEFAULT_BUNDLE if options.base in (None, "default") else Path(options.base)
-    manifest = with_segmenter(
-        folder, Path(options.model), options.out, name=options.name, version=options.version or __version__
+    segmenter, verdict = options.segmenter, options.verdict
+    if model == "segmenter":
+        segmenter = Path(options.model)
+    else:
+        verdict = Path(options.model)
+    manifest = with_parts(
+        folder,
+        options.out,
+        segmenter=segmenter,
+        verdict=verdict,
+        name=options.name,
+        version=options.version or __version__,
     )
     if options.sign is not None:
         sign_bundle(options.out, options.sign)

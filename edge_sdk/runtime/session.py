@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.errors import SourceLostError, StethoError
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
+from edge_sdk.events import Adventitious, AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
 from edge_sdk.protocols import HealthSink
 from edge_sdk.runtime.supervisor import Supervisor
 
@@ -349,7 +349,7 @@ class Session:
             return None
         cycle = event.cycle if isinstance(event, CycleResult) else event
         end = block.first_sample + block.samples.size
-        needed = cycle.emitted_at if isinstance(cycle, BreathCycle) else end
+        needed = cycle.emitted_at if isinstance(cycle, BreathCycle | Adventitious) else end
         captured_ns = block.host_ns - max(0, end - needed) * 1_000_000_000 // block.sample_rate
         return max(0.0, (self._clock_ns() - captured_ns) / 1e6)
 

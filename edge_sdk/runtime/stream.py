@@ -24,6 +24,7 @@ from edge_sdk.signal.ring import Ring
 if TYPE_CHECKING:
     from edge_sdk.protocols import Segmenter
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
+    from edge_sdk.runtime.verdict import VerdictModel
 
 HOP_S = 0.02
 """All computation runs in hops of this length at the source's rate, so that block sizes change nothing."""
@@ -48,6 +49,8 @@ class Stream:
         Hz, of the source.
     metadata
         Of patient and device: ``site``, ``device``, ``age_years``, ``sex``, ``bmi``.
+    verdict
+        Finds adventitious sounds and gives verdicts; None: such events are not emitted.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Stream:
         quality: QualityParams,
         sample_rate: int,
         metadata: Mapping[str, Any] | None = None,
+        verdict: VerdictModel | None = None,
     ) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
@@ -88,6 +92,10 @@ class Stream:
         # Hops end where the resampler completes the input of a segmenter step, so that no onset waits for a hop.
         ahead = self._to_segmenter.delay_samples if isinstance(self._to_segmenter, LowLatencyResampler) else 0
         self._blocks = Reblocker(self._hop, ahead % self._hop)
+        self._verdict = None if verdict is None else verdict.monitor(sample_rate)
+        self._to_verdict: StreamResampler | None = None
+        if verdict is not None and verdict.rate_hz != self._model_rate:
+            self._to_verdict = StreamResampler(sample_rate, verdict.rate_hz)
         self._monitor = NotBreathingMonitor(sample_rate, quality.breathless_s)
         self._gate = QualityGate(sample_rate, self._model_rate, quality)
         self._context = classifier.new_context()
@@ -151,6 +159,8 @@ class Stream:
         self._finished = True
         events: list[Event] = []
         self._close_segment(events, gap=False)
+        if self._verdict is not None and self._first is not None:
+            events.append(self._verdict.verdict(self._done, final=True))
         duration = self._samples_in + self._lost
         if duration < self._shortest_s * self.sample_rate:
             level = next((e.level_dbfs for e in events if isinstance(e, QualityEvent)), -140.0)
@@ -210,6 +220,8 @@ class Stream:
         self._segmenter.reset()
         self._context.reset()
         self._gate.reset(base)
+        if self._verdict is not None:
+            self._verdict.reset(base)
         self._monitor.reset(base)
 
     def _close_segment(self, events: list[Event], *, gap: bool) -> None:
@@ -226,7 +238,8 @@ class Stream:
         self._found.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
         if self._learned and not gap:
-            events.extend(self._monitor.finish(self._done, self._gate.state, self._gate.level_dbfs))
+            self._without_breath(self._monitor.finish(self._done, self._gate.state, self._gate.level_dbfs), events)
+        self._sounds(rest, model, events, closing=True)
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
@@ -241,7 +254,26 @@ class Stream:
         if self._found or self._unclassified:
             self._release(events)
         if self._learned:
-            events.extend(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs))
+            self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
+        self._sounds(hop, model, events)
+
+    def _without_breath(self, found: list[QualityEvent], events: list[Event]) -> None:
+        events.extend(found)
+        if found and self._verdict is not None:
+            self._verdict.not_breathing()
+
+    def _sounds(self, hop: Samples, model: Samples, events: list[Event], *, closing: bool = False) -> None:
+        """Pass the newest samples to the monitor of the verdict; after the cycles, which are evidence for it."""
+        if self._verdict is None:
+            return
+        own = self._to_verdict
+        samples = model if own is None else own.accept(hop)
+        if own is not None and closing:
+            samples = np.concatenate((samples, own.flush()))
+        usable = self._gate.state in (None, "ok")
+        events.extend(self._verdict.accept(samples, usable=usable, now=self._done))
+        if closing:
+            events.extend(self._verdict.close(usable=usable, now=self._done))
 
     def _release(self, events: list[Event], *, cut_by_gap: bool = False, everything: bool = False) -> None:
         """Emit the cycles found, and classify the final ones whose samples are complete."""
@@ -260,7 +292,10 @@ class Stream:
         self._found.clear()
         while self._unclassified and (everything or self._unclassified[0][2] <= self._ring.end):
             cycle, begin, end = self._unclassified.popleft()
-            events.append(self._classify(cycle, begin, end, cut_by_gap=cut_by_gap))
+            result = self._classify(cycle, begin, end, cut_by_gap=cut_by_gap)
+            events.append(result)
+            if self._verdict is not None and result.label is not None:
+                self._verdict.cycle(1.0 - result.probabilities[self.classifier.normal_label])
 
     def _is_no_breath(self, cycle: BreathCycle, begin: int, end: int) -> bool:
         """Whether the quality gate rules the cycle out: silence, hum or steady noise."""

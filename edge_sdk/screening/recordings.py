@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, EngineError, describe
-from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, QualityEvent
+from edge_sdk.events import Adventitious, AudioBlock, CycleResult, Event, Gap, QualityEvent, VerdictName, VerdictReason
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
@@ -45,7 +45,7 @@ class ScreenedRecords:
     """The JSON lines of one recording, or the reason why there are none."""
 
     source: str
-    records: tuple[dict[str, Any], ...] = ()  # cycles, gaps, quality; the summary last
+    records: tuple[dict[str, Any], ...] = ()  # cycles, sounds, gaps, quality; the summary last
     error: str | None = None
 
     @property
@@ -81,6 +81,29 @@ class Screening(ScreenedRecords):
     def gaps(self) -> tuple[Gap, ...]:
         """Stretches of dropped samples."""
         return self._of(Gap)
+
+    @property
+    def adventitious(self) -> tuple[Adventitious, ...]:
+        """Crackles and wheezes, found independently of the cycles; none where the bundle gives no verdicts."""
+        return self._of(Adventitious)
+
+    @property
+    def verdict(self) -> VerdictName | None:
+        """``normal``, ``abnormal`` or ``uncertain``; None where the bundle gives no verdicts."""
+        verdict: VerdictName | None = self.summary["verdict"]
+        return verdict
+
+    @property
+    def p_abnormal(self) -> float | None:
+        """Calibrated probability that the recording is abnormal; None where there is no evidence, or no verdict."""
+        probability: float | None = self.summary["p_abnormal"]
+        return probability
+
+    @property
+    def verdict_reason(self) -> VerdictReason | None:
+        """Why the verdict is uncertain; None where it is not, or where the probability lies between both thresholds."""
+        reason: VerdictReason | None = self.summary["verdict_reason"]
+        return reason
 
     @property
     def quality(self) -> tuple[QualityEvent, ...]:
@@ -121,10 +144,10 @@ class Screening(ScreenedRecords):
         return int(self.summary["lost_samples"])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: ``source``, ``summary``, ``cycles``, ``gaps``, ``quality``; or ``source`` and ``error``."""
+        """JSON-ready: ``source``, ``summary`` and a list for each kind of line; or ``source`` and ``error``."""
         if self.error is not None:
             return {"source": self.source, "error": self.error}
-        groups = {"cycles": "cycle", "gaps": "gap", "quality": "quality"}
+        groups = {"cycles": "cycle", "gaps": "gap", "quality": "quality", "adventitious": "adventitious"}
         lists = {
             name: [{k: v for k, v in r.items() if k not in ("type", "source")} for r in self.records if r["type"] == t]
             for name, t in groups.items()

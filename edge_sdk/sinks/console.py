@@ -13,7 +13,7 @@ from edge_sdk.sinks.truth import Truth
 
 
 def record_line(record: Mapping[str, Any]) -> str:
-    """Format a cycle, gap or quality object as one line.
+    """Format an object other than a summary as one line.
 
     ``   1.20 –   3.45 s  wheeze   0.93  (normal 0.04, crackle 0.02, both 0.01)  truth: wheeze ✓  180 ms``
     """
@@ -23,6 +23,10 @@ def record_line(record: Mapping[str, Any]) -> str:
     if record["type"] == "quality":
         level = record["level_dbfs"]  # None: digital silence
         return f"{when} s  quality: {record['quality']} ({'-∞' if level is None else f'{level:.0f}'} dBFS)"
+    if record["type"] == "adventitious":
+        return f"{when} – {record['end_s']:6.2f} s  {record['kind']} sound {record['confidence']:.2f}"
+    if record["type"] == "verdict":
+        return f"{when} s  {verdict_text(record)}"
     label, probabilities = record["label"], record["probabilities"]
     parts = [f"{when} – {record['end_s']:6.2f} s"]
     if label is None:
@@ -52,6 +56,13 @@ def rate_text(bpm: float | None) -> str:
     return "–" if bpm is None else f"{bpm:.1f}"
 
 
+def verdict_text(record: Mapping[str, Any]) -> str:
+    """Format the verdict of a summary or of a running verdict: name, probability, reason."""
+    chance = "" if record["p_abnormal"] is None else f", p(abnormal) {record['p_abnormal']:.2f}"
+    reason = "" if record["verdict_reason"] is None else f" ({record['verdict_reason']})"
+    return f"verdict: {record['verdict']}{reason}{chance}"
+
+
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """Format the summary object as a few lines."""
     counts = ", ".join(f"{n} {name}" for name, n in summary["counts"].items() if n) or "none classified"
@@ -65,6 +76,9 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         f", abnormal {'–' if abnormal is None else f'{100 * abnormal:.0f} %'}"
         f", {summary['lost_samples']} samples lost",
     ]
+    if summary.get("verdict") is not None:
+        found = ", ".join(f"{n} {kind}" for kind, n in summary["adventitious"].items())
+        lines.append(f"{verdict_text(summary)}; adventitious sounds: {found or 'none'}")
     truth = summary.get("truth")
     if truth is not None:
         true_counts = ", ".join(f"{n} {name}" for name, n in truth["counts"].items())
@@ -76,7 +90,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 class ConsoleSink:
-    """Writes a line per cycle, gap and change of quality, and the summary at the end."""
+    """Writes a line per cycle, adventitious sound, gap and change of quality, and the summary at the end."""
 
     def __init__(self, out: TextIO, labels: Labels, *, truth: Truth | None = None) -> None:
         self._out = out

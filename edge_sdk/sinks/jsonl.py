@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.events import Adventitious, AudioBlock, CycleResult, Event, Gap, QualityEvent, StreamStats, Verdict
 from edge_sdk.sinks.summary import Labels, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
 
@@ -46,6 +46,32 @@ def quality_record(source: str, event: QualityEvent) -> dict[str, Any]:
     }
 
 
+def adventitious_record(source: str, event: Adventitious) -> dict[str, Any]:
+    """JSON object of an adventitious sound."""
+    return {
+        "type": "adventitious",
+        "source": source,
+        "start_s": round(event.start_s, 4),
+        "end_s": round(event.end_s, 4),
+        "kind": event.kind,
+        "confidence": round(event.confidence, 4),
+    }
+
+
+def verdict_record(source: str, event: Verdict) -> dict[str, Any]:
+    """JSON object of a running verdict; ``start_s`` is the audio consumed."""
+    return {
+        "type": "verdict",
+        "source": source,
+        "start_s": round(event.at_s, 4),
+        "verdict": event.verdict,
+        "p_abnormal": None if event.p_abnormal is None else round(event.p_abnormal, 4),
+        "verdict_reason": event.reason,
+        "usable_s": event.usable_s,
+        "cycles": event.cycles,
+    }
+
+
 class JsonlSink:
     """Passes the object of each line to ``emit``: a writer to stdout, a file, or a list's ``append``.
 
@@ -57,10 +83,20 @@ class JsonlSink:
         Labels of the bundle whose events are passed in.
     truth
         Adds ``"truth"`` to every cycle line, and the score against it to the summary.
+    running
+        Whether running verdicts have lines of their own; the last one is in the summary either way.
     """
 
-    def __init__(self, emit: Callable[[dict[str, Any]], None], labels: Labels, *, truth: Truth | None = None) -> None:
+    def __init__(
+        self,
+        emit: Callable[[dict[str, Any]], None],
+        labels: Labels,
+        *,
+        truth: Truth | None = None,
+        running: bool = False,
+    ) -> None:
         self._emit = emit
+        self._running = running
         self._truth = truth
         self._source = ""
         self._summary = SummaryBuilder(labels, truth=truth)
@@ -86,6 +122,10 @@ class JsonlSink:
             self._emit(gap_record(self._source, event))
         elif isinstance(event, QualityEvent):
             self._emit(quality_record(self._source, event))
+        elif isinstance(event, Adventitious):
+            self._emit(adventitious_record(self._source, event))
+        elif isinstance(event, Verdict) and self._running and not event.final:
+            self._emit(verdict_record(self._source, event))
 
     def close(self, stats: StreamStats) -> None:
         """Emit the summary."""

@@ -13,7 +13,18 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, Health, QualityEvent, StreamStats
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    BreathCycle,
+    CycleResult,
+    Event,
+    Gap,
+    Health,
+    QualityEvent,
+    StreamStats,
+    Verdict,
+)
 from edge_sdk.notices import RESEARCH_USE
 from edge_sdk.sinks.console import rate_text, summary_lines
 from edge_sdk.sinks.strip import Picture, Strip
@@ -25,6 +36,9 @@ _NORMAL_COLOUR = "green"
 _MIN_HEIGHT, _MAX_HEIGHT = 12, 40
 _LINES_BELOW = 5  # the summary shall not push the picture off the screen
 _MAX_CYCLES = 24
+_MAX_SOUNDS = 64
+_MARKS = {"crackle": "∴", "wheeze": "∿"}
+_VERDICT_COLOURS = {"normal": "bold green", "abnormal": "bold red", "uncertain": "bold yellow"}
 _FIXED_ROWS = 9  # borders, level, ribbon, state, two rules, headline, footer, spare line
 _BAR_CELLS = 20
 _TRUTH_COLUMN = 61
@@ -50,6 +64,7 @@ class LiveView:
         self._source = ""
         self._strip = Strip(4000)
         self._rows: deque[_Row] = deque(maxlen=_MAX_CYCLES)
+        self._sounds: deque[Adventitious] = deque(maxlen=_MAX_SOUNDS)
         self._open: BreathCycle | None = None
         self._quality = "–"
         self._trouble: str | None = None
@@ -88,6 +103,8 @@ class LiveView:
             self._latency_ms = latency_ms
         elif isinstance(event, QualityEvent):
             self._quality = event.state
+        elif isinstance(event, Adventitious):
+            self._sounds.append(event)
         elif isinstance(event, Gap):
             self._open = None
             self._rate.restart()
@@ -118,11 +135,14 @@ class LiveView:
         yield Picture(self._strip, width, picture_rows)
         yield _line(Text(self._strip.level(width), "cyan"))
         yield _line(self._ribbon(width))
+        if self.summary.verdict is not None:
+            yield _line(self._sound_line(width))
         yield _line(self._state_line())
         yield _line(self._figures_line())
         yield _line(Text("─" * width, "dim"))
         yield _line(self._legend())
-        for row in list(self._rows)[: max(1, height - picture_rows - 8)]:
+        used = 8 if self.summary.verdict is None else 9
+        for row in list(self._rows)[: max(1, height - picture_rows - used)]:
             yield _line(self._cycle_line(row))
 
     def _legend(self) -> Text:
@@ -157,6 +177,17 @@ class LiveView:
             paint(self._open.start_s, self._strip.count * self._strip.column_s, "╍", "", "white")
         return Text.assemble(*cells)
 
+    def _sound_line(self, width: int) -> Text:
+        """Crackles and wheezes under the columns of the picture."""
+        first = self._strip.count - width
+        cells: list[tuple[str, str]] = [(" ", "")] * width
+        for sound in self._sounds:
+            begin = int(sound.start_s / self._strip.column_s) - first
+            stop = int(np.ceil(sound.end_s / self._strip.column_s)) - first
+            for k in range(max(begin, 0), min(stop, width)):
+                cells[k] = (_MARKS.get(sound.kind, "·"), self._colours.get(sound.kind, "red"))
+        return Text.assemble(*cells)
+
     def _state_line(self) -> Text:
         if self._trouble is not None:
             return Text(f"✗ {self._trouble}", "bold red")
@@ -188,6 +219,11 @@ class LiveView:
         text = Text(f"{self.summary.duration_s:6.1f} s")
         for name, value, style in fields:
             text.append(f"  {name}", "dim").append(value, style)
+        verdict: Verdict | None = self.summary.verdict
+        if verdict is not None:
+            chance = "" if verdict.p_abnormal is None else f" {verdict.p_abnormal:.2f}"
+            text.append("  verdict ", "dim").append(verdict.verdict, _VERDICT_COLOURS[verdict.verdict])
+            text.append(f" {verdict.reason}" if verdict.reason else chance)
         return text
 
     def _cycle_line(self, row: _Row) -> Text:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    BreathCycle,
+    CycleResult,
+    Event,
+    Gap,
+    QualityEvent,
+    StreamStats,
+    Verdict,
+)
 from edge_sdk.signal.breathing_rate import rate_is_confident
 from edge_sdk.sinks.truth import Truth
 
@@ -80,6 +90,8 @@ class SummaryBuilder:
         self._abnormal: list[float] = []
         self._quality: dict[str, float] = {}  # seconds in each state
         self._state: tuple[str, float] | None = None  # state and since when
+        self._sounds: Counter[str] = Counter()
+        self.verdict: Verdict | None = None  # the newest one
         self.rate = RateMeter()
 
     def open(self, source: str, sample_rate: int) -> None:
@@ -101,6 +113,10 @@ class SummaryBuilder:
             self._gaps += 1
             self._lost += event.count
             self.rate.restart()
+        elif isinstance(event, Adventitious):
+            self._sounds[event.kind] += 1
+        elif isinstance(event, Verdict):
+            self.verdict = event
 
     def _result(self, result: CycleResult) -> None:
         if result.quality in _NO_RATE:
@@ -145,6 +161,7 @@ class SummaryBuilder:
             state, since_s = self._state
             quality[state] = quality.get(state, 0) + self.duration_s - since_s
         rate = self.rate.breaths_per_minute
+        verdict = self.verdict
         record = {
             "type": "summary",
             "source": self._source,
@@ -158,6 +175,11 @@ class SummaryBuilder:
             "respiratory_rate_confident": self.rate.confident,
             "abnormal_fraction": round(abnormal / classified, 4) if classified else None,
             "mean_p_abnormal": round(sum(self._abnormal) / len(self._abnormal), 4) if self._abnormal else None,
+            "verdict": None if verdict is None else verdict.verdict,
+            "p_abnormal": None if verdict is None or verdict.p_abnormal is None else round(verdict.p_abnormal, 4),
+            "verdict_reason": None if verdict is None else verdict.reason,
+            "usable_s": None if verdict is None else verdict.usable_s,
+            "adventitious": None if verdict is None else dict(sorted(self._sounds.items())),
             "quality_s": {state: round(seconds, 3) for state, seconds in sorted(quality.items())},
             "lost_samples": self._lost if stats is None else stats.samples_lost,
             "gaps": self._gaps if stats is None else stats.gaps,

@@ -1,10 +1,12 @@
-"""The entry points of ``stetho train``: one run, or a cross-validation, of a recipe of either task."""
+"""The entry points of ``stetho train``: one run, or a cross-validation, of a recipe of any task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from edge_sdk.training.adventitious.crossval import cross_validate_adventitious
+from edge_sdk.training.adventitious.run import train_adventitious
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.classification.crossval import cross_validate_classifier
 from edge_sdk.training.classification.run import train_classifier
@@ -27,7 +29,7 @@ def run_training(
     Parameters
     ----------
     recipe
-        All settings; its ``task`` chooses between classifier and segmenter.
+        All settings; its ``task`` chooses what is trained.
     options
         Corpus, folder, seed and device.
     on_read, on_step
@@ -44,8 +46,8 @@ def run_training(
     RecipeError, CorpusError, TrainingError, CheckpointError
         Settings, data, the loop or a file of the run is at fault.
     """
-    train = train_segmenter if recipe.task == "segment" else train_classifier
-    return train(recipe, options, on_read=on_read, on_step=on_step)
+    train = {"classify": train_classifier, "segment": train_segmenter, "adventitious": train_adventitious}
+    return train[recipe.task](recipe, options, on_read=on_read, on_step=on_step)
 
 
 def run_cross_validation(
@@ -71,13 +73,18 @@ def run_cross_validation(
     -------
     dict
         ``metrics`` pooled over held-out patients, and the settings to copy into the recipe; see
-        :func:`~edge_sdk.training.classification.crossval.cross_validate_classifier` and
-        :func:`~edge_sdk.training.segmentation.crossval.cross_validate_segmenter`.
+        :func:`~edge_sdk.training.classification.crossval.cross_validate_classifier`,
+        :func:`~edge_sdk.training.segmentation.crossval.cross_validate_segmenter` and
+        :func:`~edge_sdk.training.adventitious.crossval.cross_validate_adventitious`.
 
     Raises
     ------
     RecipeError, CorpusError, TrainingError, CheckpointError
         Settings, data, the loop or a file of the run is at fault.
     """
-    cross_validate = cross_validate_segmenter if recipe.task == "segment" else cross_validate_classifier
-    return cross_validate(recipe, options, folds, on_read=on_read, on_step=on_step)
+    cross_validate = {
+        "classify": cross_validate_classifier,
+        "segment": cross_validate_segmenter,
+        "adventitious": cross_validate_adventitious,
+    }
+    return cross_validate[recipe.task](recipe, options, folds, on_read=on_read, on_step=on_step)

@@ -56,7 +56,7 @@ def export_segmenter(
         inputs=["features", *states],
         outputs=["activity", "onset", "phase", "cycle", *(f"{state}_next" for state in states)],
     )
-    _clip_gates(model)
+    clip_gates(model)
     onnx.helper.set_model_props(
         model,
         {
@@ -77,9 +77,9 @@ def export_segmenter(
     return model
 
 
-def _clip_gates(model: onnx.ModelProto) -> None:
+def clip_gates(model: onnx.ModelProto, clip: float = GATE_CLIP) -> None:
     """Clip the gates in the graph: ONNX's operator has this setting, torch's has not."""
     recurrent = [node for node in model.graph.node if node.op_type == "GRU"]
     if len(recurrent) != 1:
-        raise ExportError(f"expected one GRU in the segmenter's graph, found {len(recurrent)}; use another torch")
-    recurrent[0].attribute.append(onnx.helper.make_attribute("clip", GATE_CLIP))
+        raise ExportError(f"expected one GRU in the step graph, found {len(recurrent)}; use another torch")
+    recurrent[0].attribute.append(onnx.helper.make_attribute("clip", clip))

@@ -154,7 +154,7 @@ def train_tables() -> None:
 
 
 def export_table() -> None:
-    exported = SimpleNamespace(manifest=load_bundle("default").manifest, made=[], segmenter_only=False)
+    exported = SimpleNamespace(manifest=load_bundle("default").manifest, made=[], part_only=False)
     export._print(exported, Path("bundle"), False)  # type: ignore[arg-type]
 
 

@@ -54,10 +54,16 @@ def export_command(
         Path | None,
         typer.Option("--segmenter", help="A segmenter's checkpoint or step graph; else the default bundle's."),
     ] = None,
+    verdict: Annotated[
+        Path | None,
+        typer.Option("--verdict", help="Calibrated checkpoint of 'stetho train adventitious'; else no verdicts."),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", metavar="BUNDLE", help="With a segmenter's checkpoint: the bundle that gives the classifier."
+            "--base",
+            metavar="BUNDLE",
+            help="With a segmenter's or verdict's checkpoint: the bundle of the classifier.",
         ),
     ] = None,
     version: Annotated[
@@ -92,6 +98,7 @@ def export_command(
         features_graph=features_graph,
         fixed=_fixed(fix),
         segmenter=segmenter,
+        verdict=verdict,
         base=base,
         sign=sign,
     )
@@ -113,8 +120,10 @@ def _print(exported: ExportedBundle, out: Path, json_: bool) -> None:
     if json_:
         for a in manifest.artefacts:
             emit_json(_row(a, out))
-        if exported.segmenter_only:
+        if exported.part_only:
             emit_json({"type": "segmenter", "bundle": str(out), **_segmenter_row(manifest)})
+        if manifest.verdict:
+            emit_json({"type": "verdict", "bundle": str(out), **_verdict_row(manifest)})
         for path in exported.made:
             emit_json({"type": "made", "bundle": str(out), "path": str(path)})
         return
@@ -129,6 +138,10 @@ def _print(exported: ExportedBundle, out: Path, json_: bool) -> None:
     row = _segmenter_row(manifest)
     measured = "; ".join(f"event F1 {f['event_f1']:.3f} on {split}" for split, f in row["accuracy"].items())
     typer.echo(f"segmenter: {row['kind']}" + (f", {measured}" if measured else ""))
+    if manifest.verdict:
+        corpora = manifest.verdict.accuracy.get("corpora", {})
+        scores = "; ".join(f"AUROC {c['end']['auroc']:.3f} on {name}" for name, c in corpora.items())
+        typer.echo("verdict: " + (scores or "no figures"))
     for path in exported.made:
         typer.echo(f"→ {path}")
 
@@ -137,6 +150,11 @@ def _segmenter_row(manifest: Manifest) -> dict[str, Any]:
     step = manifest.segmenter.step
     figures = {"look_ahead_s": step.look_ahead_s, "accuracy": step.accuracy} if step else {"accuracy": {}}
     return {"kind": manifest.segmenter.kind, "sha256": manifest.segmenter.sha256, **figures}
+
+
+def _verdict_row(manifest: Manifest) -> dict[str, Any]:
+    entry = manifest.verdict
+    return {"sha256": entry.sha256, "params": entry.params, "accuracy": entry.accuracy} if entry else {}
 
 
 def _row(artefact: Any, out: Path) -> dict[str, Any]:

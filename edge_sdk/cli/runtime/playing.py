@@ -72,7 +72,7 @@ def _view(bundle: Bundle, *, json: bool, truth: Truth | None) -> Sink:
     if json:
         from edge_sdk.sinks.jsonl import JsonlSink
 
-        return JsonlSink(emit_json, labels, truth=truth)
+        return JsonlSink(emit_json, labels, truth=truth, running=True)
     if sys.stdout.isatty():
         from rich.console import Console
 

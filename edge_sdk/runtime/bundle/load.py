@@ -9,6 +9,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_sdk.errors import BundleError
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, write_bundle
@@ -24,11 +26,13 @@ from edge_sdk.runtime.bundle.manifest import (
 )
 from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
 from edge_sdk.runtime.bundle.signature import check_version, record_version, trusted_keys
+from edge_sdk.runtime.bundle.verdict_part import verdict_check, verdict_model
 from edge_sdk.runtime.bundle.verification import file_checks, golden_check, segmenter_check, verify_bundle
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.engines.selection import Attempt, Candidate, candidates, choose, wanted_engine
 from edge_sdk.runtime.segmentation.factory import LearnedFactory, SegmenterFactory, segmenter_factory
 from edge_sdk.runtime.stream import Stream
+from edge_sdk.runtime.verdict import VerdictModel
 from edge_sdk.signal.spec import FrontEndSpec
 
 __all__ = [
@@ -103,6 +107,12 @@ class Bundle:
         entry = self.manifest.segmenter
         return segmenter_factory(entry, self.segmenter_params, segmenter_file(self.path, entry))
 
+    @cached_property
+    def verdict(self) -> VerdictModel | None:
+        """Gives the verdicts of each stream; loaded once and shared. None: the bundle has none."""
+        entry = self.manifest.verdict
+        return None if isinstance(entry, msgspec.UnsetType) else verdict_model(self.path, entry)
+
     def with_segmenter(self, factory: SegmenterFactory) -> Bundle:
         """Copy of the bundle whose new streams use another segmenter."""
         other = copy(self)
@@ -118,7 +128,7 @@ class Bundle:
 
     def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
         """Make a stream for a source at ``sample_rate`` Hz; errors as :class:`~edge_sdk.runtime.stream.Stream`."""
-        return Stream(self.classifier, self.segmenter, self.quality_params, sample_rate, metadata)
+        return Stream(self.classifier, self.segmenter, self.quality_params, sample_rate, metadata, self.verdict)
 
 
 def load_bundle(
@@ -185,6 +195,7 @@ def load_bundle(
     bundle = Bundle(folder, manifest, entry, made)
     bundle.attempts = attempts
     _prove_segmenter(bundle, golden=verify)
+    _prove_verdict(bundle, golden=verify)
     if keys:
         record_version(manifest.name, manifest.version)
     return bundle
@@ -205,3 +216,13 @@ def _prove_segmenter(bundle: Bundle, *, golden: bool) -> None:
     segmenter = bundle.segmenter
     if golden and isinstance(segmenter, LearnedFactory):
         require(segmenter_check(bundle.path, bundle.manifest, segmenter))
+
+
+def _prove_verdict(bundle: Bundle, *, golden: bool) -> None:
+    entry = bundle.manifest.verdict
+    if isinstance(entry, msgspec.UnsetType):
+        return
+    require(hash_check(bundle.path, entry.file, entry.sha256))
+    model = bundle.verdict
+    if golden and model is not None:
+        require(verdict_check(bundle.path, entry, model))

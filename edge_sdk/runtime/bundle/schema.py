@@ -110,6 +110,20 @@ class SegmenterEntry(_Part, frozen=True, kw_only=True):
     step: StepEntry | msgspec.UnsetType = msgspec.UNSET  # of a learned one
 
 
+class VerdictEntry(_Part, frozen=True, kw_only=True):
+    """The network of crackles and wheezes in continuous audio, and the calibration of the verdict."""
+
+    file: str  # the step graph; its front end and step are stored in it
+    sha256: str
+    bytes: int
+    params: dict[str, Any]  # ``runtime.verdict.VerdictParams``
+    familiarity: dict[str, Any] = {}  # ``runtime.familiarity.FamiliarityParams``
+    detector: dict[str, Any] = {}  # ``runtime.adventitious.SoundParams``
+    golden: list[float] = []  # its outputs for a fixed synthetic signal; empty: not checked
+    golden_tolerance: float = 1e-2
+    accuracy: dict[str, Any] = {}  # what the calibration was fitted on → figures of its cross-validation
+
+
 class Golden(_Part, frozen=True, kw_only=True):
     """The golden vector: a file of inputs and expected outputs, and the tolerance for each format."""
 
@@ -134,6 +148,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}  # MetadataSchema of the classifier's inputs; empty: none
     artefacts: list[ArtefactEntry]
     segmenter: SegmenterEntry
+    verdict: VerdictEntry | msgspec.UnsetType = msgspec.UNSET  # absent: no verdicts, no adventitious sounds
     quality: dict[str, Any] = msgspec.field(default_factory=_quality_settings)  # of the quality gate
     golden: Golden
     model_card: str = "MODEL_CARD.md"

@@ -20,7 +20,7 @@ from edge_sdk.runtime.bundle.manifest import (
     segmenter_file,
     settings,
 )
-from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest
+from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, VerdictEntry
 from edge_sdk.runtime.bundle.signature import (
     TrustedKey,
     check_signature,
@@ -28,6 +28,7 @@ from edge_sdk.runtime.bundle.signature import (
     describe_signature,
     trusted_keys,
 )
+from edge_sdk.runtime.bundle.verdict_part import verdict_check, verdict_model
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.segmentation.factory import LearnedFactory, segmenter_factory, segmenter_params
 
@@ -56,6 +57,8 @@ def verify_bundle(path: str | Path | None = None, trusted: Sequence[Path] | None
     checks += [_attempt(f"golden {a.format}", partial(_golden_of, folder, manifest, a)) for a in manifest.artefacts]
     if manifest.segmenter.kind == "learned":
         checks.append(_attempt("golden segmenter", partial(_segmenter_of, folder, manifest)))
+    if not isinstance(manifest.verdict, msgspec.UnsetType):
+        checks.append(_attempt("golden verdict", partial(_verdict_of, folder, manifest.verdict)))
     card = folder / manifest.model_card
     checks.append(
         BundleCheck(f"model card {manifest.model_card}", card.is_file(), "present" if card.is_file() else "missing")
@@ -68,6 +71,8 @@ def file_checks(folder: Path, manifest: Manifest) -> list[BundleCheck]:
     files = {a.file: a.sha256 for a in manifest.artefacts} | {manifest.golden.file: manifest.golden.sha256}
     if manifest.segmenter.file:
         files[manifest.segmenter.file] = manifest.segmenter.sha256 or ""
+    if not isinstance(manifest.verdict, msgspec.UnsetType):
+        files[manifest.verdict.file] = manifest.verdict.sha256
     files |= {a.features.file: a.features.sha256 for a in manifest.artefacts if a.features is not msgspec.UNSET}
     files |= manifest.files
     return [_attempt(f"sha256 {n}", partial(hash_check, folder, n, digest)) for n, digest in files.items()]
@@ -126,6 +131,10 @@ def _segmenter_of(folder: Path, manifest: Manifest) -> BundleCheck:
     factory = segmenter_factory(entry, segmenter_params(entry), segmenter_file(folder, entry))
     assert isinstance(factory, LearnedFactory)
     return segmenter_check(folder, manifest, factory)
+
+
+def _verdict_of(folder: Path, entry: VerdictEntry) -> BundleCheck:
+    return verdict_check(folder, entry, verdict_model(folder, entry))
 
 
 def _signature_check(folder: Path, keys: Sequence[TrustedKey]) -> BundleCheck:

@@ -14,6 +14,7 @@ from edge_sdk.errors import RecipeError
 from edge_sdk.models.registry import model_entry
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection
 from edge_sdk.training.recipes.joint_settings import JointSection
 from edge_sdk.training.recipes.objective_settings import ObjectiveSection, OptimiserSection, PaperAugmentSection
 from edge_sdk.training.recipes.segment_settings import SegmentSection
@@ -129,7 +130,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     front_end: dict[str, Any]
     paper: str = ""
     development: str = ""  # what the settings were chosen on, for the model card
-    task: Literal["classify", "segment"] = "classify"
+    task: Literal["classify", "segment", "adventitious"] = "classify"
     protocol: str = ""  # how its published figure was measured, or ours
     labels: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")  # normal first
     labels_scheme: str = "four"  # which of the publisher's labels these are, see ``corpora.labels``
@@ -142,6 +143,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     paper_augment: PaperAugmentSection = PaperAugmentSection()
     metadata: MetadataSection | None = None
     segment: SegmentSection | None = None  # of task segment
+    adventitious: AdventitiousSection | None = None  # of task adventitious
     objective: ObjectiveSection = ObjectiveSection()
     optimiser: OptimiserSection = OptimiserSection()
     fit: FitSection = FitSection()

@@ -19,6 +19,8 @@ Values = dict[str, Any]
 # Sections that a size takes over from another recipe with ``conditions_of``: the audio, not the system.
 _CONDITIONS = ("front_end", "heart_corpus", "sampling", "augment", "synthetic", "paper_augment", "fit")
 
+_TASK_SECTIONS = {"classify": "joint", "segment": "segment", "adventitious": "adventitious"}
+
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Values:
     """``base`` with ``changes`` laid over it, mapping by mapping; neither is altered."""
@@ -166,9 +168,9 @@ def _candidates(key: str, values: Values, schema: type) -> list[str]:
     if key.split(".")[0] in typing.get_type_hints(schema):
         return [key]
     found = [path for path in dict.fromkeys(setting_paths(schema, values)) if path.endswith(f".{key}")]
-    if values.get("task") == "segment":
-        return [path for path in found if not path.startswith("joint.")]
-    return [path for path in found if not path.startswith("segment.")]
+    own = values.get("task", "classify")
+    others = {section for task, section in _TASK_SECTIONS.items() if task != own}
+    return [path for path in found if path.split(".")[0] not in others]
 
 
 def _fits(values: Values, path: str, value: Any, check: Callable[[Values], object]) -> bool:

@@ -1,0 +1,81 @@
+"""Whether a recording resembles the audio that a verdict was calibrated on: distance of its mean spectrum.
+
+A recording is described by the mean and the spread of its log-mel frames in a few groups of bands, free of its level.
+Its distance is that to the nearest of the groups of calibration recordings (devices), in units of their common,
+shrunk covariance. Another device, or noise of any kind, lies far from all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.settings import Positive, Settings
+
+GROUPS = 12
+"""Groups of bands."""
+
+FEATURES = 2 * GROUPS
+
+Floats = npt.NDArray[np.float64]
+
+
+class FamiliarityParams(Settings, frozen=True):
+    """The calibration audio: centres of its groups, whitening of the differences, and the largest distance in it."""
+
+    title: ClassVar[str] = "familiarity"
+
+    centres: tuple[tuple[float, ...], ...] = ()  # [G, FEATURES]; none: every recording is familiar
+    whitening: tuple[tuple[float, ...], ...] = ()  # [FEATURES, FEATURES]: |(x - centre) @ whitening| is the distance
+    farthest: Positive = 1.0  # distance beyond which a recording is unfamiliar
+
+    def _problem(self) -> str | None:
+        if not self.centres:
+            return None
+        if any(len(row) != FEATURES for row in (*self.centres, *self.whitening)) or len(self.whitening) != FEATURES:
+            return f"centres and whitening need rows of {FEATURES} numbers"
+        return None
+
+    def nearest(self, features: Floats) -> tuple[int, float]:
+        """Number of the centre nearest to ``[FEATURES]``, and the distance to it; 0 and 0 without any centre."""
+        if not self.centres:
+            return 0, 0.0
+        differences = (features - np.array(self.centres)) @ np.array(self.whitening)  # [G, FEATURES]
+        squares = np.square(differences).sum(axis=1)
+        return int(squares.argmin()), float(np.sqrt(squares.min()))
+
+    def distance(self, features: Floats) -> float:
+        """Distance of ``[FEATURES]`` to the nearest centre; 0 without any centre."""
+        return self.nearest(features)[1]
+
+
+class SpectrumSums:
+    """Running mean and spread of log-mel frames, by groups of bands."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._sum: Floats = np.zeros(GROUPS)
+        self._squares: Floats = np.zeros(GROUPS)
+
+    def add(self, mel: npt.NDArray[np.floating[Any]]) -> None:
+        """Take ``[n, M]`` frames, M a multiple of :data:`GROUPS`."""
+        grouped = mel.astype(np.float64).reshape(len(mel), GROUPS, -1).mean(axis=2)
+        self.frames += len(mel)
+        self._sum += grouped.sum(axis=0)
+        self._squares += np.square(grouped).sum(axis=0)
+
+    def features(self) -> Floats:
+        """``[FEATURES]``: mean of each group minus that of all, and logarithm of its standard deviation.
+
+        Raises
+        ------
+        ValueError
+            No frame was added.
+        """
+        if not self.frames:
+            raise ValueError("no frames: the mean spectrum of nothing")
+        mean = self._sum / self.frames
+        spread = np.sqrt(np.maximum(self._squares / self.frames - np.square(mean), 1e-4))
+        return np.concatenate((mean - mean.mean(), np.log(spread)))

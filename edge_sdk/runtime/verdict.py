@@ -1,0 +1,301 @@
+"""The verdict on a recording while it is received: normal, abnormal or uncertain, with a calibrated probability.
+
+The evidence is the network's logit over continuous audio (attention-weighted over its frames) and the mean probability
+that the classifier gives the respiratory cycles; a logistic join makes one probability of them, or of the one that
+there is. The thresholds between the three verdicts come from conformal calibration on patients that no network was
+trained on: among the recordings that get an answer, a stated share is wrong. A recording that has too little usable
+audio, or does not resemble the calibration audio, gets no answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from edge_sdk.events import Adventitious, Event, Verdict, VerdictName, VerdictReason
+from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundFrames, SoundModel, SoundParams, SoundRun
+from edge_sdk.runtime.familiarity import FamiliarityParams, SpectrumSums
+from edge_sdk.settings import NonNegative, Positive, Settings
+from edge_sdk.signal.clock import convert_index
+
+_QUALITY_DELAY_S = 1.2  # the quality gate needs about a second to notice a change
+_LEAST_SHARE = 1e-4  # probabilities are clipped here before their logit
+_REFERENCE_S = 9.0  # seconds of audio at which the term of the length is zero
+_WEIGHTS = 4  # of a join, without its offsets
+_LONGEST_S = 60.0  # longer audio counts as so long
+
+Floats = npt.NDArray[np.float64]
+
+
+class VerdictParams(Settings, frozen=True):
+    """Calibration of the verdict; fitted by ``stetho train adventitious --cv``.
+
+    A logistic join is ``(bias, network, cycles, length, *offsets)``: weights of the network's logit, of the logit of
+    the cycles' mean probability, and of the logarithm of the usable audio over 9 s; an offset for each centre of the
+    familiarity, since the largest error of a network on another device is the same for all of its recordings.
+    """
+
+    title: ClassVar[str] = "verdict"
+
+    error: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1  # nominal share of wrong answers
+    least_s: Positive = 6.0  # usable audio before the first answer
+    report_s: Positive = 1.0  # usable audio between two running verdicts
+    both: tuple[float, ...] = (0.0, 0.5, 0.5, 0.0)
+    network: tuple[float, ...] = (0.0, 1.0, 0.0, 0.0)  # without a labelled cycle
+    cycles: tuple[float, ...] = (0.0, 0.0, 1.0, 0.0)  # without the network
+    # From so much usable audio on: normal below the first probability, abnormal from the second on.
+    thresholds: tuple[tuple[NonNegative, float, float], ...] = ((0.0, 0.35, 0.65),)
+
+    def _problem(self) -> str | None:
+        if min(len(self.both), len(self.network), len(self.cycles)) < _WEIGHTS:
+            return f"a join needs at least {_WEIGHTS} weights"
+        if not self.thresholds or self.thresholds[0][0] > self.least_s:
+            return "thresholds must begin with one for the least audio"
+        if any(not 0.0 <= low <= high <= 1.0 for _, low, high in self.thresholds):
+            return "need 0 <= normal below <= abnormal from <= 1 in each threshold"
+        if [row[0] for row in self.thresholds] != sorted(row[0] for row in self.thresholds):
+            return "thresholds must be in the order of their seconds"
+        return None
+
+    def probability(self, network: float | None, cycles: float | None, seconds: float, group: int = 0) -> float | None:
+        """Probability of an abnormal recording; None without any evidence.
+
+        Parameters
+        ----------
+        network
+            Logit of the network.
+        cycles
+            Mean probability of abnormal over the labelled cycles.
+        seconds
+            Usable audio.
+        group
+            Centre that the audio resembles most.
+        """
+        if network is None and cycles is None:
+            return None
+        weights = self.both if network is not None and cycles is not None else self.network
+        if network is None:
+            weights = self.cycles
+        bias, of_network, of_cycles, of_length, *offsets = weights
+        score = bias + of_length * length_term(seconds) + (offsets[group] if group < len(offsets) else 0.0)
+        score += of_network * network if network is not None else 0.0
+        score += of_cycles * share_logit(cycles) if cycles is not None else 0.0
+        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
+
+    def answer(self, probability: float, seconds: float) -> VerdictName:
+        """The verdict that the thresholds for so much usable audio give."""
+        _, low, high = next(row for row in reversed(self.thresholds) if row[0] <= max(seconds, self.least_s))
+        return "abnormal" if probability >= high else "normal" if probability < low else "uncertain"
+
+
+def length_term(seconds: float) -> float:
+    """What the join multiplies its weight of the length with."""
+    return math.log(max(1.0, min(seconds, _LONGEST_S)) / _REFERENCE_S)
+
+
+def share_logit(share: float) -> float:
+    """Logit of a probability, clipped: a mean of 0 is no proof."""
+    clipped = min(1.0 - _LEAST_SHARE, max(_LEAST_SHARE, share))
+    return math.log(clipped / (1.0 - clipped))
+
+
+def either_logit(one: float, other: float) -> float:
+    """Logit of at least one of two independent sounds, from their logits: ``p = 1 - (1 - p1) (1 - p2)``."""
+    none = -float(np.logaddexp(0.0, one) + np.logaddexp(0.0, other))  # log probability of neither
+    return float(np.log(-np.expm1(none)) - none)
+
+
+@dataclass(frozen=True)
+class VerdictModel:
+    """What all streams of a bundle share: network, calibration, thresholds."""
+
+    sounds: SoundModel
+    params: VerdictParams = field(default_factory=VerdictParams)
+    familiarity: FamiliarityParams = field(default_factory=FamiliarityParams)
+    detector: SoundParams = field(default_factory=SoundParams)
+
+    @property
+    def rate_hz(self) -> int:
+        """Rate of the samples that a monitor takes."""
+        return self.sounds.settings.front_end.rate_hz
+
+    def monitor(self, sample_rate: int) -> VerdictMonitor:
+        """Monitor of one stream whose source has ``sample_rate`` Hz."""
+        return VerdictMonitor(self, sample_rate)
+
+
+class Evidence:
+    """What is known of one recording so far: running sums, bounded however long it is.
+
+    Parameters
+    ----------
+    frame_s
+        Seconds of an output frame of the network.
+    """
+
+    def __init__(self, frame_s: float) -> None:
+        self._frame_s = frame_s
+        self._frames = 0
+        self._weight: Floats = np.zeros(2)
+        self._weighted: Floats = np.zeros(2)
+        self._abnormal = 0.0
+        self.cycles = 0  # labelled
+        self.spectrum = SpectrumSums()
+
+    def add(self, step: SoundFrames) -> None:
+        """Add a step of usable audio."""
+        weight = np.exp(step.attention.astype(np.float64))
+        self._weight += weight.sum(axis=1)
+        self._weighted += (weight * step.clip).sum(axis=1)
+        self._frames += step.frames.shape[1]
+        self.spectrum.add(step.mel)
+
+    def cycle(self, p_abnormal: float) -> None:
+        """Add a labelled cycle."""
+        self.cycles += 1
+        self._abnormal += p_abnormal
+
+    @property
+    def usable_s(self) -> float:
+        """Usable audio in seconds."""
+        return self._frames * self._frame_s
+
+    @property
+    def network(self) -> float | None:
+        """Logit of the network for an abnormal recording."""
+        if not self._frames:
+            return None
+        crackle, wheeze = (self._weighted / self._weight).tolist()
+        return either_logit(crackle, wheeze)
+
+    @property
+    def cycles_abnormal(self) -> float | None:
+        """Mean probability of abnormal over the labelled cycles."""
+        return self._abnormal / self.cycles if self.cycles else None
+
+
+class VerdictMonitor:
+    """Follows one stream: samples and labelled cycles in; adventitious sounds and running verdicts out.
+
+    A pure function of what it is given. All events are on the source's clock. The evidence outlives a gap, the state of
+    the network does not.
+
+    Parameters
+    ----------
+    model
+        Shared with other streams.
+    sample_rate
+        Hz, of the source.
+    """
+
+    def __init__(self, model: VerdictModel, sample_rate: int) -> None:
+        self._model, self._rate = model, sample_rate
+        self._frame_s = model.sounds.settings.frame_s
+        self._run = SoundRun(model.sounds)
+        self._detector = SoundDetector(model.detector, self._frame_s)
+        self._evidence = Evidence(self._frame_s)
+        self._pending: deque[SoundFrames] = deque()
+        self._held = 0  # output frames in ``_pending``
+        self._base = 0  # source sample of the network's first sample
+        self._total = 0  # output frames so far, usable or not
+        self._next_report_s = model.params.least_s
+        self._breathing = True
+
+    def reset(self, base: int) -> None:
+        """Start the network over at source sample ``base``, after a gap or at the start."""
+        self._run.reset()
+        self._detector.reset()
+        self._pending.clear()
+        self._held = 0
+        self._base = base
+
+    def cycle(self, p_abnormal: float) -> None:
+        """Take a labelled cycle."""
+        self._evidence.cycle(p_abnormal)
+        self._breathing = True
+
+    def not_breathing(self) -> None:
+        """Take that no respiratory cycle has been found for long; without any, no answer is given."""
+        self._breathing = self._evidence.cycles > 0
+
+    def accept(self, samples: npt.NDArray[np.float32], *, usable: bool, now: int) -> list[Event]:
+        """Take ``[n]`` samples at the network's rate.
+
+        Parameters
+        ----------
+        samples
+            What the resampler released.
+        usable
+            Whether the quality gate accepts the audio around source sample ``now``.
+        now
+            Source samples consumed.
+        """
+        events: list[Event] = []
+        for step in self._run.accept(samples):
+            self._pending.append(step)
+            self._held += step.frames.shape[1]
+        while self._pending and (self._held - self._pending[0].frames.shape[1]) * self._frame_s >= _QUALITY_DELAY_S:
+            self._take(self._pending.popleft(), usable, now, events)
+        if self._evidence.usable_s >= self._next_report_s:
+            self._next_report_s += self._model.params.report_s
+            events.append(self.verdict(now, final=False))
+        return events
+
+    def close(self, *, usable: bool, now: int) -> list[Event]:
+        """End of the samples, by a gap or by the end of the source: return the sounds that are still open."""
+        events: list[Event] = []
+        for step in (*self._pending, *self._run.finish()):
+            self._take(step, usable, now, events)
+        self._pending.clear()
+        events += [self._event(found, now) for found in self._detector.finish()]
+        return events
+
+    def verdict(self, now: int, *, final: bool) -> Verdict:
+        """The verdict by the evidence so far."""
+        evidence, params, familiarity = self._evidence, self._model.params, self._model.familiarity
+        group, distance = familiarity.nearest(evidence.spectrum.features()) if evidence.usable_s else (0, 0.0)
+        probability = params.probability(evidence.network, evidence.cycles_abnormal, evidence.usable_s, group)
+        reason = self._reason(familiar=distance <= familiarity.farthest)
+        name: VerdictName = "uncertain"
+        if reason is None and probability is not None:
+            name = params.answer(probability, evidence.usable_s)
+        return Verdict(
+            now, self._rate, name, None if probability is None else round(probability, 6), reason,
+            round(evidence.usable_s, 3), evidence.cycles, final,
+        )  # fmt: skip
+
+    def _reason(self, *, familiar: bool) -> VerdictReason | None:
+        """Why no answer is given, if there is a reason beside the probability."""
+        usable_s, least_s = self._evidence.usable_s, self._model.params.least_s
+        total_s = self._total * self._frame_s
+        if usable_s < least_s:
+            return "poor-quality" if total_s >= least_s else "too-little-audio"
+        if 2.0 * usable_s < total_s or not self._breathing:
+            return "poor-quality"
+        return None if familiar else "unfamiliar"
+
+    def _take(self, step: SoundFrames, usable: bool, now: int, events: list[Event]) -> None:
+        self._held -= min(self._held, step.frames.shape[1])
+        self._total += step.frames.shape[1]
+        if usable:
+            self._evidence.add(step)
+            found = self._detector.accept(step.first, step.frames[:2])
+        else:
+            found = self._detector.finish()
+        events += [self._event(sound, now) for sound in found]
+
+    def _event(self, sound: FrameEvent, now: int) -> Adventitious:
+        def at(frame: int) -> int:
+            spec, stride = self._run.settings.front_end, self._run.settings.stride
+            return min(self._base + convert_index(frame * stride * spec.hop_samples, spec.rate_hz, self._rate), now)
+
+        onset = at(sound.begin)
+        return Adventitious(
+            sound.kind, onset, max(at(sound.end), onset + 1), self._rate, sound.confidence, now
+        )  # fmt: skip
