@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.engines.steps import StepState, state_names
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
@@ -95,18 +95,15 @@ class StepModel:
     def __init__(self, engine: OrtEngine, settings: StepSettings | None = None) -> None:
         self.engine = engine
         self.settings = settings or StepSettings.from_properties(engine.properties)
-        shapes = engine.inputs
-        names = sorted((n for n in shapes if n.startswith("state_")), key=lambda n: int(n.removeprefix("state_")))
-        self.state_shapes = {name: tuple(int(size) for size in shapes[name]) for name in names}
         step = self.settings
         if step.stride < 1 or step.frames_per_step < 1 or step.frames_per_step % step.stride:
             raise BundleError("the segmenter's step is no multiple of its stride; export it again")
+        self._states = state_names(engine, ("features",), _OUTPUTS, "the segmenter")
         wanted = (1, step.front_end.mel_bins, step.frames_per_step)
-        missing = {*_OUTPUTS, *(f"{name}_next" for name in names)} - set(engine.outputs)
-        if tuple(shapes.get("features", ())) != wanted or missing or set(shapes) != {"features", *names}:
+        if tuple(engine.inputs["features"]) != wanted:
             raise BundleError(
-                f"the segmenter's graph takes {shapes} and gives {sorted(engine.outputs)}; "
-                f"expected features {list(wanted)}, state_i and {', '.join(_OUTPUTS)}: export it again"
+                f"the segmenter's graph takes features {list(engine.inputs['features'])}; "
+                f"expected features {list(wanted)}: export it again"
             )
         for name, rows in zip(_OUTPUTS, _ROWS, strict=True):
             if tuple(engine.outputs[name]) != (1, *rows, step.outputs_per_step):
@@ -115,50 +112,9 @@ class StepModel:
                     f"expected {[1, *rows, step.outputs_per_step]}: export it again"
                 )
 
-    def initial_state(self) -> dict[str, npt.NDArray[Any]]:
-        """Zeros for every state: name → float32 array."""
-        return {name: np.zeros(shape, dtype=np.float32) for name, shape in self.state_shapes.items()}
-
-    def run(self) -> StepRun:
+    def state(self) -> StepState:
         """New state to run the network over one stream."""
-        return StepRun(self)
-
-
-class StepRun:
-    """The network with the state of one stream; its arrays are allocated once and reused.
-
-    Parameters
-    ----------
-    model
-        Shared with other streams.
-    """
-
-    def __init__(self, model: StepModel) -> None:
-        shapes = model.engine.outputs
-        self._features = np.zeros(model.engine.inputs["features"], dtype=np.float32)
-        self.outputs: dict[str, Floats] = {name: np.zeros(shapes[name], dtype=np.float32) for name in _OUTPUTS}
-        self._states = (model.initial_state(), model.initial_state())
-        self._turns = tuple(
-            model.engine.bind(
-                {"features": self._features, **now},
-                {**self.outputs, **{f"{name}_next": array for name, array in following.items()}},
-            )
-            for now, following in (self._states, self._states[::-1])
-        )
-        self._turn = 0
-
-    def reset(self) -> None:
-        """Clear the state: the next step is the first of a stream."""
-        for states in self._states:
-            for array in states.values():
-                array.fill(0.0)
-
-    def step(self, frames: Floats) -> dict[str, Floats]:
-        """Run ``[n, M]`` frames; the outputs stay valid until the next step."""
-        self._features[0] = frames.T
-        self._turns[self._turn]()
-        self._turn = 1 - self._turn
-        return self.outputs
+        return StepState(self.engine, self._states, _OUTPUTS)
 
 
 class LearnedSegmenter:
@@ -173,7 +129,7 @@ class LearnedSegmenter:
     """
 
     def __init__(self, model: StepModel, params: DecoderParams | None = None) -> None:
-        self._run = model.run()
+        self._state = model.state()
         settings = self.settings = model.settings
         spec = self._spec = settings.front_end
         self._mel = LogMel(spec)
@@ -203,7 +159,7 @@ class LearnedSegmenter:
         """Start over: the next sample has index 0, the next cycle too."""
         self._mel.reset()
         self._decoder.reset()
-        self._run.reset()
+        self._state.reset()
         self._held: list[Floats] = []
         self._held_size = 0
         spec = self._spec
@@ -256,7 +212,7 @@ class LearnedSegmenter:
 
     def _step(self, frames: Floats, most: int, cycles: list[BreathCycle], received: int) -> None:
         """Run ``[n, M]`` frames; only the first ``most`` of the output frames that are described exist."""
-        outputs = self._run.step(frames)
+        outputs = self._state.step(frames)
         self._last_frame = frames[-1]
         described = self._fed // self.settings.stride - self.settings.look_ahead_frames
         self._fed += self._count
@@ -304,9 +260,9 @@ def golden_outputs(model: StepModel) -> list[float]:
     noise = ((np.arange(time_s.size, dtype=np.int64) * 1_103_515_245 + 12_345) >> 4) % 65_536 / 65_536 - 0.5
     signal = 0.05 * noise * (1.0 + np.sin(2 * np.pi * 0.8 * time_s)) + 0.01 * np.sin(2 * np.pi * 60 * time_s)
     frames = LogMel(spec).accept(signal.astype(np.float32))
-    run, count = model.run(), model.settings.frames_per_step
+    state, count = model.state(), model.settings.frames_per_step
     for begin in range(0, len(frames) - count + 1, count):
-        run.step(frames[begin : begin + count])
-    outputs = run.outputs
+        state.step(frames[begin : begin + count])
+    outputs = state.outputs
     rows = (outputs["activity"][0], outputs["onset"][0], outputs["phase"][0, 0], *outputs["cycle"][0])
     return [round(float(value), 6) for row in rows for value in row]
