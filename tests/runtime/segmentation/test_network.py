@@ -146,25 +146,26 @@ def outputs_of(model: StepModel, samples: Samples) -> np.ndarray:
     """Activity, onset and angle of every step, ``[4, 2 * steps]``."""
     from edge_sdk.signal.logmel import LogMel
 
-    frames, run = LogMel(model.settings.front_end).accept(samples), model.run()
+    frames, steps = LogMel(model.settings.front_end).accept(samples), model.state()
     emitted = []
     for k in range(0, len(frames) - FRAMES + 1, FRAMES):
-        outputs = run.step(frames[k : k + FRAMES])
+        outputs = steps.step(frames[k : k + FRAMES])
         emitted.append(np.concatenate((outputs["activity"], outputs["onset"], outputs["cycle"][0])))
     return np.concatenate(emitted, axis=1)
 
 
 def test_steps_in_place_are_those_of_the_graph(model: StepModel) -> None:
     """Also after a reset, whichever of the two states the last step wrote to."""
-    random, run = np.random.default_rng(0), model.run()
+    random, kept = np.random.default_rng(0), model.state()
     for steps in (3, 4):
-        run.reset()
-        state = model.initial_state()
+        kept.reset()
+        shapes = {name: shape for name, shape in model.engine.inputs.items() if name != "features"}
+        state = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         for _ in range(steps):
             frames = random.uniform(8, 14, (FRAMES, SPEC.mel_bins)).astype(np.float32)
             wanted = model.engine.run({"features": np.ascontiguousarray(frames.T)[None], **state})
             state = {name: wanted[f"{name}_next"] for name in state}
-            for name, array in run.step(frames).items():
+            for name, array in kept.step(frames).items():
                 np.testing.assert_array_equal(array, wanted[name])
 
 
