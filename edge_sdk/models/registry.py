@@ -154,3 +154,11 @@ register(
         paper="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
     )
 )
+register(
+    ModelEntry(
+        name="yamnet-compact",
+        builder="edge_sdk.models.yamnet:YamnetCompact",
+        sizes=("tiny", "small", "base"),
+        title="YAMNet's trunk and the compact CNN side by side: the mean of their logits",
+    )
+)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, RecipeError
-from edge_sdk.models.network import GridMix, Network
+from edge_sdk.models.compact import Compact
+from edge_sdk.models.network import GridMix, Network, Outputs
 from edge_sdk.signal.spec import FrontEndSpec
 
 MEL_BINS = 64
@@ -207,3 +208,73 @@ class Yamnet(Network):
             f"{prefix}norm.running_mean": torch.zeros_like(tensor),
             f"{prefix}norm.running_var": ones,
         }
+
+
+class YamnetCompact(Network):
+    """YAMNet's trunk and the compact CNN side by side on the same picture; the logits are the mean of both.
+
+    The two err on different recordings: the trunk brings what AudioSet taught it, the compact network its robustness
+    against other devices.
+
+    Parameters
+    ----------
+    classes : int
+        Number of logits.
+    size : str
+        ``tiny`` (tests), ``small`` or ``base``, of both networks.
+    front_end : FrontEndSpec, optional
+        Must have 64 mel bins.
+    dropout : float
+        Before the last layers; training only.
+    level : float
+        Added to the trunk's features, as in :class:`Yamnet`.
+
+    Raises
+    ------
+    RecipeError
+        A front end with another number of mel bins.
+    """
+
+    fresh = ("trunk.head.*", "*.num_batches_tracked", "compact.*")  # tensors that the public file does not have
+    rate_scale = {"trunk.": 1 / 3}  # noqa: RUF012  the trunk is fine-tuned, the compact network starts from nothing
+
+    def __init__(
+        self,
+        classes: int = 4,
+        size: str = "base",
+        front_end: FrontEndSpec | None = None,
+        dropout: float = 0.2,
+        level: float = _LEVEL,
+    ) -> None:
+        super().__init__()
+        self.trunk = Yamnet(classes, size, front_end, dropout, level)
+        self.compact = Compact(classes, size, front_end, dropout)
+        self.embedding_dim = self.trunk.embedding_dim + self.compact.embedding_dim
+
+    def embed(self, features: Tensor, metadata: Any = None, *, mix: GridMix | None = None) -> Tensor:
+        """``[B, 1, 64, T]`` → ``[B, D]``: both embeddings in a row; ``mix`` acts in both networks."""
+        parts = [network.embed(features, metadata, mix=mix) for network in (self.trunk, self.compact)]
+        return torch.cat(parts, dim=1)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """``[B, D]`` → ``[B, classes]``."""
+        width = self.trunk.embedding_dim
+        return 0.5 * (self.trunk.classify(embedding[:, :width]) + self.compact.classify(embedding[:, width:]))
+
+    def outputs(self, features: Tensor, metadata: Any = None, *, mix: GridMix | None = None) -> Outputs:
+        """One training pass: each network learns by itself too, so that neither leaves the work to the other."""
+        embedding = self.embed(features, metadata, mix=mix)
+        width = self.trunk.embedding_dim
+        alone = {
+            "trunk": self.trunk.classify(embedding[:, :width]),
+            "compact": self.compact.classify(embedding[:, width:]),
+        }
+        return Outputs(0.5 * (alone["trunk"] + alone["compact"]), embedding, alone)
+
+    def settle(self, features: Tensor) -> None:
+        """As :meth:`Yamnet.settle`; the compact network has no public weights."""
+        self.trunk.settle(features)
+
+    def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As :meth:`Yamnet.public_state`, for the trunk."""
+        return {f"trunk.{name}": tensor for name, tensor in self.trunk.public_state(state).items()}

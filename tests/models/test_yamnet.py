@@ -18,7 +18,7 @@ from edge_sdk.files import sha256_file
 from edge_sdk.models import MODELS, build_model, count_parameters, pretrained
 from edge_sdk.models.pretrained import load_public_weights, read_tensors
 from edge_sdk.models.tflite import read_operators
-from edge_sdk.models.yamnet import ConvolutionNorm, Yamnet
+from edge_sdk.models.yamnet import ConvolutionNorm, Yamnet, YamnetCompact
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.recipes.recipe import load_recipe
 from tests.support.tflite_file import Layer, tflite_file
@@ -245,3 +245,33 @@ def test_a_checkpoint_of_the_same_size_is_taken_without_its_head(public: Path, t
         torch.testing.assert_close(model.maps(picture), source.maps(picture), atol=0, rtol=0)
     with pytest.raises(CheckpointError, match="tensors missing"):
         load_public_weights(Yamnet(4, "small"), tmp_path / "own.pt")
+
+
+# -- beside the compact network ----------------------------------------------------------------------------------------
+
+
+def test_the_pair_gives_the_mean_of_both_and_each_alone_in_training(public: Path) -> None:
+    torch.manual_seed(0)
+    model, picture = YamnetCompact(4, "tiny").eval(), torch.randn(2, 1, 64, 187)
+    filled = load_public_weights(model, public)
+    assert filled and all(name.startswith("trunk.layers.") for name in filled)
+    outputs = model.outputs(picture)
+    alone = torch.stack([model.trunk(picture), model.compact(picture)])
+    torch.testing.assert_close(model(picture), alone.mean(dim=0))
+    torch.testing.assert_close(outputs.logits, model(picture))
+    torch.testing.assert_close(torch.stack([outputs.auxiliary["trunk"], outputs.auxiliary["compact"]]), alone)
+    assert outputs.embedding.shape == (2, model.embedding_dim)
+
+
+def test_settling_the_pair_changes_no_logit(public: Path) -> None:
+    torch.manual_seed(0)
+    model, picture = YamnetCompact(4, "tiny").eval(), torch.randn(4, 1, 64, 187)
+    load_public_weights(model, public)
+    before = model(picture)
+    model.settle(picture)
+    torch.testing.assert_close(model(picture), before, rtol=1e-3, atol=1e-4)
+
+
+def test_the_pair_needs_the_picture_of_yamnet() -> None:
+    with pytest.raises(RecipeError, match="needs 64 mel bins, not 48"):
+        build_model("yamnet-compact", size="tiny", classes=4, front_end=FrontEndSpec(mel_bins=48))

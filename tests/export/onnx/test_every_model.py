@@ -11,7 +11,15 @@ import pytest
 from benchmarks.core.exported import RECIPES, Exported
 from export.onnx.lint import MAX_IR, OPSET, lint
 
-IN_CI = ["ast", "lung-adapter", "add", "mri-net", "softfilm", "yamnet"]  # compact, dass: test_graph, test_dass_export
+IN_CI = [
+    "ast",
+    "lung-adapter",
+    "add",
+    "mri-net",
+    "softfilm",
+    "yamnet",
+    "standard",
+]  # compact, dass: test_graph, test_dass_export
 PARITY = 1e-4
 
 
