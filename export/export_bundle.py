@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from edge_sdk import __version__
 from edge_sdk.errors import ExportError
-from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
+from edge_sdk.runtime.bundle.load import resolve_bundle
 from edge_sdk.runtime.bundle.schema import Manifest
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
@@ -137,7 +137,7 @@ def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Man
     if options.sign is not None:
         require_key(options.sign)
     on_step("exporting the step graph")
-    folder = DEFAULT_BUNDLE if options.base in (None, "default") else Path(options.base)
+    folder = resolve_bundle(options.base)
     segmenter, verdict = options.segmenter, options.verdict
     if model == "segmenter":
         segmenter = Path(options.model)

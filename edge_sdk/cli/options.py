@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 BundleOption = Annotated[
-    str, typer.Option("--bundle", "-b", help="Bundle directory; 'default' is the one in the wheel.", metavar="B")
+    str, typer.Option("--bundle", "-b", help="Bundle directory, or a name: 'default', 'standard'.", metavar="B")
 ]
 ArtefactOption = Annotated[
     str | None, typer.Option("--artefact", help="Format to run instead of the bundle's default.", metavar="FORMAT")

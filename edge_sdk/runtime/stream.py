@@ -24,7 +24,7 @@ from edge_sdk.signal.ring import Ring
 if TYPE_CHECKING:
     from edge_sdk.protocols import Segmenter
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
-    from edge_sdk.runtime.verdict import VerdictModel
+    from edge_sdk.runtime.verdict import Evidence, VerdictModel
 
 HOP_S = 0.02
 """All computation runs in hops of this length at the source's rate, so that block sizes change nothing."""
@@ -116,6 +116,11 @@ class Stream:
         return StreamStats(
             self._samples_in, self._lost, self._gaps, self._cycles, self._classified, self._inference_ns, self._skipped
         )
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """Evidence of the verdict so far; None where the bundle gives none."""
+        return None if self._verdict is None else self._verdict.evidence
 
     @property
     def hop_samples(self) -> int:

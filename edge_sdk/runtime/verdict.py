@@ -51,6 +51,10 @@ class VerdictParams(Settings, frozen=True):
     cycles: tuple[float, ...] = (0.0, 0.0, 1.0, 0.0)  # without the network
     # From so much usable audio on: normal below the first probability, abnormal from the second on.
     thresholds: tuple[tuple[NonNegative, float, float], ...] = ((0.0, 0.35, 0.65),)
+    # Scores (logits of the probability) of normal recordings, for ``stetho adapt``:
+    normal_score: float = 0.0  # mean, offsets included
+    normal_spread: Positive = 1.0  # standard deviation within a device
+    device_spread: Positive = 1.0  # standard deviation of the devices' means, without offsets
 
     def _problem(self) -> str | None:
         if min(len(self.both), len(self.network), len(self.cycles)) < _WEIGHTS:
@@ -77,16 +81,21 @@ class VerdictParams(Settings, frozen=True):
         group
             Centre that the audio resembles most.
         """
+        score = self.score(network, cycles, seconds, group)
+        return None if score is None else 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
+
+    def score(self, network: float | None, cycles: float | None, seconds: float, group: int | None) -> float | None:
+        """Logit of :meth:`probability`; with ``group`` None without any offset."""
         if network is None and cycles is None:
             return None
         weights = self.both if network is not None and cycles is not None else self.network
         if network is None:
             weights = self.cycles
         bias, of_network, of_cycles, of_length, *offsets = weights
-        score = bias + of_length * length_term(seconds) + (offsets[group] if group < len(offsets) else 0.0)
+        score = bias + of_length * length_term(seconds)
+        score += offsets[group] if group is not None and group < len(offsets) else 0.0
         score += of_network * network if network is not None else 0.0
-        score += of_cycles * share_logit(cycles) if cycles is not None else 0.0
-        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
+        return score + (of_cycles * share_logit(cycles) if cycles is not None else 0.0)
 
     def answer(self, probability: float, seconds: float) -> VerdictName:
         """The verdict that the thresholds for so much usable audio give."""
@@ -206,6 +215,11 @@ class VerdictMonitor:
         self._total = 0  # output frames so far, usable or not
         self._next_report_s = model.params.least_s
         self._breathing = True
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known so far."""
+        return self._evidence
 
     def reset(self, base: int) -> None:
         """Start the network over at source sample ``base``, after a gap or at the start."""

@@ -18,15 +18,26 @@ from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.factory import SegmenterParams, segmenter_params
 from edge_sdk.signal.spec import FrontEndSpec
 
-DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "default"
-"""The bundle that ships in the wheel."""
+_PACKAGED = Path(__file__).resolve().parents[2] / "bundles"
+"""Bundles in the wheel: ``default`` for small devices, ``standard`` with a larger classifier."""
+
+DEFAULT_BUNDLE = _PACKAGED / "default"
+"""The bundle that is taken where none is named."""
+
+
+def packaged_bundles() -> tuple[str, ...]:
+    """Names of the bundles in the wheel, which go before folders of the same name."""
+    return tuple(sorted(path.parent.name for path in _PACKAGED.glob(f"*/{MANIFEST}")))
 
 
 def resolve_bundle(path: str | Path | None) -> Path:
     """Directory that a bundle argument names; raises ``BundleError`` when there is none."""
-    folder = DEFAULT_BUNDLE if path is None or str(path) == "default" else Path(path)
+    names = packaged_bundles()
+    folder = DEFAULT_BUNDLE if path is None else _PACKAGED / str(path) if str(path) in names else Path(path)
     if not folder.exists():
-        raise BundleError(f"bundle {folder} does not exist; give a directory made by 'stetho export', or 'default'")
+        raise BundleError(
+            f"bundle {folder} does not exist; give a directory made by 'stetho export', or one of {', '.join(names)}"
+        )
     if not folder.is_dir() or not (folder / MANIFEST).is_file():
         raise BundleError(f"{folder} is not a bundle (no {MANIFEST} in it); give a directory made by 'stetho export'")
     return folder

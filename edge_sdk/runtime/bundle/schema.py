@@ -132,6 +132,21 @@ class Golden(_Part, frozen=True, kw_only=True):
     tolerance: dict[str, float]
 
 
+class Adaptation(_Part, frozen=True, kw_only=True):
+    """What ``stetho adapt`` changed for one stethoscope; the files are those of the base bundle."""
+
+    device: str
+    created: str  # ISO date
+    base_version: str
+    base_sha256: str  # of the base's ``bundle.json``
+    recordings: int
+    normals: bool  # whether they were all known to be normal
+    label_shift: float = 0.0  # subtracted from the log odds of abnormal of every cycle
+    offset: float = 0.0  # added to the score of verdicts on this device
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}  # left one out: each recording by an adaptation to the others
+
+
 class Manifest(_Part, frozen=True, kw_only=True):
     """The whole of ``bundle.json``."""
 
@@ -153,6 +168,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     golden: Golden
     model_card: str = "MODEL_CARD.md"
     files: dict[str, str] = {}  # name → sha256 of all other files: model card, SBOM
+    adaptation: Adaptation | msgspec.UnsetType = msgspec.UNSET  # absent: as exported
     training: dict[str, Any] = {}  # provenance: corpus, split, counts, seed, recipe
 
 

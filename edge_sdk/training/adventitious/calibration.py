@@ -30,6 +30,7 @@ FAMILIAR_SHARE = 0.99
 _LEAST_PATIENTS = 40  # for thresholds of a horizon's own
 _LEAST_OF_DEVICE = 5  # recordings for a centre of its own
 _SHRINKAGE = 0.1
+_LEAST_SPREAD = 0.05
 _OFFSET_RIDGE = 1.0  # patients that an offset of a device must outweigh
 _RIDGE = 0.02  # per patient, on the weights of the join
 
@@ -197,8 +198,37 @@ def fit_verdict(
         low, high = conformal_thresholds(probabilities(params, table, familiarity), table.abnormal, table.weight, error)
         rows.append((horizon_s, round(low, 4), round(max(low, high), 4)))
     thresholds = [(0.0, *row[1:]) if k == 0 else row for k, row in enumerate(rows)] or [(0.0, 0.0, 1.0)]
-    fields = {**params.to_dict(), "thresholds": thresholds}
+    fields = {**params.to_dict(), "thresholds": thresholds, **_normals(params, list(tables.values()), familiarity)}
     return VerdictParams.from_dict(fields)
+
+
+def _normals(
+    params: VerdictParams, tables: Sequence[CalibrationTable], familiarity: FamiliarityParams
+) -> dict[str, float]:
+    """Mean score of normal recordings, its spread within a device, and the spread of the devices' means."""
+    scores, raw, weight, device = [], [], [], []
+    for table in tables:
+        normal = table.where(~table.abnormal)
+        groups = groups_of(normal, familiarity).tolist()
+        for k, group in enumerate(groups):
+            cycles = None if np.isnan(normal.cycles[k]) else float(normal.cycles[k])
+            evidence = (float(normal.network[k]), cycles, float(normal.seconds[k]))
+            scores.append(params.score(*evidence, group) or 0.0)
+            raw.append(params.score(*evidence, None) or 0.0)
+        weight += normal.weight.tolist()
+        device += normal.group.tolist()
+    if not scores:
+        return {}
+    found, bare, w, names = np.array(scores), np.array(raw), np.array(weight), np.array(device)
+    means = {name: float(np.average(bare[names == name], weights=w[names == name])) for name in np.unique(names)}
+    within = bare - np.array([means[name] for name in names.tolist()])
+    spread = float(np.sqrt(np.average(np.square(within), weights=w)))
+    between = float(np.std(list(means.values()))) if len(means) > 1 else 0.0
+    return {
+        "normal_score": round(float(np.average(found, weights=w)), 4),
+        "normal_spread": round(max(spread, _LEAST_SPREAD), 4),
+        "device_spread": round(max(between, _LEAST_SPREAD), 4),
+    }
 
 
 # -- familiarity -------------------------------------------------------------------------------------------------------
