@@ -29,7 +29,7 @@ from edge_sdk.evaluation.protocol import FOLDS, SEEDS, Fold, development_corpus,
 from edge_sdk.evaluation.protocol import pooled as pooled_predictions
 from edge_sdk.evaluation.report import prediction_figures
 from edge_sdk.evaluation.segmentation import AnnotatedCycles, score_random_phantoms
-from edge_sdk.evaluation.verdicts import MeanOfCycles, follow_verdict, recording_truth
+from edge_sdk.evaluation.verdicts import follow_verdict, recording_truth, verdict_reader
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import jsonable
 from edge_sdk.metadata import metadata_of
@@ -114,7 +114,7 @@ def score(model: ModelUnderTest, corpus: Corpus, tasks: Sequence[Task]) -> Score
         if recording.id in annotated.cycles:
             cycles.append(annotated.scored(recording, duration_s, found.finish()))
         if recording.id in truth:
-            verdicts.append(follow_verdict(recording, duration_s, truth[recording.id], events, MeanOfCycles(model)))
+            verdicts.append(follow_verdict(recording, duration_s, truth[recording.id], events, verdict_reader(model)))
     return Scored(model, tuple(cycles), tuple(verdicts), predict(model, corpus) if "cycles" in tasks else None)
 
 

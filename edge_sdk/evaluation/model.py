@@ -15,6 +15,7 @@ from edge_sdk.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.runtime.verdict import VerdictModel
 
 _CHECKPOINT_LOADER = "edge_sdk.training.checkpoint_classifier:load_checkpoint_classifier"
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -33,6 +34,7 @@ class ModelUnderTest:
     classifier: Classifier
     segmenter: SegmenterFactory = field(default_factory=EnvelopeFactory)
     quality: QualityParams = field(default_factory=QualityParams)
+    verdict: VerdictModel | None = None
     training: Mapping[str, Any] = field(default_factory=dict)  # provenance: corpus, split, labels_scheme, ...
 
     @classmethod
@@ -45,16 +47,17 @@ class ModelUnderTest:
             bundle.classifier,
             bundle.segmenter,
             bundle.quality_params,
+            bundle.verdict,
             bundle.manifest.training,
         )
 
     def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
         """Make a stream for a recording at ``sample_rate`` Hz."""
-        return Stream(self.classifier, self.segmenter, self.quality, sample_rate, metadata)
+        return Stream(self.classifier, self.segmenter, self.quality, sample_rate, metadata, self.verdict)
 
 
 def load_model(model: str | Path | Bundle | ModelUnderTest, artefact: str | None = None) -> ModelUnderTest:
-    """Load a bundle's folder (``"default"`` is the one in the wheel) or a checkpoint (``.pt``).
+    """Load a bundle's folder or one in the wheel (``"default"``) or a checkpoint (``.pt``).
 
     Raises
     ------
@@ -65,14 +68,14 @@ def load_model(model: str | Path | Bundle | ModelUnderTest, artefact: str | None
     MissingDependencyError
         A checkpoint without torch.
     """
-    from edge_sdk.runtime.bundle.load import Bundle, load_bundle
+    from edge_sdk.runtime.bundle.load import Bundle, load_bundle, packaged_bundles
 
     if isinstance(model, ModelUnderTest):
         return model
     if isinstance(model, Bundle):
         return ModelUnderTest.of_bundle(model)
     path = Path(model)
-    if str(model) != "default" and (path.is_file() or path.suffix in _CHECKPOINT_SUFFIXES):
+    if str(model) not in packaged_bundles() and (path.is_file() or path.suffix in _CHECKPOINT_SUFFIXES):
         name, classifier, training = from_train_side(_CHECKPOINT_LOADER)(path)
         return ModelUnderTest(name, "0", "torch", classifier, training=training)
     return ModelUnderTest.of_bundle(load_bundle(model, artefact=artefact))

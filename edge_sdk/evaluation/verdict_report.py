@@ -10,7 +10,7 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CorpusError
 from edge_sdk.evaluation.model import ModelUnderTest, load_model, shown_name
 from edge_sdk.evaluation.overlap import training_overlap
-from edge_sdk.evaluation.verdicts import MeanOfCycles, Reader, read_verdicts
+from edge_sdk.evaluation.verdicts import Reader, read_verdicts, verdict_reader
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import json_line
 from edge_sdk.metrics.verdict import VerdictTrace, verdict_report
@@ -29,7 +29,7 @@ def evaluate_recordings(
     partial: bool = False,
     artefact: str | None = None,
     predictions: Path | None = None,
-    reader: Reader = MeanOfCycles,
+    reader: Reader = verdict_reader,
     resamples: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -43,7 +43,8 @@ def evaluate_recordings(
     predictions
         File for one JSON line per recording, with its running probability.
     reader
-        How a verdict is read off the events of a stream; the default is the mean over the labelled cycles.
+        How a verdict is read off the events of a stream; by default the model's own verdicts, or the mean over the
+        labelled cycles where it gives none.
 
     Returns
     -------

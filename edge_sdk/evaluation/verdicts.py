@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edge_sdk.corpora.audio import read_recording
 from edge_sdk.errors import CorpusError
 from edge_sdk.evaluation.predict import stream_events
-from edge_sdk.events import CycleResult, Event
+from edge_sdk.events import CycleResult, Event, Verdict
 from edge_sdk.metadata import metadata_of
 from edge_sdk.metrics.verdict import VerdictName, VerdictTrace
 
@@ -72,6 +72,35 @@ class MeanOfCycles:
         return "normal" if decided == self._classifier.normal_index else "abnormal"
 
 
+class VerdictEvents:
+    """The verdict of a model that gives one: its own running verdicts, from 6 s of usable audio on."""
+
+    def __init__(self) -> None:
+        self._last: Verdict | None = None
+
+    def event(self, event: Event) -> float | None:
+        """Take the newest ``Verdict``."""
+        if not isinstance(event, Verdict):
+            return None
+        self._last = event
+        return event.at_s
+
+    @property
+    def p_abnormal(self) -> float | None:
+        """The calibrated probability of the last one."""
+        return None if self._last is None else self._last.p_abnormal
+
+    @property
+    def verdict(self) -> VerdictName:
+        """The last one; without any, ``uncertain``."""
+        return "uncertain" if self._last is None else self._last.verdict
+
+
+def verdict_reader(model: ModelUnderTest) -> VerdictReader:
+    """A reader of the model's own verdicts where it gives them, else of the mean of its cycles."""
+    return MeanOfCycles(model) if model.verdict is None else VerdictEvents()
+
+
 def recording_truth(corpus: Corpus) -> Mapping[str, bool]:
     """Recording → abnormal.
 
@@ -95,7 +124,7 @@ def recording_truth(corpus: Corpus) -> Mapping[str, bool]:
 
 
 def read_verdicts(
-    model: ModelUnderTest, corpus: Corpus, progress: Progress | None = None, reader: Reader = MeanOfCycles
+    model: ModelUnderTest, corpus: Corpus, progress: Progress | None = None, reader: Reader = verdict_reader
 ) -> list[VerdictTrace]:
     """Stream every labelled recording once and follow its running verdict.
 

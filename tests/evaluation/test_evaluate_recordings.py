@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from edge_sdk.evaluation.verdicts import MeanOfCycles, read_verdicts, recording_
 from edge_sdk.events import BreathCycle, CycleResult, Event, QualityEvent
 from edge_sdk.metrics import CLASSES
 from edge_sdk.metrics.verdict import VerdictName
+from edge_sdk.runtime.verdict import VerdictModel, VerdictParams
+from tests.support.tiny_verdict import write_tiny_sounds
 
 RATE = 4000
 Stetho = Callable[..., tuple[int, str, str]]
@@ -29,6 +32,8 @@ Stetho = Callable[..., tuple[int, str, str]]
 
 class EachSecond:
     """Stands in for a model: one cycle a second, whose mean sample is its probability of a wheeze."""
+
+    verdict = None
 
     def __init__(self) -> None:
         self.classifier = SimpleNamespace(
@@ -92,6 +97,20 @@ def test_another_reader_replaces_the_mean(tmp_path: Path) -> None:
     corpus = Corpus("csv", tmp_path, recordings(tmp_path, b=[0.25, 0.75]))
     (trace,) = read_verdicts(EachSecond(), corpus, reader=lambda model: LastCycle())  # type: ignore[arg-type]
     assert list(trace.p_abnormal) == [0.25, 0.75] and trace.verdict == "uncertain"
+
+
+def test_the_verdicts_of_a_model_that_gives_them_are_followed(tmp_path: Path) -> None:
+    """Running ones from six seconds on, with their own probability; not the mean of the cycles."""
+    samples = 0.1 * np.random.default_rng(0).standard_normal(9 * RATE).astype(np.float32)
+    soundfile.write(tmp_path / "b.wav", samples, RATE, subtype="FLOAT")
+    corpus = Corpus("csv", tmp_path, (Recording("csv", "b", tmp_path / "b.wav", "b", abnormal=True),))
+    sounds = write_tiny_sounds(tmp_path)
+    model = replace(load_model("default"), verdict=VerdictModel(sounds, VerdictParams(network=(-4.0, 0.0, 0.0, 0.0))))
+    (trace,) = read_verdicts(model, corpus)
+    assert trace.verdict in ("normal", "uncertain") and min(trace.times_s) >= 6.0
+    assert trace.probability(5.9) is None and trace.probability() is not None
+    (mean,) = read_verdicts(replace(model, verdict=None), corpus)
+    assert list(mean.times_s) != list(trace.times_s)
 
 
 def test_a_recording_is_abnormal_when_one_of_its_cycles_is(tmp_path: Path) -> None:
