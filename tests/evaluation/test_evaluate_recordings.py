@@ -24,6 +24,7 @@ from edge_sdk.events import BreathCycle, CycleResult, Event, QualityEvent
 from edge_sdk.metrics import CLASSES
 from edge_sdk.metrics.verdict import VerdictName
 from edge_sdk.runtime.verdict import VerdictModel, VerdictParams
+from edge_sdk.sources.phantom import PhantomSource
 from tests.support.tiny_verdict import write_tiny_sounds
 
 RATE = 4000
@@ -101,7 +102,8 @@ def test_another_reader_replaces_the_mean(tmp_path: Path) -> None:
 
 def test_the_verdicts_of_a_model_that_gives_them_are_followed(tmp_path: Path) -> None:
     """Running ones from six seconds on, with their own probability; not the mean of the cycles."""
-    samples = 0.1 * np.random.default_rng(0).standard_normal(9 * RATE).astype(np.float32)
+    with PhantomSource("asthma", duration_s=10.0, sample_rate=RATE) as source:
+        samples = np.concatenate([block.samples for block in source])
     soundfile.write(tmp_path / "b.wav", samples, RATE, subtype="FLOAT")
     corpus = Corpus("csv", tmp_path, (Recording("csv", "b", tmp_path / "b.wav", "b", abnormal=True),))
     sounds = write_tiny_sounds(tmp_path)
