@@ -23,8 +23,8 @@ from export.golden import golden_clips, golden_file, golden_metadata
 from export.model import ModelUnderExport
 from export.pipeline import Artefact
 from export.sbom import SBOM_FILE, sbom
-from export.segmenter_part import SegmenterPart, segmenter_part
-from export.training_record import training_record
+from export.segmenter_part import SegmenterPart, segmenter_part, with_cross_validation
+from export.training_record import classifier_record, read_cross_validation, training_record
 from export.verdict_part import VerdictPart, verdict_part
 
 GOLDEN_FILE = "golden.npz"
@@ -43,6 +43,7 @@ def assemble(
     fixed: Mapping[str, Any] | None = None,
     segmenter: Path | None = None,
     verdict: Path | None = None,
+    cross_validation: Path | None = None,
 ) -> Manifest:
     """Write the bundle, whole or not at all, and return its manifest.
 
@@ -66,6 +67,8 @@ def assemble(
         Checkpoint or step graph of a learned segmenter; absent: a copy of the default bundle's.
     verdict
         Checkpoint of the network of crackles and wheezes, calibrated; absent: the bundle gives no verdicts.
+    cross_validation
+        ``cv.json`` of the classifier's recipe; its figures go into the manifest and the card.
 
     Raises
     ------
@@ -77,6 +80,10 @@ def assemble(
     model = ModelUnderExport(checkpoint, fixed)
     part = segmenter_part(segmenter) if segmenter is not None else _default_segmenter()
     judge = None if verdict is None else verdict_part(verdict)
+    validated: dict[str, Any] = {}
+    if cross_validation is not None:
+        report = read_cross_validation(cross_validation, str(checkpoint.recipe.get("name", checkpoint.model)))
+        validated = {"cross_validation": classifier_record(report)}
     chosen = default_format or _best(artefacts).format.name
     golden = _golden(model, artefacts)
     manifest = Manifest(
@@ -99,7 +106,7 @@ def assemble(
             tolerance={a.format.name: a.format.golden_tolerance for a in artefacts},
         ),
         model_card=CARD_FILE,
-        training=_with_verdict_training(_training(checkpoint, fixed, part), judge),
+        training=_with_verdict_training(_training(checkpoint, fixed, part), judge) | validated,
     )
     files = {GOLDEN_FILE: golden, **_artefact_files(artefacts), **_segmenter_files(part)}
     return _write(manifest, files | _verdict_files(judge), out)
@@ -113,6 +120,7 @@ def with_parts(
     verdict: Path | None = None,
     name: str | None = None,
     version: str,
+    cross_validation: Path | None = None,
 ) -> Manifest:
     """Write a bundle with the classifier of another bundle and a new segmenter, a new verdict, or both.
 
@@ -130,6 +138,8 @@ def with_parts(
         Name of the new bundle; that of ``base`` where absent.
     version
         Version of the new bundle.
+    cross_validation
+        ``cv.json`` of the new segmenter's recipe.
 
     Raises
     ------
@@ -140,6 +150,8 @@ def with_parts(
     """
     old = read_manifest(base)
     part = _kept_segmenter(base, old) if segmenter is None else segmenter_part(segmenter)
+    if cross_validation is not None:
+        part = with_cross_validation(part, cross_validation)
     judge = _kept_verdict(base, old) if verdict is None else verdict_part(verdict)
     copied = {a.file: a.sha256 for a in old.artefacts} | {old.golden.file: old.golden.sha256}
     copied |= {a.features.file: a.features.sha256 for a in old.artefacts if a.features}

@@ -41,6 +41,7 @@ class ExportOptions:
     fixed: dict[str, str] | None = None  # metadata built into the network
     segmenter: Path | None = None  # checkpoint or step graph; the default bundle's where absent
     verdict: Path | None = None  # checkpoint of the network of crackles and wheezes; without it no verdicts are given
+    cross_validation: Path | None = None  # cv.json of the checkpoint's recipe, for the model card
     base: str | None = None  # with the checkpoint of a segmenter or verdict: bundle that gives the classifier
     sign: Path | None = None  # private key
 
@@ -113,6 +114,7 @@ def _export_classifier(options: ExportOptions, checkpoint: Checkpoint | None, on
         fixed=options.fixed,
         segmenter=options.segmenter,
         verdict=options.verdict,
+        cross_validation=options.cross_validation,
     )
     if options.sign is not None:
         sign_bundle(options.out, options.sign)
@@ -133,6 +135,8 @@ def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Man
             f"{_PARTS[model]} is exported as the one step graph it is, with the figures of its run; leave --formats, "
             f"--corpus, --root, --fix, --features-graph and a second {model} out"
         )
+    if options.cross_validation is not None and model != "segmenter":
+        raise ExportError("a verdict brings the figures of its cross-validation in its checkpoint; leave --cv out")
     require_writable(options.out)
     if options.sign is not None:
         require_key(options.sign)
@@ -150,6 +154,7 @@ def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Man
         verdict=verdict,
         name=options.name,
         version=options.version or __version__,
+        cross_validation=options.cross_validation,
     )
     if options.sign is not None:
         sign_bundle(options.out, options.sign)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from edge_sdk.runtime.segmentation.factory import SEGMENTER_FILE, describe_segme
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.segmentation.building import checkpoint_segmenter, decoder_params
 from export.onnx.step_graph import export_segmenter
-from export.training_record import training_record
+from export.training_record import chosen_figures, read_cross_validation, training_record
 
 SEGMENTER_FIGURES = (
     "recordings", "patients", "n_true", "n_predicted", "event_f1", "event_f1_ci", "event_f1_iou70",
@@ -25,6 +26,8 @@ SEGMENTER_FIGURES = (
     "rate_confident_fraction", "rate_mae_confident_bpm",
 )  # fmt: skip
 """Figures of a training run that the bundle and the model card hold."""
+
+_ANNOTATIONS = {"cycles": "annotated cycles", "events": "annotated sounds", "exact": "simulated patients"}
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,28 @@ def _training(checkpoint: Checkpoint, parameters: int) -> dict[str, Any]:
         **{name: metrics[name] for name in ("best_epoch", "phase_accuracy", "decoder_search") if name in metrics},
         **training_record(checkpoint.provenance),
     }
+
+
+def segmenter_accuracy(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of out-of-fold recordings by what is annotated, in the form of a step graph's ``accuracy``."""
+    name = f"{report['folds']}-fold cross-validation by patient, recordings with "
+    return {
+        name + _ANNOTATIONS.get(kind, kind): chosen_figures(figures, SEGMENTER_FIGURES)
+        for kind, figures in report["metrics"].items()
+    }
+
+
+def with_cross_validation(part: SegmenterPart, path: Path) -> SegmenterPart:
+    """A segmenter with the figures of its cross-validation beside those of its run.
+
+    Raises
+    ------
+    ExportError
+        The file is no such report, or the segmenter has no network.
+    """
+    report = read_cross_validation(path, str(part.training.get("name", "segmenter")))
+    if not part.entry.step:
+        raise ExportError("a segmenter without a network has no cross-validation; leave --cv out")
+    accuracy = part.entry.step.accuracy | segmenter_accuracy(report)
+    entry = replace(part.entry, step=replace(part.entry.step, accuracy=accuracy))
+    return SegmenterPart(entry, part.content, part.training)

@@ -1,9 +1,23 @@
-"""The origin of a network as ``bundle.json`` holds it: one form for classifier and segmenter, also from older files."""
+"""The origin of a network as ``bundle.json`` holds it: one form for classifier and segmenter, also from older files.
+
+Networks that were trained on all patients there are have the figures of a cross-validation (``cv.json``) instead of
+those of a held-out split.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from edge_sdk.errors import ExportError
+
+CLASSIFIER_FIGURES = (
+    "n", "patients", "specificity", "sensitivity", "score", "score_ci", "score_2class", "auroc", "auroc_ci",
+    "auroc_crackle", "auroc_wheeze", "ece",
+)  # fmt: skip
+"""Figures of out-of-fold cycles that the bundle and the model card hold."""
 
 ANY_LABEL = "any label"
 """Key for cycles that an older segmenter counted without their labels."""
@@ -32,3 +46,41 @@ def training_record(provenance: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(record.get("versions"), Mapping):
         record["versions"] = {"python": None, **record["versions"]}
     return record
+
+
+def read_cross_validation(path: Path, recipe: str) -> dict[str, Any]:
+    """The report of ``stetho train RECIPE --cv N``.
+
+    Raises
+    ------
+    ExportError
+        The file is no such report, or that of another recipe.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found = report["recipe"]
+        report["metrics"], report["seed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path} is no cv.json of 'stetho train {recipe} --cv N' ({error!r})") from error
+    if found != recipe:
+        raise ExportError(f"{path} is the cross-validation of {found}, not of {recipe}; give the one of this recipe")
+    return dict(report)
+
+
+def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ``training`` object of a bundle says of a classifier's cross-validation: figures by corpus and device.
+
+    ``all cycles`` holds those of all annotated cycles together.
+    """
+    folds = report["folds"]
+    parts = {"all cycles": report["metrics"], **report.get("by", {})}
+    return {
+        "folds": folds if isinstance(folds, int) else len(folds),
+        "seed": report["seed"],
+        "figures": {name: chosen_figures(figures, CLASSIFIER_FIGURES) for name, figures in parts.items()},
+    }
+
+
+def chosen_figures(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the figures that are named and defined."""
+    return {name: figures[name] for name in names if figures.get(name) is not None}

@@ -211,9 +211,10 @@ def score_offset(params: VerdictParams, normals: Sequence[RecordingEvidence], sh
 
 
 def _specificity(manifest: Manifest) -> float:
-    """Of the default artefact on recordings it was not trained on, as the bundle states it."""
+    """Of cycles that the classifier was not trained on, as the bundle states it."""
     artefact = next((a for a in manifest.artefacts if a.default), manifest.artefacts[0])
-    found = [figures["specificity"] for figures in artefact.accuracy.values() if "specificity" in figures]
+    stated = [*artefact.accuracy.values(), *manifest.training.get("cross_validation", {}).get("figures", {}).values()]
+    found = [figures["specificity"] for figures in stated if "specificity" in figures]
     return float(found[0]) if found else _NORMAL_SHARE
 
 

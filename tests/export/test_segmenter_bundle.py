@@ -69,6 +69,56 @@ def test_a_classifier_takes_a_segmenter_along(stetho: Stetho, run: Path, tmp_pat
     assert entry.kind == "learned" and entry.params == decoder_params(tiny_recipe()).to_dict()
 
 
+def _cv(path: Path, recipe: str, metrics: dict[str, object], **more: object) -> str:
+    path.write_text(json.dumps({"recipe": recipe, "seed": 0, "folds": 3, "metrics": metrics, **more}))
+    return str(path)
+
+
+def test_the_figures_of_a_cross_validation_stand_in_manifest_and_card(
+    stetho: Stetho,  # noqa: F811
+    run: Path,
+    tmp_path: Path,
+) -> None:
+    """A network that was trained on everyone has no other figures."""
+    figures = {"recordings": 7, "patients": 5, "n_true": 70, "event_f1": 0.8125, "frame_f1": 0.5}
+    cv = _cv(tmp_path / "cv.json", "segmenter", {"cycles": figures})
+    base = tmp_path / "b"
+    result = stetho("export", str(run), "--out", str(base), "--cv", cv)
+    assert result.status == 0, result.err
+    step = read_manifest(base).segmenter.step
+    assert step is not None
+    name = "3-fold cross-validation by patient, recordings with annotated cycles"
+    assert step.accuracy[name] == {key: value for key, value in figures.items() if key != "frame_f1"}
+    assert "0.812" in (base / "MODEL_CARD.md").read_text()
+    checkpoint = tmp_path / "compact.pt"
+    save_checkpoint(untrained_checkpoint("compact", size="tiny"), checkpoint)
+    whole = {"n": 90, "patients": 9, "specificity": 0.9375, "sensitivity": 0.5, "score": 0.7188, "auroc": 0.875}
+    cv = _cv(tmp_path / "cv.json", "compact", whole, by={"icbhi/Meditron": {"n": 12, "auroc": 0.625, "counts": {}}})
+    result = stetho("export", str(checkpoint), "--out", str(tmp_path / "c"), "--cv", cv)
+    assert result.status == 0, result.err
+    record = read_manifest(tmp_path / "c").training["cross_validation"]
+    assert record == {
+        "folds": 3,
+        "seed": 0,
+        "figures": {"all cycles": whole, "icbhi/Meditron": {"n": 12, "auroc": 0.625}},
+    }
+    card = (tmp_path / "c" / "MODEL_CARD.md").read_text()
+    assert "| all cycles | 90 | 9 | 0.938 | 0.500 | 0.719 | 0.875 |" in card and "icbhi/Meditron" in card
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"recipe": "compact", "metrics": {}, "seed": 0}'])
+def test_a_report_of_something_else_is_refused(
+    content: str,
+    stetho: Stetho,  # noqa: F811
+    run: Path,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cv.json"
+    path.write_text(content)
+    result = stetho("export", str(run), "--out", str(tmp_path / "b"), "--cv", str(path))
+    assert result.status == 1 and "cv.json" in result.error and not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

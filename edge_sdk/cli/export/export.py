@@ -58,6 +58,10 @@ def export_command(
         Path | None,
         typer.Option("--verdict", help="Calibrated checkpoint of 'stetho train adventitious'; else no verdicts."),
     ] = None,
+    cross_validation: Annotated[
+        Path | None,
+        typer.Option("--cv", metavar="FILE", help="cv.json of the recipe: its figures go into the model card."),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +103,7 @@ def export_command(
         fixed=_fixed(fix),
         segmenter=segmenter,
         verdict=verdict,
+        cross_validation=cross_validation,
         base=base,
         sign=sign,
     )
