@@ -33,7 +33,7 @@ LEAST_RECORDINGS = 3
 
 _BLOCK_S = 0.5
 _NORMAL_SHARE = 0.9  # specificity that is aimed at where the bundle states none
-_TRUSTED_AFTER = 2.0  # recordings after which half of the shift of the labels is believed
+_TRUSTED_AFTER = 1.0  # recordings after which half of the shift of the labels is believed
 _SMALLEST = 1e-6  # probability
 
 Floats = npt.NDArray[np.float64]
