@@ -61,7 +61,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def rows(margins: Sequence[Sequence[float]], **changes: Any) -> list[RecordingEvidence]:
+def rows(margins: Sequence[Any], **changes: Any) -> list[RecordingEvidence]:
     features = np.arange(FEATURES) + 50.0
     given = {"usable_s": 9.0, "network": 1.0, "features": features, **changes}
     return [RecordingEvidence(f"r{k}", margins=tuple(m), **given) for k, m in enumerate(margins)]
