@@ -70,12 +70,11 @@ def rows(margins: Sequence[Any], **changes: Any) -> list[RecordingEvidence]:
 # -- fitting -----------------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_shifted_to_the_stated_specificity_and_less_with_few_recordings(base: Path) -> None:
+def test_labels_are_shifted_until_most_normals_are_right_and_less_with_few_recordings(base: Path) -> None:
     manifest = read_manifest(base)
     cycles = np.linspace(-1.0, 3.0, 200)
     many, few = (label_shift(manifest, rows([cycles] * n)) for n in (50, 3))
-    stated = next(a for a in manifest.artefacts if a.default).accuracy["val"]["specificity"]
-    edge = float(np.quantile(cycles, stated))
+    edge = float(np.quantile(cycles, 0.8))
     assert many == pytest.approx(edge * 50 / 51, abs=0.03)
     assert few == pytest.approx(edge * 3 / 4, abs=0.03)
 
