@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge_sdk.corpora.registry import REGISTRY
 from export.verdict_card import verdict_section
 
 
@@ -225,18 +226,33 @@ def _segmenter(bundle: Mapping[str, Any]) -> str:
 
 
 def _limits(bundle: Mapping[str, Any]) -> str:
-    return "\n".join(
-        [
-            "## Limits",
-            "",
-            f"* {bundle['research_use']}",
-            "* Trained on SPRSound: mostly Chinese children on one stethoscope model. Other ages, devices and noise "
-            "are only simulated in training; see the figures on other devices in the README.",
-            "* The labels are annotators' judgements of single breaths, not a diagnosis.",
-            "* Coarse crackle, rhonchi, stridor and mixed breaths are rare in training; `both` is the least certain.",
-            "* SPRSound: Zhang et al., IEEE TBioCAS 2022 (Creative Commons Attribution).",
-        ]
-    )
+    training = bundle["training"]
+    lines = [
+        "## Limits",
+        "",
+        f"* {bundle['research_use']}",
+        "* Devices, ages and noise that are not among the figures above were never tried.",
+        "* The labels are annotators' judgements of single breaths, not a diagnosis.",
+        "* Coarse crackle, rhonchi, stridor and mixed breaths are rare in training; `both` is the least certain.",
+    ]
+    used = trained_corpora(training)
+    if used:
+        lines.append("* Trained on " + "; ".join(_source(name) for name in used) + ".")
+    if str(training.get("model", "")).startswith("yamnet"):
+        lines.append("* Its trunk began with YAMNet's weights (TensorFlow Model Garden, AudioSet; Apache-2.0).")
+    return "\n".join(lines)
+
+
+def trained_corpora(training: Mapping[str, Any]) -> list[str]:
+    """Names of all corpora that a part of the bundle was trained on."""
+    records = [training, *(training.get(part) or {} for part in ("segmenter", "verdict"))]
+    names = [name for r in records for name in (r.get("corpus"), *r.get("joined_corpora", ())) if name]
+    return list(dict.fromkeys(names))
+
+
+def _source(name: str) -> str:
+    entry = REGISTRY.get(name)
+    return name if entry is None else f"{entry.title} ({entry.licence or 'terms of its owner'})"
 
 
 def _figure(values: Mapping[str, Any], key: str, form: str) -> str:

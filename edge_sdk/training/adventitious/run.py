@@ -136,6 +136,7 @@ def adventitious_provenance(options: RunOptions, data: AdventitiousData) -> Prov
         ("normal", "crackle", "wheeze", "both"),
         noise_recordings=len(data.noise) + len(data.poor),
         heart_recordings=len(data.hearts),
+        joined_corpora=[corpus.name for corpus in data.corpora[1:]],
     )
 
 
