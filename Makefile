@@ -1,6 +1,7 @@
 # make demo       from nothing to labelled breaths: environment, runtime only (no torch), a simulated patient
 # make test       lint, types, walls and the test suite; what CI runs
 # make test-long  what is too slow for CI
+# make results    committed figures that need no training, run again: says which moved (STETHO_DATA names the recordings)
 # make docs       the site, in build/site
 # make install    the environment with everything, for working on the project
 PYTHON ?= python3
@@ -11,7 +12,7 @@ EXTRAS := train,export,tensorrt-rtx,ray,report,docs,dev
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-long install lint format docs clean
+.PHONY: demo test test-long results install lint format docs clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
@@ -22,6 +23,9 @@ test: $(VENV)/.all
 
 test-long: $(VENV)/.all
 	$(BIN)/python -m pytest -m long
+
+results: $(VENV)/.all
+	$(BIN)/python -m benchmarks.rerun
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check

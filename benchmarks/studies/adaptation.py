@@ -148,7 +148,7 @@ def main(
     normals: Annotated[int, typer.Option("--normals", min=3, help="Normal recordings of each device.")] = 5,
     draws: Annotated[int, typer.Option("--draws", min=1, help="Random choices of them.")] = 50,
 ) -> None:
-    """Measure an adaptation device by device."""
+    """Measure an adaptation device by device; JSON lines on stdout."""
     loaded = load_bundle(bundle)
     rows: list[Row] = []
     for entry in corpora:
@@ -157,7 +157,7 @@ def main(
             raise typer.BadParameter(f"{entry!r} is not NAME=ROOT")
         rows += evidence_of(loaded, name, Path(root))
     report = {"bundle": bundle, "version": loaded.manifest.version, **study(loaded.manifest, rows, normals, draws)}
-    typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(report, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -57,10 +57,14 @@ def rate_text(bpm: float | None) -> str:
 
 
 def verdict_text(record: Mapping[str, Any]) -> str:
-    """Format the verdict of a summary or of a running verdict: name, probability, reason."""
+    """Format the verdict of a summary or of a running verdict: name, and the reason or else the probability.
+
+    With a reason the probability is not one to rely on: it was not calibrated on such audio.
+    """
+    if record["verdict_reason"] is not None:
+        return f"verdict: {record['verdict']} ({record['verdict_reason']})"
     chance = "" if record["p_abnormal"] is None else f", p(abnormal) {record['p_abnormal']:.2f}"
-    reason = "" if record["verdict_reason"] is None else f" ({record['verdict_reason']})"
-    return f"verdict: {record['verdict']}{reason}{chance}"
+    return f"verdict: {record['verdict']}{chance}"
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ class RecorderSink:
     def __init__(self, folder: Path, labels: Labels, *, about: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
         self._about = dict(about or {})
-        self._jsonl = JsonlSink(self._write, labels)
+        self._jsonl = JsonlSink(self._write, labels, running=True)
         self._flac: GrowingFlac | None = None
         self._events: IO[str] | None = None
         self._session: dict[str, Any] = {}

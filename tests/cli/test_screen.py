@@ -62,8 +62,9 @@ def test_lines_of_a_real_recording(stetho: Stetho, data_root: Path, corpus: str)
 def test_people_get_lines_and_a_summary(stetho: Stetho, recording: Path) -> None:
     shown = stetho("screen", recording)
     records = stetho("screen", recording, "--json").records
-    lines = shown.out.splitlines()
-    assert len([line for line in lines if " s  " in line and "quality:" not in line]) == records[-1]["cycles"]
+    lines = [line for line in shown.out.splitlines() if " s  " in line and "quality:" not in line]
+    assert len([line for line in lines if " sound " not in line]) == records[-1]["cycles"]
+    assert len([line for line in lines if " sound " in line]) == sum(records[-1]["adventitious"].values())
     assert f"{records[-1]['cycles']} breaths" in shown.out
     assert "{" not in shown.out
 
