@@ -40,7 +40,7 @@ class RerunError(StethoError):
     """A committed figure could not be made again."""
 
 
-def rerun(row: Mapping[str, Any], data: Path) -> dict[str, Any]:
+def rerun(row: Mapping[str, Any], data: Path, commit: str | None) -> dict[str, Any]:
     """The row that its command gives now, with its provenance.
 
     Parameters
@@ -49,6 +49,8 @@ def rerun(row: Mapping[str, Any], data: Path) -> dict[str, Any]:
         Of a results file; ``command`` is a ``stetho`` command with ``--json``.
     data
         Folder that ``$STETHO_DATA`` stands for.
+    commit
+        Of the source tree, before any results file is written.
 
     Raises
     ------
@@ -68,12 +70,12 @@ def rerun(row: Mapping[str, Any], data: Path) -> dict[str, Any]:
     if done.returncode:
         raise RerunError(f"{command}: {done.stderr.strip().splitlines()[-1] if done.stderr else done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1].replace(str(data), _DATA))
-    return {"command": command, **found, "provenance": provenance(words, data)}
+    return {"command": command, **found, "provenance": provenance(words, data, commit)}
 
 
-def provenance(words: list[str], data: Path) -> dict[str, str | None]:
+def provenance(words: list[str], data: Path, commit: str | None) -> dict[str, str | None]:
     """Commit of the source tree, hash of the bundle, and hash of the names and sizes of the corpus' files."""
-    origin = {"git_commit": git_commit(), "bundle_sha256": sha256_file(resolve_bundle(words[2]) / "bundle.json")}
+    origin = {"git_commit": commit, "bundle_sha256": sha256_file(resolve_bundle(words[2]) / "bundle.json")}
     roots = [Path(word) for word in words if word.startswith(str(data))]
     return {**origin, "data_sha256": _folder_hash(roots[0]) if roots else None}
 
@@ -112,13 +114,14 @@ def main(
     """Run committed figures again; the exit status is 1 when one moved and is not written."""
     folder = (data or RESULTS.parents[1].parent / "shared" / "data").resolve()
     rows: list[list[str]] = []
+    commit = git_commit()
     for name in files or RERUN:
         path = RESULTS / name
         kept = json.loads(path.read_text(encoding="utf-8"))
         fresh = []
         for row in kept["rows"]:
             typer.echo(f"{name}: {row['command']}", err=True)
-            fresh.append(rerun(row, folder))
+            fresh.append(rerun(row, folder, commit))
             rows += [[name, row["command"], *map(_shown, change)] for change in moved(row, fresh[-1], "", tolerance)]
         if write:
             with whole_file(path) as draft:

@@ -40,23 +40,23 @@ def test_every_row_that_is_rerun_holds_its_command_and_origin() -> None:
 
 def test_a_command_that_fails_names_itself(tmp_path: Path) -> None:
     with pytest.raises(RerunError, match=r"evaluate default csv .*nowhere"):
-        rerun({"command": "stetho evaluate default csv nowhere --json"}, tmp_path)
+        rerun({"command": "stetho evaluate default csv nowhere --json"}, tmp_path, None)
 
 
 def test_the_data_hash_changes_with_the_data(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     words = ["stetho", "evaluate", "default", "csv", str(tmp_path / "corpus")]
-    hashes = {provenance(words, tmp_path)["data_sha256"]}
+    hashes = {provenance(words, tmp_path, None)["data_sha256"]}
     for content in ("a", "bb"):
         (tmp_path / "corpus" / "x.csv").write_text(content)
-        hashes.add(provenance(words, tmp_path)["data_sha256"])
-    assert len(hashes) == 3 and provenance(COMMAND.split(), tmp_path)["data_sha256"] is None
+        hashes.add(provenance(words, tmp_path, None)["data_sha256"])
+    assert len(hashes) == 3 and provenance(COMMAND.split(), tmp_path, "abc")["data_sha256"] is None
 
 
 def test_new_rows_are_kept_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some.json").write_text(json.dumps({"note": "kept", "rows": [{"command": COMMAND, "event_f1": 0.5}]}))
     monkeypatch.setattr(subject, "RESULTS", tmp_path)
-    monkeypatch.setattr(subject, "rerun", lambda row, data: {**row, "event_f1": 0.75})
+    monkeypatch.setattr(subject, "rerun", lambda row, data, commit: {**row, "event_f1": 0.75})
     app = subject.typer.Typer()
     app.command()(subject.main)
     listed = CliRunner().invoke(app, ["some.json", "--data", str(tmp_path)])
