@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import benchmarks.rerun as subject
@@ -57,7 +58,7 @@ def test_new_rows_are_kept_only_on_request(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "some.json").write_text(json.dumps({"note": "kept", "rows": [{"command": COMMAND, "event_f1": 0.5}]}))
     monkeypatch.setattr(subject, "RESULTS", tmp_path)
     monkeypatch.setattr(subject, "rerun", lambda row, data, commit: {**row, "event_f1": 0.75})
-    app = subject.typer.Typer()
+    app = typer.Typer()
     app.command()(subject.main)
     listed = CliRunner().invoke(app, ["some.json", "--data", str(tmp_path)])
     assert listed.exit_code == 1 and "0.75" in listed.output
