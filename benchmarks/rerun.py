@@ -21,7 +21,6 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_sdk.cli.tables import Column, print_table
 from edge_sdk.errors import StethoError
 from edge_sdk.files import sha256_file, whole_file
 from edge_sdk.json_lines import json_line
@@ -113,7 +112,7 @@ def main(
 ) -> None:
     """Run committed figures again; the exit status is 1 when one moved and is not written."""
     folder = (data or RESULTS.parents[1].parent / "shared" / "data").resolve()
-    rows: list[list[str]] = []
+    lines: list[str] = []
     commit = git_commit()
     for name in files or RERUN:
         path = RESULTS / name
@@ -122,16 +121,13 @@ def main(
         for row in kept["rows"]:
             typer.echo(f"{name}: {row['command']}", err=True)
             fresh.append(rerun(row, folder, commit))
-            rows += [[name, row["command"], *map(_shown, change)] for change in moved(row, fresh[-1], "", tolerance)]
+            for figure, was, now in moved(row, fresh[-1], "", tolerance):
+                lines.append(f"  {figure}: {_shown(was)} -> {_shown(now)}   ({name}: {row['command']})")
         if write:
             with whole_file(path) as draft:
                 draft.write_text(json.dumps({**kept, "rows": fresh}, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    if not rows:
-        typer.echo("no figure moved")
-        return
-    columns = [Column("file"), Column("command"), Column("figure", keep=True), Column("was", keep=True)]
-    print_table([*columns, Column("is", keep=True)], rows, title=f"{len(rows)} figures moved")
-    if not write:
+    typer.echo("\n".join([f"{len(lines)} figures moved", *lines]) if lines else "no figure moved")
+    if lines and not write:
         raise typer.Exit(1)
 
 
