@@ -104,7 +104,7 @@ def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingDat
         labels,
         noise_recordings=len(set(data.noise.tolist()) | set(data.negatives.tolist())),
         heart_recordings=0 if data.heart is None else len(data.heart.lengths),
-        joined_corpora=[entry.partition("=")[0] for entry in recipe.joint.extra],
+        joined_corpora=[entry.partition("=")[0] for entry in (*recipe.joint.extra, recipe.joint.noise) if entry],
     )
 
 
