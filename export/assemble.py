@@ -24,7 +24,7 @@ from export.model import ModelUnderExport
 from export.pipeline import Artefact
 from export.sbom import SBOM_FILE, sbom
 from export.segmenter_part import SegmenterPart, segmenter_part, with_cross_validation
-from export.training_record import classifier_record, read_cross_validation, training_record
+from export.training_record import classifier_record, read_cross_validation, training_record, without_folders
 from export.verdict_part import VerdictPart, verdict_part
 
 GOLDEN_FILE = "golden.npz"
@@ -296,7 +296,7 @@ def _description(checkpoint: Checkpoint) -> str:
 
 
 def _training(checkpoint: Checkpoint, fixed: Mapping[str, Any] | None, part: SegmenterPart) -> dict[str, Any]:
-    own = {"model": checkpoint.model, "size": checkpoint.size, "recipe": checkpoint.recipe}
+    own = {"model": checkpoint.model, "size": checkpoint.size, "recipe": without_folders(checkpoint.recipe)}
     training = {**checkpoint.provenance, **own, **({"fixed_metadata": dict(fixed)} if fixed else {})}
     return _with_segmenter_training(training, part)
 

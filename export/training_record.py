@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from edge_sdk.errors import ExportError
@@ -84,3 +84,21 @@ def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
 def chosen_figures(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Those of the figures that are named and defined."""
     return {name: figures[name] for name in names if figures.get(name) is not None}
+
+
+def without_folders(value: Any) -> Any:
+    """A recipe without the folders of the machine that it was trained on: of absolute paths the last part is kept.
+
+    Parameters
+    ----------
+    value
+        Plain builtins; strings may be ``/path/to/file`` or ``NAME=/path/to/folder``.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    name, equals, path = value.rpartition("=")
+    return f"{name}{equals}{PurePath(path).name}" if PurePath(path).is_absolute() else value

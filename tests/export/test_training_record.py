@@ -17,7 +17,7 @@ from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
 from export.formats import FORMATS
 from export.pipeline import make_artefacts
-from export.training_record import ANY_LABEL, training_record
+from export.training_record import ANY_LABEL, training_record, without_folders
 
 CURRENT = Provenance(
     corpus="csv",
@@ -118,3 +118,20 @@ def test_classifier_and_segmenter_of_a_new_bundle_have_fields_of_equal_types(
     counted = manifest["training"]["segmenter"]["patients"]
     wanted = f"patients of cycles and noise: {counted}" if older else f"* patients: {counted}"
     assert wanted in (tmp_path / "b" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("/data/weights/yamnet.tflite", "yamnet.tflite"),
+        ("icbhi=/data/ICBHI_final_database", "icbhi=ICBHI_final_database"),
+        ("hf_lung_labels=hf_lung_phase_clips", "hf_lung_labels=hf_lung_phase_clips"),
+        (
+            "SPRSound split.csv: trained on train / reported on val",
+            "SPRSound split.csv: trained on train / reported on val",
+        ),
+        ({"a": ["/x/y.pt", 3, None], "b": {"c": ("/z",)}}, {"a": ["y.pt", 3, None], "b": {"c": ["z"]}}),
+    ],
+)
+def test_no_folder_of_the_training_machine_is_in_a_record(value: object, kept: object) -> None:
+    assert without_folders(value) == kept

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,6 +32,19 @@ def test_a_bundle_in_the_wheel_is_whole_small_and_gives_verdicts(name: str) -> N
     events = [*stream.accept(phantom("asthma", 12.0).astype(np.float32)), *stream.finish()]
     assert isinstance(events[-1], Verdict) and events[-1].final
     assert load_model(name).name == bundle.manifest.name
+
+
+@pytest.mark.parametrize("name", sorted(MOST_BYTES))
+def test_it_names_no_folder_of_the_machine_it_was_made_on(name: str) -> None:
+    def strings(value: Any) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from strings(item)
+        elif isinstance(value, str):
+            yield value
+
+    manifest = json.loads((resolve_bundle(name) / "bundle.json").read_text())
+    assert [text for text in strings(manifest) if Path(text.rpartition("=")[2]).is_absolute()] == []
 
 
 def test_they_are_all_of_them() -> None:
