@@ -22,21 +22,14 @@ from edge_sdk.training.adventitious.data import (
 from edge_sdk.training.adventitious.inference import SoundOutputs, run_network
 from edge_sdk.training.adventitious.task import AdventitiousTask
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.corpus import load_sides, side_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run_folder import (
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    STATE_FILE,
-    RunOptions,
-    write_json,
-    write_recipe,
-)
+from edge_sdk.training.run_folder import STATE_FILE, RunOptions
 from edge_sdk.training.segmentation.run import held_out_patients
+from edge_sdk.training.step_networks import write_step_network
 
 SECONDS = (6.0, 9.0, 15.0, None)
 """Audio after which recordings are scored; None: all of it."""
@@ -95,7 +88,7 @@ def train_adventitious(
     logs.finish(metrics)
     if calibration is not None:
         metrics[CALIBRATION] = calibration
-    return _write(recipe, options, model, metrics, kept)
+    return write_step_network(recipe, options, model, LABELS, metrics, adventitious_provenance(options, kept))
 
 
 def read_calibration(path: Path) -> dict[str, Any]:
@@ -147,26 +140,3 @@ def _cycles(recording: SoundRecording) -> Sequence[int | None]:
 def _label(recording: SoundRecording, cycle: int | None) -> str:
     crackle, wheeze = recording.present if cycle is None else recording.sounds[cycle]
     return "both" if crackle and wheeze else "crackle" if crackle else "wheeze" if wheeze else "normal"
-
-
-def _write(
-    recipe: Recipe, options: RunOptions, model: AdventitiousNetwork, metrics: dict[str, Any], data: AdventitiousData
-) -> dict[str, Any]:
-    checkpoint = Checkpoint(
-        model=recipe.model.name,
-        size=recipe.model.size,
-        recipe=recipe.to_dict(),
-        front_end=recipe.spec,
-        labels=LABELS,
-        decoder="softmax",
-        temperature=1.0,
-        bias=(0.0,) * len(LABELS),
-        state=model.state_dict(),
-        metrics=metrics,
-        provenance=adventitious_provenance(options, data).to_dict(),
-    )
-    path = options.out / CHECKPOINT_FILE
-    save_checkpoint(checkpoint, path)
-    write_json(options.out / METRICS_FILE, metrics)
-    write_recipe(recipe, options.out)
-    return {**metrics, "checkpoint": str(path)}

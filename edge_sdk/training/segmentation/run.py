@@ -12,26 +12,19 @@ from edge_sdk.metrics.bootstrap import RESAMPLES
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.corpus import load_sides, side_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run_folder import (
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    STATE_FILE,
-    RunOptions,
-    write_json,
-    write_recipe,
-)
+from edge_sdk.training.run_folder import STATE_FILE, RunOptions
 from edge_sdk.training.segmentation.building import LABELS, decoder_params, segment_section
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import AnnotatedRecording, SegmentData, annotated_recordings, load_segment_data
 from edge_sdk.training.segmentation.inference import clip_phase_odds, emit, run_network
 from edge_sdk.training.segmentation.task import SegmentTask
 from edge_sdk.training.segmentation.tuning import tuned_recipe
+from edge_sdk.training.step_networks import write_step_network
 
 CURVE_S = (0.3, 0.5, 0.7, 1.0)
 """Seconds of a phase clip after which the detected phase is scored."""
@@ -90,7 +83,7 @@ def train_segmenter(
     if data.held_out_clips is not None and len(data.held_out_clips):
         metrics["phase_accuracy"] = phase_accuracy(model, data.held_out_clips)
     logs.finish(metrics)
-    return _write(recipe, options, model, metrics, kept)
+    return write_step_network(recipe, options, model, LABELS, metrics, segmenter_provenance(recipe, options, kept))
 
 
 def held_out_patients(patients: Collection[str], share: float, seed: int) -> set[str]:
@@ -149,26 +142,3 @@ def segmenter_provenance(recipe: Recipe, options: RunOptions, data: SegmentData)
         phase_clips=0 if data.clips is None else len(data.clips),
         joined_corpora=joined,
     )
-
-
-def _write(
-    recipe: Recipe, options: RunOptions, model: SegmenterNetwork, metrics: dict[str, Any], data: SegmentData
-) -> dict[str, Any]:
-    checkpoint = Checkpoint(
-        model=recipe.model.name,
-        size=recipe.model.size,
-        recipe=recipe.to_dict(),
-        front_end=recipe.spec,
-        labels=LABELS,
-        decoder="softmax",
-        temperature=1.0,
-        bias=(0.0,) * len(LABELS),
-        state=model.state_dict(),
-        metrics=metrics,
-        provenance=segmenter_provenance(recipe, options, data).to_dict(),
-    )
-    path = options.out / CHECKPOINT_FILE
-    save_checkpoint(checkpoint, path)
-    write_json(options.out / METRICS_FILE, metrics)
-    write_recipe(recipe, options.out)
-    return {**metrics, "checkpoint": str(path)}

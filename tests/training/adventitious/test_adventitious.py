@@ -84,7 +84,7 @@ def test_segments_and_absent_frames_lie_where_the_sound_is() -> None:
     np.testing.assert_array_equal(loud(window), np.isin(np.arange(230), np.arange(begin, end)))
     assert window.absent[0].max() == 0.0  # a crackle somewhere: the frames around it are not known
     np.testing.assert_array_equal(window.absent[1] == 1.0, loud(window))
-    assert window.absent[1][~loud(window)].min() == 0.5  # the publisher heard no wheeze in the recording
+    assert window.absent[1][~loud(window)].min() == 0.5  # its label excludes a wheeze
     np.testing.assert_array_equal(window.breathing[0] == 1.0, loud(window))
     assert window.label.tolist() == [1.0, 0.0] and window.label_weight == 1.0
 
@@ -203,7 +203,7 @@ def test_a_tiny_run_resumes_to_the_same_weights_and_takes_its_calibration_along(
     assert not network.training and recipe.task == "adventitious"
     assert one.metrics[CALIBRATION] == {"params": {"error": 0.1}}
     assert one.provenance["patients"] == 6 and one.provenance["noise_recordings"] == 4
-    with pytest.raises(CheckpointError, match="not of 'adventitious'"):
+    with pytest.raises(CheckpointError, match="not of a network of the verdict; 'stetho train adventitious' makes one"):
         checkpoint_adventitious(replace(one, model="compact"))
 
 
