@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,36 @@ class VerdictParams(Settings, frozen=True):
         """The verdict that the thresholds for so much usable audio give."""
         _, low, high = next(row for row in reversed(self.thresholds) if row[0] <= max(seconds, self.least_s))
         return "abnormal" if probability >= high else "normal" if probability < low else "uncertain"
+
+
+Unanswered = Literal["too-little-audio", "unfamiliar"]
+
+
+def answer_of(
+    params: VerdictParams,
+    familiarity: FamiliarityParams,
+    probability: float,
+    seconds: float,
+    features: Floats,
+    *,
+    slack_s: float = 0.0,
+) -> VerdictName | Unanswered:
+    """The verdict on a recording of usable audio, or the reason why there is none.
+
+    Parameters
+    ----------
+    params, familiarity
+        Calibration.
+    probability, seconds, features
+        Of an abnormal recording; usable audio; of its mean spectrum.
+    slack_s
+        Seconds that may be missing in the least audio.
+    """
+    if seconds < params.least_s - slack_s:
+        return "too-little-audio"
+    if familiarity.distance(features) > familiarity.farthest:
+        return "unfamiliar"
+    return params.answer(probability, seconds)
 
 
 def length_term(seconds: float) -> float:

@@ -28,7 +28,7 @@ from edge_sdk.runtime.bundle.load import load_bundle, resolve_bundle, write_bund
 from edge_sdk.runtime.bundle.schema import MANIFEST, Adaptation, Manifest
 from edge_sdk.runtime.bundle.signature import SIGNATURE
 from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict import VerdictParams
+from edge_sdk.runtime.verdict import VerdictParams, answer_of
 
 LEAST_RECORDINGS = 3
 
@@ -112,10 +112,7 @@ def adapt_bundle(
     content = (folder / MANIFEST).read_bytes()
     loaded = load_bundle(folder)
     manifest = loaded.manifest
-    if not isinstance(manifest.adaptation, msgspec.UnsetType):
-        raise BundleError(f"{folder} is adapted to {manifest.adaptation.device} already; adapt the bundle it came from")
-    if isinstance(manifest.verdict, msgspec.UnsetType) and not (normals and manifest.decoder.kind == "softmax"):
-        raise BundleError(f"{folder} gives no verdicts, and labels can be adapted from --normals only; take another")
+    _check_adaptable(folder, manifest, normals=normals)
     evidence = []
     for done, path in enumerate(recordings, 1):
         evidence.append(recording_evidence(loaded, path))
@@ -140,6 +137,13 @@ def adapt_bundle(
     )
     _write(folder, out, adapted(manifest, fit, entry))
     return entry
+
+
+def _check_adaptable(folder: Path, manifest: Manifest, *, normals: bool) -> None:
+    if not isinstance(manifest.adaptation, msgspec.UnsetType):
+        raise BundleError(f"{folder} is adapted to {manifest.adaptation.device} already; adapt the bundle it came from")
+    if isinstance(manifest.verdict, msgspec.UnsetType) and not (normals and manifest.decoder.kind == "softmax"):
+        raise BundleError(f"{folder} gives no verdicts, and labels can be adapted from --normals only; take another")
 
 
 def recording_evidence(bundle: Any, path: Path, channel: int = 0) -> RecordingEvidence:
@@ -302,10 +306,6 @@ def _answer(manifest: Manifest, row: RecordingEvidence, fit: Fit) -> str | None:
         familiarity = FamiliarityParams.from_dict(manifest.verdict.familiarity)
     else:
         params, familiarity = _with_device(manifest, fit)
-    if row.usable_s < params.least_s:
-        return "too-little-audio"
-    group, distance = familiarity.nearest(row.features)
-    if distance > familiarity.farthest:
-        return "unfamiliar"
+    group, _ = familiarity.nearest(row.features)
     chance = params.probability(row.network, row.cycles_abnormal(fit.label_shift), row.usable_s, group)
-    return None if chance is None else params.answer(chance, row.usable_s)
+    return None if chance is None else answer_of(params, familiarity, chance, row.usable_s, row.features)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edge_sdk.metrics.ranking import auroc
 from edge_sdk.runtime.adventitious import SOUNDS, SoundDetector, SoundParams
 from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict import VerdictParams
+from edge_sdk.runtime.verdict import VerdictParams, answer_of
 from edge_sdk.training.adventitious.calibration import (
     HORIZONS_S,
     CalibrationTable,
@@ -28,6 +28,8 @@ from edge_sdk.training.adventitious.run import FIGURES, recording_figures
 from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection
 
 Flags = npt.NDArray[np.bool_]
+
+_SLACK_S = 0.05  # a clip cut to the least audio has a little less of it in whole frames
 
 
 def figures_by_corpus(outputs: Sequence[SoundOutputs]) -> dict[str, Any]:
@@ -127,15 +129,8 @@ def _answers(
     params: VerdictParams, familiarity: FamiliarityParams, table: CalibrationTable, chances: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.str_]:
     """``normal``, ``abnormal``, ``uncertain`` or the reason, as a stream of usable audio gives them."""
-    found = []
-    for chance, seconds, features in zip(chances.tolist(), table.seconds.tolist(), table.features, strict=True):
-        if seconds < params.least_s - 0.05:
-            found.append("too-little-audio")
-        elif familiarity.distance(features) > familiarity.farthest:
-            found.append("unfamiliar")
-        else:
-            found.append(params.answer(chance, seconds))
-    return np.array(found)
+    rows = zip(chances.tolist(), table.seconds.tolist(), table.features, strict=True)
+    return np.array([answer_of(params, familiarity, *row, slack_s=_SLACK_S) for row in rows])
 
 
 def _scored(abnormal: Flags, chances: npt.NDArray[np.float64], answers: npt.NDArray[np.str_]) -> dict[str, Any]:
