@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from edge_sdk.training.classification.joint import load_classifier_sides
 from edge_sdk.training.classification.run import classifier_provenance
 from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of
-from edge_sdk.training.loop.fit import Step
+from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, CV_LOGITS_FILE, RunOptions, fold_state_file, run_file, write_json
 
@@ -128,22 +128,46 @@ def cross_validate(
         Called with (fold, step) after each optimiser step.
     """
     events = data.events
+    fold = np.zeros(len(events), dtype=np.int64)
+    logits = np.zeros((len(events), logit_count(recipe.decoder, recipe.labels)))
+    for number, (held_out, trainer) in enumerate(
+        fold_trainers(recipe, data, folds=folds, seed=seed, folder=folder, on_step=on_step, device=device)
+    ):
+        fold[held_out] = number
+        logits[held_out] = cycle_logits(trainer.model, recipe, data, events.where(held_out), schema_of(trainer))
+    return summarise(recipe, logits, events, fold, data.origins(events))
+
+
+def fold_trainers(
+    recipe: Recipe,
+    data: TrainingData,
+    *,
+    folds: int,
+    seed: int,
+    folder: Path | None = None,
+    on_step: Callable[[int, Step], None] | None = None,
+    device: str = "cpu",
+) -> Iterator[tuple[npt.NDArray[np.bool_], Trainer]]:
+    """The held-out events ``[n]`` of each fold, and the trainer of the others' patients after its last epoch.
+
+    Parameters
+    ----------
+    recipe, data, folds, seed, folder, on_step, device
+        As for :func:`cross_validate`; folds that are finished in ``folder`` are not trained again.
+    """
+    events = data.events
     patients = [str(patient) for patient in events.patient]
-    origins = data.origins(events)
     strata: list[Any] = events.bits.tolist()
     if recipe.joint.extra:  # every fold holds out patients of every corpus and device
-        strata = list(zip(origins, strata, strict=True))
+        strata = list(zip(data.origins(events), strata, strict=True))
     fold = grouped_folds(strata, patients, folds, seed=seed)
-    logits = np.zeros((len(events), logit_count(recipe.decoder, recipe.labels)))
     for number in range(folds):
         held_out = fold == number
         trained = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
         trainer = classify_trainer(recipe, data.of_patients(trained), seed + number, device=device)
         report = None if on_step is None else (lambda step, number=number: on_step(number, step))
-        state = None if folder is None else fold_state_file(folder, number)
-        model = trainer.run(state, report)
-        logits[held_out] = cycle_logits(model, recipe, data, events.where(held_out), schema_of(trainer))
-    return summarise(recipe, logits, events, fold, origins)
+        trainer.run(None if folder is None else fold_state_file(folder, number), report)
+        yield held_out, trainer
 
 
 def summarise(

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.studies.fold_streams import fold_streams
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CorpusError, RecipeError
+from edge_sdk.evaluation.model import load_model
 from edge_sdk.training.classification.data import load_training_data
 from edge_sdk.training.classification.joint import load_classifier_sides, noise_folds, trained_split
 from edge_sdk.training.classification.sampling import ANNOTATED, UNUSED, WEAK, EventTable, Origin, balanced
@@ -172,6 +174,21 @@ def test_cross_validation_reports_every_corpus_and_device(options: RunOptions) -
     assert "auroc_crackle" in report["by"]["icbhi"]
     assert report["provenance"]["corpus"] == "csv"
     assert report["provenance"]["joined_corpora"] == ["icbhi", "kauh"]
+
+
+def test_each_fold_streams_the_recordings_it_left_out_once(options: RunOptions) -> None:
+    """The network of each fold comes from its state; nothing is trained again."""
+    with pytest.raises(RecipeError, match="no finished cross-validation"):
+        list(fold_streams(_recipe(), options, load_model("default")))
+    run_cross_validation(_recipe(), options, 2)
+    states = {path: path.stat().st_mtime_ns for path in options.out.glob("fold-*/*.pt")}
+    lines = list(fold_streams(_recipe(), options, load_model("default")))
+    assert {path: path.stat().st_mtime_ns for path in options.out.glob("fold-*/*.pt")} == states and len(states) == 2
+    ends = sorted((corpus, line["recording"]) for corpus, line in lines if line.get("type") == "summary")
+    assert len(ends) == len(set(ends)) == 6 + 4 + 2
+    assert ("icbhi", "100_1b1_Al_sc_Meditron") in ends
+    cycles = [line for _, line in lines if "probabilities" in line]
+    assert cycles and all(sum(line["probabilities"].values()) == pytest.approx(1.0, abs=1e-3) for line in cycles)
 
 
 def test_several_seeds_give_mean_and_deviation_by_corpus(options: RunOptions) -> None:
