@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_sdk.corpora.registry import REGISTRY
+from export.robustness_card import robustness_section
 from export.verdict_card import verdict_section
 
 
@@ -22,6 +23,7 @@ def model_card(bundle: Mapping[str, Any]) -> str:
         _artefacts(bundle["artefacts"]),
         _accuracy(bundle["artefacts"]),
         _cross_validation(bundle["training"]),
+        robustness_section(bundle["training"]),
         _training(bundle["training"]),
         _front_end(bundle),
         _segmenter(bundle),

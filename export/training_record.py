@@ -70,7 +70,8 @@ def read_cross_validation(path: Path, recipe: str) -> dict[str, Any]:
 def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the ``training`` object of a bundle says of a classifier's cross-validation: figures by corpus and device.
 
-    ``all cycles`` holds those of all annotated cycles together.
+    ``all cycles`` holds those of all annotated cycles together; ``groups`` and ``degradations`` are there where
+    ``benchmarks.studies.robustness`` added them to the report.
     """
     folds = report["folds"]
     parts = {"all cycles": report["metrics"], **report.get("by", {})}
@@ -78,6 +79,7 @@ def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
         "folds": folds if isinstance(folds, int) else len(folds),
         "seed": report["seed"],
         "figures": {name: chosen_figures(figures, CLASSIFIER_FIGURES) for name, figures in parts.items()},
+        **{name: report[name] for name in ("groups", "degradations") if name in report},
     }
 
 

@@ -22,17 +22,17 @@ import typer
 from edge_sdk.corpora import Corpus
 from edge_sdk.corpora.audio import read_recording
 from edge_sdk.corpora.table import Recording
-from edge_sdk.errors import RecipeError
 from edge_sdk.evaluation.model import ModelUnderTest, load_model
 from edge_sdk.evaluation.predict import stream_events
 from edge_sdk.events import CycleResult
 from edge_sdk.files import whole_file
+from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
-from edge_sdk.training.classification.crossval import fold_trainers
+from edge_sdk.training.classification.crossval import finished_folds
 from edge_sdk.training.classification.data import load_training_data
 from edge_sdk.training.classification.joint import load_classifier_sides
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
-from edge_sdk.training.run_folder import CV_FILE, RunOptions
+from edge_sdk.training.run_folder import RunOptions
 
 _SHORTEST_S = 3.0  # recordings below, single phases, have no cycles to find
 
@@ -45,15 +45,9 @@ def fold_streams(recipe: Recipe, options: RunOptions, bundle: ModelUnderTest) ->
     RecipeError
         The folder holds no finished cross-validation.
     """
-    try:
-        report = json.loads((options.out / CV_FILE).read_text(encoding="utf-8"))
-        decisions = report["folds"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RecipeError(f"{options.out} holds no finished cross-validation ({error!r})") from error
     corpus = load_classifier_sides(recipe, options)
     data = load_training_data(corpus, recipe, cache=options.cache)
-    trainers = fold_trainers(recipe, data, folds=len(decisions), seed=report["seed"], folder=options.out)
-    for decision, (held_out, trainer) in zip(decisions, trainers, strict=True):
+    for decision, held_out, trainer in finished_folds(recipe, options, data):
         patients = set(data.events.patient[held_out].tolist())
         model = replace(
             _model(recipe, decision, trainer.model.state_dict()), segmenter=bundle.segmenter, quality=bundle.quality
@@ -61,7 +55,7 @@ def fold_streams(recipe: Recipe, options: RunOptions, bundle: ModelUnderTest) ->
         yield from _lines(model, corpus.where(partial(_of_patients, patients)))
 
 
-def _model(recipe: Recipe, decision: dict[str, Any], state: dict[str, Any]) -> ModelUnderTest:
+def _model(recipe: Recipe, decision: Decision, state: dict[str, Any]) -> ModelUnderTest:
     checkpoint = Checkpoint(
         model=recipe.model.name,
         size=recipe.model.size,
@@ -69,8 +63,8 @@ def _model(recipe: Recipe, decision: dict[str, Any], state: dict[str, Any]) -> M
         front_end=recipe.spec,
         labels=recipe.labels,
         decoder=recipe.decoder,
-        temperature=decision["temperature"],
-        bias=tuple(decision["bias"]),
+        temperature=decision.temperature,
+        bias=decision.bias,
         state=state,
     )
     with tempfile.TemporaryDirectory() as folder:

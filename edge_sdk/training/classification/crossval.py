@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.corpora.splits import grouped_folds
+from edge_sdk.errors import RecipeError
 from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio.bank import Progress
@@ -168,6 +170,33 @@ def fold_trainers(
         report = None if on_step is None else (lambda step, number=number: on_step(number, step))
         trainer.run(None if folder is None else fold_state_file(folder, number), report)
         yield held_out, trainer
+
+
+def finished_folds(
+    recipe: Recipe, options: RunOptions, data: TrainingData
+) -> Iterator[tuple[Decision, npt.NDArray[np.bool_], Trainer]]:
+    """Decision, held-out events ``[n]`` and trainer of each fold of a cross-validation that is done.
+
+    Raises
+    ------
+    RecipeError
+        The folder holds no finished cross-validation.
+    """
+    try:
+        report = json.loads((options.out / CV_FILE).read_text(encoding="utf-8"))
+        folds, seed = report["folds"], report["seed"]
+        decisions = [fold_decision(recipe, entry) for entry in folds]
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"{options.out} holds no finished cross-validation ({error!r})") from error
+    trainers = fold_trainers(recipe, data, folds=len(decisions), seed=seed, folder=options.out)
+    for decision, (held_out, trainer) in zip(decisions, trainers, strict=True):
+        yield decision, held_out, trainer
+
+
+def fold_decision(recipe: Recipe, entry: Mapping[str, Any]) -> Decision:
+    """The decision that a fold's entry of ``cv.json`` holds."""
+    threshold = tuple(entry.get("threshold") or ())
+    return Decision(entry["temperature"], tuple(entry["bias"]), recipe.decoder, threshold)
 
 
 def summarise(

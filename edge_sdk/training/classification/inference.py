@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,18 @@ _BATCH_SAMPLES = 256 * 12_000  # of audio at once: 256 cycles of our own front e
 
 @torch.no_grad()
 def cycle_logits(
-    model: nn.Module, recipe: Recipe, data: TrainingData, events: EventTable, schema: MetadataSchema | None = None
+    model: nn.Module,
+    recipe: Recipe,
+    data: TrainingData,
+    events: EventTable,
+    schema: MetadataSchema | None = None,
+    *,
+    change: Callable[[Tensor], Tensor] | None = None,
 ) -> Logits:
-    """Logits ``[n, C]`` of annotated cycles, windowed as the device does; computed on the model's device."""
+    """Logits ``[n, C]`` of annotated cycles, windowed as the device does; computed on the model's device.
+
+    ``change`` maps windows ``[B, N]`` to what the network receives instead: noise, a filter.
+    """
     spec, device = recipe.spec, _device_of(model)
     front_end = FoldedFrontEnd(spec).to(device)
     start = torch.from_numpy(data.bank.starts[events.recording] + events.begin)
@@ -39,6 +48,8 @@ def cycle_logits(
     for some in torch.arange(len(events)).split(max(1, _BATCH_SAMPLES // spec.window_samples)):
         still = torch.ones(len(some)), torch.zeros(len(some))
         wave = data.bank.gather(start[some], length[some], spec.window_samples, *still, crop=spec.crop)
+        if change is not None:
+            wave = change(wave)
         rows = data.metadata_rows(events.recording[some.numpy()], length[some].numpy(), spec.rate_hz)
         batches.append(_forward(model, front_end(wave.to(device)), schema, rows))
     return np.concatenate(batches)

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from benchmarks.studies.fold_streams import fold_streams
+from benchmarks.studies.robustness import conditions, robustness
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.evaluation.model import load_model
+from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.classification.data import load_training_data
 from edge_sdk.training.classification.joint import load_classifier_sides, noise_folds, trained_split
 from edge_sdk.training.classification.sampling import ANNOTATED, UNUSED, WEAK, EventTable, Origin, balanced
@@ -23,6 +26,7 @@ from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run import run_cross_validation, run_training
 from edge_sdk.training.run_folder import CV_FILE, CV_SEEDS_FILE, RunOptions
 from edge_sdk.training.sweep import cross_validate_seeds
+from export.robustness_card import robustness_section
 from tests.runtime.conftest import phantom
 
 RATE = 4000
@@ -189,6 +193,49 @@ def test_each_fold_streams_the_recordings_it_left_out_once(options: RunOptions) 
     assert ("icbhi", "100_1b1_Al_sc_Meditron") in ends
     cycles = [line for _, line in lines if "probabilities" in line]
     assert cycles and all(sum(line["probabilities"].values()) == pytest.approx(1.0, abs=1e-3) for line in cycles)
+
+
+def test_groups_and_worse_audio_are_measured_out_of_fold(options: RunOptions) -> None:
+    """Every annotated cycle counts once in its group; the clean audio equals the cross-validation's own figures."""
+    report = run_cross_validation(_recipe(), options, 2)
+    found = robustness(_recipe(), options, options.root.parent / "noise")
+    ages = {row["group"]: row for row in found["groups"] if row["by"] == "age"}
+    assert sum(row["n"] for row in ages.values()) == report["metrics"]["n"]
+    clean, *worse = found["degradations"]
+    assert clean["condition"] == "clean" and set(clean) == {"condition", "level", "csv", "icbhi"}
+    assert clean["icbhi"]["n"] == 12
+    assert len(worse) == len({(row["condition"], row["level"]) for row in worse}) >= 15
+    assert any(row["csv"] != clean["csv"] for row in worse)
+    section = robustness_section({"cross_validation": found})
+    assert "| white noise | 20 dB, 10 dB, 5 dB, 0 dB |" in section and "clipped" in section
+    assert robustness_section({}) == ""
+
+
+@pytest.mark.parametrize("name", ["white noise", "low-pass", "high-pass", "level", "clipped", "lost in 50-ms packets"])
+def test_a_condition_does_to_the_audio_what_it_says(name: str) -> None:
+    time = torch.arange(3 * RATE) / RATE
+    wave = 0.2 * torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (50.0, 700.0)])
+    for condition in (c for c in conditions(RATE, {}, None) if c.name == name):
+        changed = condition.change(wave, Randomness(torch.Generator().manual_seed(0)))
+        assert changed.shape == wave.shape and changed.dtype == wave.dtype
+        power = changed.pow(2).mean(dim=1) / wave.pow(2).mean(dim=1)
+        value = float(condition.level.split()[0].rstrip("%"))
+        if name == "white noise":
+            snr = wave.pow(2).mean(dim=1) / (changed - wave).pow(2).mean(dim=1)
+            if float(changed.abs().amax()) < 1.0:  # else scaled down as a whole
+                assert 10 * torch.log10(snr) == pytest.approx([value, value], abs=0.01)
+        elif name == "low-pass":
+            assert float(power[0]) == pytest.approx(1.0, abs=0.02)
+            assert (float(power[1]) < 0.2) == (value < 700)
+        elif name == "high-pass":
+            assert float(power[0]) < 0.1 and float(power[1]) == pytest.approx(1.0, abs=0.02)
+        elif name == "level":
+            assert 10 * torch.log10(power) == pytest.approx([value, value], abs=0.2)
+        elif name == "clipped":
+            share = (changed.abs() >= changed.abs().amax(dim=1, keepdim=True) - 1e-6).float().mean(dim=1) * 100
+            assert share == pytest.approx([value, value], abs=4.0)
+        else:
+            assert float((changed == 0).float().mean()) * 100 == pytest.approx(value, abs=15.0)
 
 
 def test_several_seeds_give_mean_and_deviation_by_corpus(options: RunOptions) -> None:
