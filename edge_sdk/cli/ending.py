@@ -7,6 +7,7 @@ process that the command has started.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 GRACE_S = 1.0
 """After the second signal."""
 
-_TRACKER_S = 0.5
+_KILL_S = 0.5
+_TRACKER_S = 0.3
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -40,23 +42,28 @@ class Ending:
         self.signal: int | None = None  # the first that came
         self._last = last
         self._starting = True
-        self._second = False
+        self._hurrying = False
         self._before: dict[int, Any] = {}
+        self._pipe: tuple[int, int] | None = None
 
     def __enter__(self) -> Ending:
         try:
             for number in _SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         except ValueError:  # not in the main thread: whoever owns that one handles signals
-            pass
+            return self
+        _thread.start_new_thread(self._watch, (self._pipe[0],))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.signal is None:
             self._starting = True  # nothing to keep any more
-            for number, handler in self._before.items() if not self._last else ():
-                signal.signal(number, handler)
+            if not self._last:
+                self._restore()
             return
         import atexit
 
@@ -74,16 +81,37 @@ class Ending:
         self._starting = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._starting or self._second:
-            self.signal = self.signal or number
+        first, self.signal = self.signal is None, self.signal or number
+        if self._starting:
             self._out()
-        if self.signal is None:
-            self.signal = number
+        if first:
             raise KeyboardInterrupt
-        self._second = True
-        import threading
+        self._hurry()
 
-        threading.Thread(target=self._out_after_grace, daemon=True).start()
+    def _watch(self, pipe: int) -> None:
+        """Read the signals as they come; the handler has to wait for a main thread that is in a library's call."""
+        count = 0
+        while content := os.read(pipe, 64):
+            for number in content:
+                count += number in self._before
+                if count == 1 and self._starting:
+                    self.signal = self.signal or number
+                    self._out()
+                if count > 1:
+                    self._hurry()
+        os.close(pipe)
+
+    def _hurry(self) -> None:
+        if not self._hurrying:
+            self._hurrying = True
+            _thread.start_new_thread(self._out_after_grace, ())
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._pipe is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[1])
 
     def _out_after_grace(self) -> None:
         import time
@@ -105,16 +133,21 @@ def kill_processes(*, keep_tracker: bool = False) -> None:
     keep_tracker
         Spare the process of :mod:`multiprocessing` that removes semaphores; :func:`stop_tracker` ends it.
     """
+    import time
+
     spared = {_tracker_pid()} if keep_tracker else set()
-    for _ in range(3):  # one of them may be starting another
+    deadline = time.monotonic() + _KILL_S
+    while time.monotonic() < deadline:  # one of them may be starting another
         found = [pid for pid in descendants() if pid not in spared]
         if not found:
             return
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
-            except OSError:  # gone by itself
-                spared.add(pid)
+                os.waitpid(pid, os.WNOHANG)  # no zombie of ours is left where nobody else removes it
+            except OSError:  # gone by itself, or the child of a child
+                continue
+        time.sleep(0.005)
 
 
 def descendants() -> list[int]:
@@ -130,7 +163,7 @@ def descendants() -> list[int]:
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
         except (OSError, ValueError):  # gone meanwhile
             continue
-        if state != b"Z":
+        if state != b"Z" or int(parent) == os.getpid():
             children.setdefault(int(parent), []).append(int(name))
     if not children:
         processes = sys.modules.get("multiprocessing.process")

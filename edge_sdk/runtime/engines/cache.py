@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import EngineError
-from edge_sdk.files import write_whole
+from edge_sdk.files import own_folder, write_whole
 
 SIDECAR_SCHEMA = 1
 ANY_GPU = "any"
@@ -61,10 +60,7 @@ def this_platform() -> str:
 
 def cache_folder() -> Path:
     """Folder of engines and timing caches: ``$STETHO_CACHE``, else the user's cache folder."""
-    if own := os.environ.get("STETHO_CACHE"):
-        return Path(own) / "engines"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "stetho" / "engines"
+    return own_folder("cache") / "engines"
 
 
 def sidecar_path(engine: Path) -> Path:
