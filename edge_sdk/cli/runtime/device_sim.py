@@ -109,10 +109,10 @@ def device_sim_command(
 
 def _serve(device: EmulatedDevice, port: DevicePort, what: str, *, json: bool) -> None:
     try:
-        port.plug()
-        if not json:
-            typer.echo(f"stethoscope on {port.name} ({what}); waiting for START")
         with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM
+            port.plug()
+            if not json:
+                typer.echo(f"stethoscope on {port.name} ({what}); waiting for START")
             device.run()
     finally:
         port.unplug()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.errors import EngineError
+from edge_sdk.errors import EngineError, StorageError
 from edge_sdk.files import own_folder, write_whole
 
 SIDECAR_SCHEMA = 1
@@ -167,7 +167,10 @@ def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
 
 def engines_of(onnx_sha256: str, folder: Path | None = None) -> list[Path]:
     """Engines in the cache built from this ONNX file, newest first; foreign ones included."""
-    found = (folder or cache_folder()).glob(f"{onnx_sha256[:16]}-*.engine")
+    try:
+        found = (folder or cache_folder()).glob(f"{onnx_sha256[:16]}-*.engine")
+    except StorageError:  # a user without a home has no cache either
+        return []
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
