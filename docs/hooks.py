@@ -39,11 +39,11 @@ def on_post_build(config: Any, **_: Any) -> None:
 def command_reference() -> str:
     """A section per command with its help text."""
     import click
-    import typer
 
-    from edge_sdk.cli.main import app
+    from edge_sdk.cli.commands import command_line
+    from edge_sdk.cli.main import COMMANDS
 
-    group = typer.main.get_command(app)
+    group = command_line(COMMANDS)
     return "\n".join(_sections(group, "stetho", click.Context(group, info_name="stetho")))
 
 

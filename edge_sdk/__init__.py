@@ -11,9 +11,6 @@ Research use only; not a medical device.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from edge_sdk._version import __version__
 from edge_sdk.errors import (
     AudioError,
@@ -28,22 +25,27 @@ from edge_sdk.errors import (
     SourceError,
     SourceLostError,
     StethoError,
+    StorageError,
     StreamError,
     TrainingError,
 )
-from edge_sdk.events import (
-    Adventitious,
-    AudioBlock,
-    BreathCycle,
-    CycleResult,
-    Gap,
-    QualityEvent,
-    StreamStats,
-    Verdict,
-)
+from edge_sdk.privacy import switch_off_telemetry
 
+TYPE_CHECKING = False  # typing takes longer to load than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from edge_sdk.evaluation.report import evaluate
+    from edge_sdk.events import (
+        Adventitious,
+        AudioBlock,
+        BreathCycle,
+        CycleResult,
+        Gap,
+        QualityEvent,
+        StreamStats,
+        Verdict,
+    )
     from edge_sdk.runtime.bundle.load import Bundle, load_bundle
     from edge_sdk.runtime.session import Session
     from edge_sdk.runtime.stream import Stream
@@ -51,8 +53,18 @@ if TYPE_CHECKING:
     from edge_sdk.screening.screen import screen
     from edge_sdk.sources import open_source
 
-# Loaded when first asked for, so that ``import edge_sdk`` stays free of ONNX Runtime and the audio libraries.
+switch_off_telemetry()  # before anything can import ONNX Runtime or Ray
+
+# Loaded when first asked for, so that ``import edge_sdk`` stays free of numpy, ONNX Runtime and the audio libraries.
 _LAZY = {
+    "Adventitious": "edge_sdk.events",
+    "AudioBlock": "edge_sdk.events",
+    "BreathCycle": "edge_sdk.events",
+    "CycleResult": "edge_sdk.events",
+    "Gap": "edge_sdk.events",
+    "QualityEvent": "edge_sdk.events",
+    "StreamStats": "edge_sdk.events",
+    "Verdict": "edge_sdk.events",
     "Bundle": "edge_sdk.runtime.bundle.load",
     "load_bundle": "edge_sdk.runtime.bundle.load",
     "Session": "edge_sdk.runtime.session",
@@ -85,6 +97,7 @@ __all__ = [
     "SourceError",
     "SourceLostError",
     "StethoError",
+    "StorageError",
     "Stream",
     "StreamError",
     "StreamStats",
@@ -100,6 +113,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        from importlib import import_module
+
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -59,6 +59,10 @@ class ResultsError(StethoError):
     """A file of results that belongs to another run or cannot be written."""
 
 
+class StorageError(StethoError):
+    """A folder of the SDK's own (cache, state, temporary files) that cannot be found or written."""
+
+
 def describe(error: BaseException) -> str:
     """Describe any exception in one line for a person; an unexpected one keeps the name of its class."""
     if isinstance(error, StethoError):

@@ -1,13 +1,23 @@
-"""Files: written atomically (complete or absent, whatever happens meanwhile), and their checksums."""
+"""Files: written atomically (complete or absent, whatever happens), their checksums, and the folders of the SDK."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
+
+from edge_sdk.errors import StorageError
+
+OWN_FOLDERS = {
+    "cache": ("STETHO_CACHE", "XDG_CACHE_HOME", ".cache"),
+    "state": ("STETHO_STATE", "XDG_STATE_HOME", ".local/state"),
+}
+"""What the SDK keeps → variable that names the folder, the desktop's variable and folder in HOME for such things."""
 
 
 @contextmanager
@@ -53,6 +63,55 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with whole_file(path, to_disk=True) as draft:
         draft.write_bytes(content)
+
+
+def own_folder(what: Literal["cache", "state"]) -> Path:
+    """Folder for the SDK's caches or state; it need not exist, see :func:`storing_in`.
+
+    ``cache``: ``$STETHO_CACHE``, else ``$XDG_CACHE_HOME/stetho``, else ``~/.cache/stetho``; ``state`` likewise.
+
+    Raises
+    ------
+    StorageError
+        No variable names it, and the user has no home folder.
+    """
+    own, desktop, below_home = OWN_FOLDERS[what]
+    if named := os.environ.get(own):
+        return Path(named)
+    if base := os.environ.get(desktop):
+        return Path(base) / "stetho"
+    try:
+        return Path.home() / below_home / "stetho"
+    except RuntimeError as error:
+        raise StorageError(f"no folder for the {what}: this user has no home; set {own} to one") from error
+
+
+@contextmanager
+def storing_in(what: Literal["cache", "state"], folder: Path) -> Iterator[None]:
+    """Create ``folder``, one of the SDK's own or inside it, for what is written in the ``with`` block.
+
+    Raises
+    ------
+    StorageError
+        It cannot be created, or a file in it cannot be written; the message names the variable to set.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        own = OWN_FOLDERS[what][0]
+        raise StorageError(
+            f"{folder} cannot be written ({error.strerror or error}); set {own} to a folder that can be"
+        ) from error
+
+
+def native_name(path: Path) -> str | bytes:
+    """Name of a file for libraries that encode it themselves: the bytes themselves where it is not valid text."""
+    try:
+        str(path).encode(sys.getfilesystemencoding())
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return str(path)
 
 
 def sha256_file(path: Path) -> str:

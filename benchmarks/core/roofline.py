@@ -98,7 +98,7 @@ def count_macs(path: Path, inputs: Mapping[str, Any]) -> int:
     EngineError
         ONNX Runtime cannot run it.
     """
-    import onnxruntime
+    from edge_sdk.runtime.engines.library import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # Neither fused nor packed, so that the profile holds the shapes of all weights.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_sdk.errors import StethoError
+from edge_sdk.files import own_folder, storing_in
 
 _DONE = "complete"
 _INSTALL_S = 1800
@@ -40,9 +40,8 @@ PEERS = {
 
 
 def environments_folder() -> Path:
-    """``$XDG_CACHE_HOME/stetho/peers``."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "stetho" / "peers"
+    """In the cache folder of the SDK."""
+    return own_folder("cache") / "peers"
 
 
 def importable(module: str) -> bool:
@@ -80,7 +79,8 @@ def interpreter(
     if on_step is not None:
         on_step(f"creating an environment for {name}")
     shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with storing_in("cache", place.parent):
+        place.mkdir()
     _call([sys.executable, "-m", "venv", str(place)], name)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _call([*pip, *peer.requirements], name)

@@ -41,7 +41,7 @@ class DefaultOrtInference(InferenceWorkload):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
-        import onnxruntime
+        from edge_sdk.runtime.engines.library import onnxruntime
 
         session = onnxruntime.InferenceSession(settings["onnx"], providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name

@@ -51,7 +51,7 @@ class Silero(PeerWorkload):
         import importlib.metadata
         import importlib.util
 
-        import onnxruntime
+        from edge_sdk.runtime.engines.library import onnxruntime
 
         found = importlib.util.find_spec("silero_vad")  # not imported: that needs torch
         assert found is not None and found.origin is not None

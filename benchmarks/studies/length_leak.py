@@ -33,7 +33,8 @@ class EmbeddingOfGraph:
 
     def __init__(self, folder: str) -> None:
         import onnx
-        import onnxruntime
+
+        from edge_sdk.runtime.engines.library import onnxruntime
 
         bundle = load_bundle(folder, artefact="onnx-fp32")
         self.spec, self.labels = bundle.front_end, bundle.labels

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 import typer
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from benchmarks.core.harness import Row, interleave, machine_row, median_ratio, percentiles
 from edge_sdk.models.dass import DIRECTIONS, SIZES, Dass
 from edge_sdk.models.layers.selective_scan import FORMS, ScanForm, linear_scan
+from edge_sdk.runtime.engines.library import onnxruntime as ort
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.graph import export_network
 from export.onnx.lint import OPSET

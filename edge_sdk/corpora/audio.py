@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_sdk.corpora.table import Cycle
 from edge_sdk.errors import AudioError
+from edge_sdk.files import native_name
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
@@ -36,7 +37,7 @@ def read_recording(path: Path) -> tuple[npt.NDArray[np.float32], int]:
     if not path.is_file():
         raise AudioError(f"{path} does not exist; check the name")
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(native_name(path)) as file:
             frames, rate = file.frames, int(file.samplerate)
             block = file.read(dtype="float32", always_2d=True)  # [n, channels]
     except (soundfile.LibsndfileError, OSError) as error:

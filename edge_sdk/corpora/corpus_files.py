@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from edge_sdk.errors import AudioError, CorpusError
+from edge_sdk.files import native_name
 
 AUDIO_SUFFIXES = (".wav", ".flac")  # in order of preference where both are there
 
@@ -56,7 +57,7 @@ def audio_header(path: Path) -> tuple[int, int, int]:
     import soundfile
 
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(native_name(path))
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path} cannot be read as audio ({error}); fetch the file again") from None
     return int(info.samplerate), int(info.frames), int(info.channels)
@@ -80,7 +81,7 @@ def samples_digest(path: Path, *, decode: bool = False) -> str:
     if stated is not None and not decode:
         return stated
     digest = hashlib.md5(usedforsecurity=False)
-    with soundfile.SoundFile(str(path)) as audio:
+    with soundfile.SoundFile(native_name(path)) as audio:
         for block in audio.blocks(blocksize=1 << 16, dtype="int16"):
             digest.update(block.astype("<i2").tobytes())
         comparable = audio.subtype == "PCM_16"  # the header's checksum is of the samples at their own depth

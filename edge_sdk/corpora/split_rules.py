@@ -17,7 +17,6 @@ from edge_sdk.corpora.table import Corpus, Recording, SplitRule
 from edge_sdk.errors import CorpusError
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.WARNING)  # the warning of a leak appears even where the command line shows errors only
 
 
 def validation_inside_train(folds: int = 5) -> SplitRule:

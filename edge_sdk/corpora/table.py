@@ -17,7 +17,6 @@ from pathlib import Path
 from edge_sdk.errors import CorpusError
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.WARNING)  # the warning of a leak appears even where the command line shows errors only
 
 LABELS: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
 """The four classes."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_sdk.errors import EngineError, MissingDependencyError
 from edge_sdk.json_lines import jsonable
 from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, screen_safely
+from edge_sdk.screening.worker import catch_warnings, log_again
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
@@ -34,6 +35,7 @@ class Screener:
 
     def __init__(self) -> None:
         self._loaded: dict[str, tuple[Bundle, ScreenOptions]] = {}
+        self._catcher = catch_warnings()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Screen the recording of one row; the result travels as JSON text."""
@@ -43,9 +45,10 @@ class Screener:
             options = ScreenOptions(**json.loads(row["options"]))
             self._loaded[row["options"]] = load_bundle(options.bundle, artefact=options.artefact), options
         bundle, options = self._loaded[row["options"]]
-        item = screen_safely(bundle, Path(row["path"]), options)
+        item = screen_safely(bundle, Path(os.fsdecode(row["path"])), options)
         # as text: Arrow would give all records of a block the same keys
-        return {"source": item.source, "records": json.dumps(jsonable(item.records)), "error": item.error}
+        result = {"records": jsonable(item.records), "error": item.error, "logged": self._catcher.take()}
+        return {"path": row["path"], "result": json.dumps(result)}
 
 
 def screen_on_ray(
@@ -76,7 +79,7 @@ def screen_on_ray(
         if not ray.is_initialized():
             _check_reachable(address)
             started = True
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            _start(ray, address)
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         yield from _screen(ray, paths, options, max(1, min(workers or cores, cores, len(paths))))
     except (OSError, ray.exceptions.RayError, RuntimeError) as error:
@@ -88,6 +91,13 @@ def screen_on_ray(
     finally:
         if started:
             ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except Exception as error:  # "the current node timed out during startup" is a plain Exception
+        raise RuntimeError(str(error)) from error
 
 
 def _check_reachable(address: str | None) -> None:
@@ -113,11 +123,12 @@ def _screen(ray: Any, paths: Sequence[Path], options: ScreenOptions, workers: in
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if options.bundle != "default":
         options = replace(options, bundle=str(Path(options.bundle).resolve()))
-    given = {str(path.resolve()): str(path) for path in paths}
+    given = {os.fsencode(path.resolve()): str(path) for path in paths}  # as bytes: a name need not be valid text
     rows = [{"path": path, "options": json.dumps(asdict(options))} for path in given]
     tasks = max(1, -(-len(rows) // _PER_TASK))
     screened = ray.data.from_items(rows, override_num_blocks=tasks).map(Screener, concurrency=workers, num_cpus=1)
     for row in screened.iter_rows():
-        source = given[row["source"]]
-        records = tuple({**record, "source": source} for record in json.loads(row["records"]))
-        yield ScreenedRecords(source, records, row["error"])
+        source, result = given[row["path"]], json.loads(row["result"])
+        log_again(result["logged"])
+        records = tuple({**record, "source": source} for record in result["records"])
+        yield ScreenedRecords(source, records, result["error"])

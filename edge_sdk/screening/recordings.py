@@ -17,6 +17,15 @@ import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, EngineError, describe
 from edge_sdk.events import Adventitious, AudioBlock, CycleResult, Event, Gap, QualityEvent, VerdictName, VerdictReason
+from edge_sdk.screening.worker import (
+    Line,
+    WarningCatcher,
+    catch_warnings,
+    end_pool,
+    end_with_parent,
+    log_again,
+    without_interrupts,
+)
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
@@ -295,12 +304,18 @@ def screen_many(bundle: Bundle, paths: Sequence[Path], options: ScreenOptions, *
         return
     context = multiprocessing.get_context("spawn")  # threads of the engine do not survive a fork
     pool = ProcessPoolExecutor(min(jobs, len(paths)), context, initializer=_start_worker, initargs=(options,))
+    finished = False
     try:
-        yield from pool.map(_screen_in_worker, paths)
+        with without_interrupts():
+            results = pool.map(_screen_in_worker, paths)
+        for screening, logged in results:
+            log_again(logged)
+            yield screening
+        finished = True
     except BrokenProcessPool as error:
         raise EngineError("a worker process was killed (out of memory?); use fewer --jobs") from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        end_pool(pool, now=not finished)  # Ctrl-C, or the caller wants no more
 
 
 def screen_safely(bundle: Bundle, path: Path, options: ScreenOptions) -> Screening:
@@ -312,16 +327,19 @@ def screen_safely(bundle: Bundle, path: Path, options: ScreenOptions) -> Screeni
         return Screening(str(path), error=describe(error))
 
 
-_worker: tuple[Bundle, ScreenOptions] | None = None
+_worker: tuple[Bundle, ScreenOptions, WarningCatcher] | None = None
 
 
 def _start_worker(options: ScreenOptions) -> None:
     global _worker
     from edge_sdk.runtime.bundle.load import load_bundle
 
-    _worker = load_bundle(options.bundle, artefact=options.artefact), options
+    end_with_parent()
+    catcher = catch_warnings()
+    _worker = load_bundle(options.bundle, artefact=options.artefact), options, catcher
 
 
-def _screen_in_worker(path: Path) -> Screening:
+def _screen_in_worker(path: Path) -> tuple[Screening, list[Line]]:
     assert _worker is not None
-    return screen_safely(_worker[0], path, _worker[1])
+    bundle, options, catcher = _worker
+    return screen_safely(bundle, path, options), catcher.take()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import AudioError
+from edge_sdk.json_lines import readable
 from edge_sdk.screening.recordings import (
     ScreenedRecords,
     Screening,
@@ -129,7 +130,7 @@ def screen_archive(
     address: str | None = None,
     jobs: int | None = None,
     results: Path | None = None,
-) -> Iterator[ScreenedRecords]:
+) -> Generator[ScreenedRecords, None, None]:
     """Screen many recordings and keep their results, so that a run that was stopped resumes.
 
     Parameters
@@ -159,9 +160,14 @@ def screen_archive(
         return
     with closing(KeptResults(results, run_identity(bundle, options))) as kept:
         done = kept.done
-        yield from (done[str(path)] for path in recordings if str(path) in done)
-        rest = [path for path in recordings if str(path) not in done]
+        yield from (done[_source(path)] for path in recordings if _source(path) in done)
+        rest = [path for path in recordings if _source(path) not in done]
         yield from kept.keeping(_screened(bundle, rest, options, engine, address, jobs))
+
+
+def _source(path: Path) -> str:
+    """Name of a recording in JSON lines."""
+    return readable(str(path))
 
 
 def _screened(

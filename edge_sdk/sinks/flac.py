@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from edge_sdk.files import native_name
+
 FULL_SCALE = 1 << 23
 
 _HEADER = 42  # "fLaC", the block's header, STREAMINFO
@@ -45,7 +47,7 @@ class GrowingFlac:
         try:
             # Level 0 has frames of 1152 samples instead of 4096: 0.29 s instead of 1 s at 4 kHz.
             self._file = soundfile.SoundFile(
-                str(path),
+                native_name(path),
                 "x",
                 samplerate=sample_rate,
                 channels=1,

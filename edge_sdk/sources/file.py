@@ -15,6 +15,7 @@ import soundfile
 
 from edge_sdk.errors import AudioError, SourceError
 from edge_sdk.events import AudioBlock
+from edge_sdk.files import native_name
 from edge_sdk.sources.pacing import Pacer
 from edge_sdk.sources.recorded_gaps import cut_out_gaps, read_recorded_gaps
 
@@ -188,7 +189,7 @@ def open_recording(path: Path) -> Any:
     if size == 0:
         raise AudioError(f"{path} is empty (0 bytes); record or copy it again")
     try:
-        return soundfile.SoundFile(str(path))
+        return soundfile.SoundFile(native_name(path))
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise AudioError(f"{path} is not a readable recording ({reason}); use wav or flac") from error

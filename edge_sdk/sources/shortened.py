@@ -8,6 +8,8 @@ from typing import Any
 from edge_sdk.events import AudioBlock
 from edge_sdk.protocols import Reopenable, Source
 
+_FOR_EVER_S = 1e12
+
 
 class ShortenedSource:
     """Ends another source after ``duration_s`` seconds of its own time, exact to the sample."""
@@ -17,7 +19,7 @@ class ShortenedSource:
         if isinstance(source, Reopenable):
             self.reopen = source.reopen
         self._source = source
-        self._samples = round(duration_s * source.sample_rate)
+        self._samples = round(min(duration_s, _FOR_EVER_S) * source.sample_rate)
 
     @property
     def name(self) -> str:

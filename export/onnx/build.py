@@ -84,10 +84,11 @@ def fp32(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
 
 def fp16(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
     """Weights and activations in half precision; inputs, outputs, norms, softmax and exponentials stay fp32."""
-    paths = list(sys.path)
-    from onnxruntime.transformers import float16
-    from onnxruntime.transformers.onnx_model import OnnxModel
+    from edge_sdk.runtime.engines.library import onnxruntime_part
 
+    paths = list(sys.path)
+    float16 = onnxruntime_part("transformers.float16")
+    onnx_model = onnxruntime_part("transformers.onnx_model")
     sys.path[:] = paths  # that package puts its own folder, with a module 'models', on the path
     graph = onnx.ModelProto()
     graph.CopyFrom(request.network)
@@ -98,7 +99,7 @@ def fp16(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
     }  # the converter casts a value twice for two readers
     del converted.graph.node[:]
     converted.graph.node.extend(nodes.values())
-    OnnxModel(converted).topological_sort()  # it appends its casts at the end
+    onnx_model.OnnxModel(converted).topological_sort()  # it appends its casts at the end
     return strip_initializer_info(converted)
 
 

@@ -180,48 +180,52 @@ class Quantiser:
         onnx.save(strip_initializer_info(model), source)
         if self.scheme != "static-u8s8":
             return source  # pre-processing turns a linear layer into Reshape, Gemm, Reshape
-        from onnxruntime.quantization.shape_inference import quant_pre_process
+        from edge_sdk.runtime.engines.library import onnxruntime_part
 
+        shape_inference = onnxruntime_part("quantization.shape_inference")
         ready = source.with_name("ready.onnx")
-        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        shape_inference.quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
         return ready
 
     def _dynamic(self, target: Path, excluded: list[str]) -> None:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from edge_sdk.runtime.engines.library import onnxruntime_part
 
-        quantize_dynamic(
+        quantization = onnxruntime_part("quantization")
+        quantization.quantize_dynamic(
             str(self._source),
             str(target),
             op_types_to_quantize=list(_TAKEN["dynamic"]),
             nodes_to_exclude=excluded,
             per_channel=True,
-            weight_type=QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
 
     def _static(self, target: Path, excluded: list[str]) -> None:
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from edge_sdk.runtime.engines.library import onnxruntime_part
 
-        methods = {"percentile": CalibrationMethod.Percentile, "minmax": CalibrationMethod.MinMax}
+        quantization = onnxruntime_part("quantization")
+        methods, kind = quantization.CalibrationMethod, quantization.QuantType
+        method = {"percentile": methods.Percentile, "minmax": methods.MinMax}[self._method]
         options: dict[str, Any] = {"CalibMaxIntermediateOutputs": 64, "CalibPercentile": 99.999}
         symmetric = self.scheme == "static-s8"
         if symmetric:
             options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
             options |= {"MatMulConstBOnly": True}
         cache: dict[str, Any] = {}
-        if "calibration_cache_path" in inspect.signature(quantize_static).parameters:
+        if "calibration_cache_path" in inspect.signature(quantization.quantize_static).parameters:
             cache["calibration_cache_path"] = str(Path(self._folder.name) / "ranges.json")
-        quantize_static(
+        quantization.quantize_static(
             str(self._source),
             str(target),
             _Batches(self._calibration),  # type: ignore[no-untyped-call]
-            quant_format=QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(_TAKEN[self.scheme]),
             nodes_to_exclude=excluded,
             per_channel=True,
-            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=methods[self._method],
+            activation_type=kind.QInt8 if symmetric else kind.QUInt8,
+            weight_type=kind.QInt8,
+            calibrate_method=method,
             extra_options=options,
             **cache,
         )

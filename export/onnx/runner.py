@@ -26,7 +26,7 @@ class GraphRunner:
     """
 
     def __init__(self, model: onnx.ModelProto | bytes) -> None:
-        import onnxruntime
+        from edge_sdk.runtime.engines.library import onnxruntime
 
         options = exact_session_options(onnxruntime)
         options.intra_op_num_threads = 1

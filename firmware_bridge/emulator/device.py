@@ -107,9 +107,10 @@ class EmulatedDevice:
                 self._step()
         finally:
             self._port.unplug()
-        return self._final_report()
+        return self.final_report()
 
-    def _final_report(self) -> EmulatorReport:
+    def final_report(self) -> EmulatorReport:
+        """What was done so far, also after :meth:`run` was interrupted."""
         dropped = sum(hit.dropped for hit in self._wire.hits)
         self.report.flips, self.report.drops = len(self._wire.hits) - dropped, dropped
         self.report.samples = self._state.index

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.sources import open_source
 from edge_sdk.sources.serial import SerialSource
 from tests.support.stethoscope import wait_until

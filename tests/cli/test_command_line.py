@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.cli.main import COMMANDS, _load
+from edge_sdk.cli.commands import load_command
+from edge_sdk.cli.main import COMMANDS
 from tests.cli.conftest import Stetho
 
 
@@ -24,7 +25,7 @@ def test_every_command_is_listed_and_explains_itself(stetho: Stetho) -> None:
 
 @pytest.mark.parametrize("group", ["data", "bench"])
 def test_every_member_of_a_group_explains_itself(stetho: Stetho, group: str) -> None:
-    members = list(_load(group).commands)
+    members = list(load_command(group, COMMANDS[group]).commands)
     assert members
     for name in members:
         page = stetho(group, name, "--help")
@@ -34,7 +35,7 @@ def test_every_member_of_a_group_explains_itself(stetho: Stetho, group: str) -> 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_begins_with_a_verb_or_the_thing_itself(name: str) -> None:
-    pending = [_load(name)]
+    pending = [load_command(name, COMMANDS[name])]
     while pending:
         command = pending.pop()
         pending += getattr(command, "commands", {}).values()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from google.protobuf import text_format
 from onnx import TensorProto, helper
@@ -21,6 +20,7 @@ from edge_sdk.errors import BundleError, ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest
 from edge_sdk.runtime.bundle.schema import Decoder
 from edge_sdk.runtime.decoding import MULTILABEL, decide, decode, logit_count
+from edge_sdk.runtime.engines.library import onnxruntime
 from export.triton.config import TritonOptions, to_pbtxt
 from export.triton.decoder_graph import decoder_graph
 from export.triton.load_test import TritonLoadOptions, load_test

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,6 +30,7 @@ from edge_sdk.models.layers.denoising import (
 )
 from edge_sdk.models.layers.resize import MatrixResize
 from edge_sdk.models.pretrained import load_public_weights
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.graph import export_network, finish
 

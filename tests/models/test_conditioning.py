@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from edge_sdk.errors import ExportError, RecipeError
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.ast import Ast
 from edge_sdk.models.conditioning import KINDS, Conditioner, ConditioningSettings, Metadata
+from edge_sdk.runtime.engines.library import onnxruntime
 
 SCHEMA = MetadataSchema(
     {"device": ("a", "b", "c", "d"), "site": tuple("abcdefg")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -21,6 +20,7 @@ from edge_sdk.models.segmenter import (
     delay_frames,
     for_steps,
 )
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.runtime.segmentation.network import StepSettings
 from edge_sdk.signal.spec import FrontEndSpec

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 import soundfile
 import torch
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from torchaudio.functional import melscale_fbanks
 
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.signal.logmel import LogMel, features, log_mel, stft_matrices
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.resample import resample

@@ -6,10 +6,14 @@ python predictions.py BUNDLE...     # one JSON object a line
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # edge_sdk, which sets it elsewhere, is not there
+
 import onnxruntime
 
 STEPS = 40  # of the segmenter, its state carried over: 3.2 s of audio

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from edge_sdk.runtime.engines.library import onnxruntime
 from tests.support.cuda_double import CudaDouble
 
 RELEASES = ("8.6", "10.3", "10.16", "11.4", "rtx")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_sdk import __version__
 from edge_sdk.runtime.bundle.load import write_bundle
 from edge_sdk.runtime.bundle.schema import ArtefactEntry, Decoder, Golden, Manifest, SegmenterEntry
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.signal.logmel import kaldi_matrices
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.spec import FrontEndSpec

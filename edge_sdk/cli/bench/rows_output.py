@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.cli.messages import emit_json, note_line
+from edge_sdk.cli.messages import emit_json
 from edge_sdk.cli.progress import Report, progress_bar
 from edge_sdk.cli.tables import Column, print_table, stdout_console
 
@@ -69,8 +69,7 @@ def run_and_show(
     if not json_ and kept:
         _print(kept[0], [row for row in kept[1:] if in_table(row)], title, columns)
     if interrupted:
-        note_line("interrupted; the rows above are what was measured until then")
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("interrupted; the rows above are what was measured until then")
     return kept
 
 

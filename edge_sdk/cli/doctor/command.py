@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -16,6 +17,8 @@ from edge_sdk.cli.doctor.checks import Check, guarded, version_of
 from edge_sdk.cli.doctor.gpu import gpu_checks
 from edge_sdk.cli.messages import emit_json
 from edge_sdk.cli.options import BundleOption, JsonOption
+from edge_sdk.errors import StorageError
+from edge_sdk.files import OWN_FOLDERS, own_folder
 
 _CORE = (
     "numpy", "onnxruntime", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec", "packaging",
@@ -53,6 +56,8 @@ def run_checks(bundle: str) -> Iterator[Check]:
     yield from gpu_checks(bundle)
     yield from guarded("recordings", _data)
     yield from guarded("disk", _disk)
+    yield from guarded("cache", lambda: _own_folder("cache", "compiled engines and training data"))
+    yield from guarded("state", lambda: _own_folder("state", "versions of signed bundles"))
 
 
 def _machine() -> Check:
@@ -115,6 +120,19 @@ def _disk() -> Check:
     if free_gb < 1:
         return Check("disk", "failed", f"{free_gb:.1f} GB free here", "make room: recordings and training need some GB")
     return Check("disk", "ok", f"{free_gb:.0f} GB free here")
+
+
+def _own_folder(what: Literal["cache", "state"], use: str) -> Check:
+    """Whether a folder of the SDK can be written; screening needs none."""
+    fix = f"set {OWN_FOLDERS[what][0]} to a folder that can be written"
+    try:
+        folder = own_folder(what)
+    except StorageError as error:
+        return Check(what, "absent", str(error).split(";", 1)[0], fix)
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return Check(what, "ok", f"{folder}: {use}")
+    return Check(what, "absent", f"{folder} cannot be written: {use}", fix)
 
 
 def _bundle(bundle: str) -> Check:

@@ -86,7 +86,7 @@ def _l4t(release_file: Path) -> tuple[int, int, int] | None:
 def onnxruntime_providers_check(versions: Versions = version_of, available: Sequence[str] | None = None) -> Check:
     """List the devices this ONNX Runtime was built for; whether they work is tested by ``engines_check``."""
     if available is None:
-        import onnxruntime
+        from edge_sdk.runtime.engines.library import onnxruntime
 
         available = onnxruntime.get_available_providers()
     listed = ", ".join(p.removesuffix("ExecutionProvider") for p in available)

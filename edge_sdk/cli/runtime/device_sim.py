@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +35,10 @@ def device_sim_command(
     ] = "stethoscope",
     once: Annotated[bool, typer.Option("--once", help="Wait for START, play once, send END, exit.")] = False,
     duration: Annotated[
-        float | None, typer.Option("--duration", min=0.1, help="Seconds of a phantom; 30 with --once.", metavar="S")
+        float | None,
+        typer.Option(
+            "--duration", min=0.1, help="Seconds of a phantom; 30 with --once; inf: for ever.", metavar="S|inf"
+        ),
     ] = None,
     speed: SpeedOption = 1.0,
     channel: ChannelOption = "0",
@@ -80,6 +81,8 @@ def device_sim_command(
     charge = [None] if battery is None else _numbers(battery, "--battery", 2)
     if once and duration is None and kind == "phantom":
         duration = _PHANTOM_ONCE_S
+    if duration is not None and math.isinf(duration):
+        duration = None
 
     def audio() -> Iterator[npt.NDArray[np.float32]]:
         with closing(open_source(source, channel=which, duration_s=duration)) as opened:
@@ -105,16 +108,15 @@ def device_sim_command(
 
 
 def _serve(device: EmulatedDevice, port: DevicePort, what: str, *, json: bool) -> None:
-    stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())  # to remove the link by its name
     try:
-        port.plug()
-        if not json:
-            typer.echo(f"stethoscope on {port.name} ({what}); waiting for START")
-        report = device.run(stop)
+        with suppress(KeyboardInterrupt):  # Ctrl-C or SIGTERM
+            port.plug()
+            if not json:
+                typer.echo(f"stethoscope on {port.name} ({what}); waiting for START")
+            device.run()
     finally:
         port.unplug()
-        signal.signal(signal.SIGTERM, before)
+    report = device.final_report()
     if json:
         emit_json({"type": "device-sim", "link": port.name, **asdict(report)})
     else:

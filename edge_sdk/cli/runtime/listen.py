@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,8 @@ def listen_command(
         Path | None, typer.Option("--record", help="Folder to keep the audio and its events in.", metavar="DIR")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option("--duration", min=0.001, help="Stop after so many seconds.", metavar="S")
+        float | None,
+        typer.Option("--duration", min=0.001, help="Stop after so many seconds; inf: never.", metavar="S|inf"),
     ] = None,
     speed: SpeedOption = 1.0,
     channel: ChannelOption = "0",
@@ -87,7 +89,7 @@ def listen_command(
         block_ms=block_ms,
         latency=latency_of(latency),
     )
-    if duration is not None:
+    if duration is not None and math.isfinite(duration):
         opened = ShortenedSource(opened, duration)
     try:
         play(opened, loaded, json=json, metadata=metadata, record=record)

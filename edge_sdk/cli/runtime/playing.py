@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -41,13 +40,8 @@ def play(
             note_line(change.detail)
 
     session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health)
-    # A service manager's stop is a person's Ctrl-C; the session has closed its sinks by then: the summary is out.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with suppress(KeyboardInterrupt):
-            session.run()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with suppress(KeyboardInterrupt):  # Ctrl-C or a service manager's stop; the session has closed its sinks by then
+        session.run()
 
 
 def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> Sink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -67,11 +68,19 @@ def screen(
     screened = screen_archive(
         loaded, recordings, options, engine=engine, address=address, jobs=jobs, results=results
     )  # fmt: skip
-    for item in tracked(screened, len(recordings), "screening", quiet=one):
-        done.append(ScreenedRecords(item.source, item.records[-1:], item.error))
-        _report(item, json=json, cycles=cycles or one)
-    if not json and not one:
+    stopped = False
+    try:
+        with closing(screened):
+            for item in tracked(screened, len(recordings), "screening", quiet=one):
+                done.append(ScreenedRecords(item.source, item.records[-1:], item.error))
+                _report(item, json=json, cycles=cycles or one)
+    except KeyboardInterrupt:
+        stopped = True
+    if not json and not one and (done or not stopped):
         _show_table(done, loaded.labels, [path for path in paths if path.is_dir()])
+    if stopped:
+        again = "the same command goes on from there" if results is not None else "with --results it can go on later"
+        raise KeyboardInterrupt(f"stopped; {len(done)} of {len(recordings)} recordings are screened ({again})")
     if any(item.error is not None for item in done):
         raise typer.Exit(1)
 

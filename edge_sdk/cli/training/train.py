@@ -104,8 +104,7 @@ def train_command(
         else:
             _dispatch(runs, options, folds, many=bool(sweeps) or seeds > 1, as_json=as_json)
     except KeyboardInterrupt:
-        typer.echo(f"stetho: stopped; the same command resumes from the last epoch in {out}", err=True)
-        raise
+        raise KeyboardInterrupt(f"stopped; the same command resumes from the last epoch in {out}") from None
 
 
 def _dispatch(runs: list[PlannedRun], options: RunOptions, folds: int, *, many: bool, as_json: bool) -> None:

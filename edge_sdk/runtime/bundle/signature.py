@@ -20,7 +20,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from edge_sdk.errors import BundleError, MissingDependencyError
-from edge_sdk.files import write_whole
+from edge_sdk.files import own_folder, write_whole
 
 SIGNATURE = "bundle.sig"
 KEYS_VARIABLE = "STETHO_TRUSTED_KEYS"
@@ -166,10 +166,7 @@ def record_version(name: str, version: str) -> None:
 
 def versions_file() -> Path:
     """File of the highest versions so far: in ``$STETHO_STATE``, else in the user's state folder."""
-    if own := os.environ.get("STETHO_STATE"):
-        return Path(own) / "versions.json"
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "stetho" / "versions.json"
+    return own_folder("state") / "versions.json"
 
 
 def ed25519() -> Any:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.errors import EngineError
-from edge_sdk.files import write_whole
+from edge_sdk.errors import EngineError, StorageError
+from edge_sdk.files import own_folder, write_whole
 
 SIDECAR_SCHEMA = 1
 ANY_GPU = "any"
@@ -61,10 +60,7 @@ def this_platform() -> str:
 
 def cache_folder() -> Path:
     """Folder of engines and timing caches: ``$STETHO_CACHE``, else the user's cache folder."""
-    if own := os.environ.get("STETHO_CACHE"):
-        return Path(own) / "engines"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "stetho" / "engines"
+    return own_folder("cache") / "engines"
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -171,7 +167,10 @@ def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
 
 def engines_of(onnx_sha256: str, folder: Path | None = None) -> list[Path]:
     """Engines in the cache built from this ONNX file, newest first; foreign ones included."""
-    found = (folder or cache_folder()).glob(f"{onnx_sha256[:16]}-*.engine")
+    try:
+        found = (folder or cache_folder()).glob(f"{onnx_sha256[:16]}-*.engine")
+    except StorageError:  # a user without a home has no cache either
+        return []
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 

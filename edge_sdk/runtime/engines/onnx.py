@@ -46,7 +46,7 @@ class OrtEngine:
 
     def __init__(self, path: Path, threads: int = 1, providers: Sequence[Provider] = (CPU,)) -> None:
         try:
-            import onnxruntime
+            from edge_sdk.runtime.engines.library import onnxruntime
         except ImportError as error:
             raise EngineError("onnxruntime is not installed; run 'pip install stethoscope-edge-sdk'") from error
         options = exact_session_options(onnxruntime)

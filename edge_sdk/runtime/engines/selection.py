@@ -197,7 +197,7 @@ def _provider(
     file_of: Callable[[ArtefactEntry], Path],
 ) -> Iterator[Candidate]:
     try:
-        import onnxruntime
+        from edge_sdk.runtime.engines.library import onnxruntime
     except ImportError:
         return
     if name not in onnxruntime.get_available_providers():

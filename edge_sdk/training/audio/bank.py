@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk.corpora.audio import read_recording
-from edge_sdk.files import whole_file
+from edge_sdk.files import own_folder, storing_in, whole_file
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -29,13 +29,6 @@ _FORMAT = 2  # part of the key: bump when the meaning of the stored samples chan
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
-
-
-def default_cache_folder() -> Path:
-    """``STETHO_CACHE``, or ``stetho`` in the user's cache folder."""
-    if "STETHO_CACHE" in os.environ:
-        return Path(os.environ["STETHO_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stetho"
 
 
 @dataclass(frozen=True)
@@ -57,19 +50,19 @@ class AudioBank:
         AudioError
             A recording that cannot be read.
         """
-        folder = cache or default_cache_folder()
+        folder = cache or own_folder("cache")
         key = _key(paths, spec)
         store, index = folder / f"audio-{key}.npy", folder / f"audio-{key}.json"
         if store.is_file() and index.is_file():
-            lengths = np.array(json.loads(index.read_text()), dtype=np.int64)
+            lengths = np.array(json.loads(index.read_text(encoding="utf-8")), dtype=np.int64)
             samples = np.load(store, allow_pickle=False)
         else:
             samples, lengths = _read_all(paths, spec.rate_hz, progress)
-            folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(store) as draft, draft.open("wb") as file:
-                np.save(file, samples, allow_pickle=False)
-            with whole_file(index) as draft:
-                draft.write_text(json.dumps(lengths.tolist()), encoding="utf-8")
+            with storing_in("cache", folder):
+                with whole_file(store) as draft, draft.open("wb") as file:
+                    np.save(file, samples, allow_pickle=False)
+                with whole_file(index) as draft:
+                    draft.write_text(json.dumps(lengths.tolist()), encoding="utf-8")
             _log.info("cached %d recordings in %s", len(paths), store)
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
         return cls(torch.from_numpy(samples), starts, lengths)
@@ -152,5 +145,5 @@ def _key(paths: Sequence[Path], spec: FrontEndSpec) -> str:
     digest = hashlib.sha256(f"{_FORMAT} {spec.rate_hz} {spec.resampler}".encode())
     for path in paths:
         stat = path.stat()
-        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.resolve()) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]

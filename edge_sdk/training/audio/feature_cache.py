@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,10 @@ import torch
 
 from edge_sdk.corpora.audio import batches, cycle_pcm
 from edge_sdk.corpora.table import Cycle
-from edge_sdk.files import sha256_file, whole_file
+from edge_sdk.files import own_folder, sha256_file, storing_in, whole_file
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
-from edge_sdk.training.audio.bank import Progress, default_cache_folder
+from edge_sdk.training.audio.bank import Progress
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1  # part of the key: bump when the meaning of the stored features changes
@@ -58,18 +59,18 @@ def cached_features(
     """
     if not cycles:
         raise ValueError("no cycles to compute features of")
-    folder = cache or default_cache_folder()
+    folder = cache or own_folder("cache")
     key = feature_key(cycles, spec)
     store, note = folder / f"features-{key}.npy", folder / f"features-{key}.json"
     found = _read(store, note)
     if found is not None:
         return found
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(store) as draft:  # two that write the same features at once both succeed
-        _compute(cycles, spec, draft, progress)
-        digest = sha256_file(draft)
-    with whole_file(note) as draft:
-        draft.write_text(json.dumps({"sha256": digest, "cycles": len(cycles)}), encoding="utf-8")
+    with storing_in("cache", folder):
+        with whole_file(store) as draft:  # two that write the same features at once both succeed
+            _compute(cycles, spec, draft, progress)
+            digest = sha256_file(draft)
+        with whole_file(note) as draft:
+            draft.write_text(json.dumps({"sha256": digest, "cycles": len(cycles)}), encoding="utf-8")
     _log.info("cached the features of %d cycles in %s", len(cycles), store)
     return _map(store)
 
@@ -77,13 +78,13 @@ def cached_features(
 def feature_key(cycles: Sequence[Cycle], spec: FrontEndSpec) -> str:
     """Digest of everything that the features depend on, 20 hexadecimal digits."""
     digest = hashlib.sha256(f"{_FORMAT} {spec.digest}\n".encode())
-    identity: dict[Path, str] = {}
+    identity: dict[Path, bytes] = {}
     for cycle in cycles:
         if cycle.path not in identity:
             stat = cycle.path.stat() if cycle.path.is_file() else None
             changed = "" if stat is None else f"{stat.st_size} {stat.st_mtime_ns}"
-            identity[cycle.path] = f"{cycle.path.resolve()} {changed}"
-        digest.update(f"{identity[cycle.path]} {cycle.start_s!r} {cycle.end_s!r}\n".encode())
+            identity[cycle.path] = os.fsencode(cycle.path.resolve()) + f" {changed}".encode()
+        digest.update(identity[cycle.path] + f" {cycle.start_s!r} {cycle.end_s!r}\n".encode())
     return digest.hexdigest()[:20]
 
 

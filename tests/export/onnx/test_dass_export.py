@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 
 from benchmarks.studies.scan_forms import COMPACT, PAPER, scan_calls, scan_form_rows
 from edge_sdk.models.dass import Dass
 from edge_sdk.models.layers.selective_scan import ScanForm
+from edge_sdk.runtime.engines.library import onnxruntime as ort
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.graph import export_network
 from export.onnx.lint import lint

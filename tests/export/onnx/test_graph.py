@@ -7,13 +7,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import pytest
 import torch
 
 from edge_sdk.errors import ExportError
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.registry import build_model
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.signal.spec import FrontEndSpec
 from export.formats import FORMATS, parse_formats
 from export.onnx.graph import export_front_end, export_network, join

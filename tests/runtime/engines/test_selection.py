@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from edge_sdk.errors import BundleError, EngineError
@@ -19,6 +18,7 @@ from edge_sdk.runtime.engines import cuda_driver, selection
 from edge_sdk.runtime.engines import tensorrt as tensorrt_engine
 from edge_sdk.runtime.engines.cache import EngineKey, store_engine
 from edge_sdk.runtime.engines.cuda_driver import CudaDriver
+from edge_sdk.runtime.engines.library import onnxruntime
 from tests.support.cuda_double import CudaDouble
 from tests.support.tensorrt_double import tensorrt_double
 from tests.support.tiny_bundle import ARTEFACT, write_tiny_bundle

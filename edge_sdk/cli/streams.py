@@ -1,0 +1,57 @@
+"""The standard streams of the command line: open whatever the caller closed, and able to print any character."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+
+READABLE = "stetho-readable"
+"""Name of the error handler: what the stream cannot encode becomes a plain character, an undecodable byte ``\\xNN``."""
+
+_PLAIN = {
+    "✓": "+", "✗": "x", "–": "-", "—": "-", "−": "-", "‑": "-", "→": "->", "←": "<-", "≥": ">=", "≤": "<=", "≈": "~",
+    "±": "+-", "×": "x", "·": ".", "…": "...", "∞": "inf", "²": "2", "³": "3", "µ": "u", "μ": "u", "’": "'", "‘": "'",
+    "“": '"', "”": '"', "°": "deg",
+}  # fmt: skip
+
+
+def prepare_streams() -> None:
+    """Open closed descriptors 0 to 2 on the null device, and let stdout and stderr print any text.
+
+    A closed descriptor would be given to the next file that is opened, and whatever prints would write into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    codecs.register_error(READABLE, _readable)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=READABLE)
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+
+def _plain(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if 0xD800 <= code <= 0xDFFF:
+        return f"\\u{code:04x}"
+    if character in _PLAIN:
+        return _PLAIN[character]
+    from unicodedata import normalize
+
+    return normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
