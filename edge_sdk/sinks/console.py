@@ -27,6 +27,9 @@ def record_line(record: Mapping[str, Any]) -> str:
         return f"{when} – {record['end_s']:6.2f} s  {record['kind']} sound {record['confidence']:.2f}"
     if record["type"] == "verdict":
         return f"{when} s  {verdict_text(record)}"
+    if record["type"] == "device":
+        ends = "the session goes on" if record["same_session"] else "the session ends here"
+        return f"{when} s  another device: {record['reason']}; {ends}"
     label, probabilities = record["label"], record["probabilities"]
     parts = [f"{when} – {record['end_s']:6.2f} s"]
     if label is None:
