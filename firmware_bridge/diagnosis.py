@@ -31,7 +31,8 @@ def explain_no_reply(port: str, baud: int, received: int, frames: int, head: byt
     """
     if not received:
         uart = "" if is_socket(port) else f" A UART needs its baud rate: --baud, now {baud}."
-        return f"{port}: open, but nothing replies; is this a stethoscope, switched on and with its firmware running?{uart}"
+        question = "is this a stethoscope, switched on and with its firmware running?"
+        return f"{port}: open, but nothing replies; {question}{uart}"
     if frames:
         return (
             f"{port}: sends {frames} frames of the link protocol, but does not reply to HELLO; "

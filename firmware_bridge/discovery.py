@@ -10,7 +10,7 @@ from typing import Any
 from firmware_bridge.diagnosis import DEFAULT_BAUD
 from firmware_bridge.errors import LinkError, LinkOpenError
 from firmware_bridge.link import DeviceLink
-from firmware_bridge.messages import Info
+from firmware_bridge.messages import Info, StreamFormat
 from firmware_bridge.transport import is_socket
 
 KNOWN_DEVICES: frozenset[tuple[int, int]] = frozenset({(0x1209, 0x0001)})
@@ -119,7 +119,7 @@ def find_by_serial_number(
     seen = []
     for device in find_devices(comports):
         try:
-            reported = identify(device.port, baud=baud).serial
+            reported = identify(device.port, baud=baud)[0].serial
         except LinkError:  # in use, or no device with the link protocol
             reported = ""
         if reported == serial_number:
@@ -129,8 +129,8 @@ def find_by_serial_number(
     raise LinkOpenError(f"no stethoscope with serial number {serial_number} found; plug it in{there}")
 
 
-def identify(port: str, *, baud: int = DEFAULT_BAUD) -> Info:
-    """Open a port, ask the device what it is, and close it again.
+def identify(port: str, *, baud: int = DEFAULT_BAUD) -> tuple[Info, StreamFormat]:
+    """Open a port, ask the device what it is and how it samples, and close it again.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def identify(port: str, *, baud: int = DEFAULT_BAUD) -> Info:
         As :meth:`DeviceLink.open`.
     """
     with DeviceLink(port, baud=baud) as link:
-        return link.info
+        return link.info, link.format
 
 
 def _system_ports() -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_fragments_shorter_than_a_measurement_are_not_usable(shipped: Bundle) ->
     assert summary["usable_s"] < 0.2 * SECONDS
     assert summary["verdict_reason"] == "poor-quality"
     states = [record["quality"] for record in records if record["type"] == "quality"]
-    assert all(a != b for a, b in zip(states, states[1:], strict=False) if a == "gap"), "one line for many fragments"
+    assert all(a != b for a, b in pairwise(states) if a == "gap"), "one line for many fragments"
 
 
 def test_block_sizes_change_nothing_under_loss(shipped: Bundle) -> None:
