@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class StethoError(Exception):
     """Base of every error the SDK raises on purpose; the command line prints it as one line and exits with status 1."""
@@ -17,6 +19,41 @@ class SourceError(StethoError):
 
 class SourceLostError(SourceError):
     """A source that died while it was delivering samples (unplugged device, stopped callback)."""
+
+
+class DeviceChangedError(SourceError):
+    """Another device took the place of the one that a source was listening to: the context of the patient ends.
+
+    The source stays open. After its ``new_session()`` it can be iterated again, with samples counted from 0 at the
+    rate of the new device; without it, the same time line goes on.
+
+    Parameters
+    ----------
+    message
+        One line for people.
+    reason
+        In what the devices differ.
+    previous, device
+        ``serial_number``, ``model`` and ``site`` of the old and of the new device; None where unknown.
+    at
+        Sample of the source, on the old time line, at which the new device begins.
+    sample_rate
+        Hz, of the new device.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        previous: Mapping[str, str | None],
+        device: Mapping[str, str | None],
+        at: int,
+        sample_rate: int,
+    ) -> None:
+        super().__init__(message)
+        self.reason, self.previous, self.device = reason, previous, device
+        self.at, self.sample_rate = at, sample_rate
 
 
 class StreamError(StethoError):

@@ -156,8 +156,25 @@ class Verdict:
         return self.at / self.sample_rate
 
 
-Event: TypeAlias = BreathCycle | CycleResult | QualityEvent | Gap | Adventitious | Verdict
-"""Everything a stream may emit."""
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """Another device took the place of the one before it; emitted by the session, not by the stream."""
+
+    at: int  # source sample at which the new device begins
+    sample_rate: int  # Hz, of the source so far
+    reason: str  # in what the devices differ
+    previous: Mapping[str, str | None]  # serial_number, model, site; None where unknown
+    device: Mapping[str, str | None]
+    same_session: bool  # False: the session ends here, a new one begins
+
+    @property
+    def at_s(self) -> float:
+        """Time of the change in seconds."""
+        return self.at / self.sample_rate
+
+
+Event: TypeAlias = BreathCycle | CycleResult | QualityEvent | Gap | Adventitious | Verdict | DeviceChange
+"""Everything that sinks may receive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +190,9 @@ class StreamStats:
     skipped: int = 0  # final cycles not classified because the machine was too slow
 
 
-HealthState: TypeAlias = Literal["healthy", "stalled", "recovering", "failed"]
-"""``stalled``: open, but without new samples; ``recovering``: lost, to be reopened; ``failed``: not to be recovered."""
+HealthState: TypeAlias = Literal["healthy", "stalled", "recovering", "replaced", "failed"]
+"""``stalled``: open, but without new samples; ``recovering``: lost, to be reopened; ``replaced``: another device is in
+its place, which ends the session; ``failed``: not to be recovered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ class Source(Protocol):
     Dropped samples are counted in ``AudioBlock.lost_before`` and never silently joined. Any block length is allowed. A
     source that fails raises :class:`~edge_sdk.errors.SourceLostError` from the iterator.
 
-    Optional attributes: ``live`` (true: it cannot wait for a slow consumer) and ``metadata`` (site and others as the
-    device reports them; may change).
+    Optional attributes: ``live`` (true: it cannot wait for a slow consumer), ``metadata`` (site and others as the
+    device reports them; may change) and ``device`` (``serial_number``, ``model``, ``site``).
     """
 
     @property
@@ -52,6 +52,14 @@ class Reopenable(Protocol):
         SourceError
             The device is not back yet.
         """
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A source whose device may be replaced by another one: it raises ``DeviceChangedError`` and stays open."""
+
+    def new_session(self) -> None:
+        """Begin a new time line for the new device: samples count from 0, ``name`` and ``sample_rate`` may differ."""
 
 
 @runtime_checkable

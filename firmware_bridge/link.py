@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from firmware_bridge.clock import ClockFit
 from firmware_bridge.constants import ACK_TIMEOUT_S, RETRIES, AckCode, Flags, MessageType
+from firmware_bridge.diagnosis import DEFAULT_BAUD, explain_no_reply
 from firmware_bridge.errors import CommandError, LinkError, LinkLost, LinkStalled, LinkVersionError
 from firmware_bridge.framing import encode_message
 from firmware_bridge.messages import (
@@ -73,7 +74,7 @@ class DeviceLink:
         request: SetFormat | None = None,
         channel: int = 0,
         max_queued_s: float = 10.0,
-        baud: int = 921_600,
+        baud: int = DEFAULT_BAUD,
     ) -> None:
         self.port = port
         self._request = request
@@ -138,6 +139,10 @@ class DeviceLink:
     def stats(self) -> LinkStats:
         """Counters so far."""
         return self._receiver.stats
+
+    def forget_resume(self) -> None:
+        """Note, before the audio starts, that this device is not the one of ``resume``: nothing was dropped between."""
+        self._receiver.forget_resume()
 
     # -- opening and closing -----------------------------------------------------------------------------------------
 
@@ -259,10 +264,9 @@ class DeviceLink:
             if error.code == AckCode.VERSION:
                 raise LinkVersionError(version_mismatch(self.port, "another major version")) from error
             if error.code is None:
-                raise LinkStalled(
-                    f"{self.port}: open, but nothing replies; is this a stethoscope, switched on and with its "
-                    f"firmware running?"
-                ) from error
+                stats, head = self._receiver.stats, self._receiver.head
+                reason = explain_no_reply(self.port, self._baud, stats.bytes, stats.frames, head)
+                raise LinkStalled(reason) from error
             raise
         receiver = self._receiver
         self._wait_for(lambda: receiver.info is not None and receiver.format is not None, "INFO and FORMAT")
@@ -279,9 +283,24 @@ class DeviceLink:
         try:
             self.send(Command(MessageType.START))
             self._wait_for(lambda: bool(self.format.clock_id), "FORMAT")
+            self._check_identity()
         except BaseException:
             self._receiver.streaming = False
             raise
+
+    def _check_identity(self) -> None:
+        """Ask who replied to START: behind an adapter the device may have been exchanged since the handshake.
+
+        The reader raises ``LinkLost`` for another one. INFO may be damaged on the way; then the check is left out.
+        """
+        receiver = self._receiver
+        before = receiver.infos
+        with contextlib.suppress(CommandError):
+            self.send(Command(MessageType.GET_INFO))
+        with self._changed:
+            self._changed.wait_for(lambda: receiver.infos > before or self._gone, ACK_TIMEOUT_S)
+            if self._failure is not None:
+                raise self._failure
 
     def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for messages that are not acknowledged; request them again, because they may be damaged on the way."""

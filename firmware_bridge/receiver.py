@@ -15,6 +15,7 @@ from firmware_bridge.audio import decode_audio, to_float
 from firmware_bridge.clock import ClockFit, ClockFitter
 from firmware_bridge.constants import MAJOR, Codec, Flags
 from firmware_bridge.decoder import FrameDecoder, FrameFault
+from firmware_bridge.diagnosis import HEAD_BYTES
 from firmware_bridge.errors import LinkError, LinkLost, LinkVersionError, ProtocolError
 from firmware_bridge.framing import Frame, parse
 from firmware_bridge.messages import Audio, DeviceEvent, End, Info, Log, Message, Reply, Status, StreamFormat, Time
@@ -96,6 +97,8 @@ class Receiver:
     ) -> None:
         self.changed = threading.Condition()  # re-entrant
         self.info: Info | None = None
+        self.infos = 0  # INFO messages so far
+        self.head = b""  # the first bytes received
         self.format: StreamFormat | None = None
         self.status: Status | None = None
         self.offset: TimeOffset | None = None
@@ -147,6 +150,10 @@ class Receiver:
         with self.changed:
             self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in more.items()})
 
+    def forget_resume(self) -> None:
+        """The device is not the one of the previous link: its samples continue nothing. Before START only."""
+        self._account = SampleAccount()
+
     def next_block(self) -> LinkBlock:
         """Remove and return the oldest block; there must be one."""
         with self.changed:
@@ -163,6 +170,8 @@ class Receiver:
             If the device uses another major version, was restarted, or changed its rate or channels while audio runs.
         """
         self.count(bytes=len(data))
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[: HEAD_BYTES - len(self.head)]
         for item in self._decoder.feed(data):
             if isinstance(item, FrameFault):
                 if item.reason == "version":
@@ -206,10 +215,14 @@ class Receiver:
     def _take_info(self, info: Info) -> None:
         if not info.proto_min <= MAJOR <= info.proto_max:
             raise LinkVersionError(version_mismatch(self._name, f"versions {info.proto_min} to {info.proto_max}"))
-        if self.streaming and self.info is not None and info.boot_id != self.info.boot_id:
+        old = self.info
+        if self.streaming and old is not None and (info.serial, info.model) != (old.serial, old.model):
+            raise LinkLost(f"{self._name}: another device replies")
+        if self.streaming and old is not None and info.boot_id != old.boot_id:
             raise LinkLost(f"{self._name}: the device restarted")
         with self.changed:
             self.info = info
+            self.infos += 1
             self.changed.notify_all()
 
     def _take_format(self, new: StreamFormat, now_ns: int) -> None:
@@ -218,6 +231,9 @@ class Receiver:
             raise LinkError(f"{self._name}: no channel {self._channel}; the device has {new.channels}, counted from 0")
         if old is not None and self.streaming and old.rate_hz != new.rate_hz:
             raise LinkError(f"{self._name}: the device changed its rate to {new.rate_hz:g} Hz; open it again")
+        if old is not None and self._account.received and old.clock_id and new.clock_id not in (0, old.clock_id):
+            # Its indices do not continue ours: it restarted, or another device took over the line.
+            raise LinkLost(f"{self._name}: the device's sample clock was restarted")
         with self.changed:
             if self._fitter is None or old is None or old.clock_id != new.clock_id or old.rate_hz != new.rate_hz:
                 self._fitter = ClockFitter(new.rate_hz)

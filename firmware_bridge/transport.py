@@ -66,9 +66,14 @@ def open_transport(port: str, baud: int) -> Transport:
     LinkOpenError
         If it does not exist, may not be used, or is in use by another program.
     """
-    if port.startswith(_SOCKET_PREFIXES):
+    if is_socket(port):
         return _SocketTransport(port)
     return _SerialTransport(port, baud)
+
+
+def is_socket(port: str) -> bool:
+    """Whether ``port`` is a TCP connection, which has no baud rate."""
+    return port.startswith(_SOCKET_PREFIXES)
 
 
 def socket_address(port: str) -> tuple[str, int]:

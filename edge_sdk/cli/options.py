@@ -22,6 +22,12 @@ AgeOption = Annotated[float | None, typer.Option("--age", min=0, max=130, help="
 SexOption = Annotated[str | None, typer.Option("--sex", help="Sex: male or female.")]
 BmiOption = Annotated[float | None, typer.Option("--bmi", min=5, max=120, help="Body mass index, kg/m².")]
 DeviceModelOption = Annotated[str | None, typer.Option("--device-model", help="Stethoscope model.")]
+BaudOption = Annotated[
+    int | None,
+    typer.Option(
+        "--baud", min=300, max=20_000_000, help="Baud rate of a serial device with a UART (921600).", metavar="RATE"
+    ),
+]
 ChannelOption = Annotated[
     str, typer.Option("--channel", help="Channel of a multi-channel source, from 0, or 'mix'.", metavar="N|mix")
 ]

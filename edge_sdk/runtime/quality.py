@@ -153,14 +153,24 @@ class QualityGate:
             self._measure_step(held[: self._step], events)
         return events
 
-    def finish(self) -> list[QualityEvent]:
-        """Return the state of a stream that ended before its first measurement; else nothing."""
+    def finish(self, *, fragment: bool = False) -> list[QualityEvent]:
+        """Return the state of audio that ended before it was confirmed; else nothing.
+
+        Parameters
+        ----------
+        fragment
+            A gap is on one side of the audio or on both: where it is too short for one measurement its quality is
+            ``gap``, since nothing can be found in it.
+        """
         events: list[QualityEvent] = []
         rest = np.concatenate(self._open) if self._open else np.zeros(0, np.float32)
         if self._state is None and (rest.size or self._window):
+            too_short = fragment and not self._window
             if rest.size:
                 self._window.append(rest)
             state, level = self._assess_window(self._first, self._first + (1 << 62))
+            if too_short:
+                state = "gap"
             events.append(QualityEvent(self._first, self._source_rate, state, level))
             self._state = state
         return events

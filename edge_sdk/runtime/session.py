@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edge_sdk.errors import SourceLostError, StethoError
-from edge_sdk.events import Adventitious, AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
+from edge_sdk.errors import DeviceChangedError, SourceLostError, StethoError
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    BreathCycle,
+    CycleResult,
+    DeviceChange,
+    Event,
+    Health,
+    HealthState,
+    StreamStats,
+)
 from edge_sdk.protocols import HealthSink
+from edge_sdk.runtime.inbox import Inbox
 from edge_sdk.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -35,111 +43,6 @@ _JOIN_S = 2.0
 _SKIP_FROM, _JOIN_FROM, _CAUGHT_UP = 0.5, 0.75, 0.1
 _JOINED_S = 0.25
 _BEHIND_NS = 100_000_000  # a burst after a stall is processed in less
-
-_GRACE_S = 0.25
-"""Seconds that a full queue makes a live source wait before it drops, once until it is half empty again: after a stall
-the device and its driver deliver their buffers in one burst, faster than the queue is read; this absorbs it."""
-
-
-class Inbox:
-    """A queue of blocks bounded in samples, between one writer and one reader.
-
-    A full queue makes the writer wait, or drops its oldest blocks and counts them: ``lost_before`` of the block after a
-    drop is exactly the number of dropped samples.
-    """
-
-    def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
-        self.dropped = 0  # samples
-        self.joined = 0  # blocks returned together with the one before
-        self._capacity = max(1, capacity)
-        self._drop_oldest = drop_oldest
-        self._blocks: deque[AudioBlock] = deque()
-        self._held = 0  # samples
-        self._ended = False
-        self._closed = False
-        self._grace_s = _GRACE_S  # that is left
-        self._changed = threading.Condition()
-
-    def put(self, block: AudioBlock) -> bool:
-        """Add a block; False after :meth:`close`."""
-        with self._changed:
-            while not self._closed and self._blocks and self._held + block.samples.size > self._capacity:
-                if not self._drop_oldest:
-                    self._changed.wait()
-                elif self._grace_s > 0:
-                    began = time.monotonic()
-                    self._changed.wait(self._grace_s)
-                    self._grace_s -= time.monotonic() - began
-                else:
-                    block = self._drop(block)
-            if self._closed:
-                return False
-            self._blocks.append(block)
-            self._held += block.samples.size
-            self._changed.notify_all()
-            return True
-
-    def get(self, timeout_s: float, *, join_samples: int = 0) -> AudioBlock | None:
-        """Return the next block; None after ``timeout_s`` without one, or at the end.
-
-        Consecutive blocks without dropped samples between them are joined up to ``join_samples``.
-        """
-        with self._changed:
-            if not self._blocks and not self._ended:
-                self._changed.wait(timeout_s)
-            if not self._blocks:
-                return None
-            taken = [self._blocks.popleft()]
-            size = taken[0].samples.size
-            while (
-                self._blocks
-                and self._blocks[0].lost_before == 0
-                and size + self._blocks[0].samples.size <= join_samples
-            ):
-                taken.append(self._blocks.popleft())
-                size += taken[-1].samples.size
-            self._held -= size
-            if 2 * self._held <= self._capacity:
-                self._grace_s = _GRACE_S
-            self.joined += len(taken) - 1
-            self._changed.notify_all()
-        if len(taken) == 1:
-            return taken[0]
-        return replace(taken[0], samples=np.concatenate([b.samples for b in taken]), host_ns=taken[-1].host_ns)
-
-    @property
-    def fill(self) -> float:
-        """Filled share of the capacity."""
-        with self._changed:
-            return self._held / self._capacity
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the writer has ended and everything has been read."""
-        with self._changed:
-            return self._ended and not self._blocks
-
-    def end(self) -> None:
-        """Writer: no more blocks follow."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Reader: no more blocks are wanted."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _drop(self, incoming: AudioBlock) -> AudioBlock:
-        oldest = self._blocks.popleft()
-        self._held -= oldest.samples.size
-        self.dropped += oldest.samples.size
-        lost = oldest.lost_before + oldest.samples.size
-        if self._blocks:
-            self._blocks[0] = replace(self._blocks[0], lost_before=self._blocks[0].lost_before + lost)
-            return incoming
-        return replace(incoming, lost_before=incoming.lost_before + lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +75,10 @@ class Session:
         ever.
     on_health
         Called with every change of health, like the sinks that are a :class:`~edge_sdk.protocols.HealthSink`.
+    keep_session
+        Whether the session goes on when another device takes the place of the source's (same rate only). By default it
+        ends there, with a ``DeviceChangedError`` after everything is closed but the source: another patient may be
+        next. :func:`~edge_sdk.runtime.device_sessions.run_device_sessions` begins a new one.
     """
 
     def __init__(
@@ -184,6 +91,7 @@ class Session:
         queue_s: float = QUEUE_S,
         give_up_s: float | None = None,
         on_health: Callable[[Health], None] | None = None,
+        keep_session: bool = False,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._source = source
@@ -193,7 +101,7 @@ class Session:
         self._stream: Stream = bundle.stream(source.sample_rate, {**self._device_metadata, **self._metadata})
         self._live = bool(getattr(source, "live", False))
         self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=self._live)
-        self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns)
+        self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns, keep_session=keep_session)
         self._on_health = on_health
         self._joining = self._dropping = False
         self._dropped = 0  # samples, as last seen
@@ -233,6 +141,8 @@ class Session:
 
         Raises
         ------
+        DeviceChangedError
+            Another device took the place of the source's; the source is still open.
         StethoError
             From the source, the stream or a sink. Any other exception of the source becomes a ``SourceLostError``.
         KeyboardInterrupt
@@ -287,7 +197,11 @@ class Session:
             block = self._inbox.get(_POLL_S, join_samples=join)
             if block is None:
                 continue
-            self._update_metadata()
+            changes = self._supervisor.device_changes
+            if changes and block.first_sample + block.samples.size > changes[0].at:
+                self._emit([self._device_change(changes.popleft(), same_session=True)])
+            if not changes:
+                self._update_metadata()
             events = self._stream.accept(block)
             self._last = block
             for sink in self._sinks:
@@ -336,6 +250,10 @@ class Session:
             self._device_metadata = dict(found)
             self._stream.metadata = {**self._device_metadata, **self._metadata}
 
+    def _device_change(self, change: DeviceChangedError, *, same_session: bool) -> DeviceChange:
+        rate = self._stream.sample_rate
+        return DeviceChange(change.at, rate, change.reason, change.previous, change.device, same_session)
+
     def _emit(self, events: Sequence[Event]) -> None:
         for event in events:
             latency_ms = self._latency_ms(event)
@@ -356,7 +274,8 @@ class Session:
     def _stop(self, reader: threading.Thread) -> None:
         self._supervisor.stop()
         self._inbox.close()
-        self._source.close()
+        if not isinstance(self._error, DeviceChangedError):
+            self._source.close()
         if reader.ident is not None:
             reader.join(_JOIN_S)
             if reader.is_alive():
@@ -368,6 +287,8 @@ class Session:
         try:
             self._report(self._supervisor.changes())
             self._emit(self._stream.finish())
+            if isinstance(self._error, DeviceChangedError):
+                self._emit([self._device_change(self._error, same_session=False)])
         except BaseException as error:
             problem = error
         for sink in self._opened:

@@ -107,6 +107,7 @@ class Stream:
         self._unclassified: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
         self._finished = False
         self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
+        self._in_fragments = False  # the last quality emitted is ``gap``
         self._skipped = 0
         self.skip_classification = False  # set by the session when the machine is too slow
 
@@ -216,6 +217,8 @@ class Stream:
         self._gaps += 1
         self._lost += lost
         self._close_segment(events, gap=True)
+        if self._verdict is not None:
+            self._verdict.lost(lost)
         self._next += lost
         self._restart(self._next)
 
@@ -239,7 +242,7 @@ class Stream:
         self._ring.append(model)
         quality = self._gate.accept(rest, self._done - rest.size, model)
         found = [*self._segmenter.accept(segmenter_samples), *self._segmenter.finish(cut=gap)]
-        events.extend([*quality, *self._gate.finish()])
+        self._add_quality([*quality, *self._gate.finish(fragment=self._gaps > 0)], events)
         self._found.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
         if self._learned and not gap:
@@ -254,13 +257,20 @@ class Stream:
         model = self._to_model.accept(hop)
         self._ring.append(model)
         segmenter_samples = model if self._to_segmenter is None else self._to_segmenter.accept(hop)
-        events.extend(self._gate.accept(hop, begin, model))
+        self._add_quality(self._gate.accept(hop, begin, model), events)
         self._found.extend(self._segmenter.accept(segmenter_samples))
         if self._found or self._unclassified:
             self._release(events)
         if self._learned:
             self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
         self._sounds(hop, model, events)
+
+    def _add_quality(self, found: list[QualityEvent], events: list[Event]) -> None:
+        """Emit changes of quality; of many fragments in a row only the first."""
+        for event in found:
+            if not (self._in_fragments and event.state == "gap"):
+                events.append(event)
+            self._in_fragments = event.state == "gap"
 
     def _without_breath(self, found: list[QualityEvent], events: list[Event]) -> None:
         events.extend(found)

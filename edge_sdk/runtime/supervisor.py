@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from edge_sdk.errors import SourceError, SourceLostError
+from edge_sdk.errors import DeviceChangedError, SourceError, SourceLostError
 from edge_sdk.events import AudioBlock, Health, HealthState
 from edge_sdk.protocols import Reopenable
 
@@ -23,6 +24,7 @@ STALL_S = 0.5
 _START_S = 2.0  # the same before the first block: devices start slowly
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 1.0
+_REASON_S = 2.0  # without the device until it is reported why it cannot be opened
 
 
 class Supervisor:
@@ -37,11 +39,21 @@ class Supervisor:
         Checked for stalls only when it is ``live``.
     give_up_s
         Seconds without the device after which the loss is an error; None waits for ever.
+    keep_session
+        Whether another device in its place (of the same rate) is listened to as if it were the same; its changes are
+        kept in ``device_changes``, in order.
     """
 
     def __init__(
-        self, source: Source, *, give_up_s: float | None = None, clock_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        source: Source,
+        *,
+        give_up_s: float | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        keep_session: bool = False,
     ) -> None:
+        self.device_changes: deque[DeviceChangedError] = deque()
+        self._keep_session = keep_session
         self._source = source
         self._live = bool(getattr(source, "live", False))
         self._give_up_s = give_up_s
@@ -71,20 +83,31 @@ class Supervisor:
         ------
         SourceLostError
             The source is lost and cannot be reopened, or did not come back in time.
+        DeviceChangedError
+            Another device took its place, and the session is not kept.
         """
         try:
             while True:
                 try:
                     for block in self._source:
-                        self._block_received()
+                        if block.samples.size:
+                            self._block_received()
                         yield block
                     return
+                except DeviceChangedError as change:
+                    if not self._keep_session or change.sample_rate != self._source.sample_rate:
+                        raise
+                    self.device_changes.append(change)
+                    self._change("healthy", f"{change}; the same session goes on")
                 except SourceLostError as error:
                     if not isinstance(self._source, Reopenable):
                         raise
                     if not self._reopened(self._source, error):
                         return
         except GeneratorExit:
+            raise
+        except DeviceChangedError as change:
+            self._change("replaced", str(change))
             raise
         except BaseException as error:
             self._change("failed", str(error) or type(error).__name__)
@@ -123,14 +146,15 @@ class Supervisor:
         """Wait until the source is open again; False after :meth:`stop`."""
         self._change("recovering", f"{loss}; waiting for it")
         begin_ns = self._clock_ns()
-        wait_s, last = _FIRST_WAIT_S, ""
+        wait_s, reported = _FIRST_WAIT_S, set[str]()
         while not self._stopped.wait(wait_s):
             try:
                 source.reopen()
             except (SourceError, OSError) as error:
-                if str(error) != last:
-                    _log.debug("not back yet: %s", error)
-                last = str(error)
+                reason = str(error)
+                if (self._clock_ns() - begin_ns) / 1e9 >= _REASON_S and reason not in reported:
+                    reported.add(reason)
+                    self._change("recovering", f"still without {self._source.name}: {reason}")
             else:
                 with self._lock:
                     self._received_ns = self._clock_ns()

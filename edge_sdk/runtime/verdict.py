@@ -243,6 +243,7 @@ class VerdictMonitor:
         self._held = 0  # output frames in ``_pending``
         self._base = 0  # source sample of the network's first sample
         self._total = 0  # output frames so far, usable or not
+        self._lost = self._newly_lost = 0  # samples of gaps; those that no audio has followed yet
         self._next_report_s = model.params.least_s
         self._breathing = True
 
@@ -268,6 +269,10 @@ class VerdictMonitor:
         """Take that no respiratory cycle has been found for long; without any, no answer is given."""
         self._breathing = self._evidence.cycles > 0
 
+    def lost(self, samples: int) -> None:
+        """Take a gap of so many source samples; it counts once audio follows it."""
+        self._newly_lost += samples
+
     def accept(self, samples: npt.NDArray[np.float32], *, usable: bool, now: int) -> list[Event]:
         """Take ``[n]`` samples at the network's rate.
 
@@ -281,6 +286,8 @@ class VerdictMonitor:
             Source samples consumed.
         """
         events: list[Event] = []
+        if samples.size:
+            self._lost, self._newly_lost = self._lost + self._newly_lost, 0
         for step in self._run.accept(samples):
             self._pending.append(step)
             self._held += step.frames.shape[1]
@@ -317,7 +324,7 @@ class VerdictMonitor:
     def _reason(self, *, familiar: bool) -> VerdictReason | None:
         """Why no answer is given, if there is a reason beside the probability."""
         usable_s, least_s = self._evidence.usable_s, self._model.params.least_s
-        total_s = self._total * self._frame_s
+        total_s = self._total * self._frame_s + self._lost / self._rate
         if usable_s < least_s:
             return "poor-quality" if total_s >= least_s else "too-little-audio"
         if 2.0 * usable_s < total_s or not self._breathing:

@@ -27,6 +27,9 @@ def record_line(record: Mapping[str, Any]) -> str:
         return f"{when} – {record['end_s']:6.2f} s  {record['kind']} sound {record['confidence']:.2f}"
     if record["type"] == "verdict":
         return f"{when} s  {verdict_text(record)}"
+    if record["type"] == "device":
+        ends = "the session goes on" if record["same_session"] else "the session ends here"
+        return f"{when} s  another device: {record['reason']}; {ends}"
     label, probabilities = record["label"], record["probabilities"]
     parts = [f"{when} – {record['end_s']:6.2f} s"]
     if label is None:
@@ -67,6 +70,11 @@ def verdict_text(record: Mapping[str, Any]) -> str:
     return f"verdict: {record['verdict']}{chance}"
 
 
+def _coverage_text(summary: Mapping[str, Any]) -> str:
+    fraction = summary.get("received_fraction")  # absent in results of older versions
+    return "" if fraction is None or not summary["lost_samples"] else f" ({100 * fraction:.4g} % received)"
+
+
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """Format the summary object as a few lines."""
     counts = ", ".join(f"{n} {name}" for name, n in summary["counts"].items() if n) or "none classified"
@@ -78,7 +86,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['source']}: {summary['duration_s']:.1f} s, {summary['cycles']} breaths ({counts})",
         f"respiratory rate {rate_text(summary['respiratory_rate_bpm'])} /min"
         f", abnormal {'–' if abnormal is None else f'{100 * abnormal:.0f} %'}"
-        f", {summary['lost_samples']} samples lost",
+        f", {summary['lost_samples']} samples lost{_coverage_text(summary)}",
     ]
     if summary.get("verdict") is not None:
         found = ", ".join(f"{n} {kind}" for kind, n in summary["adventitious"].items())

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_sdk.events import Adventitious, AudioBlock, CycleResult, Event, Gap, QualityEvent, StreamStats, Verdict
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    CycleResult,
+    DeviceChange,
+    Event,
+    Gap,
+    QualityEvent,
+    StreamStats,
+    Verdict,
+)
 from edge_sdk.sinks.summary import Labels, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
 
@@ -72,6 +82,19 @@ def verdict_record(source: str, event: Verdict) -> dict[str, Any]:
     }
 
 
+def device_record(source: str, event: DeviceChange) -> dict[str, Any]:
+    """JSON object of another device in the place of the one before."""
+    return {
+        "type": "device",
+        "source": source,
+        "start_s": round(event.at_s, 4),
+        "reason": event.reason,
+        "previous": dict(event.previous),
+        "device": dict(event.device),
+        "same_session": event.same_session,
+    }
+
+
 class JsonlSink:
     """Passes the object of each line to ``emit``: a writer to stdout, a file, or a list's ``append``.
 
@@ -124,6 +147,8 @@ class JsonlSink:
             self._emit(quality_record(self._source, event))
         elif isinstance(event, Adventitious):
             self._emit(adventitious_record(self._source, event))
+        elif isinstance(event, DeviceChange):
+            self._emit(device_record(self._source, event))
         elif isinstance(event, Verdict) and self._running and not event.final:
             self._emit(verdict_record(self._source, event))
 

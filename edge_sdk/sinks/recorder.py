@@ -34,7 +34,8 @@ class RecorderSink:
     zeros in it, so that times in the events and in the flac agree, and a ``lost`` line in the events, so that the
     replay has the same gaps. All three files can be read at any moment: a killed process loses less than a second, a
     power cut about a second. ``session.json`` has ``"complete": false`` until the files are closed; then the summary is
-    the last line of the events. ``"failure"`` gives the reason where a source failed.
+    the last line of the events. ``"failure"`` gives the reason where a source failed, ``"ended"`` the
+    change of the device that ended the session.
 
     Writing to a disk may take long: for a live source wrap the sink in
     :class:`~edge_sdk.runtime.background.BackgroundSink`.
@@ -108,8 +109,8 @@ class RecorderSink:
     def health(self, change: Health) -> None:
         """Append a change of the source's health; keep the reason of a failure."""
         self._write({"type": "health", "state": change.state, "detail": change.detail})
-        if change.state == "failed":
-            self._session["failure"] = change.detail
+        if change.state in ("failed", "replaced"):
+            self._session["failure" if change.state == "failed" else "ended"] = change.detail
 
     def close(self, stats: StreamStats) -> None:
         """Write the summary and close the files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 from statistics import median
@@ -74,6 +75,11 @@ class RateMeter:
         return rate_is_confident(list(self._intervals), list(self._confidences))
 
 
+def received_fraction(samples: int, lost: int) -> float | None:
+    """Share of a time line of ``samples`` that was received; 1 only if nothing was lost, None of nothing."""
+    return math.floor(max(0, samples - lost) / samples * 10_000) / 10_000 if samples else None
+
+
 class SummaryBuilder:
     """Counts events; :meth:`record` may be called at any time."""
 
@@ -88,8 +94,9 @@ class SummaryBuilder:
         self._counts: Counter[str] = Counter()
         self._unclassified: Counter[str] = Counter()
         self._abnormal: list[float] = []
-        self._quality: dict[str, float] = {}  # seconds in each state
-        self._state: tuple[str, float] | None = None  # state and since when
+        self._quality: dict[str, float] = {}  # seconds received in each state
+        self._state: tuple[str, float] | None = None  # state and since when, in seconds received
+        self._last_gap: Gap | None = None
         self._sounds: Counter[str] = Counter()
         self.verdict: Verdict | None = None  # the newest one
         self.rate = RateMeter()
@@ -107,11 +114,13 @@ class SummaryBuilder:
         if isinstance(event, CycleResult):
             self._result(event)
         elif isinstance(event, QualityEvent):
-            self._close_state(event.at_s)
-            self._state = (event.state, event.at_s)
+            received_s = self._received_s(event.at)
+            self._close_state(received_s)
+            self._state = (event.state, received_s)
         elif isinstance(event, Gap):
             self._gaps += 1
             self._lost += event.count
+            self._last_gap = event
             self.rate.restart()
         elif isinstance(event, Adventitious):
             self._sounds[event.kind] += 1
@@ -131,6 +140,15 @@ class SummaryBuilder:
         self._counts[result.label] += 1
         if result.probabilities:
             self._abnormal.append(1.0 - result.probabilities.get(self._labels.normal, 0.0))
+
+    def _received_s(self, index: int) -> float:
+        """Seconds of audio received before a source sample.
+
+        The newest gap comes before the events of the audio that it ends; none is about older audio.
+        """
+        gap = self._last_gap
+        lost = self._lost - (0 if gap is None else max(0, gap.first_sample + gap.count - max(index, gap.first_sample)))
+        return (index - lost) / self._rate_hz if self._rate_hz else 0.0
 
     def _close_state(self, now_s: float) -> None:
         if self._state is not None:
@@ -152,14 +170,25 @@ class SummaryBuilder:
         """Cycles so far, with and without a label."""
         return self._counts.total() + self._unclassified.total()
 
+    def _quality_s(self) -> dict[str, float]:
+        """Seconds in each quality: of received audio only; the dropped samples are ``gap``."""
+        quality = dict(self._quality)
+        if self._state is not None:
+            state, since_s = self._state
+            quality[state] = quality.get(state, 0.0) + self.duration_s - self._lost_s - since_s
+        if self._lost:
+            quality["gap"] = quality.get("gap", 0.0) + self._lost_s
+        return {state: round(seconds, 3) for state, seconds in sorted(quality.items())}
+
+    @property
+    def _lost_s(self) -> float:
+        return self._lost / self._rate_hz if self._rate_hz else 0.0
+
     def record(self, stats: StreamStats | None = None) -> dict[str, Any]:
         """Give the summary object: the last line of ``listen`` and ``screen`` for a source."""
         classified = self._counts.total()
         abnormal = classified - self._counts[self._labels.normal]
-        quality = dict(self._quality)
-        if self._state is not None:
-            state, since_s = self._state
-            quality[state] = quality.get(state, 0) + self.duration_s - since_s
+        lost = self._lost if stats is None else stats.samples_lost
         rate = self.rate.breaths_per_minute
         verdict = self.verdict
         record = {
@@ -180,8 +209,9 @@ class SummaryBuilder:
             "verdict_reason": None if verdict is None else verdict.reason,
             "usable_s": None if verdict is None else verdict.usable_s,
             "adventitious": None if verdict is None else dict(sorted(self._sounds.items())),
-            "quality_s": {state: round(seconds, 3) for state, seconds in sorted(quality.items())},
-            "lost_samples": self._lost if stats is None else stats.samples_lost,
+            "quality_s": self._quality_s(),
+            "received_fraction": received_fraction(self._samples, lost),
+            "lost_samples": lost,
             "gaps": self._gaps if stats is None else stats.gaps,
         }
         if self._truth is not None:

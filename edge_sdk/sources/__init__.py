@@ -20,6 +20,7 @@ def open_source(
     speed: float = 1.0,
     duration_s: float | None = None,
     device_rate: int | None = None,
+    baud: int | None = None,
     block_ms: float | None = None,
     latency: float | Literal["low", "high"] | None = None,
 ) -> Source:
@@ -28,8 +29,9 @@ def open_source(
     Parameters
     ----------
     spec
-        ``phantom[:SCENARIO[:SEED]]``, ``mic[:NAME]``, ``serial[:PORT]`` or the path of a recording. Write
-        ``./mic`` for a recording with the name ``mic``.
+        ``phantom[:SCENARIO[:SEED]]``, ``mic[:NAME]``, ``serial[:PORT]``, ``serial:SN=NUMBER`` for the stethoscope with
+        this serial number at whatever port (``@BAUD`` may follow both), or the path of a recording. Write ``./mic`` for
+        a recording with the name ``mic``.
     paced
         Deliver in real time instead of as fast as possible (recordings and phantom).
     channel
@@ -40,6 +42,8 @@ def open_source(
         Seconds of a phantom; None is endless.
     device_rate
         Hz to request from a microphone or serial stethoscope.
+    baud
+        Baud rate of a serial stethoscope with a UART; None is 921600. USB ignores it.
     block_ms
         Milliseconds per block of a microphone; 0: the audio system decides.
     latency
@@ -60,6 +64,8 @@ def open_source(
         raise SourceError("no source given; name a recording or phantom[:SCENARIO[:SEED]]")
     if device_rate is not None and kind not in ("mic", "serial"):
         raise SourceError(f"a device rate is for mic and serial; {spec} has its own")
+    if baud is not None and kind != "serial":
+        raise SourceError(f"a baud rate is for serial, not for {spec}")
     if (block_ms is not None or latency is not None) and kind != "mic":
         raise SourceError(f"block length and latency are for microphones, not for {spec}")
     if kind == "phantom":
@@ -77,7 +83,7 @@ def open_source(
     if kind == "serial":
         from edge_sdk.sources.serial import SerialSource
 
-        return SerialSource(rest or None, sample_rate=device_rate, channel=channel)
+        return SerialSource(rest or None, sample_rate=device_rate, channel=channel, baud=baud)
     from edge_sdk.sources.file import FileSource
 
     return FileSource(spec, paced=paced, channel=channel, speed=speed)

@@ -36,15 +36,24 @@ def find_microphones() -> tuple[list[dict[str, Any]], str | None]:
     ], None
 
 
-def find_serial_ports() -> list[dict[str, Any]]:
-    """Find serial ports with a device behind them, and mark those that are stethoscopes."""
+def find_serial_ports(*, ask: bool = False, baud: int | None = None) -> list[dict[str, Any]]:
+    """Find serial ports with a device behind them, and mark those that are stethoscopes.
+
+    Parameters
+    ----------
+    ask
+        Open every USB port and ask what is there: ``device`` has what it reports, or ``problem`` why it does not. It
+        takes up to 3 s a port, and boards that restart when their port is opened do so.
+    baud
+        Baud rate to ask at; None is that of the reference firmware.
+    """
     from serial.tools import list_ports
 
     from firmware_bridge.discovery import find_devices
 
     ports = sorted(list_ports.comports())
     stethoscopes = {found.device: found for found in find_devices(lambda: ports)}
-    return [
+    records: list[dict[str, Any]] = [
         {
             "type": "serial",
             "port": stethoscopes[port.device].port if port.device in stethoscopes else port.device,
@@ -55,3 +64,28 @@ def find_serial_ports() -> list[dict[str, Any]]:
         }
         for port in ports
     ]
+    for port, record in zip(ports, records, strict=True):
+        if ask and (port.vid is not None or record["stethoscope"]):
+            record |= _ask(record["port"], baud)
+    return records
+
+
+def _ask(port: str, baud: int | None) -> dict[str, Any]:
+    from firmware_bridge.diagnosis import DEFAULT_BAUD
+    from firmware_bridge.discovery import identify
+    from firmware_bridge.errors import LinkError
+
+    try:
+        info, audio = identify(port, baud=DEFAULT_BAUD if baud is None else baud)
+    except LinkError as error:
+        return {"device": None, "problem": str(error)}
+    return {
+        "device": {
+            "serial_number": info.serial or None,
+            "model": info.model or None,
+            "firmware": ".".join(map(str, info.firmware)),
+            "site": audio.site,
+            "sample_rate": audio.rate_hz,
+        },
+        "problem": None,
+    }

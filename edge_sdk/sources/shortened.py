@@ -6,20 +6,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_sdk.events import AudioBlock
-from edge_sdk.protocols import Reopenable, Source
+from edge_sdk.protocols import Reopenable, Replaceable, Source
 
 _FOR_EVER_S = 1e12
 
 
 class ShortenedSource:
-    """Ends another source after ``duration_s`` seconds of its own time, exact to the sample."""
+    """Ends another source after ``duration_s`` seconds of its own time, exact to the sample.
+
+    The time of all sessions of a source whose device is replaced counts together.
+    """
 
     def __init__(self, source: Source, duration_s: float) -> None:
         self.live = bool(getattr(source, "live", False))
         if isinstance(source, Reopenable):
             self.reopen = source.reopen
+        if isinstance(source, Replaceable):
+            self.new_session = self._new_session
         self._source = source
-        self._samples = round(min(duration_s, _FOR_EVER_S) * source.sample_rate)
+        self._samples = round(min(duration_s, _FOR_EVER_S) * source.sample_rate)  # of the present session
+        self._next = 0
 
     @property
     def name(self) -> str:
@@ -37,9 +43,22 @@ class ShortenedSource:
         found: Mapping[str, Any] = getattr(self._source, "metadata", {})
         return found
 
+    @property
+    def device(self) -> Mapping[str, Any]:
+        """What the device reports of itself; empty where it reports nothing."""
+        found: Mapping[str, Any] = getattr(self._source, "device", {})
+        return found
+
+    def _new_session(self) -> None:
+        left_s = max(0, self._samples - self._next) / self._source.sample_rate
+        if isinstance(self._source, Replaceable):
+            self._source.new_session()
+        self._samples, self._next = round(left_s * self._source.sample_rate), 0
+
     def __iter__(self) -> Iterator[AudioBlock]:
         for block in self._source:
             left = self._samples - block.first_sample
+            self._next = block.first_sample + len(block.samples)
             if left > 0:
                 yield block if len(block.samples) <= left else _head(block, left)
             if len(block.samples) >= left:

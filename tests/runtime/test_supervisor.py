@@ -139,6 +139,26 @@ def test_a_device_that_came_back_as_another_is_an_error(bundle: Bundle, monkeypa
         Session(Device(3.0, lost_at=0.5, speed=4), bundle, [HealthListSink()]).run()
 
 
+def test_why_a_device_cannot_be_opened_again_is_reported_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_sdk.runtime.supervisor._REASON_S", 0.05)
+    reasons = iter(["no such port", "bytes that are no frames", "bytes that are no frames", "no such port"])
+
+    def refuse(device: Device) -> None:
+        reason = next(reasons, None)
+        if reason is not None:
+            raise SourceError(reason)
+        monkeypatch.undo()
+        device._away_s = 0.0
+        device.reopen()
+
+    monkeypatch.setattr(Device, "reopen", refuse)
+    sink = HealthListSink()
+    Session(Device(2.0, lost_at=0.5, speed=4), bundle, [sink], queue_s=50.0).run()
+    details = [change.detail for _, change in sink.changes if "still without" in change.detail]
+    assert [detail.rpartition(": ")[2] for detail in details] == ["no such port", "bytes that are no frames"]
+    assert sink.states[-1] == "healthy"
+
+
 def test_a_source_that_cannot_be_reopened_is_lost_at_once(bundle: Bundle) -> None:
     class Simple(Device):
         reopen = None  # type: ignore[assignment]

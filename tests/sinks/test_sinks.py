@@ -93,7 +93,8 @@ def test_summary_counts_are_those_of_the_lines() -> None:
     assert summary["mean_p_abnormal"] == pytest.approx((0.09 + 0.97 + 0.97) / 3, abs=1e-4)
     assert summary["duration_s"] == 12.0
     assert summary["lost_samples"] == 400
-    assert summary["quality_s"] == {"ok": 6.1, "noisy": 5.9}
+    assert summary["quality_s"] == {"gap": 0.1, "noisy": 5.9, "ok": 6.0}
+    assert summary["received_fraction"] == 0.9916  # 11.9 of 12 s
     assert summary["respiratory_rate_bpm"] == 20.0
 
 

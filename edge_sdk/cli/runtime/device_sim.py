@@ -46,6 +46,7 @@ def device_sim_command(
     codec: Annotated[str | None, typer.Option("--codec", help="Sample format: s16, s24 or adpcm.")] = None,
     site: Annotated[str | None, typer.Option("--site", help="Body site that it reports.")] = None,
     serial: Annotated[str, typer.Option("--serial", help="Serial number that it reports.")] = "SIM-0001",
+    model: Annotated[str, typer.Option("--model", help="Model that it reports.")] = "device-sim",
     battery: Annotated[
         str | None,
         typer.Option("--battery", help="Charge in percent, and its change a minute.", metavar="PCT[:PER_MIN]"),
@@ -95,6 +96,7 @@ def device_sim_command(
         rate_hz=rate,
         codec=_codec(bits, codec),
         serial=serial,
+        model=model,
         site_code=_site_code(site),
         battery_percent=charge[0],
         battery_per_min=charge[1] if len(charge) > 1 and charge[1] is not None else -0.5,

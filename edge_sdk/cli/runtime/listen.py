@@ -11,6 +11,7 @@ import typer
 from edge_sdk.cli.options import (
     AgeOption,
     ArtefactOption,
+    BaudOption,
     BmiOption,
     BundleOption,
     ChannelOption,
@@ -27,7 +28,10 @@ from edge_sdk.cli.options import (
 
 def listen_command(
     source: Annotated[
-        str, typer.Argument(help="mic[:NAME], serial[:PORT], phantom[:SCENARIO[:SEED]] or a file.", metavar="SOURCE")
+        str,
+        typer.Argument(
+            help="mic[:NAME], serial[:PORT|:SN=NUMBER][@BAUD], phantom[:SCENARIO[:SEED]] or a file.", metavar="SOURCE"
+        ),
     ],
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,
@@ -50,6 +54,7 @@ def listen_command(
             metavar="HZ",
         ),
     ] = None,
+    baud: BaudOption = None,
     block_ms: Annotated[
         float | None,
         typer.Option(
@@ -64,6 +69,13 @@ def listen_command(
         str | None,
         typer.Option("--latency", help="Buffer of the audio system for a microphone.", metavar="low|high|MS"),
     ] = None,
+    keep_session: Annotated[
+        bool,
+        typer.Option(
+            "--keep-session",
+            help="Go on with the same session, recording and summary when another stethoscope takes the place.",
+        ),
+    ] = False,
     site: SiteOption = None,
     age: AgeOption = None,
     sex: SexOption = None,
@@ -86,12 +98,13 @@ def listen_command(
         channel=which,
         speed=speed,
         device_rate=device_rate,
+        baud=baud,
         block_ms=block_ms,
         latency=latency_of(latency),
     )
     if duration is not None and math.isfinite(duration):
         opened = ShortenedSource(opened, duration)
     try:
-        play(opened, loaded, json=json, metadata=metadata, record=record)
+        play(opened, loaded, json=json, metadata=metadata, record=record, keep_session=keep_session)
     finally:
         opened.close()

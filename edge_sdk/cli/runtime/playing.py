@@ -13,8 +13,10 @@ from edge_sdk.protocols import HealthSink
 from edge_sdk.screening.recordings import summary_labels
 
 if TYPE_CHECKING:
+    from edge_sdk.errors import DeviceChangedError
     from edge_sdk.protocols import Sink, Source
     from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.runtime.session import Session
     from edge_sdk.sinks.truth import Truth
 
 
@@ -26,22 +28,42 @@ def play(
     metadata: dict[str, str | float],
     record: Path | None = None,
     truth: Truth | None = None,
+    keep_session: bool = False,
 ) -> None:
-    """Play until the source ends or the person presses Ctrl-C; the summary comes last either way."""
+    """Play until the source ends or the person presses Ctrl-C; the summary comes last either way.
+
+    A device that takes the place of another one begins a session of its own: another view and summary, another
+    recording, and no metadata of the patient, who may be another one too. ``keep_session``: all of it goes on.
+    """
+    from edge_sdk.runtime.device_sessions import run_device_sessions
     from edge_sdk.runtime.session import Session
 
-    view = _view(bundle, json=json, truth=truth)
-    sinks = [view]
-    if record is not None:
-        sinks.append(_recorder(record, source, bundle, metadata))
+    def new_session(change: DeviceChangedError | None) -> Session:
+        given = metadata
+        if change is not None:
+            note_line(_new_session_text(change, source, metadata))
+            given = {}
+        view = _view(bundle, json=json, truth=truth)
+        sinks = [view]
+        if record is not None:
+            sinks.append(_recorder(record, source, bundle, given))
 
-    def show_health(change: Health) -> None:
-        if change.state != "failed" and not isinstance(view, HealthSink):  # a failure has a line of its own
-            note_line(change.detail)
+        def show_health(health: Health) -> None:
+            # A failure and a replaced device have lines of their own.
+            if health.state not in ("failed", "replaced") and not isinstance(view, HealthSink):
+                note_line(health.detail)
 
-    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health)
+        return Session(source, bundle, sinks, metadata=given or None, on_health=show_health, keep_session=keep_session)
+
     with suppress(KeyboardInterrupt):  # Ctrl-C or a service manager's stop; the session has closed its sinks by then
-        session.run()
+        run_device_sessions(source, new_session)
+
+
+def _new_session_text(change: DeviceChangedError, source: Source, metadata: dict[str, str | float]) -> str:
+    text = f"{change}; the session ends and a new one begins: {source.name}, {source.sample_rate} Hz"
+    if metadata:
+        text += f"; {', '.join(metadata)} of the command line applied to the first one only"
+    return text
 
 
 def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> Sink:
@@ -55,6 +77,7 @@ def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, 
         "sdk_version": __version__,
         "bundle": {"name": manifest.name, "version": manifest.version, "artefact": bundle.artefact.format},
         "metadata": {**getattr(source, "metadata", {}), **metadata},
+        **({"device": dict(device)} if (device := getattr(source, "device", None)) else {}),
         "notice": RESEARCH_USE,
     }
     live = bool(getattr(source, "live", False))
