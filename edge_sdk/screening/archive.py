@@ -113,11 +113,13 @@ def _screen(ray: Any, paths: Sequence[Path], options: ScreenOptions, workers: in
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if options.bundle != "default":
         options = replace(options, bundle=str(Path(options.bundle).resolve()))
-    given = {str(path.resolve()): str(path) for path in paths}
+    given: dict[str, list[str]] = {}  # a recording that is named twice is screened once
+    for path in paths:
+        given.setdefault(str(path.resolve()), []).append(str(path))
     rows = [{"path": path, "options": json.dumps(asdict(options))} for path in given]
     tasks = max(1, -(-len(rows) // _PER_TASK))
     screened = ray.data.from_items(rows, override_num_blocks=tasks).map(Screener, concurrency=workers, num_cpus=1)
     for row in screened.iter_rows():
-        source = given[row["source"]]
-        records = tuple({**record, "source": source} for record in json.loads(row["records"]))
-        yield ScreenedRecords(source, records, row["error"])
+        records = json.loads(row["records"])
+        for source in given[row["source"]]:
+            yield ScreenedRecords(source, tuple({**record, "source": source} for record in records), row["error"])
