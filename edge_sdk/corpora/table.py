@@ -135,6 +135,7 @@ class Fault:
     message: str
     recording_id: str | None = None
     fatal: bool = False  # the recording (or one of its events) cannot be used
+    excludes: bool = False  # the whole recording: which of its files or annotations is right is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,22 @@ SUFFIXES = frozenset({".wav", ".flac"})
 """Files of a folder that are screened; a file that is named itself may have any suffix."""
 
 _OTHER_AUDIO = frozenset(
-    ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .bwf .caf .dsf .m4a .m4b .mka .mkv .mov .mp2 .mp3 .mp4 .oga .ogg "
-    ".opus .ra .raw .rf64 .sln .snd .sph .spx .vox .w64 .wave .wax .webm .wma .wv".split()
+    f".{name}"
+    for names in (
+        "3gp aac ac3 aif aifc aiff amr ape au avi bwf caf dsf m4a m4b mka mkv mov mp2 mp3 mp4 oga ogg opus ra raw rf64",
+        "sln snd sph spx vox w64 wave wax webm wma wv",
+    )
+    for name in names.split()
 )
 """Files that hold audio to their owner; in a folder they are counted, not opened."""
 
 _TRASH = frozenset(
-    "@eadir @recycle #recycle #snapshot $recycle.bin recycler lost+found __macosx found.000".split()
-    + ["system volume information"]
-)
-"""Folders of file servers, archives and trash cans, in lower case; hidden folders (.Trash-1000) are skipped by their dot."""
+    {
+        "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found", "__macosx",
+        "found.000", "system volume information",
+    }
+)  # fmt: skip
+"""Folders of file servers, archives and trash cans, in lower case; the dot of hidden ones (.Trash-1000) is enough."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def find_recordings(paths: Sequence[Path]) -> FoundRecordings:
     notes: list[str] = []
     empty: list[Path] = []
     for path in paths:
-        if not os.path.isdir(path):  # Path.is_dir raises where a folder above may not be entered
+        if not _is_folder(path):
             found.setdefault(path)
             seen.add(os.path.realpath(path))
             continue
@@ -70,6 +76,14 @@ def find_recordings(paths: Sequence[Path]) -> FoundRecordings:
         raise AudioError(f"no wav or flac recording in {empty[0]}{other}; name another folder or a file")
     notes += [f"{path}: no wav or flac recording in this folder" for path in empty]
     return FoundRecordings(tuple(found), tuple(unreadable), tuple(notes))
+
+
+def _is_folder(path: Path) -> bool:
+    """False too where a folder above may not be entered: the reader names the reason."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _passed_over(folder: Path, suffixes: Counter[str]) -> str:
@@ -110,7 +124,9 @@ class _Search:
             try:
                 waiting += self._inside(folder, real)
             except OSError as error:
-                reason = f"{folder} cannot be searched ({error.strerror}); its recordings are missing: check permissions"
+                reason = (
+                    f"{folder} cannot be searched ({error.strerror}); its recordings are missing: check permissions"
+                )
                 self.unreadable.append((folder, reason))
 
     def _inside(self, folder: Path, real: str) -> Iterator[tuple[Path, str]]:
@@ -120,8 +136,8 @@ class _Search:
                 if entry.name.startswith(".") or entry.name.lower() in _TRASH:
                     continue
                 linked = entry.is_symlink()
-                own = os.path.realpath(entry.path) if linked else os.path.join(real, entry.name)
-                if not os.path.isdir(entry.path) if linked else not entry.is_dir():
+                own = os.path.realpath(entry.path) if linked else f"{real.rstrip(os.sep)}{os.sep}{entry.name}"
+                if not (_is_folder(Path(entry.path)) if linked else entry.is_dir()):
                     self._keep(entry, own, linked=linked)
                 elif linked:
                     self._links.append((Path(entry.path), own))

@@ -272,7 +272,7 @@ def _is_identity(record: Mapping[str, Any]) -> bool:
 
 def _snapshot(path: str) -> _Snapshot | None:
     try:
-        stat = os.stat(path)
+        stat = Path(path).stat()
     except OSError:
         return None
     return _Snapshot(stat.st_size, stat.st_mtime_ns, stat.st_ino)

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +88,7 @@ def test_a_failed_recording_is_tried_again_and_its_line_does_not_pile_up(tmp_pat
 @pytest.mark.parametrize("changed", ["content", "content of the same size and time", "size"])
 def test_a_recording_that_was_replaced_under_its_name_is_another(tmp_path: Path, changed: str) -> None:
     write(tmp_path / "r", screened("a"), screened("b"))
-    before = os.stat("a")
+    before = Path("a").stat()
     Path("a").write_bytes(b"x" * (11 if changed == "size" else 10))
     if changed.endswith("time"):
         os.utime("a", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -103,9 +102,7 @@ def test_a_copy_with_another_time_is_the_same(tmp_path: Path) -> None:
     assert found(tmp_path / "r", "a") == ["a"]
 
 
-def test_the_same_name_in_another_folder_is_another_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_name_in_another_folder_is_another_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "r", screened("a"))
     (tmp_path / "ward").mkdir()
     (tmp_path / "ward" / "a").write_bytes(b"other")
@@ -170,11 +167,13 @@ def test_the_run_depends_on_all_settings(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_results_of_an_older_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r").write_text(json.dumps({"type": "run", "bundle": "default", "channel": 0}) + "\n")
-    with pytest.raises(ResultsError, match="another version of the SDK.*name another file"):
+    with pytest.raises(ResultsError, match=r"another version of the SDK.*name another file"):
         KeptResults(tmp_path / "r", RUN)
 
 
-@pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b"\xff\xfe", b'{"type": "cycle"}\n', b"\x00" * 40, b"[" * 9999])
+@pytest.mark.parametrize(
+    "content", [b"hello\n", b"{}\n", b"\xff\xfe", b'{"type": "cycle"}\n', b"\x00" * 40, b"[" * 9999]
+)
 def test_a_file_of_something_else_is_never_overwritten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r").write_bytes(content)
     with pytest.raises(ResultsError, match="no results"):
@@ -237,17 +236,11 @@ def test_lines_are_those_that_json_output_shows(tmp_path: Path) -> None:
     assert (identity["type"], identity["path"], identity["bytes"]) == ("recording", str(tmp_path / "ä"), 5)
 
 
-@pytest.fixture
-def overwritten(data_root: Path, folder: Path) -> Iterator[Path]:
-    """``results_after_overwrite.sh``: the file that the name stands for before and after."""
-    yield data_root / "cases"
-
-
 def test_a_recording_replaced_under_its_name_is_screened_again(
-    stetho: Stetho, overwritten: Path, breathing: np.ndarray
+    stetho: Stetho, data_root: Path, breathing: np.ndarray
 ) -> None:
     soundfile.write("other.wav", breathing, RATE)
-    shutil.copy(overwritten / "reference_10s.wav", "bed.wav")
+    shutil.copy(data_root / "cases" / "reference_10s.wav", "bed.wav")
     command = ("screen", "bed.wav", "other.wav", "--json", "--results", "kept.jsonl")
     first = stetho(*command)
     assert stetho(*command).out == first.out
@@ -259,8 +252,8 @@ def test_a_recording_replaced_under_its_name_is_screened_again(
 
 def test_two_commands_on_one_file(stetho: Stetho, data_root: Path) -> None:
     shutil.copy(data_root / "cases" / "reference_10s.wav", "bed.wav")
-    hold = "import sys, fcntl; f = open('kept.jsonl', 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
-    holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    hold = "import sys, fcntl; f = open('kept.jsonl', 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-uc", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin is not None and holder.stdout is not None
     try:
         holder.stdout.readline()
