@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import importlib
+import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from edge_sdk.errors import StorageError
+
+_log = logging.getLogger(__name__)
 
 OWN_FOLDERS = {
     "cache": ("STETHO_CACHE", "XDG_CACHE_HOME", ".cache"),
@@ -121,3 +126,18 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Lock an open file against other processes until it is closed; False where another one has it.
+
+    A file system (or an operating system) without locks is noted, and counts as locked.
+    """
+    try:
+        fcntl = importlib.import_module("fcntl")  # absent on Windows
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        _log.warning("%s cannot be locked (%s); let one command at a time write it", file.name, error)
+    return True

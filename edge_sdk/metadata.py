@@ -18,6 +18,30 @@ from edge_sdk.settings import Settings
 FIELDS = ("site", "device", "age_years", "sex", "bmi")
 """Metadata of a recording: columns of a corpus table, keys of ``bundle.stream(metadata=...)``."""
 
+SITES: tuple[str, ...] = (
+    "trachea",
+    "left anterior",
+    "right anterior",
+    "left posterior",
+    "right posterior",
+    "left lateral",
+    "right lateral",
+)
+"""Chest regions; without upper, middle and lower, which half of the corpora do not give."""
+
+SEXES: tuple[str, ...] = ("female", "male")
+
+_SHORT = {  # what the publishers of corpora write in file names and tables
+    "site": {
+        "p1": "left posterior", "p2": "left lateral", "p3": "right posterior", "p4": "right lateral",
+        "tc": "trachea", "al": "left anterior", "ar": "right anterior", "pl": "left posterior",
+        "pr": "right posterior", "ll": "left lateral", "lr": "right lateral",
+    },
+    "sex": {"f": "female", "m": "male"},
+}  # fmt: skip
+_CLOSED = {"site": SITES, "sex": SEXES}
+"""Fields whose values are a list; a device may have any name, as new ones appear."""
+
 CATEGORICAL = ("device", "site", "sex")
 CONTINUOUS = ("age_years", "bmi", "duration_s")
 UNKNOWN = 0  # index of names that are absent, or absent from the training rows
@@ -123,6 +147,63 @@ class MetadataSchema(Settings, frozen=True):
 def metadata_of(item: object) -> dict[str, Any]:
     """The metadata fields of a corpus ``Recording`` or ``Cycle``: name → value, None where unknown."""
     return {name: getattr(item, name) for name in FIELDS}
+
+
+def checked_metadata(values: Mapping[str, Any], schema: MetadataSchema | None) -> dict[str, Any]:
+    """Metadata as models read it; any spelling of "unknown" is left out.
+
+    Parameters
+    ----------
+    values
+        Field name → value, as a person or a program gave it.
+    schema
+        Of the model, whose own names are accepted too; None for a model that reads no metadata.
+
+    Raises
+    ------
+    ValueError
+        An unknown field, a site or sex outside the vocabulary, or an age or BMI that is no number; the message has
+        what is accepted.
+    """
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"unknown metadata {', '.join(unknown)}; known: {', '.join(FIELDS)}")
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if not _folded(value):
+            continue
+        if name in _CLOSED:
+            found[name] = _of_vocabulary(name, value, schema)
+        elif name in CONTINUOUS:
+            number = _number(value)
+            if not 0 <= number < math.inf:
+                raise ValueError(f"{name} {value!r} is no number from 0; give one, or leave it out")
+            found[name] = number
+        else:
+            found[name] = value
+    return found
+
+
+def known_metadata(values: Mapping[str, Any], schema: MetadataSchema | None) -> tuple[dict[str, Any], list[str]]:
+    """The fields that :func:`checked_metadata` accepts, and a line for each other: for what a device reports."""
+    found: dict[str, Any] = {}
+    problems = []
+    for name, value in values.items():
+        try:
+            found |= checked_metadata({name: value}, schema)
+        except ValueError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _of_vocabulary(name: str, value: Any, schema: MetadataSchema | None) -> str:
+    own = schema.categorical.get(name, ()) if schema is not None else ()
+    folded = _folded(value)
+    for entry in (*own, *_CLOSED[name]):
+        if _folded(entry) in (folded, _SHORT[name].get(folded)):
+            return entry
+    shown = ", ".join(dict.fromkeys((*own, *_CLOSED[name])))
+    raise ValueError(f"unknown {name} {str(value)!r}; give one of {shown}, or leave it out")
 
 
 def _folded(name: Any) -> str:

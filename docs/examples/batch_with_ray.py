@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import edge_sdk
-from edge_sdk.screening.recordings import ScreenOptions, find_recordings
+from edge_sdk.screening.folders import find_recordings
+from edge_sdk.screening.recordings import ScreenOptions
 from edge_sdk.screening.screen import screen_archive
 
 
 def main(folder: Path, results: Path, address: str | None = None) -> None:
     bundle = edge_sdk.load_bundle()
-    recordings = find_recordings([folder])
+    recordings = find_recordings([folder]).recordings
     done = screen_archive(bundle, recordings, ScreenOptions(), engine="ray", address=address, results=results)
     for item in done:
         print(item.source, item.error or item.summary["counts"], flush=True)

@@ -17,7 +17,9 @@ SpeedOption = Annotated[
     float, typer.Option("--speed", min=0.1, max=100.0, help="Pace of simulated and recorded audio.", metavar="X")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else there.")]
-SiteOption = Annotated[str | None, typer.Option("--site", help="Body site of the stethoscope (bundle's vocabulary).")]
+SiteOption = Annotated[
+    str | None, typer.Option("--site", help="Body site: trachea, or left or right anterior, posterior, lateral.")
+]
 AgeOption = Annotated[float | None, typer.Option("--age", min=0, max=130, help="Age in years.")]
 SexOption = Annotated[str | None, typer.Option("--sex", help="Sex: male or female.")]
 BmiOption = Annotated[float | None, typer.Option("--bmi", min=5, max=120, help="Body mass index, kg/m².")]

@@ -1,16 +1,25 @@
-"""Reading of publishers' files, shared by all loaders: audio files by stem, audio headers, CSV rows, fields."""
+"""Reading of publishers' files, shared by all loaders: audio files by stem, audio headers, texts, tables, fields."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
+import io
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from edge_sdk.corpora.table import Fault
 from edge_sdk.errors import AudioError, CorpusError
-from edge_sdk.files import native_name
+from edge_sdk.files import native_name, sha256_file
 
 AUDIO_SUFFIXES = (".wav", ".flac")  # in order of preference where both are there
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def existing_root(root: Path, corpus: str) -> Path:
@@ -28,15 +37,46 @@ def existing_root(root: Path, corpus: str) -> Path:
     return root
 
 
-def audio_by_stem(folders: Iterable[Path]) -> dict[str, Path]:
-    """Audio files of some folders by name without suffix; a ``.wav`` wins over a ``.flac`` of the same name."""
+def audio_by_stem(folders: Iterable[Path], faults: list[Fault] | None = None) -> dict[str, Path]:
+    """Audio files of some folders by name without suffix; a ``.wav`` wins over a ``.flac`` of the same name beside it.
+
+    Parameters
+    ----------
+    folders
+        Where to look; not below them.
+    faults
+        Gets a fault for each name that lies in two folders; one with different audio excludes the recording.
+    """
     found: dict[str, Path] = {}
     for folder in folders:
-        files = [path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES]
+        with os.scandir(folder) as entries:
+            files = [Path(e.path) for e in entries if Path(e.name).suffix.lower() in AUDIO_SUFFIXES and e.is_file()]
         for path in sorted(files, key=lambda p: (AUDIO_SUFFIXES.index(p.suffix.lower()), p.name)):
-            if not path.name.startswith("."):  # macOS leaves ._ files in archives
-                found.setdefault(path.stem, path)
+            if path.name.startswith("."):  # macOS leaves ._ files in archives
+                continue
+            first = found.setdefault(path.stem, path)
+            if first.parent != path.parent and faults is not None:
+                faults.append(doubled(path.stem, first, path))
     return found
+
+
+def doubled(stem: str, first: Path, second: Path) -> Fault:
+    """The fault of a name that occurs twice: excluded unless both files have the same content."""
+    if _same_content(first, second):
+        return Fault(f"{stem} is twice in the folder: {second} repeats {first}", stem)
+    message = f"{stem}: {first} and {second} have one name and different content; keep the right one"
+    return Fault(message, stem, fatal=True, excludes=True)
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    try:
+        if first.samefile(second):
+            return True
+        if first.suffix.lower() != second.suffix.lower():
+            return samples_digest(first) == samples_digest(second)
+        return first.stat().st_size == second.stat().st_size and sha256_file(first) == sha256_file(second)
+    except (OSError, RuntimeError, AudioError):  # soundfile's errors are RuntimeErrors
+        return False
 
 
 def without_audio_suffix(name: str) -> str:
@@ -90,31 +130,88 @@ def samples_digest(path: Path, *, decode: bool = False) -> str:
     return digest.hexdigest() if stated is None or comparable else stated
 
 
-def csv_rows(path: Path, required: Iterable[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Line number and stripped fields of each row; column names are lower-cased.
+def read_text(path: Path) -> str:
+    """An annotation or table as text: UTF-8, with or without a byte-order mark.
 
     Raises
     ------
     CorpusError
-        Not a readable text, no header, or a required column is missing.
+        It cannot be read, or is in another encoding; the message names the file and the fix.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip().lower() for name in next(reader, [])]
-            missing = [name for name in required if name not in header]
-            if missing:
-                raise CorpusError(
-                    f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}"
-                )
-            for row in reader:
-                if any(value.strip() for value in row):
-                    values = [value.strip() for value in row] + [""] * (len(header) - len(row))
-                    yield reader.line_num, dict(zip(header, values, strict=False))
+        content = path.read_bytes()
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path} is not a CSV text in UTF-8 ({error})") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:1000]:
+        raise CorpusError(f"{path} is not a text in UTF-8 but in UTF-16 or binary; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not a text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """A CSV file."""
+
+    columns: tuple[str, ...]  # lower case
+    rows: tuple[tuple[int, Mapping[str, str]], ...]  # line number and stripped fields
+
+
+def read_csv(path: Path, required: Iterable[str], faults: list[Fault] | None = None) -> CsvTable:
+    """Read a table whose first line has the names of the columns.
+
+    Parameters
+    ----------
+    path
+        The file.
+    required
+        Columns, in lower case.
+    faults
+        Gets the rows that have more fields than there are columns, which are left out; absent: they are an error.
+
+    Raises
+    ------
+    CorpusError
+        Not a readable text, other separators than commas, no header, a required column missing or a column twice.
+    """
+    try:
+        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        columns = tuple(name.strip().lower() for name in next(reader, []))
+        _check_columns(path, columns, required)
+        rows: list[tuple[int, Mapping[str, str]]] = []
+        for row in reader:
+            values = [value.strip() for value in row]
+            if any(values[len(columns) :]):
+                hint = "a decimal comma, or a text with a comma without quotes"
+                message = f"{path.name} line {reader.line_num}: {len(row)} fields in {len(columns)} columns ({hint}?)"
+                if faults is None:
+                    raise CorpusError(message)
+                faults.append(Fault(message, fatal=True))
+            elif any(values):
+                values += [""] * (len(columns) - len(values))
+                rows.append((reader.line_num, dict(zip(columns, values, strict=False))))
+    except csv.Error as error:
+        raise CorpusError(f"{path} is not a CSV text ({error})") from None
+    return CsvTable(columns, tuple(rows))
+
+
+def csv_rows(path: Path, required: Iterable[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Line number and fields of each row; errors as :func:`read_csv`."""
+    yield from read_csv(path, required).rows
+
+
+def _check_columns(path: Path, columns: tuple[str, ...], required: Iterable[str]) -> None:
+    missing = [name for name in required if name not in columns]
+    has = ", ".join(columns) or "none"
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if missing and separator in has:
+            raise CorpusError(f"{path} is separated by {name} (columns {has}); save it with commas and decimal points")
+    if missing:
+        raise CorpusError(f"{path} lacks the columns {', '.join(missing)}; it has {has}")
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        raise CorpusError(f"{path} has two columns {', '.join(twice)} (columns {has}); keep one of each")
 
 
 def parse_sex(text: str) -> str | None:
@@ -123,9 +220,8 @@ def parse_sex(text: str) -> str | None:
 
 
 def parse_number(text: str) -> float | None:
-    """A finite number, or ``None`` where the field is empty or not a number."""
-    try:
-        value = float(text)
-    except ValueError:
+    """A finite decimal number with a decimal point, or ``None`` where the field is empty or anything else."""
+    if _NUMBER.fullmatch(text.strip()) is None:  # float() also takes 1_0, infinity and digits of other scripts
         return None
+    value = float(text)
     return value if abs(value) < float("inf") else None

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 Marked = TypeVar("Marked", PhaseEvent, SoundEvent)
 
 _ROUNDING_S = 0.001  # annotations are rounded to milliseconds
+_SHOWN = 5  # faults that have a line each
 _STATED_LENGTH_S = 0.02  # by which a table may miss the length of a file; it is rounded to hundredths
 
 
@@ -55,8 +56,12 @@ def load_corpus(name: str, root: Path | str, *, split: str = "all", partial: boo
             f"{entry.title} at {root}: {fatal[0].message}{more}; fetch the files again, "
             f"see 'stetho data check {entry.name}', or pass --partial to go on without them"
         )
-    if fatal:
-        _log.warning("%s: %d faults passed over, the first: %s", entry.title, len(fatal), fatal[0].message)
+    for fault in fatal[:_SHOWN]:
+        _log.warning("%s: passed over: %s", entry.title, fault.message)
+    if len(fatal) > _SHOWN:
+        _log.warning(
+            "%s: %d more faults passed over; see 'stetho data check %s'", entry.title, len(fatal) - _SHOWN, entry.name
+        )
     corpus = usable(corpus)
     if not partial and used is whole:
         _accept(entry, corpus)
@@ -73,8 +78,15 @@ def _accept(entry: CorpusEntry, corpus: Corpus) -> None:
 
 
 def usable(corpus: Corpus) -> Corpus:
-    """Without the recordings whose audio could not be opened, and their cycles."""
-    ids = {recording.id for recording in corpus.recordings if recording.sample_rate is not None}
+    """Without the recordings that cannot be used, and their events.
+
+    Those are recordings whose audio could not be opened or that a fault excludes, and those of whose faulty annotation
+    nothing is left: they must not count as recordings without events.
+    """
+    annotated = {event.recording_id for event in (*corpus.cycles, *corpus.phases, *corpus.sounds)}
+    fatal = {fault.recording_id for fault in corpus.faults if fault.fatal and corpus.unit == "cycle"} - annotated
+    excluded = {fault.recording_id for fault in corpus.faults if fault.excludes} | fatal
+    ids = {r.id for r in corpus.recordings if r.sample_rate is not None and r.id not in excluded}
     return replace(
         corpus,
         recordings=tuple(r for r in corpus.recordings if r.id in ids),
@@ -85,10 +97,10 @@ def usable(corpus: Corpus) -> Corpus:
 
 
 def read_headers(corpus: Corpus, overrun_s: float = _ROUNDING_S) -> Corpus:
-    """The corpus with rate and duration of every recording, and with events cut at the end of their audio.
+    """The corpus with rate and duration of every recording, and with no event that passes the end of its audio.
 
     Unreadable audio is a fatal fault, and so is an event that passes the end of its audio by more than ``overrun_s``
-    seconds.
+    seconds: it is left out. One that passes it by less is cut.
     """
     faults = list(corpus.faults)
     unusable = {fault.recording_id for fault in faults if fault.fatal}
@@ -104,18 +116,27 @@ def read_headers(corpus: Corpus, overrun_s: float = _ROUNDING_S) -> Corpus:
         corpus,
         recordings=tuple(recordings),
         cycles=tuple(cycles),
+        phases=tuple(_clipped(corpus.phases, duration, faults)),
+        sounds=tuple(_clipped(corpus.sounds, duration, faults)),
         faults=tuple(faults),
-        phases=tuple(_clipped(corpus.phases, duration)),
-        sounds=tuple(_clipped(corpus.sounds, duration)),
     )
 
 
-def _clipped(events: Iterable[Marked], duration: Mapping[str, float | None]) -> Iterator[Marked]:
+def _clipped(events: Iterable[Marked], duration: Mapping[str, float | None], faults: list[Fault]) -> Iterator[Marked]:
     for event in events:
         limit = duration[event.recording_id]
         if limit is None or event.end_s <= limit:
             yield event
-        elif event.start_s < limit:
+            continue
+        kind = event.phase if isinstance(event, PhaseEvent) else event.sound
+        inside = event.start_s < limit
+        if event.end_s > limit + _ROUNDING_S:
+            message = (
+                f"{event.recording_id}: {kind} from {event.start_s:g} to {event.end_s:g} s overruns the audio of "
+                f"{limit:g} s; it is {'cut there' if inside else 'left out'}"
+            )
+            faults.append(Fault(message, event.recording_id, fatal=not inside))
+        if inside:
             yield replace(event, end_s=limit)
 
 
@@ -138,11 +159,11 @@ def _with_header(recording: Recording, unusable: set[str | None], faults: list[F
 def _inside(cycle: Cycle, duration_s: float, overrun_s: float, faults: list[Fault]) -> Cycle | None:
     if cycle.end_s <= duration_s:
         return cycle
+    fatal = cycle.end_s > duration_s + max(overrun_s, _ROUNDING_S) or cycle.start_s >= duration_s
     if cycle.end_s > duration_s + _ROUNDING_S:
         message = (
             f"{cycle.recording_id}: event {cycle.index} ({cycle.start_s:g} to {cycle.end_s:g} s) "
-            f"overruns the audio of {duration_s:g} s"
+            f"overruns the audio of {duration_s:g} s; it is {'left out' if fatal else 'cut there'}"
         )
-        fatal = cycle.end_s > duration_s + overrun_s or cycle.start_s >= duration_s
         faults.append(Fault(message, cycle.recording_id, fatal=fatal))
-    return replace(cycle, end_s=duration_s) if cycle.start_s < duration_s else None
+    return None if fatal else replace(cycle, end_s=duration_s)

@@ -15,6 +15,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_sdk.errors import CorpusError
+from edge_sdk.metadata import SEXES, SITES
+
+__all__ = [
+    "CSV_COLUMNS",
+    "LABELS",
+    "OTHER",
+    "PHASES",
+    "SEXES",
+    "SITES",
+    "SOUNDS",
+    "Corpus",
+    "Cycle",
+    "Fault",
+    "PhaseEvent",
+    "Recording",
+    "SoundEvent",
+    "SplitRule",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -23,19 +41,6 @@ LABELS: tuple[str, ...] = ("normal", "crackle", "wheeze", "both")
 
 OTHER = "other"
 """Label of an abnormal cycle without a class; only a generic CSV has such cycles, and training refuses them."""
-
-SITES: tuple[str, ...] = (
-    "trachea",
-    "left anterior",
-    "right anterior",
-    "left posterior",
-    "right posterior",
-    "left lateral",
-    "right lateral",
-)
-"""Chest regions; without upper, middle and lower, which half of the corpora do not give."""
-
-SEXES: tuple[str, ...] = ("female", "male")
 
 PHASES: tuple[str, ...] = ("inspiration", "expiration")
 
@@ -129,6 +134,7 @@ class Fault:
     message: str
     recording_id: str | None = None
     fatal: bool = False  # the recording (or one of its events) cannot be used
+    excludes: bool = False  # the whole recording: which of its files or annotations is right is not known
 
 
 @dataclass(frozen=True, slots=True)

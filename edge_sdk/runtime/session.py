@@ -21,6 +21,7 @@ from edge_sdk.events import (
     HealthState,
     StreamStats,
 )
+from edge_sdk.metadata import known_metadata
 from edge_sdk.protocols import HealthSink
 from edge_sdk.runtime.inbox import Inbox
 from edge_sdk.runtime.supervisor import Supervisor
@@ -98,7 +99,10 @@ class Session:
         self._sinks = list(sinks)
         self._metadata = dict(metadata or {})
         self._device_metadata: Mapping[str, Any] = dict(getattr(source, "metadata", {}))
-        self._stream: Stream = bundle.stream(source.sample_rate, {**self._device_metadata, **self._metadata})
+        self._schema = bundle.classifier.metadata_schema
+        reported = self._usable(self._device_metadata)
+        self._stream: Stream = bundle.stream(source.sample_rate, {**reported, **self._metadata})
+        self._metadata = {name: value for name, value in self._stream.metadata.items() if name in self._metadata}
         self._live = bool(getattr(source, "live", False))
         self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=self._live)
         self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns, keep_session=keep_session)
@@ -248,7 +252,14 @@ class Session:
         found = getattr(self._source, "metadata", self._device_metadata)
         if found != self._device_metadata:
             self._device_metadata = dict(found)
-            self._stream.metadata = {**self._device_metadata, **self._metadata}
+            self._stream.metadata = {**self._usable(self._device_metadata), **self._metadata}
+
+    def _usable(self, reported: Mapping[str, Any]) -> dict[str, Any]:
+        """What a device reports, without the values that no model knows; each is a warning, and audio goes on."""
+        found, problems = known_metadata(reported, self._schema)
+        for problem in problems:
+            _log.warning("%s reports metadata that is left out: %s", self._source.name, problem)
+        return found
 
     def _device_change(self, change: DeviceChangedError, *, same_session: bool) -> DeviceChange:
         rate = self._stream.sample_rate

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
-from edge_sdk.metadata import FIELDS as METADATA_FIELDS
+from edge_sdk.metadata import checked_metadata
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.quality import NotBreathingMonitor, QualityGate, QualityParams
 from edge_sdk.signal.blocks import Reblocker
@@ -55,7 +55,7 @@ class Stream:
     Raises
     ------
     StreamError
-        The rate is not positive, or ``metadata`` has an unknown key.
+        The rate is not positive, or ``metadata`` has an unknown key or value.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Stream:
     ) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
-        unknown = sorted(set(metadata or {}) - set(METADATA_FIELDS))
-        if unknown:
-            raise StreamError(f"unknown metadata {', '.join(unknown)}; known: {', '.join(METADATA_FIELDS)}")
+        try:
+            self.metadata = checked_metadata(metadata or {}, classifier.metadata_schema)
+        except ValueError as error:
+            raise StreamError(str(error)) from error
         self.classifier = classifier
         self.sample_rate = sample_rate
-        self.metadata = dict(metadata or {})
         self._hop = max(1, round(HOP_S * sample_rate))
         self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)

@@ -123,12 +123,15 @@ def _screen(ray: Any, paths: Sequence[Path], options: ScreenOptions, workers: in
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if options.bundle != "default":
         options = replace(options, bundle=str(Path(options.bundle).resolve()))
-    given = {os.fsencode(path.resolve()): str(path) for path in paths}  # as bytes: a name need not be valid text
+    given: dict[bytes, list[str]] = {}  # as bytes: a name need not be valid text; named twice, it is screened once
+    for path in paths:
+        given.setdefault(os.fsencode(path.resolve()), []).append(str(path))
     rows = [{"path": path, "options": json.dumps(asdict(options))} for path in given]
     tasks = max(1, -(-len(rows) // _PER_TASK))
     screened = ray.data.from_items(rows, override_num_blocks=tasks).map(Screener, concurrency=workers, num_cpus=1)
     for row in screened.iter_rows():
-        source, result = given[row["path"]], json.loads(row["result"])
+        result = json.loads(row["result"])
         log_again(result["logged"])
-        records = tuple({**record, "source": source} for record in result["records"])
-        yield ScreenedRecords(source, records, result["error"])
+        for source in given[row["path"]]:
+            records = tuple({**record, "source": source} for record in result["records"])
+            yield ScreenedRecords(source, records, result["error"])

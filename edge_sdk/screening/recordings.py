@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SUFFIXES = {".wav", ".flac"}
 _BLOCK_S = 0.5  # large blocks: nobody waits for the first sample
 
 
@@ -167,26 +166,6 @@ class Screening(ScreenedRecords):
     def _of(self, kind: type[Any]) -> tuple[Any, ...]:
         _ = self.summary  # raises where screening failed
         return tuple(event for event in self.events if isinstance(event, kind))
-
-
-def find_recordings(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; folders searched for wav and flac files, in order of their names.
-
-    Raises
-    ------
-    AudioError
-        A folder holds no recording.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
-        if not inside:
-            raise AudioError(f"no wav or flac recording in {path}; name another folder or a file")
-        found.extend(inside)
-    return list(dict.fromkeys(found))
 
 
 def summary_labels(bundle: Bundle) -> Labels:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -11,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.errors import AudioError
-from edge_sdk.json_lines import readable
+from edge_sdk.errors import AudioError, StreamError
+from edge_sdk.metadata import checked_metadata
+from edge_sdk.screening.folders import find_recordings
 from edge_sdk.screening.recordings import (
     ScreenedRecords,
     Screening,
     ScreenOptions,
-    find_recordings,
     screen_many,
     screen_recording,
     screen_samples,
@@ -27,6 +30,8 @@ from edge_sdk.screening.results import KeptResults, run_identity
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
     from edge_sdk.sources.file import Channel
+
+_log = logging.getLogger(__name__)
 
 StrPath: TypeAlias = "str | PathLike[str]"
 Samples: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -71,7 +76,7 @@ def screen(
     ----------
     audio
         A file; ``(samples, rate_hz)`` with samples ``[n]`` or ``[n, channels]``, floats in ±1; or a list of files and
-        folders (every wav and flac file below a folder).
+        folders (every wav and flac file below a folder, hidden and trash folders left out).
     bundle
         Folder of a bundle, ``"default"``, or a loaded one. With ``jobs`` > 1 each process loads it from its folder.
     artefact
@@ -86,7 +91,7 @@ def screen(
     Returns
     -------
     Screening or Iterator[Screening]
-        For a list an iterator in its order; a faulty file of a list has ``error`` set.
+        For a list an iterator in its order; a faulty file, and a folder that cannot be searched, has ``error`` set.
 
     Raises
     ------
@@ -106,7 +111,8 @@ def screen(
     loaded = _loaded(bundle, artefact)
     if loaded is bundle:  # other processes must load the same artefact
         artefact = loaded.artefact.format
-    options = ScreenOptions(str(loaded.path), artefact, channel, dict(metadata or {}))
+    metadata = _checked(loaded, metadata or {})
+    options = ScreenOptions(str(loaded.path), artefact, channel, metadata)
     if isinstance(audio, tuple) and len(audio) == 2 and not isinstance(audio[0], str | PathLike):
         samples, rate_hz = audio
         if int(rate_hz) != rate_hz:
@@ -117,8 +123,11 @@ def screen(
         if not path.is_dir():
             return screen_recording(loaded, path, options)
         audio = [path]
-    paths = find_recordings([Path(path) for path in audio])
-    return screen_many(loaded, paths, options, jobs=jobs)
+    found = find_recordings([Path(path) for path in audio])
+    for note in found.notes:
+        _log.warning("%s", note)
+    missing = (Screening(str(folder), error=reason) for folder, reason in found.unreadable)
+    return chain(screen_many(loaded, found.recordings, options, jobs=jobs), missing)
 
 
 def screen_archive(
@@ -146,28 +155,32 @@ def screen_archive(
     jobs
         Processes; None: 1 on this machine, all cores on Ray.
     results
-        JSON lines file that keeps every finished recording; those already in it come first and are not screened again.
+        JSON lines file that keeps every finished recording; those already in it, with the same content, come first and
+        are not screened again.
 
     Raises
     ------
     ResultsError
-        The file is of another run or cannot be written.
+        The file is of another run, in use, damaged by another program, or cannot be written.
+    StreamError
+        Unknown metadata.
     EngineError
         A worker was killed, or the cluster is not reachable.
     """
+    options = replace(options, metadata=_checked(bundle, options.metadata))
     if results is None:
         yield from _screened(bundle, recordings, options, engine, address, jobs)
         return
     with closing(KeptResults(results, run_identity(bundle, options))) as kept:
-        done = kept.done
-        yield from (done[_source(path)] for path in recordings if _source(path) in done)
-        rest = [path for path in recordings if _source(path) not in done]
+        rest = []
+        for path in recordings:
+            found = kept.find(path)
+            if found is None:
+                rest.append(path)
+            else:
+                yield found
+        kept.forget_replaced()
         yield from kept.keeping(_screened(bundle, rest, options, engine, address, jobs))
-
-
-def _source(path: Path) -> str:
-    """Name of a recording in JSON lines."""
-    return readable(str(path))
 
 
 def _screened(
@@ -185,6 +198,14 @@ def _screened(
 
         return screen_on_ray(recordings, options, address=address, workers=jobs)
     return screen_many(bundle, recordings, options, jobs=jobs or 1)
+
+
+def _checked(bundle: Bundle, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata that the bundle reads; refused once, not for each recording."""
+    try:
+        return checked_metadata(metadata, bundle.classifier.metadata_schema)
+    except ValueError as error:
+        raise StreamError(str(error)) from error
 
 
 def _loaded(bundle: StrPath | Bundle, artefact: str | None) -> Bundle:

@@ -16,6 +16,9 @@ CropMode = Literal["centre", "start"]
 Normalisation = Literal["none", "fixed", "instance", "centred"]
 WindowType = Literal["povey", "hanning", "hamming"]
 
+_LONGEST_S = 3600.0
+_MOST = 1 << 20  # a damaged file must not ask for all the memory
+
 
 class FrontEndSpec(Settings, frozen=True):
     """How PCM in ±1 becomes log-mel features ``[mel_bins, frames]``.
@@ -51,6 +54,8 @@ class FrontEndSpec(Settings, frozen=True):
     resampler: Literal["soxr-hq"] = "soxr-hq"
 
     def _problem(self) -> str | None:
+        if not 0 < self.window_s <= _LONGEST_S or max(self.frame_samples, self.hop_samples, self.mel_bins) > _MOST:
+            return f"need 0 < window_s <= {_LONGEST_S:g}, and at most {_MOST} samples a frame, a hop and mel bins"
         if not 0 <= self.low_hz < self.high_hz <= self.rate_hz / 2:
             return f"need 0 <= low_hz < high_hz <= {self.rate_hz / 2:g} Hz (half the rate)"
         if self.window_samples < self.frame_samples:

@@ -93,9 +93,13 @@ class SerialSource:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Metadata that the device reports: ``site`` and ``device``, where it knows them."""
+        from firmware_bridge.constants import UNKNOWN_BYTE
+
         link = self._link
         if link is not None and self._accepted:
-            reported = {"site": link.format.site, "device": link.info.model}
+            code = link.format.site_code
+            other = f"of code {code}" if link.format.site is None and code not in (0, UNKNOWN_BYTE) else None
+            reported = {"site": link.format.site or other, "device": link.info.model}
             self._metadata = {key: value for key, value in reported.items() if value}
         return self._metadata
 

@@ -143,7 +143,7 @@ def test_the_csv_must_be_clear(csv_root: Path) -> None:
     with pytest.raises(CorpusError, match=r"found labels.csv, more.csv; give the file itself"):
         load_corpus("csv", csv_root)
     (csv_root / "more.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CorpusError, match="not a CSV text in UTF-8"):
+    with pytest.raises(CorpusError, match="not a text in UTF-8"):
         load_corpus("csv", csv_root / "more.csv")
     with pytest.raises(CorpusError, match="does not exist"):
         load_corpus("csv", csv_root / "none.csv")

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_sdk.cli.messages import emit_json
+from edge_sdk.cli.messages import emit_json, note_line
 from edge_sdk.cli.options import JsonOption
 from edge_sdk.cli.progress import progress_bar
 from edge_sdk.cli.tables import Column, print_table
+from edge_sdk.errors import AudioError
 
 
 def adapt(
@@ -36,7 +37,7 @@ def adapt(
     is scored by an adaptation to the others.
     """
     from edge_sdk.screening.adaptation import adapt_bundle
-    from edge_sdk.screening.recordings import find_recordings
+    from edge_sdk.screening.folders import find_recordings
 
     if bool(normals) == bool(recordings):
         raise typer.BadParameter("give --normals or --recordings, one of them")
@@ -44,7 +45,12 @@ def adapt(
         from export.signing import require_key
 
         require_key(sign)
-    paths = find_recordings(normals or recordings or [])
+    found = find_recordings(normals or recordings or [])
+    if found.unreadable:
+        raise AudioError(found.unreadable[0][1])
+    for note in found.notes:
+        note_line(note)
+    paths = found.recordings
     with progress_bar("reading", quiet=json) as progress:
         entry = adapt_bundle(bundle, paths, out, normals=bool(normals), device=device, progress=progress)
     if sign is not None:

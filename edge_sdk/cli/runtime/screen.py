@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from edge_sdk.cli.messages import emit_json, error_line
+from edge_sdk.cli.messages import emit_json, error_line, note_line
 from edge_sdk.cli.options import (
     AgeOption,
     ArtefactOption,
@@ -24,7 +24,8 @@ from edge_sdk.cli.options import (
 )
 from edge_sdk.cli.progress import tracked
 from edge_sdk.cli.tables import Column, print_table
-from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, find_recordings
+from edge_sdk.screening.folders import find_recordings
+from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions
 from edge_sdk.screening.screen import screen_archive
 
 ScreenEngine: TypeAlias = Literal["local", "ray"]
@@ -55,15 +56,18 @@ def screen(
 ) -> None:
     """Find and label the breaths of recordings.
 
-    A faulty file is reported and passed over; the exit status is then 1.
+    A faulty file or folder is reported and passed over; the exit status is then 1.
     """
     from edge_sdk.runtime.bundle.load import load_bundle
 
     metadata = given_metadata(site, age, sex, bmi, device_model)
     options = ScreenOptions(bundle, artefact, channel_of(channel), metadata)
     loaded = load_bundle(bundle, artefact=artefact)
-    recordings = find_recordings(paths)
-    one = len(recordings) == 1
+    found = find_recordings(paths)
+    for note in found.notes:
+        note_line(note)
+    recordings = found.recordings
+    one = len(recordings) == 1 and not found.unreadable
     done: list[ScreenedRecords] = []
     screened = screen_archive(
         loaded, recordings, options, engine=engine, address=address, jobs=jobs, results=results
@@ -76,6 +80,9 @@ def screen(
                 _report(item, json=json, cycles=cycles or one)
     except KeyboardInterrupt:
         stopped = True
+    for folder, reason in found.unreadable:
+        done.append(ScreenedRecords(str(folder), error=reason))
+        _report(done[-1], json=json, cycles=False)
     if not json and not one and (done or not stopped):
         _show_table(done, loaded.labels, [path for path in paths if path.is_dir()])
     if stopped:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_sdk.corpora.corpus_files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
+from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root, read_csv, without_audio_suffix
 from edge_sdk.corpora.split_rules import leave_one_fold_out
 from edge_sdk.corpora.table import Corpus, Fault, Recording
 from edge_sdk.errors import CorpusError
@@ -26,7 +26,7 @@ def load(root: Path) -> Corpus:
     Raises
     ------
     CorpusError
-        No table, or a fold that is none of 1 to 5.
+        No table, no rows in it, or columns missing.
     """
     existing_root(root, "ESC-50")
     table = root / TABLE
@@ -35,10 +35,11 @@ def load(root: Path) -> Corpus:
     audio = audio_by_stem([root / "audio"] if (root / "audio").is_dir() else [])
     recordings: list[Recording] = []
     faults: list[Fault] = []
-    for line, row in csv_rows(table, ("filename", "fold", "category")):
+    for line, row in read_csv(table, ("filename", "fold", "category"), faults).rows:
         stem = without_audio_suffix(row["filename"])
         if row["fold"] not in FOLDS or not row["category"]:
-            raise CorpusError(f"{table} line {line}: fold {row['fold']!r}, category {row['category']!r}")
+            faults.append(Fault(f"{table} line {line}: fold {row['fold']!r}, category {row['category']!r}", fatal=True))
+            continue
         if stem not in audio:
             faults.append(Fault(f"{stem}: listed in {TABLE}, but there is no audio file of that name", stem, True))
         path = audio.get(stem, root / "audio" / f"{stem}.wav")
@@ -47,7 +48,8 @@ def load(root: Path) -> Corpus:
             Recording(NAME, stem, path, patient=source, split=f"fold{row['fold']}", raw_label=row["category"])
         )
     if not recordings:
-        raise CorpusError(f"{table} has no rows; fetch the file again")
+        first = f" that can be used ({faults[0].message})" if faults else ""
+        raise CorpusError(f"{table} has no rows{first}; fetch the file again")
     listed = {recording.id for recording in recordings}
     faults += [Fault(f"{stem} is not listed in {TABLE}") for stem in sorted(set(audio) - listed)]
     rules = tuple(leave_one_fold_out(f"fold{fold}") for fold in FOLDS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_sdk.corpora.corpus_files import audio_by_stem, csv_rows, existing_root, without_audio_suffix
+from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root, read_csv, without_audio_suffix
 from edge_sdk.corpora.table import Corpus, Fault, Recording
 from edge_sdk.errors import CorpusError
 
@@ -26,19 +26,26 @@ def load(root: Path) -> Corpus:
     Raises
     ------
     CorpusError
-        No ``clips.csv``, or a phase that is neither I nor E.
+        No ``clips.csv``, or columns missing in it.
     """
     existing_root(root, "the HF_Lung clips")
     table = root / TABLE
     if not table.is_file():
         raise CorpusError(f"{root} has no {TABLE} (file, recording, date_group, phase, split)")
-    audio = audio_by_stem([root, *(path for path in sorted(root.iterdir()) if path.is_dir())])
-    recordings: list[Recording] = []
     faults: list[Fault] = []
-    for line, row in csv_rows(table, ("file", "date_group", "phase")):
+    audio = audio_by_stem([root, *(path for path in sorted(root.iterdir()) if path.is_dir())], faults)
+    recordings: list[Recording] = []
+    listed: set[str] = set()
+    for line, row in read_csv(table, ("file", "date_group", "phase"), faults).rows:
         stem = without_audio_suffix(row["file"]).rsplit("/", 1)[-1]
         if row["phase"] not in PHASE_CODES:
-            raise CorpusError(f"{table} line {line}: phase {row['phase']!r} is neither I nor E")
+            faults.append(Fault(f"{table} line {line}: phase {row['phase']!r} is neither I nor E", fatal=True))
+            continue
+        if stem in listed:
+            message = f"{table} line {line}: {stem} is listed twice"
+            faults.append(Fault(message, stem, fatal=True, excludes=True))
+            continue
+        listed.add(stem)
         if stem not in audio:
             faults.append(Fault(f"{stem}: listed in {TABLE}, but there is no audio file of that name", stem, True))
         path = audio.get(stem, root / f"{stem}.wav")
@@ -46,6 +53,5 @@ def load(root: Path) -> Corpus:
         recordings.append(
             Recording(NAME, stem, path, patient=row["date_group"], split=split, device=DEVICE, raw_label=row["phase"])
         )
-    listed = {recording.id for recording in recordings}
     faults += [Fault(f"{stem} is not listed in {TABLE}") for stem in sorted(set(audio) - listed)]
     return Corpus(NAME, root, tuple(recordings), faults=tuple(faults))

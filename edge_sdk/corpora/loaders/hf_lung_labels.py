@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edge_sdk.corpora.corpus_files import csv_rows, parse_number
+from edge_sdk.corpora.corpus_files import parse_number, read_csv
 from edge_sdk.corpora.loaders import hf_lung_clips
 from edge_sdk.corpora.loaders.hf_lung_v1 import PHASE_TAGS, SOUND_TAGS, Mark, sound_labels
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, PhaseEvent, Recording, SoundEvent
@@ -128,7 +128,7 @@ def _cycle(clip: Recording, end_s: float, label: str, raw_label: str) -> Cycle:
 def _read(table: Path) -> tuple[dict[str, dict[int, Mark]], list[Fault]]:
     labels: dict[str, dict[int, Mark]] = {}
     faults: list[Fault] = []
-    for number, row in csv_rows(table, COLUMNS):
+    for number, row in read_csv(table, COLUMNS, faults).rows:
         problems = list(_row_problems(row))
         marks = labels.setdefault(row["recording"], {}) if row["recording"] else {}
         if not problems and int(row["line"]) in marks:

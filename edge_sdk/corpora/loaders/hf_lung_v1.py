@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root
+from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root, read_text
 from edge_sdk.corpora.split_rules import leave_one_device_out, validation_inside_train
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, PhaseEvent, Recording, SoundEvent
 from edge_sdk.errors import CorpusError
@@ -83,7 +83,8 @@ def load(root: Path) -> Corpus:
         texts = {path.stem[: -len(LABEL_SUFFIX)]: path for path in sorted(folder.glob(f"[!.]*{LABEL_SUFFIX}.txt"))}
         for stem in sorted({*audio, *texts}):
             if stem in seen:
-                faults.append(Fault(f"{stem} is in both {seen[stem]} and {split}; the first is kept", stem))
+                message = f"{stem} is in both {seen[stem]} and {split}; keep the right one"
+                faults.append(Fault(message, stem, fatal=True, excludes=True))
                 continue
             seen[stem] = split
             recording = _recording(stem, audio.get(stem, folder / f"{stem}.wav"), split)
@@ -171,8 +172,8 @@ def _read(stem: str, path: Path | None, text: Path | None) -> tuple[list[Mark], 
         wrong(f"there is no {stem}{LABEL_SUFFIX}.txt")
         return [], faults
     try:
-        lines = text.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(text).splitlines()
+    except CorpusError as error:
         wrong(f"the label file is not readable ({error})")
         return [], faults
     marks = []

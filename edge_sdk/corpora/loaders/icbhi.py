@@ -14,7 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_sdk.corpora.corpus_files import AUDIO_SUFFIXES, existing_root, parse_number, parse_sex
+from edge_sdk.corpora.corpus_files import (
+    AUDIO_SUFFIXES,
+    doubled,
+    existing_root,
+    parse_number,
+    parse_sex,
+    read_text,
+)
 from edge_sdk.corpora.split_rules import (
     leaky_demonstration,
     leave_one_device_out,
@@ -118,19 +125,19 @@ def load(root: Path) -> Corpus:
     Raises
     ------
     CorpusError
-        No recordings, or a split file or table that cannot be read.
+        No recordings, or a split file or table that is no text.
     """
     existing_root(root, "ICBHI 2017")
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     side_files = {*SPLIT_FILES, *DEMOGRAPHICS, *DIAGNOSES}
-    audio = _by_stem(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
-    texts = _by_stem(p for p in files if p.suffix.lower() == ".txt" and p.name.lower() not in side_files)
+    faults: list[Fault] = []
+    audio = _by_stem((path for path in files if path.suffix.lower() in AUDIO_SUFFIXES), faults)
+    texts = _by_stem((p for p in files if p.suffix.lower() == ".txt" and p.name.lower() not in side_files), faults)
     # the publisher offers the tables apart from the archive; people put them beside it
     tables = [*(path for path in root.resolve().parent.glob("*") if path.name.lower() in _UNMISTAKABLE), *files]
-    patients = _patients(tables)
+    patients = _patients(tables, faults)
     recordings: list[Recording] = []
     cycles: list[Cycle] = []
-    faults: list[Fault] = []
     for stem, path in audio.items():
         recording, annotated, wrong = _read(stem, path, texts.get(stem), patients)
         recordings.append(recording)
@@ -157,10 +164,12 @@ def load(root: Path) -> Corpus:
     return _split_officially(corpus, _first(tables, SPLIT_FILES))
 
 
-def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+def _by_stem(paths: Iterable[Path], faults: list[Fault]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(paths, key=lambda p: (p.suffix.lower() != ".wav", p)):
-        found.setdefault(path.stem, path)
+        first = found.setdefault(path.stem, path)
+        if first.parent != path.parent and len(path.stem.split("_")) == 5:  # a README in each folder is no annotation
+            faults.append(doubled(path.stem, first, path))
     return dict(sorted(found.items()))
 
 
@@ -184,7 +193,12 @@ def _read(
         wrong("there is no annotation (.txt) of that name")
         return recording, [], faults
     cycles: list[Cycle] = []
-    for line, fields in _lines(text):
+    try:
+        lines = list(_lines(text))
+    except CorpusError as error:
+        wrong(str(error))
+        return recording, [], faults
+    for line, fields in lines:
         row = _cycle_fields(fields)
         if isinstance(row, str):
             wrong(f"annotation line {line} {row}")
@@ -247,22 +261,20 @@ def _recording(stem: str, path: Path, patients: Mapping[str, PatientData]) -> Re
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and fields of each line that is not empty; CR/LF, tabs, blanks and commas all separate."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path} cannot be read as text ({error}); fetch the file again") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = re.split(r"[\s,;]+", line.strip())
         if fields != [""]:
             yield number, fields
 
 
-def _patients(files: list[Path]) -> dict[str, PatientData]:
+def _patients(files: list[Path], faults: list[Fault]) -> dict[str, PatientData]:
     patients: dict[str, PatientData] = defaultdict(PatientData)
     demographics = _first(files, DEMOGRAPHICS)
     for line, fields in _lines(demographics) if demographics is not None else ():
         if len(fields) < 6:
-            raise CorpusError(f"{demographics} line {line}: need patient, age, sex, BMI, weight, height")
+            message = f"{demographics} line {line}: need patient, age, sex, BMI, weight, height"
+            faults.append(Fault(message, fatal=True))
+            continue
         patient, age, sex, bmi, weight, height = fields[:6]  # a seventh column of a known copy is no diagnosis
         patients[patient] = PatientData(
             parse_number(age),
@@ -272,7 +284,8 @@ def _patients(files: list[Path]) -> dict[str, PatientData]:
     diagnoses = _first(files, DIAGNOSES)
     for line, fields in _lines(diagnoses) if diagnoses is not None else ():
         if len(fields) < 2:
-            raise CorpusError(f"{diagnoses} line {line}: need patient and diagnosis")
+            faults.append(Fault(f"{diagnoses} line {line}: need patient and diagnosis", fatal=True))
+            continue
         patients[fields[0]] = replace(patients[fields[0]], diagnosis=" ".join(fields[1:]))
     return patients
 
@@ -283,7 +296,7 @@ def _split_officially(corpus: Corpus, table: Path | None) -> Corpus:
     if table is None:
         faults.append(Fault(f"there is no {SPLIT_FILES[0]}, so that there is no official split"))
         return replace(corpus, faults=tuple(faults))
-    listed = _read_split(table)
+    listed = _read_split(table, faults)
     ids = {recording.id for recording in corpus.recordings}
     on_disk: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for stem in sorted(ids):
@@ -316,12 +329,15 @@ def _key(stem: str) -> tuple[str, ...]:
     return tuple(stem.split("_")[:4])
 
 
-def _read_split(table: Path) -> dict[str, str]:
+def _read_split(table: Path, faults: list[Fault]) -> dict[str, str]:
     listed: dict[str, str] = {}
     for line, fields in _lines(table):
         if len(fields) != 2 or fields[1] not in ("train", "test"):
-            raise CorpusError(f"{table} line {line}: need a name and train or test, got {' '.join(fields)!r}")
+            message = f"{table} line {line}: need a name and train or test, got {' '.join(fields)!r}"
+            faults.append(Fault(message, fatal=True))
+            continue
         stem = re.sub(r"\.(wav|txt)$", "", fields[0])
         if listed.setdefault(stem, fields[1]) != fields[1]:
-            raise CorpusError(f"{table} line {line}: {stem} is listed on both sides")
+            message = f"{table} line {line}: {stem} is listed on both sides"
+            faults.append(Fault(message, stem, fatal=True, excludes=True))
     return listed

@@ -110,13 +110,14 @@ def load(root: Path) -> Corpus:
     """
     existing_root(root, "KAUH")
     folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
-    audio = audio_by_stem(folders)
+    faults: list[Fault] = []
+    audio = audio_by_stem(folders, faults)
     if not audio:
         raise CorpusError(
             f"{root} holds no KAUH recordings; expected AudioFiles/BP1_Asthma,I E W,P L L,70,M.wav and so on"
         )
     table = _read_table(root / TABLE) if (root / TABLE).is_file() else {}
-    faults = [
+    faults += [
         Fault(f"{TABLE} names {stem}, but there is no such audio file") for stem in sorted(set(table) - set(audio))
     ]
     recordings = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from edge_sdk.corpora.corpus_files import audio_by_stem, csv_rows, existing_root, parse_number, without_audio_suffix
+from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root, parse_number, read_csv, without_audio_suffix
 from edge_sdk.corpora.table import Corpus, Fault, Recording
 from edge_sdk.errors import CorpusError
 
@@ -43,7 +43,7 @@ def load(root: Path) -> Corpus:
     }
     recordings: dict[str, Recording] = {}
     faults: list[Fault] = []
-    for line, row in csv_rows(table, COLUMNS):
+    for line, row in read_csv(table, COLUMNS, faults).rows:
         name = without_audio_suffix(row["file"])
         if not name or name in recordings:
             faults.append(Fault(f"{TABLE} line {line}: {f'{name} is listed twice' if name else 'file is empty'}"))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_sdk.corpora.corpus_files import audio_by_stem, existing_root, parse_number
+from edge_sdk.corpora.corpus_files import audio_by_stem, doubled, existing_root, parse_number, read_text
 from edge_sdk.corpora.split_rules import validation_inside_train
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, Recording
 from edge_sdk.errors import CorpusError
@@ -80,20 +80,20 @@ def load(root: Path) -> Corpus:
     """
     existing_root(root, "SPRSound")
     bases = [base for base in (root, root / "BioCAS2022") if base.is_dir()]
+    faults: list[Fault] = []
     audio = {
-        side: audio_by_stem(base / name for base in bases for name in names if (base / name).is_dir())
+        side: audio_by_stem((base / name for base in bases for name in names if (base / name).is_dir()), faults)
         for side, names in _AUDIO.items()
     }
     recordings: list[Recording] = []
     cycles: list[Cycle] = []
-    faults: list[Fault] = []
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, Path]] = {}
     for split, annotation in _annotation_files(bases):
         stem = annotation.stem
         if stem in seen:
-            faults.append(Fault(f"{stem} is annotated in both {seen[stem]} and {split}; the first is kept", stem))
+            faults.append(_annotated_twice(stem, seen[stem], (split, annotation)))
             continue
-        seen[stem] = split
+        seen[stem] = split, annotation
         own, other = ("train", "test") if split == "train" else ("test", "train")
         path = audio[own].get(stem) or audio[other].get(stem)
         recording, events, wrong = _read(annotation, split, path)
@@ -114,6 +114,13 @@ def load(root: Path) -> Corpus:
     return Corpus(
         NAME, root, tuple(recordings), tuple(cycles), tuple(faults), GROUPS, split_rules=(validation_inside_train(),)
     )
+
+
+def _annotated_twice(stem: str, first: tuple[str, Path], second: tuple[str, Path]) -> Fault:
+    if first[0] == second[0]:
+        return doubled(stem, first[1], second[1])
+    message = f"{stem} is annotated in both {first[0]} and {second[0]}; keep the right one"
+    return Fault(message, stem, fatal=True, excludes=True)
 
 
 def _annotation_files(bases: list[Path]) -> Iterator[tuple[str, Path]]:
@@ -145,8 +152,8 @@ def _read(annotation: Path, split: str, path: Path | None) -> tuple[Recording, l
             site=_SITES[name["site"]],
         )
     try:
-        content = msgspec.json.decode(annotation.read_bytes(), type=_Annotation)
-    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
+        content = msgspec.json.decode(read_text(annotation), type=_Annotation)
+    except (msgspec.MsgspecError, CorpusError, RecursionError) as error:
         wrong(f"annotation is not readable ({error})")
         return recording, [], faults
     if content.label not in RECORD_LABELS and content.label != POOR_QUALITY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +56,9 @@ def read_manifest(folder: Path, keys: Sequence[TrustedKey] = ()) -> Manifest:
         text = (folder / MANIFEST).read_bytes()
         if keys:
             check_signature(folder, text, keys)
+        text = text.removeprefix(codecs.BOM_UTF8)  # an editor's; msgspec does not read it
         raw = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{folder / MANIFEST} is not readable JSON ({error}); copy or export the bundle again"
         ) from error

@@ -30,7 +30,7 @@ from edge_sdk.runtime.bundle.signature import (
 )
 from edge_sdk.runtime.bundle.verdict_part import verdict_check, verdict_model
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.segmentation.factory import LearnedFactory, segmenter_factory, segmenter_params
+from edge_sdk.runtime.segmentation.factory import LearnedFactory, segmenter_factory
 
 
 def verify_bundle(path: str | Path | None = None, trusted: Sequence[Path] | None = None) -> list[BundleCheck]:
@@ -128,7 +128,7 @@ def segmenter_check(folder: Path, manifest: Manifest, segmenter: LearnedFactory)
 
 def _segmenter_of(folder: Path, manifest: Manifest) -> BundleCheck:
     entry = manifest.segmenter
-    factory = segmenter_factory(entry, segmenter_params(entry), segmenter_file(folder, entry))
+    factory = segmenter_factory(entry, settings(folder, manifest)[0], segmenter_file(folder, entry))
     assert isinstance(factory, LearnedFactory)
     return segmenter_check(folder, manifest, factory)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from edge_sdk.errors import BundleError, EngineError, StethoError
 from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle import files as bundle_files
-from edge_sdk.runtime.bundle.load import Bundle, load_bundle, read_manifest, verify_bundle, write_bundle
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, Bundle, load_bundle, read_manifest, verify_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import decode_manifest, encode_manifest
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
@@ -133,12 +134,78 @@ def problems_of(folder: Path) -> list[str]:
         return [str(error)]
 
 
-def test_a_link_out_of_the_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside.onnx"
-    (folder / ARTEFACT).rename(outside)
-    (folder / ARTEFACT).symlink_to(outside)
-    with pytest.raises(BundleError, match="lies outside the bundle"):
-        load(folder)
+def hub_cache(folder: Path, cache: Path) -> Path:
+    """The layout of a model hub's cache: names in a snapshot are links to blobs named by their checksum."""
+    snapshot = cache / "snapshots" / "0a1b"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for path in folder.iterdir():
+        blob = cache / "blobs" / sha256_file(path)
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(Path("..", "..", "blobs", blob.name))
+    return snapshot
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_bundle_of_links_is_used_when_its_checksums_match(folder: Path, tmp_path: Path, outside: bool) -> None:
+    snapshot = hub_cache(folder, tmp_path / "cache")
+    if outside:  # one file lies on another disk
+        (snapshot / ARTEFACT).unlink()
+        (snapshot / ARTEFACT).symlink_to(shutil.move(folder / ARTEFACT, tmp_path / "elsewhere.onnx"))
+    assert load(snapshot).artefact.file == ARTEFACT
+    assert problems_of(snapshot) == []
+
+
+def test_a_bundle_of_links_to_other_content_is_refused(folder: Path, tmp_path: Path) -> None:
+    snapshot = hub_cache(folder, tmp_path / "cache")
+    (snapshot / ARTEFACT).resolve().write_bytes(b"x")
+    with pytest.raises(BundleError, match="does not match its sha256"):
+        load(snapshot)
+    (snapshot / ARTEFACT).resolve().unlink()
+    with pytest.raises(BundleError, match="is missing"):
+        load(snapshot)
+
+
+def test_a_byte_order_mark_is_no_damage(folder: Path) -> None:
+    manifest = folder / "bundle.json"
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes())
+    assert load(folder).labels
+    assert problems_of(folder) == []
+
+
+LEARNED_DAMAGE = {
+    "decoder key": (set_in("segmenter", "params", "magic", to=1), "segmenter decoder: unknown keys ['magic']"),
+    "decoder value": (set_in("segmenter", "params", "onset_weight", to=None), "onset_weight"),
+    "decoder is a list": (set_in("segmenter", "params", to=[]), "params"),
+    "step key": (set_in("segmenter", "step", "magic", to=1), "magic"),
+    "step front end": (set_in("segmenter", "step", "front_end", "magic", to=1), "magic"),
+    "endless window": (set_in("segmenter", "step", "front_end", "window_s", to=1e308), "window_s"),
+    "endless frame": (set_in("segmenter", "step", "front_end", "frame_samples", to=10**15), "a frame"),
+    "no step": (set_in("segmenter", to={"kind": "learned"}), "segmenter"),
+    "verdict key": (set_in("verdict", "params", "magic", to=1), "verdict: unknown keys ['magic']"),
+    "familiarity key": (set_in("verdict", "familiarity", "magic", to=1), "unknown keys ['magic']"),
+    "detector key": (set_in("verdict", "detector", "magic", to=1), "unknown keys ['magic']"),
+    "quality value": (set_in("quality", to={"breathless_s": "long"}), "breathless_s"),
+    "metadata key": (set_in("metadata", to={"magic": 1}), "unknown keys ['magic']"),
+    "metadata is half": (set_in("metadata", to={"continuous": ["bmi"]}), "equal lengths"),
+    "endless depth": (lambda f: (f / "bundle.json").write_text("[" * 100_000), "not readable JSON"),
+    "UTF-16": (lambda f: (f / "bundle.json").write_bytes("{}".encode("utf-16")), "bundle.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", LEARNED_DAMAGE)
+def test_an_old_or_foreign_manifest_is_one_line(tmp_path: Path, damage: str) -> None:
+    for path in DEFAULT_BUNDLE.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "bundle.json").unlink()
+    shutil.copy(DEFAULT_BUNDLE / "bundle.json", tmp_path)
+    spoil, message = LEARNED_DAMAGE[damage]
+    spoil(tmp_path)
+    with pytest.raises(BundleError, match=re.escape(message)) as raised:
+        load_bundle(tmp_path, verify=False)
+    assert "\n" not in str(raised.value)
+    assert any(message in problem for problem in problems_of(tmp_path))
 
 
 def test_a_file_is_not_a_bundle(tmp_path: Path) -> None:
