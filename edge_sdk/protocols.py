@@ -18,8 +18,9 @@ class Source(Protocol):
     Dropped samples are counted in ``AudioBlock.lost_before`` and never silently joined. Any block length is allowed. A
     source that fails raises :class:`~edge_sdk.errors.SourceLostError` from the iterator.
 
-    Optional attributes: ``live`` (true: it cannot wait for a slow consumer) and ``metadata`` (site and others as the
-    device reports them; may change).
+    Optional attributes: ``live`` (true: it cannot wait for a slow consumer), ``metadata`` (site and others as the
+    device reports them; may change) and ``notes`` (lines for people on what is wrong although audio is delivered; they
+    may grow until the end).
     """
 
     @property

@@ -183,6 +183,7 @@ class SummaryBuilder:
             "quality_s": {state: round(seconds, 3) for state, seconds in sorted(quality.items())},
             "lost_samples": self._lost if stats is None else stats.samples_lost,
             "gaps": self._gaps if stats is None else stats.gaps,
+            "notes": [] if stats is None else list(stats.notes),
         }
         if self._truth is not None:
             record["truth"] = self._truth.record(self.duration_s)

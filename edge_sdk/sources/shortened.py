@@ -35,6 +35,11 @@ class ShortenedSource:
         found: Mapping[str, Any] = getattr(self._source, "metadata", {})
         return found
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of the source."""
+        return tuple(getattr(self._source, "notes", ()))
+
     def __iter__(self) -> Iterator[AudioBlock]:
         for block in self._source:
             left = self._samples - block.first_sample

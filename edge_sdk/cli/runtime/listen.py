@@ -26,7 +26,10 @@ from edge_sdk.cli.options import (
 
 def listen_command(
     source: Annotated[
-        str, typer.Argument(help="mic[:NAME], serial[:PORT], phantom[:SCENARIO[:SEED]] or a file.", metavar="SOURCE")
+        str,
+        typer.Argument(
+            help="mic[:NAME], serial[:PORT], phantom[:SCENARIO[:SEED]], a file, or -: stdin.", metavar="SOURCE"
+        ),
     ],
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,

@@ -40,7 +40,7 @@ def play(
         if change.state != "failed" and not isinstance(view, HealthSink):  # a failure has a line of its own
             note_line(change.detail)
 
-    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health)
+    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health, on_note=note_line)
     # A service manager's stop is a person's Ctrl-C; the session has closed its sinks by then: the summary is out.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
