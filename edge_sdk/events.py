@@ -179,7 +179,7 @@ Event: TypeAlias = BreathCycle | CycleResult | QualityEvent | Gap | Adventitious
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """Counters of one stream; a snapshot."""
+    """Counters of one stream, and notes on its source; a snapshot."""
 
     samples_in: int = 0  # samples accepted
     samples_lost: int = 0  # sum of all gaps
@@ -188,6 +188,7 @@ class StreamStats:
     classified: int = 0  # of these, with a label
     inference_ns: int = 0  # time spent in the classifier engine
     skipped: int = 0  # final cycles not classified because the machine was too slow
+    notes: tuple[str, ...] = ()  # what is wrong with the source although it was processed; lines for people
 
 
 HealthState: TypeAlias = Literal["healthy", "stalled", "recovering", "replaced", "failed"]

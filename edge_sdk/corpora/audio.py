@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.corpora.corpus_files import corpus_audio
 from edge_sdk.corpora.table import Cycle
 from edge_sdk.errors import AudioError
-from edge_sdk.files import native_name
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
+
+_log = logging.getLogger(__name__)
+
+_BLOCK = 1 << 18  # samples
 
 
 def read_recording(path: Path) -> tuple[npt.NDArray[np.float32], int]:
@@ -32,24 +37,18 @@ def read_recording(path: Path) -> tuple[npt.NDArray[np.float32], int]:
     AudioError
         Missing, not audio, cut short, without samples, or with samples that are not numbers.
     """
-    import soundfile
-
-    if not path.is_file():
-        raise AudioError(f"{path} does not exist; check the name")
-    try:
-        with soundfile.SoundFile(native_name(path)) as file:
-            frames, rate = file.frames, int(file.samplerate)
-            block = file.read(dtype="float32", always_2d=True)  # [n, channels]
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path} cannot be read as audio ({error}); fetch the file again") from None
-    if frames == 0:
-        raise AudioError(f"{path} holds no samples; fetch the file again")
-    if len(block) < frames:
-        raise AudioError(f"{path} is cut short: {len(block)} of {frames} samples; fetch the file again")
-    samples = np.ascontiguousarray(block[:, 0])
+    parts = []
+    with corpus_audio(path) as reader:
+        while len(block := reader.read(_BLOCK)):  # [n, channels]
+            parts.append(np.ascontiguousarray(block[:, 0]))
+    if reader.cut:
+        raise AudioError(f"{path} is cut short: {'; '.join(reader.notes)}")
+    for note in reader.notes:
+        _log.warning("%s: %s", path, note)
+    samples = np.concatenate(parts)
     if not np.isfinite(samples).all():
         raise AudioError(f"{path} holds samples that are not numbers; write it again from its source")
-    return samples, rate
+    return samples, reader.sample_rate
 
 
 def cut(samples: npt.NDArray[np.float32], rate_hz: int, start_s: float, end_s: float) -> npt.NDArray[np.float32]:

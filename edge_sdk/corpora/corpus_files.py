@@ -10,12 +10,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_sdk.corpora.table import Fault
 from edge_sdk.errors import AudioError, CorpusError
 from edge_sdk.files import native_name, sha256_file
+from edge_sdk.signal.audio_file.opening import open_audio
+from edge_sdk.signal.audio_file.reader import AudioReader
 
 AUDIO_SUFFIXES = (".wav", ".flac")  # in order of preference where both are there
 
@@ -86,21 +89,34 @@ def without_audio_suffix(name: str) -> str:
     return path[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else path
 
 
+@contextmanager
+def corpus_audio(path: Path) -> Iterator[AudioReader]:
+    """Open an audio file of a corpus.
+
+    Raises
+    ------
+    AudioError
+        Not audio, or not readable; while it is read, damaged.
+    """
+    try:
+        with open_audio(path) as reader:
+            yield reader
+    except AudioError as error:
+        raise AudioError(f"{path} cannot be read as audio: it {str(error).removeprefix(f'{path} ')}") from error
+
+
 def audio_header(path: Path) -> tuple[int, int, int]:
-    """Sample rate, frames and channels, from the header alone.
+    """Sample rate, frames and channels, without decoding.
 
     Raises
     ------
     AudioError
         Not audio, or not readable.
     """
-    import soundfile
-
-    try:
-        info = soundfile.info(native_name(path))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path} cannot be read as audio ({error}); fetch the file again") from None
-    return int(info.samplerate), int(info.frames), int(info.channels)
+    with corpus_audio(path) as reader:
+        if reader.frames is None:
+            raise AudioError(f"{path} has no length before it is read; name a file")
+        return reader.sample_rate, reader.frames, reader.channels
 
 
 def samples_digest(path: Path, *, decode: bool = False) -> str:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import DeviceChangedError, SourceLostError, StethoError
@@ -80,6 +80,8 @@ class Session:
         Whether the session goes on when another device takes the place of the source's (same rate only). By default it
         ends there, with a ``DeviceChangedError`` after everything is closed but the source: another patient may be
         next. :func:`~edge_sdk.runtime.device_sessions.run_device_sessions` begins a new one.
+    on_note
+        Called once with every note, before the sinks are opened or after they are closed; the summary has all of them.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Session:
         give_up_s: float | None = None,
         on_health: Callable[[Health], None] | None = None,
         keep_session: bool = False,
+        on_note: Callable[[str], None] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._source = source
@@ -107,6 +110,8 @@ class Session:
         self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=self._live)
         self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns, keep_session=keep_session)
         self._on_health = on_health
+        self._on_note = on_note
+        self._reported: set[str] = set()  # of the notes
         self._joining = self._dropping = False
         self._dropped = 0  # samples, as last seen
         self._behind_ns: int | None = None  # time since which the queue is half full
@@ -117,8 +122,13 @@ class Session:
 
     @property
     def stats(self) -> StreamStats:
-        """Counters so far."""
-        return self._stream.stats
+        """Counters and notes so far."""
+        return replace(self._stream.stats, notes=self.notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong with the source although it is processed, as far as it is known."""
+        return (*getattr(self._source, "notes", ()), *self._stream.notes)
 
     @property
     def dropped(self) -> int:
@@ -153,6 +163,7 @@ class Session:
             After everything is closed.
         """
         reader = threading.Thread(target=self._read, name="stetho-source", daemon=True)
+        self._report_notes()
         try:
             for sink in self._sinks:
                 self._opened.append(sink)
@@ -162,12 +173,14 @@ class Session:
         except BaseException:
             self._stop(reader)
             self._close_sinks(quietly=True)
+            self._report_notes()
             raise
         self._stop(reader)
         self._close_sinks(quietly=False)
+        self._report_notes()
         if self._error is not None:
             raise self._as_source_error(self._error)
-        return self._stream.stats
+        return self.stats
 
     # -- the source's thread -------------------------------------------------------------------------------------------
 
@@ -247,6 +260,12 @@ class Session:
                 if isinstance(sink, HealthSink):
                     sink.health(change)
 
+    def _report_notes(self) -> None:
+        for note in self.notes if self._on_note is not None else ():
+            if note not in self._reported:
+                self._reported.add(note)
+                self._on_note(note)
+
     def _update_metadata(self) -> None:
         """The device may report new metadata at any time; the user's values still override them."""
         found = getattr(self._source, "metadata", self._device_metadata)
@@ -304,7 +323,7 @@ class Session:
             problem = error
         for sink in self._opened:
             try:
-                sink.close(self._stream.stats)
+                sink.close(self.stats)
             except BaseException as error:
                 problem = problem or error
         self._opened = []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edge_sdk.protocols import Segmenter
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
+    from edge_sdk.signal.spec import FrontEndSpec
 
 HOP_S = 0.02
 """All computation runs in hops of this length at the source's rate, so that block sizes change nothing."""
@@ -34,6 +35,29 @@ _NO_BREATH = ("silence", "no-contact", "noisy")
 
 
 Samples = npt.NDArray[np.float32]
+
+
+def _band_notes(front_end: FrontEndSpec, rate_hz: int) -> tuple[str, ...]:
+    """What is to be said about a source's rate.
+
+    Raises
+    ------
+    AudioError
+        It is too low for the front end.
+    """
+    need, least = front_end.full_rate_hz, front_end.least_rate_hz
+    if rate_hz >= need:
+        return ()
+    if rate_hz < least:
+        raise AudioError(
+            f"a sample rate of {rate_hz} Hz is too low: nothing above {rate_hz / 2:g} Hz is in the audio, and the "
+            f"bundle's front end uses {front_end.low_hz:g} to {front_end.high_hz:g} Hz; record at {need:g} Hz or more "
+            f"({least} Hz is the least)"
+        )
+    return (
+        f"band-limited: nothing above {rate_hz / 2:g} Hz is in the audio, and the bundle's front end uses up to "
+        f"{front_end.high_hz:g} Hz; labels are less reliable, record at {need:g} Hz or more",
+    )
 
 
 class Stream:
@@ -56,6 +80,13 @@ class Stream:
     ------
     StreamError
         The rate is not positive, or ``metadata`` has an unknown key or value.
+    AudioError
+        The rate is too low for the front end.
+
+    Attributes
+    ----------
+    notes
+        Lines for people: ``band-limited`` where the rate fills a part of the front end's band only.
     """
 
     def __init__(
@@ -69,6 +100,7 @@ class Stream:
     ) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
+        self.notes = _band_notes(classifier.front_end, sample_rate)
         try:
             self.metadata = checked_metadata(metadata or {}, classifier.metadata_schema)
         except ValueError as error:

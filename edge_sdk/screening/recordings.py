@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from edge_sdk.screening.worker import (
     log_again,
     without_interrupts,
 )
+from edge_sdk.signal.audio_file.headers.chunks import HeaderError
+from edge_sdk.signal.audio_file.levels import float_scale
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
@@ -68,6 +70,11 @@ class ScreenedRecords:
         if self.error is not None:
             raise AudioError(self.error)
         return self.records[-1]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong with the recording although it was screened, a line for people each; see ``summary``."""
+        return tuple(self.summary.get("notes", ()))
 
 
 @dataclass(frozen=True)
@@ -184,8 +191,11 @@ def screen_recording(bundle: Bundle, path: Path, options: ScreenOptions) -> Scre
     from edge_sdk.sources.file import FileSource
 
     with FileSource(path, channel=options.channel, block_s=_BLOCK_S) as source:
-        _check_length(bundle, str(path), source.duration_s)
-        return _play(bundle, source.name, source.sample_rate, source, options.metadata)
+        if source.duration_s is not None:
+            _check_length(bundle, str(path), source.duration_s)
+        screening = _play(bundle, source.name, source.sample_rate, source, options.metadata, lambda: source.notes)
+        _check_length(bundle, str(path), screening.duration_s)  # of a pipe it is known only now
+        return screening
 
 
 def screen_samples(
@@ -230,9 +240,20 @@ def screen_samples(
         raise AudioError(f"{name}: samples of one channel have no channel {channel}; leave the channel out")
     if rate_hz > 0 and samples.ndim == 1:
         _check_length(bundle, name, samples.size / rate_hz)
+    notes: list[str] = []
+    if samples.dtype.kind == "f":
+        samples, notes = _in_full_scale(name, samples)
     step = max(1, round(_BLOCK_S * rate_hz))
     blocks = (AudioBlock(samples[i : i + step], rate_hz, i) for i in range(0, len(samples), step))
-    return _play(bundle, name, rate_hz, blocks, metadata)
+    return _play(bundle, name, rate_hz, blocks, metadata, lambda: notes)
+
+
+def _in_full_scale(name: str, samples: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str]]:
+    try:
+        scale, note = float_scale([samples])
+    except HeaderError as error:
+        raise AudioError(f"{name}: {error}; divide by the full scale") from error
+    return (samples, []) if note is None else (samples * scale, [note])
 
 
 def _check_length(bundle: Bundle, name: str, seconds: float) -> None:
@@ -246,7 +267,12 @@ def _tenths(seconds: float, rounding: Callable[[float], int]) -> float:
 
 
 def _play(
-    bundle: Bundle, name: str, rate_hz: int, blocks: Iterable[AudioBlock], metadata: Mapping[str, Any] | None
+    bundle: Bundle,
+    name: str,
+    rate_hz: int,
+    blocks: Iterable[AudioBlock],
+    metadata: Mapping[str, Any] | None,
+    notes: Callable[[], Sequence[str]],
 ) -> Screening:
     records: list[dict[str, Any]] = []
     events: list[Event] = []
@@ -263,7 +289,7 @@ def _play(
         sink.audio(block)
         keep(stream.accept(block))
     keep(stream.finish())
-    sink.close(stream.stats)
+    sink.close(replace(stream.stats, notes=(*notes(), *stream.notes)))
     return Screening(name, tuple(records), None, tuple(events))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
@@ -18,6 +19,7 @@ WindowType = Literal["povey", "hanning", "hamming"]
 
 _LONGEST_S = 3600.0
 _MOST = 1 << 20  # a damaged file must not ask for all the memory
+_MEL_HZ = 700.0  # below, the mel scale is about linear
 
 
 class FrontEndSpec(Settings, frozen=True):
@@ -61,6 +63,21 @@ class FrontEndSpec(Settings, frozen=True):
         if self.window_samples < self.frame_samples:
             return "window_s is shorter than one frame"
         return None
+
+    @property
+    def full_rate_hz(self) -> float:
+        """Rate of a source in Hz from which it fills all mel bands."""
+        return 2 * self.high_hz
+
+    @property
+    def least_rate_hz(self) -> int:
+        """Lowest rate of a source in Hz that can be used: it fills the lower half of the mel bands.
+
+        Measured on 40 recordings of SPRSound at reduced rates with the default bundle: down to there nine of ten cycles
+        keep their label, below it is a lottery.
+        """
+        low, high = (math.log1p(hz / _MEL_HZ) for hz in (self.low_hz, self.high_hz))
+        return math.ceil(2 * _MEL_HZ * math.expm1((low + high) / 2))
 
     @property
     def window_samples(self) -> int:

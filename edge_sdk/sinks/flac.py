@@ -40,6 +40,7 @@ class GrowingFlac:
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
+        self.clipped = 0  # samples beyond full scale
         self._samples = 0
         self._committed = 0
         self._header = -1
@@ -65,8 +66,11 @@ class GrowingFlac:
         return self._samples
 
     def write(self, samples: npt.NDArray[np.float32]) -> None:
-        """Append ``[n]`` samples in ±1; ``OSError`` where the disk is full."""
-        steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+        """Append ``[n]`` samples in ±1, others are clipped and counted; ``OSError`` where the disk is full."""
+        steps = np.rint(samples.astype(np.float64) * FULL_SCALE)
+        if samples.size and max(float(steps.max()), -float(steps.min())) > FULL_SCALE:
+            self.clipped += int(np.count_nonzero(np.abs(steps) > FULL_SCALE))
+        steps = np.clip(steps, -FULL_SCALE, FULL_SCALE - 1)
         try:
             assert self._file is not None
             self._file.write(steps.astype(np.int32) << 8)

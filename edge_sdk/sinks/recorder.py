@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -21,6 +22,8 @@ from edge_sdk.sinks.summary import Labels
 
 if TYPE_CHECKING:
     from edge_sdk.sinks.flac import GrowingFlac
+
+_log = logging.getLogger(__name__)
 
 _SILENCE_BLOCK = 65_536
 _COMMIT_S = 0.25
@@ -128,6 +131,9 @@ class RecorderSink:
                 raise self._broken(error) from error
         if flac is not None:
             self._session |= {"complete": True, "samples": flac.samples, "lost_samples": stats.samples_lost}
+            if flac.clipped:
+                self._session["clipped_samples"] = flac.clipped
+                _log.warning("%d samples beyond full scale are clipped in %s.flac", flac.clipped, self._base)
             self._write_session()
 
     def _keep(self, block: AudioBlock) -> None:

@@ -213,6 +213,7 @@ class SummaryBuilder:
             "received_fraction": received_fraction(self._samples, lost),
             "lost_samples": lost,
             "gaps": self._gaps if stats is None else stats.gaps,
+            "notes": [] if stats is None else list(stats.notes),
         }
         if self._truth is not None:
             record["truth"] = self._truth.record(self.duration_s)

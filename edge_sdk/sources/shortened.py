@@ -49,6 +49,11 @@ class ShortenedSource:
         found: Mapping[str, Any] = getattr(self._source, "device", {})
         return found
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of the source."""
+        return tuple(getattr(self._source, "notes", ()))
+
     def _new_session(self) -> None:
         left_s = max(0, self._samples - self._next) / self._source.sample_rate
         if isinstance(self._source, Replaceable):

@@ -97,7 +97,7 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
         "from edge_sdk.cli.ending import Ending\n"
         "with Ending(last=True) as ending:\n"
         "    ending.started()\n"
-        "    inner = 'import subprocess, time; subprocess.Popen([\"sleep\", \"60\"]); print(1, flush=True); time.sleep(60)'\n"
+        '    inner = \'import subprocess, time; subprocess.Popen(["sleep", "60"]); print(1, flush=True); time.sleep(60)\'\n'
         "    child = subprocess.Popen([sys.executable, '-c', inner], stdout=subprocess.PIPE)\n"
         "    print(child.stdout.readline(), flush=True)\n"
         "    try:\n"
@@ -106,7 +106,11 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
         "        while ctypes.CDLL(None).sleep(60): pass\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     process.stdout.readline()

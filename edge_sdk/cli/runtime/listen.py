@@ -30,7 +30,8 @@ def listen_command(
     source: Annotated[
         str,
         typer.Argument(
-            help="mic[:NAME], serial[:PORT|:SN=NUMBER][@BAUD], phantom[:SCENARIO[:SEED]] or a file.", metavar="SOURCE"
+            help="mic[:NAME], serial[:PORT|:SN=NUMBER][@BAUD], phantom[:SCENARIO[:SEED]], a file, or -: stdin.",
+            metavar="SOURCE",
         ),
     ],
     bundle: BundleOption = "default",

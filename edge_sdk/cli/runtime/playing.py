@@ -53,7 +53,15 @@ def play(
             if health.state not in ("failed", "replaced") and not isinstance(view, HealthSink):
                 note_line(health.detail)
 
-        return Session(source, bundle, sinks, metadata=given or None, on_health=show_health, keep_session=keep_session)
+        return Session(
+            source,
+            bundle,
+            sinks,
+            metadata=given or None,
+            on_health=show_health,
+            on_note=note_line,
+            keep_session=keep_session,
+        )
 
     with suppress(KeyboardInterrupt):  # Ctrl-C or a service manager's stop; the session has closed its sinks by then
         run_device_sessions(source, new_session)

@@ -32,7 +32,9 @@ ScreenEngine: TypeAlias = Literal["local", "ray"]
 
 
 def screen(
-    paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of wav/flac files.", metavar="FILE|DIR")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Recordings, folders of wav/flac files, or -: stdin.", metavar="FILE|DIR|-")
+    ],
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; 1, on Ray all cores.")] = None,
@@ -60,6 +62,8 @@ def screen(
     """
     from edge_sdk.runtime.bundle.load import load_bundle
 
+    if Path("-") in paths and (len(paths) > 1 or results is not None or engine == "ray"):
+        raise typer.BadParameter("- is one recording from stdin: give it alone, without --results and --engine ray")
     metadata = given_metadata(site, age, sex, bmi, device_model)
     options = ScreenOptions(bundle, artefact, channel_of(channel), metadata)
     loaded = load_bundle(bundle, artefact=artefact)
@@ -97,7 +101,10 @@ def _report(item: ScreenedRecords, *, json: bool, cycles: bool) -> None:
         if json:
             emit_json({"type": "error", "source": item.source, "message": item.error})
         error_line(item.error if item.source in item.error else f"{item.source}: {item.error}")
-    elif json:
+        return
+    for note in item.notes:
+        note_line(f"{item.source}: {note}")
+    if json:
         for record in item.records:
             emit_json(record)
     elif cycles:

@@ -1,0 +1,1 @@
+"""Compressed audio: what libsndfile decodes, once its frames or pages are checked."""

@@ -1,0 +1,1 @@
+"""Headers of containers of plain samples, and where their audio really ends."""
