@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edge_sdk.errors import ExchangeError
+from edge_sdk.exchange.spans import CycleSpan, GapSpan, QualitySpan, SoundSpan, Span, read_json_lines, spans_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,55 +26,6 @@ _LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 Lines: TypeAlias = Sequence[Mapping[str, Any]]
 """The JSON lines of one recording, its summary last."""
-
-
-@dataclass(frozen=True, slots=True)
-class CycleSpan:
-    """A respiratory cycle, by this SDK or as annotated."""
-
-    start_s: float
-    end_s: float
-    label: str | None  # of the bundle's or the four classes; None where quality forbids one
-    probabilities: Mapping[str, float] = field(default_factory=dict)  # calibrated; empty where unknown
-    quality: str = "ok"
-    publisher_label: str | None = None  # an annotation's finer label, as its publisher wrote it
-
-    @property
-    def probability(self) -> float | None:
-        """Probability of the label; None where unknown."""
-        return None if self.label is None else self.probabilities.get(self.label)
-
-
-@dataclass(frozen=True, slots=True)
-class SoundSpan:
-    """An adventitious sound, independent of the respiratory cycles."""
-
-    start_s: float
-    end_s: float
-    kind: str  # crackle or wheeze
-    confidence: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GapSpan:
-    """Dropped samples."""
-
-    start_s: float
-    end_s: float
-    lost_samples: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QualitySpan:
-    """A stretch of one quality."""
-
-    start_s: float
-    end_s: float
-    state: str  # as in QualityEvent
-    level_dbfs: float | None = None  # at its begin
-
-
-Span: TypeAlias = CycleSpan | SoundSpan | GapSpan | QualitySpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,71 +232,21 @@ def recording_of(lines: Lines, **more: Any) -> ExaminedRecording:
         A line lacks a field.
     """
     summary = lines[-1]
-    duration_s = summary.get("duration_s", 0.0)
-    of_type = {name: [line for line in lines if line.get("type") == name] for name in _PARSED}
     try:
-        changes = of_type["quality"]
-        ends = [*(change["start_s"] for change in changes[1:]), duration_s]
+        cycles, sounds, gaps, quality = spans_of(lines, summary["duration_s"])
         return ExaminedRecording(
             source=summary["source"],
             sample_rate=summary["sample_rate"],
-            duration_s=duration_s,
-            cycles=tuple(cycle_span(line) for line in of_type["cycle"]),
-            sounds=tuple(
-                SoundSpan(line["start_s"], line["end_s"], line["kind"], line.get("confidence"))
-                for line in of_type["adventitious"]
-            ),
-            gaps=tuple(GapSpan(line["start_s"], line["end_s"], line.get("lost_samples")) for line in of_type["gap"]),
-            quality=tuple(
-                QualitySpan(line["start_s"], max(end, line["start_s"]), line["quality"], line.get("level_dbfs"))
-                for line, end in zip(changes, ends, strict=False)
-            ),
+            duration_s=summary["duration_s"],
+            cycles=cycles,
+            sounds=sounds,
+            gaps=gaps,
+            quality=quality,
             summary={key: value for key, value in summary.items() if key not in ("type", "source")},
             **more,
         )
     except KeyError as error:
         raise ExchangeError(f"a line of {summary.get('source')} has no {error}; write the JSON lines again") from None
-
-
-_PARSED = ("cycle", "adventitious", "gap", "quality")
-
-
-def cycle_span(line: Mapping[str, Any]) -> CycleSpan:
-    """Make the cycle of a ``cycle`` line; raises ``KeyError`` where it lacks a time."""
-    return CycleSpan(
-        line["start_s"],
-        line["end_s"],
-        line.get("label"),
-        line.get("probabilities") or {},
-        line.get("quality") or "ok",
-        line.get("publisher_label"),
-    )
-
-
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines.
-
-    Raises
-    ------
-    ExchangeError
-        It cannot be read, or a line is not an object.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ExchangeError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ExchangeError(f"{path} is not text in UTF-8") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or "type" not in record:
-            raise ExchangeError(f"{path}, line {number} is no JSON line of 'stetho screen' or 'stetho listen'")
-        yield record
 
 
 def _from_lines_file(path: Path, audio: Path | None, notes: list[str]) -> list[ExaminedRecording]:
