@@ -59,6 +59,10 @@ class ResultsError(StethoError):
     """A file of results that belongs to another run or cannot be written."""
 
 
+class ExchangeError(StethoError):
+    """A record or annotation that cannot be read, or a format that cannot hold what it should."""
+
+
 def describe(error: BaseException) -> str:
     """Describe any exception in one line for a person; an unexpected one keeps the name of its class."""
     if isinstance(error, StethoError):

@@ -56,10 +56,9 @@ def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, 
     from edge_sdk.runtime.background import BackgroundSink
     from edge_sdk.sinks.recorder import RecorderSink
 
-    manifest = bundle.manifest
     about = {
         "sdk_version": __version__,
-        "bundle": {"name": manifest.name, "version": manifest.version, "artefact": bundle.artefact.format},
+        "bundle": bundle.identity,
         "metadata": {**getattr(source, "metadata", {}), **metadata},
         "notice": RESEARCH_USE,
     }
