@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_sdk._version import __version__
 from edge_sdk.errors import (
     AudioError,
+    AuditError,
     BundleError,
     CheckpointError,
     CorpusError,
@@ -68,6 +69,7 @@ __all__ = [
     "Adventitious",
     "AudioBlock",
     "AudioError",
+    "AuditError",
     "BreathCycle",
     "Bundle",
     "BundleError",

@@ -10,6 +10,7 @@ import typer
 from edge_sdk.cli.options import (
     AgeOption,
     ArtefactOption,
+    AuditOption,
     BmiOption,
     BundleOption,
     ChannelOption,
@@ -21,6 +22,13 @@ from edge_sdk.cli.options import (
     channel_of,
     given_metadata,
     latency_of,
+)
+from edge_sdk.cli.runtime.outputs import (
+    MetricsOption,
+    MqttOption,
+    MqttPasswordFileOption,
+    NameOption,
+    opened_outputs,
 )
 
 
@@ -67,9 +75,15 @@ def listen_command(
     sex: SexOption = None,
     bmi: BmiOption = None,
     device_model: DeviceModelOption = None,
+    mqtt: MqttOption = None,
+    mqtt_password_file: MqttPasswordFileOption = None,
+    metrics: MetricsOption = None,
+    name: NameOption = None,
+    audit: AuditOption = None,
     json: JsonOption = False,
 ) -> None:
     """Listen to a source live, until it ends or Ctrl-C; the summary comes last."""
+    from edge_sdk.audit import audit_log
     from edge_sdk.cli.runtime.playing import play
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.sources import open_source
@@ -90,6 +104,10 @@ def listen_command(
     if duration is not None:
         opened = ShortenedSource(opened, duration)
     try:
-        play(opened, loaded, json=json, metadata=metadata, record=record)
+        with opened_outputs(
+            opened, loaded, name=name, mqtt=mqtt, mqtt_password_file=mqtt_password_file, metrics=metrics
+        ) as outputs:
+            log = audit_log(audit)
+            play(opened, loaded, json=json, metadata=metadata, record=record, outputs=outputs, audit=log)
     finally:
         opened.close()

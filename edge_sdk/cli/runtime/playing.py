@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ from edge_sdk.protocols import HealthSink
 from edge_sdk.screening.recordings import summary_labels
 
 if TYPE_CHECKING:
+    from edge_sdk.audit import AuditLog
     from edge_sdk.protocols import Sink, Source
     from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.sinks.recorder import RecorderSink
     from edge_sdk.sinks.truth import Truth
 
 
@@ -27,14 +30,24 @@ def play(
     metadata: dict[str, str | float],
     record: Path | None = None,
     truth: Truth | None = None,
+    outputs: Sequence[Sink] = (),
+    audit: AuditLog | None = None,
 ) -> None:
     """Play until the source ends or the person presses Ctrl-C; the summary comes last either way."""
     from edge_sdk.runtime.session import Session
 
     view = _view(bundle, json=json, truth=truth)
-    sinks = [view]
+    sinks = [view, *outputs]
+    recorder = None
     if record is not None:
-        sinks.append(_recorder(record, source, bundle, metadata))
+        recorder = _recorder(record, source, bundle, metadata)
+        sinks.append(_in_background(recorder, source))
+    if audit is not None:
+        from edge_sdk.sinks.audit import AuditSink
+
+        about = {"bundle": bundle.identity, "metadata": metadata}
+        recorded = (lambda: recorder.files) if recorder is not None else tuple
+        sinks.append(AuditSink(audit, summary_labels(bundle), about=about, recorded=recorded))  # closed last
 
     def show_health(change: Health) -> None:
         if change.state != "failed" and not isinstance(view, HealthSink):  # a failure has a line of its own
@@ -50,10 +63,9 @@ def play(
         signal.signal(signal.SIGTERM, before)
 
 
-def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> Sink:
+def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> RecorderSink:
     from edge_sdk._version import __version__
     from edge_sdk.notices import RESEARCH_USE
-    from edge_sdk.runtime.background import BackgroundSink
     from edge_sdk.sinks.recorder import RecorderSink
 
     about = {
@@ -62,8 +74,13 @@ def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, 
         "metadata": {**getattr(source, "metadata", {}), **metadata},
         "notice": RESEARCH_USE,
     }
-    live = bool(getattr(source, "live", False))
-    return BackgroundSink(RecorderSink(folder, summary_labels(bundle), about=about), wait=not live)
+    return RecorderSink(folder, summary_labels(bundle), about=about)
+
+
+def _in_background(recorder: RecorderSink, source: Source) -> Sink:
+    from edge_sdk.runtime.background import BackgroundSink
+
+    return BackgroundSink(recorder, wait=not getattr(source, "live", False))
 
 
 def _view(bundle: Bundle, *, json: bool, truth: Truth | None) -> Sink:
