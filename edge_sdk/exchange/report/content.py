@@ -15,7 +15,7 @@ from edge_sdk.exchange.examination import BundleIdentity, Examination, ExaminedR
 from edge_sdk.exchange.report.card import Rows, card_rows
 from edge_sdk.exchange.report.chest_map import MappedSite, chest_map, place_of
 from edge_sdk.exchange.report.drawing import Drawing
-from edge_sdk.exchange.report.timeline import Colours, legend_of
+from edge_sdk.exchange.report.timeline import NO_LABEL, Colours, legend_of
 from edge_sdk.files import sha256_file
 from edge_sdk.notices import RESEARCH_USE
 
@@ -89,7 +89,7 @@ OVERVIEW_COLUMNS = (
     "cycles",
     "abnormal",
     "usable s",
-    "lost samples",
+    "lost",
 )
 
 
@@ -172,7 +172,7 @@ def _part(number: int, recording: ExaminedRecording, colours: Colours) -> Record
                 f"{cycle.start_s:.2f}",
                 f"{cycle.end_s:.2f}",
                 f"{cycle.end_s - cycle.start_s:.2f}",
-                cycle.label or "no label",
+                cycle.label or NO_LABEL,
                 "–" if cycle.probability is None else f"{cycle.probability:.2f}",
                 cycle.quality,
             )

@@ -12,7 +12,7 @@ from edge_sdk.exchange.report.content import CYCLE_COLUMNS, OVERVIEW_COLUMNS, Re
 from edge_sdk.exchange.report.drawing import PALETTE, svg_of
 from edge_sdk.exchange.report.timeline import LEFT, RIGHT, timeline
 
-_SHORTEST_STRIP, _LONGEST_STRIP = 1080.0, 12_000.0
+_SHORTEST_STRIP, _LONGEST_STRIP = 1112.0, 12_000.0
 _PIXELS_PER_S = 18.0
 _OPEN_ROWS = 40  # a longer table of cycles is folded
 

@@ -82,7 +82,7 @@ def _document(content: ReportContent, paper: Paper) -> FPDF:
 def _overview(pdf: FPDF, content: ReportContent) -> None:
     _heading(pdf, "Overview", 13)
     if content.overview:
-        _table(pdf, OVERVIEW_COLUMNS, content.overview, (4, 16, 18, 9, 11, 7, 9, 8, 8))
+        _table(pdf, OVERVIEW_COLUMNS, content.overview, (4, 16, 17, 11, 12, 7, 9, 8, 7))
         pdf.ln(3)
     if content.chest:
         _draw(pdf, content.chest, scale=0.8)
@@ -231,9 +231,7 @@ def _pairs(pdf: FPDF, rows: Sequence[tuple[str, str]]) -> None:
         below = pdf.get_y()
         pdf.set_xy(_MARGIN + name_width, y)
         _colour(pdf, "ink")
-        pdf.multi_cell(
-            0, 4, value, align="L", new_x="LMARGIN", new_y="NEXT", wrapmode="CHAR" if " " not in value else "WORD"
-        )
+        pdf.multi_cell(0, 4, value, align="L", new_x="LMARGIN", new_y="NEXT")
         pdf.set_y(max(below, pdf.get_y()) + 0.6)
 
 
@@ -243,8 +241,9 @@ def _table(pdf: FPDF, columns: Sequence[str], rows: Sequence[Sequence[str]], wid
     pdf.set_font(_FONT, size=7.5)
     _colour(pdf, "ink")
     pdf.set_draw_color(PALETTE["rule"])
+    pdf.set_fill_color(PALETTE["page"])
     pdf.set_line_width(0.1)
-    heading = FontFace(emphasis="BOLD", color=PALETTE["soft"])
+    heading = FontFace(emphasis="BOLD", color=PALETTE["soft"], fill_color=PALETTE["page"])
     share = min(1.0, sum(widths) / 60)
     with pdf.table(
         borders_layout="HORIZONTAL_LINES",

@@ -15,7 +15,9 @@ from edge_sdk.exchange.report.spectrogram import envelope, spectrogram
 LEFT, RIGHT = 52.0, 12.0
 """Pixels beside the time axis."""
 
-_CYCLES, _WAVE, _SPECTRUM, _SOUNDS, _AXIS = 18.0, 84.0, 150.0, 14.0, 34.0  # heights
+NO_LABEL = "no label"
+
+_CYCLES, _WAVE, _SPECTRUM, _SOUNDS, _AXIS = 18.0, 84.0, 150.0, 16.0, 36.0  # heights
 _SPACE = 6.0
 _TICK_STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _CHARACTER = 6.2  # width of one at 11 pixels
@@ -34,7 +36,7 @@ class Colours:
 
     def __call__(self, label: str | None) -> str:
         """Role of a label; one for no label."""
-        return "soft" if label is None else self.of_label.get(label, "c5")
+        return "soft" if label in (None, NO_LABEL) else self.of_label.get(str(label), "c5")
 
 
 def timeline(
@@ -75,8 +77,8 @@ def timeline(
             shapes += _spectrum_row(view, audio, recording.sample_rate, y)
             y += _SPECTRUM
     shapes += _boundaries(view, recording, bars[1], y)
-    shapes += _sound_row(view, recording, colours, y + 2)
-    y += _SOUNDS + 2
+    shapes += _sound_row(view, recording, colours, y + 4)
+    y += _SOUNDS
     shapes += _quality_row(view, recording, y)
     y += 6
     shapes += _time_axis(view, y)
@@ -124,15 +126,18 @@ def _wave_row(view: _View, audio: npt.NDArray[np.float32], rate: int, y: float) 
     columns = max(2, round(end - LEFT))
     low, high = envelope(audio, columns)
     peak = max(float(np.max(np.abs(audio))), 1e-6)
-    middle, half = y + _WAVE / 2, _WAVE / 2 - 2
+    # A click does not press the breaths flat: it is cut at the edge of the picture.
+    full = min(peak, 1.25 * max(float(np.percentile(np.maximum(-low, high), 98)), 1e-6))
+    middle, half = y + _WAVE / 2, _WAVE / 2 - 1
     x = np.linspace(LEFT, end, columns)
-    upper = [(float(a), middle - half * float(b) / peak) for a, b in zip(x, high, strict=True)]
-    lower = [(float(a), middle - half * float(b) / peak + 0.5) for a, b in zip(x, low, strict=True)]
+    heights = np.clip(np.stack([high, low]) / full, -1, 1) * half
+    upper = [(float(a), middle - float(b)) for a, b in zip(x, heights[0], strict=True)]
+    lower = [(float(a), middle - float(b) + 0.5) for a, b in zip(x, heights[1], strict=True)]
     yield Line([(LEFT, middle), (view.width - RIGHT, middle)], "rule")
     yield Polygon([*upper, *reversed(lower)], "accent")
     decibels = 20 * np.log10(peak)
-    yield _name("level", y + _WAVE / 2 - 3)
-    yield _name(f"{decibels:.0f} dBFS", y + _WAVE / 2 + 11, "soft")
+    yield _name("peak", y + _WAVE / 2 - 3)
+    yield _name(f"{decibels:.0f} dBFS", y + _WAVE / 2 + 10, "soft")
 
 
 def _spectrum_row(view: _View, audio: npt.NDArray[np.float32], rate: int, y: float) -> Iterator[Shape]:
@@ -189,7 +194,7 @@ def _time_axis(view: _View, y: float) -> Iterator[Shape]:
         x = view.x(k * step)
         yield Line([(x, y + 4), (x, y + 9)], "soft")
         yield Words(x, y + 21, clock(k * step, step), "soft", "middle")
-    yield _name("seconds" if span < 120 else "min:s", y + 21, "soft")
+    yield _name("seconds" if view.end_s < 120 else "min:s", y + 33, "soft")
 
 
 def clock(seconds: float, step: float = 1.0) -> str:
