@@ -100,6 +100,14 @@ class StorageError(StethoError):
     """A folder of the SDK's own (cache, state, temporary files) that cannot be found or written."""
 
 
+class ExchangeError(StethoError):
+    """A record or annotation that cannot be read, or a format that cannot hold what it should."""
+
+
+class AuditError(StethoError):
+    """An audit log that cannot be written or read, or whose end was changed."""
+
+
 def describe(error: BaseException) -> str:
     """Describe any exception in one line for a person; an unexpected one keeps the name of its class."""
     if isinstance(error, StethoError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,6 +16,9 @@ ArtefactOption = Annotated[
 ]
 SpeedOption = Annotated[
     float, typer.Option("--speed", min=0.1, max=100.0, help="Pace of simulated and recorded audio.", metavar="X")
+]
+AuditOption = Annotated[
+    Path | None, typer.Option("--audit", help="Audit log to append to (else STETHO_AUDIT).", metavar="FILE")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else there.")]
 SiteOption = Annotated[

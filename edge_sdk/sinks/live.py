@@ -99,7 +99,7 @@ class LiveView:
         elif isinstance(event, CycleResult):
             truth = None if self._truth is None else self._truth.label_of(event.cycle) or "no breath"
             self._rows.appendleft(_Row(event, truth, latency_ms))
-            self._rate.cycle(event.cycle)
+            self._rate.result(event)
             self._latency_ms = latency_ms
         elif isinstance(event, QualityEvent):
             self._quality = event.state

@@ -166,6 +166,12 @@ class RecorderSink:
             except OSError as error:
                 raise self._broken(error) from error
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The three files; empty before :meth:`open`."""
+        opened = bool(self._session)
+        return tuple(self._beside(ending) for ending in (".flac", ".events.jsonl", ".session.json")) if opened else ()
+
     def _write_session(self) -> None:
         with whole_file(self._beside(".session.json"), alone=True) as draft:
             draft.write_text(json_line(self._session), encoding="utf-8")

@@ -56,6 +56,13 @@ class RateMeter:
         self._last_onset = cycle.start_s
         self._last_duration = cycle.duration_s
 
+    def result(self, result: CycleResult) -> None:
+        """Add a classified cycle; one of a quality that does not count for the rate interrupts the series."""
+        if result.quality in _NO_RATE:
+            self.restart()
+        else:
+            self.cycle(result.cycle)
+
     def restart(self) -> None:
         """Start a new series of intervals, after dropped samples."""
         self._last_onset = None
@@ -128,10 +135,7 @@ class SummaryBuilder:
             self.verdict = event
 
     def _result(self, result: CycleResult) -> None:
-        if result.quality in _NO_RATE:
-            self.rate.restart()
-        else:
-            self.rate.cycle(result.cycle)
+        self.rate.result(result)
         if self._truth is not None:
             self._truth.score(result)
         if result.label is None:

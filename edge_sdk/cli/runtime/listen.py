@@ -11,6 +11,7 @@ import typer
 from edge_sdk.cli.options import (
     AgeOption,
     ArtefactOption,
+    AuditOption,
     BaudOption,
     BmiOption,
     BundleOption,
@@ -23,6 +24,13 @@ from edge_sdk.cli.options import (
     channel_of,
     given_metadata,
     latency_of,
+)
+from edge_sdk.cli.runtime.outputs import (
+    MetricsOption,
+    MqttOption,
+    MqttPasswordFileOption,
+    NameOption,
+    opened_outputs,
 )
 
 
@@ -82,9 +90,15 @@ def listen_command(
     sex: SexOption = None,
     bmi: BmiOption = None,
     device_model: DeviceModelOption = None,
+    mqtt: MqttOption = None,
+    mqtt_password_file: MqttPasswordFileOption = None,
+    metrics: MetricsOption = None,
+    name: NameOption = None,
+    audit: AuditOption = None,
     json: JsonOption = False,
 ) -> None:
     """Listen to a source live, until it ends or Ctrl-C; the summary comes last."""
+    from edge_sdk.audit import audit_log
     from edge_sdk.cli.runtime.playing import play
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.sources import open_source
@@ -106,6 +120,18 @@ def listen_command(
     if duration is not None and math.isfinite(duration):
         opened = ShortenedSource(opened, duration)
     try:
-        play(opened, loaded, json=json, metadata=metadata, record=record, keep_session=keep_session)
+        with opened_outputs(
+            opened, loaded, name=name, mqtt=mqtt, mqtt_password_file=mqtt_password_file, metrics=metrics
+        ) as outputs:
+            play(
+                opened,
+                loaded,
+                json=json,
+                metadata=metadata,
+                record=record,
+                keep_session=keep_session,
+                outputs=outputs,
+                audit=audit_log(audit),
+            )
     finally:
         opened.close()

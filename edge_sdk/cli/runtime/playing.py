@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from edge_sdk.protocols import HealthSink
 from edge_sdk.screening.recordings import summary_labels
 
 if TYPE_CHECKING:
+    from edge_sdk.audit import AuditLog
     from edge_sdk.errors import DeviceChangedError
     from edge_sdk.protocols import Sink, Source
     from edge_sdk.runtime.bundle.load import Bundle
     from edge_sdk.runtime.session import Session
+    from edge_sdk.sinks.recorder import RecorderSink
     from edge_sdk.sinks.truth import Truth
 
 
@@ -29,6 +32,8 @@ def play(
     record: Path | None = None,
     truth: Truth | None = None,
     keep_session: bool = False,
+    outputs: Callable[[], Sequence[Sink]] = tuple,
+    audit: AuditLog | None = None,
 ) -> None:
     """Play until the source ends or the person presses Ctrl-C; the summary comes last either way.
 
@@ -44,9 +49,12 @@ def play(
             note_line(_new_session_text(change, source, metadata))
             given = {}
         view = _view(bundle, json=json, truth=truth)
-        sinks = [view]
-        if record is not None:
-            sinks.append(_recorder(record, source, bundle, given))
+        recorder = None if record is None else _recorder(record, source, bundle, given)
+        sinks = [view, *outputs()]
+        if recorder is not None:
+            sinks.append(_in_background(recorder, source))
+        if audit is not None:
+            sinks.append(_audit_sink(audit, bundle, given, recorder))  # closed last
 
         def show_health(health: Health) -> None:
             # A failure and a replaced device have lines of their own.
@@ -74,22 +82,33 @@ def _new_session_text(change: DeviceChangedError, source: Source, metadata: dict
     return text
 
 
-def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> Sink:
+def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> RecorderSink:
     from edge_sdk._version import __version__
     from edge_sdk.notices import RESEARCH_USE
-    from edge_sdk.runtime.background import BackgroundSink
     from edge_sdk.sinks.recorder import RecorderSink
 
-    manifest = bundle.manifest
     about = {
         "sdk_version": __version__,
-        "bundle": {"name": manifest.name, "version": manifest.version, "artefact": bundle.artefact.format},
+        "bundle": bundle.identity,
         "metadata": {**getattr(source, "metadata", {}), **metadata},
         **({"device": dict(device)} if (device := getattr(source, "device", None)) else {}),
         "notice": RESEARCH_USE,
     }
-    live = bool(getattr(source, "live", False))
-    return BackgroundSink(RecorderSink(folder, summary_labels(bundle), about=about), wait=not live)
+    return RecorderSink(folder, summary_labels(bundle), about=about)
+
+
+def _audit_sink(log: AuditLog, bundle: Bundle, metadata: dict[str, str | float], recorder: RecorderSink | None) -> Sink:
+    from edge_sdk.sinks.audit import AuditSink
+
+    about = {"bundle": bundle.identity, "metadata": metadata}
+    recorded = (lambda: recorder.files) if recorder is not None else tuple
+    return AuditSink(log, summary_labels(bundle), about=about, recorded=recorded)
+
+
+def _in_background(recorder: RecorderSink, source: Source) -> Sink:
+    from edge_sdk.runtime.background import BackgroundSink
+
+    return BackgroundSink(recorder, wait=not getattr(source, "live", False))
 
 
 def _view(bundle: Bundle, *, json: bool, truth: Truth | None) -> Sink:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_sdk.audit import audit_log, file_facts
 from edge_sdk.errors import BundleError
 from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, encode_manifest
@@ -65,7 +66,7 @@ def checked_file(folder: Path, entry: ArtefactEntry) -> Path:
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write a bundle completely or not at all; an existing one is replaced.
+    """Write a bundle completely or not at all; an existing one is replaced. ``$STETHO_AUDIT`` keeps a log of it.
 
     Parameters
     ----------
@@ -80,11 +81,14 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     ------
     BundleError
         ``folder`` exists and is not a bundle, so it is not replaced; a name leads out of it; or it cannot be written.
+    AuditError
+        The bundle is written, but the audit log cannot be.
     """
     if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise BundleError(f"{outside[0]!r} lies outside the bundle {folder}; give names relative to it")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
         raise BundleError(f"{folder} exists and is not a bundle; give another --out or remove it")
+    replaced = file_facts([folder / MANIFEST])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -107,3 +111,6 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    if log := audit_log():
+        written = {"bundle": str(folder), "name": manifest.name, "version": manifest.version}
+        log.append("bundle-written", {**written, "files": file_facts([folder]), "replaced": replaced})

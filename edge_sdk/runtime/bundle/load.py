@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from edge_sdk.errors import BundleError
+from edge_sdk.files import sha256_file
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, write_bundle
 from edge_sdk.runtime.bundle.manifest import (
@@ -25,7 +26,7 @@ from edge_sdk.runtime.bundle.manifest import (
     segmenter_file,
     settings,
 )
-from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
+from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest
 from edge_sdk.runtime.bundle.signature import check_version, record_version, trusted_keys
 from edge_sdk.runtime.bundle.verdict_part import verdict_check, verdict_model
 from edge_sdk.runtime.bundle.verification import file_checks, golden_check, segmenter_check, verify_bundle
@@ -102,6 +103,17 @@ class Bundle:
     def shortest_s(self) -> float:
         """Shortest recording, in seconds, in which a cycle can be found."""
         return self.segmenter_params.shortest_s
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name, version, artefact, and the hashes of ``bundle.json`` (which holds those of all files) and artefact."""
+        return {
+            "name": self.manifest.name,
+            "version": self.manifest.version,
+            "artefact": self.artefact.format,
+            "sha256": sha256_file(self.path / MANIFEST),
+            "artefact_sha256": self.artefact.sha256,
+        }
 
     @cached_property
     def segmenter(self) -> SegmenterFactory:

@@ -1,0 +1,1 @@
+"""Results for other tools: records (FHIR, DICOM) and annotation formats, de-identified on the way out."""
