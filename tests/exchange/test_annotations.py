@@ -26,7 +26,11 @@ def round_trip(recording: ExaminedRecording, form: str, folder: Path) -> Examine
     row = ANNOTATION_FORMATS[form]
     path = folder / f"{recording.name}{row.suffix}"
     path.write_text(row.write([recording]).text, "utf-8")
-    (back,), _ = read_annotations(path, form)
+    found, _ = read_annotations(path, form)
+    if form == "csv" and not recording.spans:  # has rows of spans only
+        assert found == []
+        return recording
+    (back,) = found
     return back
 
 

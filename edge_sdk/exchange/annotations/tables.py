@@ -41,7 +41,8 @@ def write_csv(recordings: Sequence[ExaminedRecording]) -> Written:
             row = {key: line[key] for key in _FIXED if line.get(key) is not None}
             row |= {f"p_{name}": p for name, p in (line.get("probabilities") or {}).items()}
             writer.writerow({**row, "file": recording.source, "type": kind})
-    return Written(buffer.getvalue())
+    empty = sum(not recording.spans and not recording.quality for recording in recordings)
+    return Written(buffer.getvalue(), (f"{empty} recordings without a span have no row",) if empty else ())
 
 
 def read_csv(text: str) -> list[Annotated]:
