@@ -118,7 +118,7 @@ def test_annotations_of_two_hundred_recordings_come_back(form: str, data_root: P
 spans = st.tuples(st.integers(0, 600_000), st.integers(1, 60_000), st.sampled_from(TYPES))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(spans, min_size=1, max_size=8))
 def test_any_cycles_come_back_even_where_they_overlap(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, int, str]]
