@@ -21,6 +21,7 @@ COMMANDS = {
     "listen": "edge_sdk.cli.runtime.listen",
     "screen": "edge_sdk.cli.runtime.screen",
     "report": "edge_sdk.cli.runtime.report",
+    "convert": "edge_sdk.cli.runtime.convert",
     "adapt": "edge_sdk.cli.runtime.adapt",
     "data": "edge_sdk.cli.training.data",
     "train": "edge_sdk.cli.training.train",
