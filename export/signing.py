@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from edge_sdk.errors import BundleError, ExportError
 from edge_sdk.files import write_whole
+from edge_sdk.runtime.bundle.engine_trust import engine_content
 from edge_sdk.runtime.bundle.load import file_checks, read_manifest
 from edge_sdk.runtime.bundle.schema import MANIFEST
 from edge_sdk.runtime.bundle.signature import SIGNATURE, TrustedKey, ed25519, signature_file, signed_content
@@ -77,6 +81,29 @@ def sign_bundle(folder: Path, key_file: Path, name: str | None = None) -> Truste
     except OSError as error:
         raise ExportError(f"cannot write {folder / SIGNATURE} ({error.strerror or error})") from error
     return key
+
+
+SignEngine: TypeAlias = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+"""sha256 and key of an engine → fields of its sidecar."""
+
+
+def engine_signer(key_file: Path, manifest: bytes) -> SignEngine:
+    """Sign engines of one bundle with a private key, for every device of their kind that trusts it.
+
+    Raises
+    ------
+    ExportError
+        The key is missing, of another kind or encrypted.
+    """
+    private = _read_key(key_file)
+    key_id = TrustedKey(_public(private), key_file.stem).key_id
+    bundle = hashlib.sha256(manifest).hexdigest()
+
+    def sign(sha256: str, key: Mapping[str, Any]) -> dict[str, Any]:
+        signature = base64.b64encode(private.sign(engine_content(sha256, key, bundle))).decode()
+        return {"manifest_sha256": bundle, "signature": {"key_id": key_id, "signature": signature}}
+
+    return sign
 
 
 def require_key(path: Path) -> None:

@@ -10,27 +10,28 @@ import datetime as dt
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import EngineError, ExportError
+from edge_sdk.runtime.bundle.engine_trust import EngineTrust
 from edge_sdk.runtime.bundle.load import checked_file, read_manifest, resolve_bundle
-from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
+from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest
 from edge_sdk.runtime.bundle.signature import trusted_keys
 from edge_sdk.runtime.engines.cache import (
     ANY_GPU,
     EngineKey,
     cache_folder,
     check_engine,
-    read_sidecar,
     store_engine,
 )
 from edge_sdk.runtime.engines.cuda_driver import Gpu, find_gpu
 from export.formats import ReportStep
+from export.signing import SignEngine, engine_signer
 from export.tensorrt.api import TrtApi, find_api, make_logger, network_flags, parser_errors
 from export.tensorrt.options import BuildOptions
-from export.tensorrt.plan import EngineBuild, make_builder
+from export.tensorrt.plan import EngineBuild, make_builder, readable
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ def build_engine(
     progress: ReportStep = _log.info,
     api: TrtApi | None = None,
     gpu: Gpu | None = None,
+    trust: EngineTrust | None = None,
+    signer: SignEngine | None = None,
 ) -> EngineFile:
     """Build an engine, or find it in the cache.
 
@@ -72,6 +75,10 @@ def build_engine(
         Called with each step of the builder.
     api, gpu
         TensorRT and GPU to use instead of the installed ones.
+    trust
+        Of a device that wants signatures: the engine gets its seal, and one of the cache without is built again.
+    signer
+        Gives the fields of a signature for the engine's sha256 and key; the engine is built again.
 
     Raises
     ------
@@ -85,12 +92,19 @@ def build_engine(
     key = _key(hashlib.sha256(content).hexdigest(), options, api, gpu)
     folder = options.cache or cache_folder()
     path = folder / key.file_name
-    if not options.force and (found := _cached(path, key)):
+    if not options.force and signer is None and (found := _cached(path, key, trust)):
         return found
     begin = time.perf_counter()
-    plan = EngineBuild(api, options, folder, key, progress).plan(content)
+    build = EngineBuild(api, options, folder, key, progress)
+    plan = build.plan(content)
     seconds = time.perf_counter() - begin
     facts = {"built": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"), "seconds": round(seconds, 2)}
+    facts |= build.facts
+    digest, fields = hashlib.sha256(plan).hexdigest(), asdict(key.on_platform())
+    if trust is not None:
+        facts |= trust.seal(digest, fields)
+    if signer is not None:
+        facts |= signer(digest, fields)
     try:
         return EngineFile(path, store_engine(path, plan, key, facts), seconds, cached=False)
     except EngineError as error:
@@ -98,7 +112,12 @@ def build_engine(
 
 
 def compile_bundle(
-    folder: Path, precision: str | None = None, options: BuildOptions | None = None, *, progress: ReportStep = _log.info
+    folder: Path,
+    precision: str | None = None,
+    options: BuildOptions | None = None,
+    *,
+    progress: ReportStep = _log.info,
+    sign: Path | None = None,
 ) -> tuple[ArtefactEntry, EngineFile]:
     """Build an engine from a bundle's ONNX, whose hash and, where keys are trusted, signature are checked first.
 
@@ -113,6 +132,8 @@ def compile_bundle(
         Their ``precision`` and ``baked`` are replaced.
     progress
         Called with each step of the builder.
+    sign
+        Private key that signs the engine for other devices of this kind, which trust its public key.
 
     Raises
     ------
@@ -121,11 +142,16 @@ def compile_bundle(
     BundleError
         The bundle is missing, damaged or not trusted.
     """
-    manifest = read_manifest(resolve_bundle(folder), trusted_keys())
+    folder, keys = resolve_bundle(folder), trusted_keys()
+    manifest = read_manifest(folder, keys)
     entry, chosen, baked = _artefact(manifest, precision)
     content = checked_file(folder, entry).read_bytes()
     return entry, build_engine(
-        content, replace(options or BuildOptions(), precision=chosen, baked=baked), progress=progress
+        content,
+        replace(options or BuildOptions(), precision=chosen, baked=baked),
+        progress=progress,
+        trust=EngineTrust.of(folder, keys),
+        signer=None if sign is None else engine_signer(sign, (folder / MANIFEST).read_bytes()),
     )
 
 
@@ -162,13 +188,14 @@ def parse_problems(onnx: bytes, *, api: TrtApi | None = None) -> list[str]:
     builder = make_builder(api, logger)
     network = builder.create_network(network_flags(api, typed=True))
     parser = api.module.OnnxParser(network, logger)
-    return [] if parser.parse(onnx) else parser_errors(parser) or ["the file is no ONNX model"]
+    return [] if parser.parse(readable(api, onnx)) else parser_errors(parser) or ["the file is no ONNX model"]
 
 
-def _cached(path: Path, key: EngineKey) -> EngineFile | None:
+def _cached(path: Path, key: EngineKey, trust: EngineTrust | None) -> EngineFile | None:
     try:
-        check_engine(path, key)
-        sidecar = read_sidecar(path)
+        sidecar, _ = check_engine(path, key)
+        if trust is not None:
+            trust.check(sidecar)
     except EngineError:
         return None
     return EngineFile(path, sidecar, float(sidecar.get("seconds", 0.0)), cached=True)
@@ -176,17 +203,18 @@ def _cached(path: Path, key: EngineKey) -> EngineFile | None:
 
 def _key(digest: str, options: BuildOptions, api: TrtApi, gpu: Gpu | None) -> EngineKey:
     if options.capabilities:
-        where = (ANY_GPU, ",".join(options.capabilities), ANY_GPU)
+        where: tuple[str, str, str, int] = (ANY_GPU, ",".join(options.capabilities), ANY_GPU, 0)
     else:
         gpu = gpu or find_gpu()
         if gpu is None:
             hint = "; with tensorrt-rtx, --for 8.6 builds ahead of time without one" if _ahead(api) else ""
             raise ExportError(f"no NVIDIA GPU on this machine, and an engine is built on the GPU that runs it{hint}")
-        where = (gpu.name, gpu.capability, gpu.driver)
-    profiles = ",".join("-".join(map(str, profile)) for profile in options.profiles)
+        where = (gpu.name, gpu.capability, gpu.driver, gpu.sms)
+    profiles = ",".join("-".join(map(str, profile)) for profile in options.built_profiles)
     return EngineKey(
         onnx_sha256=digest, flavour=api.flavour, version=api.version, gpu=where[0], capability=where[1],
         driver=where[2], precision=options.precision, profiles=profiles, options=options.summary(),
+        sms=where[3],
     )  # fmt: skip
 
 

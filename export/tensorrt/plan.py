@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from edge_sdk.errors import ExportError
 from edge_sdk.files import write_whole
 from edge_sdk.runtime.engines.cache import EngineKey
 from export.formats import ReportStep
+from export.onnx.front_end_part import front_end_outputs
+from export.onnx.opset import to_opset_17
 from export.tensorrt.api import (
     BuildMonitor,
     TrtApi,
@@ -43,14 +47,37 @@ def make_builder(api: TrtApi, logger: Any) -> Any:
     return builder
 
 
+def readable(api: TrtApi, content: bytes) -> bytes:
+    """The graph as the parser of a release reads it: that of TensorRT 8 ends at opset 17.
+
+    Raises
+    ------
+    ExportError
+        The graph cannot be written in that opset.
+    """
+    if int(api.version.split(".")[0]) >= 10:
+        return content
+    try:
+        model = onnx.load_from_string(content)
+    except Exception:  # whatever is wrong with the file, the parser says so
+        return content
+    if all(opset.version != 18 for opset in model.opset_import if opset.domain in ("", "ai.onnx")):
+        return content
+    return bytes(to_opset_17(model).SerializeToString())
+
+
 class EngineBuild:
-    """Builds the plan of one graph with one set of options."""
+    """Builds the plan of one graph with one set of options.
+
+    ``facts`` holds what is worth keeping beside the engine afterwards.
+    """
 
     def __init__(self, api: TrtApi, options: BuildOptions, folder: Path, key: EngineKey, progress: ReportStep) -> None:
         self._api, self._options, self._progress = api, options, progress
         self._timing = folder / f"timing-{key.flavour}-{key.version}-sm{key.capability}-{_slug(key.gpu)}.cache"
         self._logger, self._errors = make_logger(api, progress)
         self._builder = make_builder(api, self._logger)
+        self.facts: dict[str, Any] = {}
 
     def plan(self, content: bytes) -> bytes:
         """The serialised engine of an ONNX file.
@@ -65,7 +92,7 @@ class EngineBuild:
         network = self._parse(content)
         config = self._builder.create_builder_config()
         self._set_memory(config)
-        self._set_precision(config)
+        self._set_precision(config, network, content)
         self._set_targets(config)
         self._set_dla(config, network)
         self._set_profiles(config, network)
@@ -81,7 +108,7 @@ class EngineBuild:
     def _parse(self, content: bytes) -> Any:
         network = self._builder.create_network(network_flags(self._api, typed=self._options.baked))
         parser = self._api.module.OnnxParser(network, self._logger)
-        if not parser.parse(content):
+        if not parser.parse(readable(self._api, content)):
             problems = parser_errors(parser) or self._errors or ["the file is no ONNX model"]
             raise ExportError(f"{self._api.title} cannot take this graph: {shorten(problems)}")
         return network
@@ -96,12 +123,41 @@ class EngineBuild:
         elif hasattr(config, "max_workspace_size"):
             config.max_workspace_size = size
 
-    def _set_precision(self, config: Any) -> None:
-        for flag in precision_flags(self._api, self._options.precision, baked=self._options.baked):
+    def _set_precision(self, config: Any, network: Any, content: bytes) -> None:
+        flags = precision_flags(self._api, self._options.precision, baked=self._options.baked)
+        for flag in flags:
             config.set_flag(flag)
+        if flags:  # the builder may choose a low precision for any layer
+            self._keep_front_end(config, network, content)
         tf32 = self._api.member("BuilderFlag", "TF32")
-        if self._options.precision == "fp32" and tf32 is not None:
-            config.clear_flag(tf32)  # TF32 has only 10 bits of mantissa
+        if tf32 is not None:
+            config.clear_flag(tf32)  # 10 bits of mantissa: what is fp32 stays so for its precision, the front end first
+        user = self._api.member("BuilderFlag", "REQUIRE_USER_ALLOCATION")
+        if user is not None:
+            config.set_flag(user)  # RTX would allocate while it runs, which a CUDA graph cannot record
+
+    def _keep_front_end(self, config: Any, network: Any, content: bytes) -> None:
+        """Fix the layers of the front end to fp32: mel energies reach 1e12, float16 ends at 65504."""
+        outputs = front_end_outputs(onnx.load_from_string(content))
+        obey = self._api.member("BuilderFlag", "OBEY_PRECISION_CONSTRAINTS")
+        fp32 = self._api.member("DataType", "FLOAT")
+        layers = [network.get_layer(index) for index in range(network.num_layers)]
+        made = [{layer.get_output(i).name for i in range(layer.num_outputs)} for layer in layers]
+        last = max((index for index, names in enumerate(made) if names & outputs), default=-1)
+        if not outputs:
+            return  # the graph takes features
+        if last < 0 or obey is None or fp32 is None:
+            raise ExportError(
+                f"{self._api.title} cannot keep the front end in fp32, where float16 overflows: compile onnx-fp16"
+            )
+        config.set_flag(obey)
+        for layer in layers[: last + 1]:  # in order of computation: helpers of the parser in between are included
+            tensors = [layer.get_output(i) for i in range(layer.num_outputs)]
+            if not tensors or any(tensor.dtype != fp32 for tensor in tensors):
+                continue  # shapes and indices
+            layer.precision = fp32
+            for index in range(layer.num_outputs):
+                layer.set_output_type(index, fp32)
 
     def _set_targets(self, config: Any) -> None:
         options = self._options
@@ -140,14 +196,22 @@ class EngineBuild:
         if core >= cores:
             raise ExportError(f"{self._api.title} sees {cores} DLA cores here, so there is no core {core}")
         if self._options.precision == "fp32":
-            raise ExportError("DLA computes in fp16 and int8 only; compile such an artefact")
+            raise ExportError("DLA computes in fp16 and int8 only; compile the artefact onnx-fp16")
+        if self._options.precision == "int8":
+            raise ExportError(
+                "DLA takes no Q/DQ nodes, which int8 artefacts consist of; compile the artefact onnx-fp16"
+            )
         config.default_device_type = self._api.module.DeviceType.DLA
         config.DLA_core = core
         config.set_flag(self._api.module.BuilderFlag.GPU_FALLBACK)
         layers = [network.get_layer(index) for index in range(network.num_layers)]
-        share = sum(bool(config.can_run_on_DLA(layer)) for layer in layers) / max(len(layers), 1)
+        on_gpu = [layer.name for layer in layers if not config.can_run_on_DLA(layer)]
+        share = 1.0 - len(on_gpu) / max(len(layers), 1)
+        self.facts["dla"] = {"core": core, "layers": len(layers), "on_gpu": on_gpu}
         if share < 0.5:
             raise ExportError(f"only {share:.0%} of the layers can run on DLA, which is for CNNs; leave --dla out")
+        if on_gpu:
+            self._progress(f"{len(on_gpu)} of {len(layers)} layers run on the GPU, not on DLA: {shorten(on_gpu)}")
 
     def _set_profiles(self, config: Any, network: Any) -> None:
         inputs = [network.get_input(index) for index in range(network.num_inputs)]
@@ -156,7 +220,7 @@ class EngineBuild:
                 raise ExportError(f"input {tensor.name} is {tuple(tensor.shape)}: only the batch may be dynamic")
         if not any(tuple(tensor.shape)[:1] == (-1,) for tensor in inputs):
             return
-        for low, best, high in self._options.profiles:
+        for low, best, high in self._options.built_profiles:
             profile = self._builder.create_optimization_profile()
             for tensor in inputs:
                 row = tuple(tensor.shape)[1:]

@@ -75,7 +75,7 @@ def test_every_configuration_keeps_tritons_schema(tmp_path: Path) -> None:
     assert list(classifier.dynamic_batching.preferred_batch_size) == [8, 32]
     assert classifier.instance_group[0].count == 3
     assert classifier.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
-    assert [w.batch_size for w in classifier.model_warmup] == [1, 32]
+    assert [w.batch_size for w in classifier.model_warmup] == list(range(1, 33))
     ensemble = configs["compact"]
     assert ensemble.platform == "ensemble" and [o.name for o in ensemble.output] == [
         "probabilities",
@@ -85,6 +85,14 @@ def test_every_configuration_keeps_tritons_schema(tmp_path: Path) -> None:
     assert [s.model_name for s in ensemble.ensemble_scheduling.step] == ["compact_classifier", "compact_decoder"]
     for name in configs:
         assert (tmp_path / "repo" / name / "1").is_dir()
+
+
+def test_on_a_gpu_tf32_is_off_and_cudnn_does_not_try_out_algorithms(tmp_path: Path) -> None:
+    write_repository(DEFAULT_BUNDLE, tmp_path / "repo", TritonOptions(gpu=True))
+    config = _parsed((tmp_path / "repo/compact_classifier/config.pbtxt").read_bytes())
+    (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert cuda.name == "cuda"
+    assert dict(cuda.parameters) == {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 
 def test_each_graph_has_the_tensors_of_its_configuration(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edge_sdk.cli.progress import progress_bar
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.schema import ArtefactEntry
     from export.tensorrt.builder import EngineFile
+    from export.tensorrt.proof import EngineProof
 
 
 def compile_command(
@@ -41,7 +42,11 @@ def compile_command(
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Runs on later TensorRT too, slower.")
     ] = False,
-    dla: Annotated[int | None, typer.Option("--dla", min=0, help="DLA core (Jetson Xavier, Orin; CNNs).")] = None,
+    dla: Annotated[int | None, typer.Option("--dla", min=0, help="DLA core (Jetson Xavier, Orin; CNNs, fp16).")] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Sign the engine for equal boards that trust the key's .pub."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the cache has it.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -50,6 +55,7 @@ def compile_command(
     from edge_sdk.runtime.bundle.load import resolve_bundle
     from export.tensorrt.builder import compile_bundle
     from export.tensorrt.options import BuildOptions
+    from export.tensorrt.proof import prove_engine
 
     if hardware_compatible not in (None, "ampere", "same"):
         raise ExportError(f"--hardware-compatible {hardware_compatible!r} is neither ampere nor same")
@@ -65,9 +71,11 @@ def compile_command(
     )
     folder = resolve_bundle(bundle)
     with progress_bar("compiling", quiet=json) as report:
-        entry, engine = compile_bundle(folder, precision, options, progress=report)
-    proven, detail = _check_golden(folder, entry, ahead_of_time=bool(options.capabilities))
-    _print(bundle, entry, engine, proven, detail, json_=json)
+        entry, engine = compile_bundle(folder, precision, options, progress=report, sign=sign)
+    proof = prove_engine(folder, entry, engine.path, ahead_of_time=bool(options.capabilities))
+    _print(bundle, entry, engine, proof, json_=json)
+    if proof.ok is False:
+        raise typer.Exit(1)
 
 
 def parse_profiles(text: str) -> tuple[tuple[int, int, int], ...]:
@@ -96,24 +104,7 @@ def _capabilities(text: str | None) -> tuple[str, ...]:
     return found
 
 
-def _check_golden(folder: Path, entry: ArtefactEntry, *, ahead_of_time: bool) -> tuple[bool | None, str]:
-    """Check that the engine computes the golden vector here; ``None`` where it cannot run here."""
-    from edge_sdk.errors import BundleError, EngineError
-    from edge_sdk.runtime.bundle.load import load_bundle
-    from edge_sdk.runtime.engines.cuda_driver import find_gpu
-
-    if ahead_of_time and find_gpu() is None:
-        return None, "built, never run: there is no GPU on this machine"
-    try:
-        loaded = load_bundle(folder, artefact=entry.format, engine="tensorrt", allow_untrained=True)
-    except (EngineError, BundleError) as error:
-        return False, str(error)
-    return True, f"{loaded.engine.name} computes the golden vector"
-
-
-def _print(
-    bundle: str, entry: ArtefactEntry, engine: EngineFile, proven: bool | None, detail: str, *, json_: bool
-) -> None:
+def _print(bundle: str, entry: ArtefactEntry, engine: EngineFile, proof: EngineProof, *, json_: bool) -> None:
     key: dict[str, Any] = engine.sidecar["key"]
     if json_:
         kept = {k: key[k] for k in ("flavour", "version", "gpu", "capability", "driver", "precision", "profiles")}
@@ -121,7 +112,7 @@ def _print(
             {
                 "type": "engine", "bundle": bundle, "artefact": entry.format, **kept, "options": key["options"],
                 "path": engine.path, "bytes": engine.bytes, "seconds": round(engine.seconds, 2),
-                "cached": engine.cached, "proven": proven, "detail": detail,
+                "cached": engine.cached, "proven": proof.ok, "detail": proof.detail,
             }
         )  # fmt: skip
         return
@@ -132,4 +123,4 @@ def _print(
         f"{engine.bytes / 1e6:.1f} MB, {how}"
     )
     typer.echo(f"{engine.path}")
-    typer.echo(f"{'✓' if proven else '–' if proven is None else '✗'} {detail}")
+    typer.echo(f"{'✓' if proof.ok else '–' if proof.ok is None else '✗'} {proof.detail}")

@@ -14,6 +14,7 @@ import msgspec
 from edge_sdk.errors import BundleError
 from edge_sdk.files import sha256_file
 from edge_sdk.protocols import Engine
+from edge_sdk.runtime.bundle.engine_trust import EngineTrust
 from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, write_bundle
 from edge_sdk.runtime.bundle.manifest import (
     DEFAULT_BUNDLE,
@@ -29,9 +30,23 @@ from edge_sdk.runtime.bundle.manifest import (
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest
 from edge_sdk.runtime.bundle.signature import check_version, record_version, trusted_keys
 from edge_sdk.runtime.bundle.verdict_part import verdict_check, verdict_model
-from edge_sdk.runtime.bundle.verification import file_checks, golden_check, segmenter_check, verify_bundle
+from edge_sdk.runtime.bundle.verification import (
+    file_checks,
+    golden_check,
+    golden_vector,
+    segmenter_check,
+    verify_bundle,
+)
 from edge_sdk.runtime.classifier import Classifier
-from edge_sdk.runtime.engines.selection import Attempt, Candidate, candidates, choose, wanted_engine
+from edge_sdk.runtime.engines.failover import close_engine
+from edge_sdk.runtime.engines.selection import (
+    Attempt,
+    Candidate,
+    EngineChooser,
+    candidates,
+    cpu_candidate,
+    wanted_engine,
+)
 from edge_sdk.runtime.segmentation.factory import LearnedFactory, SegmenterFactory, segmenter_factory
 from edge_sdk.runtime.stream import Stream
 from edge_sdk.runtime.verdict import VerdictModel
@@ -140,6 +155,16 @@ class Bundle:
         other.classifier = replace(self.classifier, engine=engine)
         return other
 
+    def close(self) -> None:
+        """Free the GPU memory of the engine; the bundle classifies nothing afterwards. May be called twice."""
+        close_engine(self.engine)
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
         """Make a stream for a source at ``sample_rate`` Hz; errors as :class:`~edge_sdk.runtime.stream.Stream`."""
         return Stream(self.classifier, self.segmenter, self.quality_params, sample_rate, metadata, self.verdict)
@@ -191,23 +216,29 @@ def load_bundle(
         check_version(manifest.name, manifest.version)
     if not allow_untrained:
         _refuse_untrained(folder, manifest)
+    default = choose_artefact(folder, manifest, artefact)
+    trust, file_of = EngineTrust.of(folder, keys), partial(checked_file, folder)
     found = candidates(
         manifest,
-        choose_artefact(folder, manifest, artefact),
+        default,
         wanted_engine(engine),
         threads,
-        partial(checked_file, folder),
+        file_of,
         chosen=artefact is not None,
+        trust=None if trust is None else trust.check,
     )
 
     def prove(candidate: Candidate, made: Engine) -> None:
-        if verify or candidate.kind != "cpu":
+        if verify or not candidate.on_cpu:
             require(hash_check(folder, manifest.golden.file, manifest.golden.sha256))
             require(golden_check(folder, manifest, candidate.artefact, made, candidate.tolerance))
 
-    made, entry, attempts = choose(found, prove)
-    bundle = Bundle(folder, manifest, entry, made)
-    bundle.attempts = attempts
+    def one_cycle(entry: ArtefactEntry) -> dict[str, Any]:
+        return {name: rows[:1] for name, rows in golden_vector(folder, manifest, entry)[0].items()}
+
+    choice = EngineChooser(prove, one_cycle, cpu_candidate(default, threads, file_of)).choose(found)
+    bundle = Bundle(folder, manifest, choice.artefact, choice.engine)
+    bundle.attempts = choice.attempts
     _prove_segmenter(bundle, golden=verify)
     _prove_verdict(bundle, golden=verify)
     if keys:

@@ -110,7 +110,7 @@ def check_signature(folder: Path, manifest: bytes, keys: Sequence[TrustedKey]) -
             f"{folder} is signed by key {key_id}, which is not trusted here (trusted: {trusted}); do not use this "
             "bundle, or add its maker's public key"
         )
-    if not _is_valid(key.public, signature, signed_content(manifest)):
+    if not is_valid_signature(key.public, signature, signed_content(manifest)):
         raise BundleError(
             f"{folder} was changed after {key.name} signed it; do not use this bundle, copy it again from its maker"
         )
@@ -187,7 +187,8 @@ def ed25519() -> Any:
     return module
 
 
-def _is_valid(public: bytes, signature: bytes, content: bytes) -> bool:
+def is_valid_signature(public: bytes, signature: bytes, content: bytes) -> bool:
+    """Whether the holder of a key signed these bytes."""
     from cryptography.exceptions import InvalidSignature
 
     try:

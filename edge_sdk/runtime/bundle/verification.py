@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from edge_sdk.errors import StethoError
+from edge_sdk.errors import BundleError, StethoError
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.files import BundleCheck, file_inside, hash_check
 from edge_sdk.runtime.bundle.manifest import (
@@ -83,19 +84,11 @@ def golden_check(
 ) -> BundleCheck:
     """Run the golden vector on an engine and compare its logits; ``allowed`` replaces the bundle's tolerance."""
     golden, form = manifest.golden, entry.format
-    metadata = metadata_schema(folder, manifest)
     name = f"golden {form}"
     try:
-        with np.load(file_inside(folder, golden.file), allow_pickle=False) as arrays:
-            pcm = arrays["pcm"].astype(np.float32) / 32768
-            expected = arrays[f"logits_{form.replace('-', '_')}"]
-            inputs = {entry.input: pcm}
-            if metadata is not None:
-                inputs |= {key: arrays[f"metadata_{key}"] for key in metadata.inputs}
-    except (OSError, ValueError, KeyError) as error:
-        return BundleCheck(
-            name, False, f"{folder}: {golden.file} is not a golden vector of {form} ({error}); export again"
-        )
+        inputs, expected = golden_vector(folder, manifest, entry)
+    except BundleError as error:
+        return BundleCheck(name, False, str(error))
     found = engine.run(inputs)[entry.output]
     tolerance = golden.tolerance.get(form, 1e-3) if allowed is None else allowed
     error_max = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
@@ -107,6 +100,28 @@ def golden_check(
         f"{folder}: the golden vector of {form} comes out {error_max:.3g} off (allowed {tolerance:g}) on "
         f"{engine.name}; this engine does not compute the model correctly: use another artefact or engine",
     )  # fmt: skip
+
+
+def golden_vector(folder: Path, manifest: Manifest, entry: ArtefactEntry) -> tuple[dict[str, Any], Any]:
+    """Inputs of the golden vector by name, and the logits ``[k, K]`` that an artefact gives for them.
+
+    Raises
+    ------
+    BundleError
+        The file is missing or does not hold them.
+    """
+    golden, form = manifest.golden, entry.format
+    metadata = metadata_schema(folder, manifest)
+    try:
+        with np.load(file_inside(folder, golden.file), allow_pickle=False) as arrays:
+            inputs = {entry.input: arrays["pcm"].astype(np.float32) / 32768}
+            if metadata is not None:
+                inputs |= {key: arrays[f"metadata_{key}"] for key in metadata.inputs}
+            return inputs, arrays[f"logits_{form.replace('-', '_')}"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(
+            f"{folder}: {golden.file} is not a golden vector of {form} ({error}); export again"
+        ) from error
 
 
 def segmenter_check(folder: Path, manifest: Manifest, segmenter: LearnedFactory) -> BundleCheck:

@@ -14,7 +14,10 @@ from typing import Any
 from edge_sdk.errors import EngineError, StorageError
 from edge_sdk.files import own_folder, write_whole
 
-SIDECAR_SCHEMA = 1
+SIDECAR_SCHEMA = 2
+BUILDER = 1
+"""Version of what this SDK's builder does to a graph; an engine of another one is built again."""
+
 ANY_GPU = "any"
 """GPU name and driver of an engine built ahead of time for a compute capability, not for one machine."""
 
@@ -33,6 +36,8 @@ class EngineKey:
     profiles: str  # batch sizes, lowest-best-highest: "1-1-1,1-8-64"
     options: str = ""  # what else changes the result: "dla0", "hardware-compatible"
     platform: str = ""  # "linux-aarch64"; filled in where absent
+    sms: int = 0  # multiprocessors of the GPU; 0: any
+    builder: int = BUILDER
 
     @property
     def digest(self) -> str:
@@ -112,8 +117,9 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
         schema, _ = int(sidecar["schema"]), str(sidecar["sha256"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EngineError(f"{engine} has no usable {path.name} beside it; run 'stetho compile' again") from error
-    if schema > SIDECAR_SCHEMA:
-        raise EngineError(f"{engine} was compiled by a newer SDK; upgrade, or run 'stetho compile' again")
+    if schema != SIDECAR_SCHEMA:
+        age = "a newer" if schema > SIDECAR_SCHEMA else "an older"
+        raise EngineError(f"{engine} was compiled by {age} SDK; run 'stetho compile' again")
     return dict(sidecar)
 
 
@@ -131,6 +137,8 @@ def foreign_reason(found: EngineKey, here: EngineKey) -> str | None:
         return f"it was built from another model (ONNX {found.onnx_sha256[:12]}, not {here.onnx_sha256[:12]})"
     if found.platform != here.on_platform().platform:
         return f"it was built on {found.platform}, this is {here.on_platform().platform}"
+    if found.builder != here.builder:
+        return f"it was built by another version of this SDK's builder ({found.builder}, not {here.builder})"
     if found.flavour != here.flavour:
         return f"it was built by {found.flavour}, this is {here.flavour}"
     if found.version != here.version and not _version_compatible(found, here):
@@ -140,13 +148,26 @@ def foreign_reason(found: EngineKey, here: EngineKey) -> str | None:
         return None if _runs_on(found, here) else f"it was built for sm{found.capability}, this is sm{here.capability}"
     if (found.gpu, found.capability) != (here.gpu, here.capability):
         return f"it was built for {found.gpu} (sm{found.capability}), this is {here.gpu} (sm{here.capability})"
-    if found.driver != here.driver:
-        return f"it was built with driver {found.driver}, installed is {here.driver}"
+    if found.sms and here.sms and found.sms != here.sms:
+        return f"it was built for {found.sms} multiprocessors, this {here.gpu} has {here.sms}"
     return None
 
 
-def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
-    """Return the sidecar of an engine that can run here.
+def other_driver(found: EngineKey, here: EngineKey) -> str | None:
+    """Warning about an engine that another driver built; the golden vector decides whether it runs here.
+
+    An update of the driver keeps an engine usable in general, and silence would hide that the fastest one is gone.
+    """
+    if found.driver in (here.driver, ANY_GPU):
+        return None
+    return (
+        f"it was built with driver {found.driver}, installed is {here.driver}: checked by the golden vector; "
+        "'stetho compile' builds one for this driver"
+    )
+
+
+def check_engine(engine: Path, here: EngineKey) -> tuple[dict[str, Any], bytes]:
+    """Return sidecar and content of an engine that can run here.
 
     Raises
     ------
@@ -157,12 +178,30 @@ def check_engine(engine: Path, here: EngineKey) -> dict[str, Any]:
     if reason := foreign_reason(EngineKey(**sidecar["key"]), here):
         raise EngineError(f"{engine.name} is not for this machine: {reason}; run 'stetho compile' here")
     try:
-        found = hashlib.sha256(engine.read_bytes()).hexdigest()
+        content = engine.read_bytes()
     except OSError as error:
         raise EngineError(f"{engine} cannot be read ({error}); run 'stetho compile' again") from error
-    if found != sidecar["sha256"]:
+    if hashlib.sha256(content).hexdigest() != sidecar["sha256"]:
         raise EngineError(f"{engine} does not match its sha256; delete it and run 'stetho compile' again")
-    return sidecar
+    return sidecar, content
+
+
+def quarantine(engine: Path) -> Path:
+    """Take an engine that computes wrong numbers out of use; it is kept under another name for an inspection.
+
+    Raises
+    ------
+    EngineError
+        It cannot be renamed.
+    """
+    kept = engine.with_suffix(".refused")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            sidecar_path(engine).replace(kept.with_suffix(".refused.json"))
+        engine.replace(kept)
+    except OSError as error:
+        raise EngineError(f"cannot rename {engine} ({error.strerror or error}); delete it by hand") from error
+    return kept
 
 
 def engines_of(onnx_sha256: str, folder: Path | None = None) -> list[Path]:

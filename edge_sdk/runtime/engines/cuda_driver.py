@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,60 +17,107 @@ import numpy.typing as npt
 from edge_sdk.errors import EngineError
 
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_MAJOR, _MINOR, _SMS = 75, 76, 16  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, _MULTIPROCESSOR_COUNT
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC: a waiting thread leaves its core to the capture of audio
 _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
 _STREAM_NON_BLOCKING = 1
 _VERSION_FILES = ("/sys/module/nvidia/version", "/proc/driver/nvidia/version", "/etc/nv_tegra_release")
 
+GPU_VARIABLE = "STETHO_GPU"
+"""Number of the GPU to use, as CUDA counts them; 0 where absent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The properties of the first GPU that a compiled engine depends on."""
+    """The properties of a GPU that a compiled engine depends on."""
 
     name: str  # "Orin", "NVIDIA RTX A4000"
     capability: str  # "8.7"
     driver: str  # "CUDA 12.6, 540.4.0"
+    sms: int = 0  # multiprocessors: Jetsons of one name and capability differ in them; 0: not known
+    index: int = 0  # as CUDA counts
 
     def __str__(self) -> str:
         return f"{self.name} (compute capability {self.capability}, driver {self.driver})"
 
 
 def find_gpu(library: Any = None) -> Gpu | None:
-    """Find the first GPU of this machine; ``None`` without one, in under a millisecond where there is no driver."""
+    """Find the GPU to use on this machine; ``None`` without one, in under a millisecond where there is no driver."""
     try:
         return CudaDriver(library).gpu
     except EngineError:
         return None
 
 
+def wanted_gpu() -> int:
+    """Number of the GPU to use, from ``$STETHO_GPU``.
+
+    Raises
+    ------
+    EngineError
+        It is no number.
+    """
+    text = os.environ.get(GPU_VARIABLE, "").strip() or "0"
+    if not text.isdecimal():
+        raise EngineError(f"{GPU_VARIABLE}={text!r} is no number of a GPU; give 0 for the first one")
+    return int(text)
+
+
 class CudaDriver:
-    """Memory, streams and graphs on the first GPU; all calls raise :class:`EngineError` with CUDA's name of the error.
+    """Memory, streams and graphs on one GPU; all calls raise :class:`EngineError` with CUDA's name of the error.
+
+    Nothing is allocated on the GPU before :meth:`current` is entered for the first time.
 
     Parameters
     ----------
     library
         A replacement for ``libcuda`` (tests); the real one where absent.
+    index
+        Number of the GPU; absent: ``$STETHO_GPU``, else the first.
 
     Raises
     ------
     EngineError
-        There is no driver or no GPU.
+        There is no driver or no such GPU.
     """
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Any = None, index: int | None = None) -> None:
         self._lib = _load() if library is None else library
         self._call("cuInit", 0)
-        device, context = ctypes.c_int(), ctypes.c_void_p()
-        self._call("cuDeviceGet", ctypes.byref(device), 0)
+        self._index = wanted_gpu() if index is None else index
+        device, count = ctypes.c_int(), ctypes.c_int()
+        self._call("cuDeviceGetCount", ctypes.byref(count))
+        if self._index >= count.value:
+            raise EngineError(f"there is no GPU {self._index}, CUDA counts {count.value}; set {GPU_VARIABLE}")
+        self._call("cuDeviceGet", ctypes.byref(device), self._index)
         self._device = device
+        self._context: ctypes.c_void_p | None = None
         self.gpu = self._describe()
-        # The primary context is the one TensorRT works in.
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self._context = context
 
-    def make_current(self) -> None:
-        """Bind the GPU to the calling thread; needed once per thread."""
-        self._call("cuCtxSetCurrent", self._context)
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the GPU the calling thread's for a while; another library's choice is restored afterwards."""
+        self._call("cuCtxPushCurrent_v2", self._retained())
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+    def release(self) -> None:
+        """Give the GPU's context back; everything allocated must be free by then. May be called twice."""
+        if self._context is not None:
+            self._context = None
+            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+
+    def _retained(self) -> ctypes.c_void_p:
+        """The primary context, the one TensorRT works in."""
+        if self._context is None:
+            with suppress(EngineError):  # refused where another library already uses the context; then its way holds
+                self._call("cuDevicePrimaryCtxSetFlags_v2", self._device, _BLOCKING_SYNC)
+            context = ctypes.c_void_p()
+            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
+            self._context = context
+        return self._context
 
     def allocate(self, size: int) -> int:
         """Allocate ``size`` bytes on the GPU; return their address."""
@@ -124,13 +173,14 @@ class CudaDriver:
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), _CAPTURE_THREAD_LOCAL)
         try:
-            work()
-        finally:
-            self._call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
-        try:
+            try:
+                work()
+            finally:
+                self._call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
         finally:
-            self._call("cuGraphDestroy", graph)
+            if graph.value:  # a capture that failed half way leaves one too
+                self._call("cuGraphDestroy", graph)
         return int(executable.value or 0)
 
     def launch(self, executable: int, stream: int) -> None:
@@ -142,17 +192,23 @@ class CudaDriver:
         self._call("cuGraphExecDestroy", ctypes.c_void_p(executable))
 
     def _describe(self) -> Gpu:
-        name, major, minor, version = ctypes.create_string_buffer(128), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        name, version = ctypes.create_string_buffer(128), ctypes.c_int()
+        major, minor, sms = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         self._call("cuDeviceGetName", name, len(name), self._device)
-        self._call("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, self._device)
-        self._call("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, self._device)
+        for value, attribute in ((major, _MAJOR), (minor, _MINOR), (sms, _SMS)):
+            self._call("cuDeviceGetAttribute", ctypes.byref(value), attribute, self._device)
         self._call("cuDriverGetVersion", ctypes.byref(version))
         cuda = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
         driver = ", ".join(part for part in (cuda, _driver_version()) if part)
-        return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}", driver)
+        title = name.value.decode(errors="replace")
+        return Gpu(title, f"{major.value}.{minor.value}", driver, sms.value, self._index)
 
     def _call(self, function: str, *arguments: Any) -> None:
-        status = getattr(self._lib, function)(*arguments)
+        try:
+            called = getattr(self._lib, function)
+        except AttributeError as error:
+            raise EngineError(f"the NVIDIA driver has no {function}; update it to one of CUDA 11.4 or later") from error
+        status = called(*arguments)
         if status:
             raise EngineError(f"{function} failed: {self._name_of(status)}; check the GPU with 'nvidia-smi'")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import EngineError
@@ -37,6 +38,8 @@ class OrtEngine:
         Intra-op threads. One is fastest for small models and leaves the other cores to the capture.
     providers
         Execution providers in order of preference, as ONNX Runtime takes them.
+    largest_batch
+        Larger batches are run in parts; None: of any size.
 
     Raises
     ------
@@ -44,7 +47,15 @@ class OrtEngine:
         ONNX Runtime is missing, cannot load the file, or does not use the first provider.
     """
 
-    def __init__(self, path: Path, threads: int = 1, providers: Sequence[Provider] = (CPU,)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        providers: Sequence[Provider] = (CPU,),
+        *,
+        largest_batch: int | None = None,
+    ) -> None:
+        self._largest_batch = largest_batch
         try:
             from edge_sdk.runtime.engines.library import onnxruntime
         except ImportError as error:
@@ -62,7 +73,10 @@ class OrtEngine:
         options.enable_cpu_mem_arena, options.enable_mem_pattern = large, not large
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            # Its own fall-back would rebuild the session on the CPU under the name of the GPU, and print to stdout.
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=list(providers), enable_fallback=0
+            )
         except Exception as error:  # its exceptions share no base class
             raise EngineError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {_first_line(error)}; "
@@ -106,6 +120,10 @@ class OrtEngine:
         EngineError
             Names, shapes or types do not match the graph.
         """
+        rows, limit = max((len(v) for v in inputs.values() if v.ndim), default=0), self._largest_batch
+        if limit is not None and rows > limit:
+            parts = [self.run({n: v[at : at + limit] for n, v in inputs.items()}) for at in range(0, rows, limit)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
         try:
             values = self._session.run(None, dict(inputs))
         except Exception as error:

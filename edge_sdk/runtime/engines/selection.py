@@ -1,21 +1,26 @@
 """Engine selection: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU; the first that is proven runs a bundle.
 
-A GPU engine is proven by the bundle's golden vector. A failure is logged as a warning and the next engine is tried.
+A GPU engine is proven by the bundle's golden vector, and where the choice is free it must beat the CPU on one cycle. A
+failure is logged as a warning and the next engine is tried; what fails later, in mid-stream, is replaced in the same order.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import BundleError, EngineError
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
+from edge_sdk.runtime.engines.failover import FailoverEngine, Replacement, close_engine
 from edge_sdk.runtime.engines.onnx import CPU, OrtEngine
 
 _log = logging.getLogger(__name__)
@@ -28,6 +33,11 @@ VARIABLE = "STETHO_ENGINE"
 
 _GPU_FORMATS = ("onnx-fp16", "onnx-fp32")  # int8 files for CPUs are slow on a GPU
 _GPU_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 0.5}  # on logits, where the bundle's own is tighter
+_LARGEST_BATCH, _BEST_BATCH = 64, 8  # of ONNX Runtime's TensorRT provider, which builds anew for any other
+_WARM_UPS, _TIMED = 5, 15  # runs of one cycle: a CUDA graph is recorded at the fourth
+
+TrustCheck = Callable[[Mapping[str, Any]], None]
+"""Raises ``EngineError`` where a device that wants signatures must not run the compiled engine of this sidecar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,11 @@ class Candidate:
     artefact: ArtefactEntry
     make: Callable[[], Engine]
     tolerance: float | None = None  # of the golden vector; the bundle's own where absent
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether ONNX Runtime on the CPU runs it."""
+        return self.kind == "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,7 @@ def candidates(
     file_of: Callable[[ArtefactEntry], Path],
     *,
     chosen: bool = False,
+    trust: TrustCheck | None = None,
 ) -> list[Candidate]:
     """List the engines to try, best first; on a machine without GPU only the CPU, in under a millisecond.
 
@@ -89,6 +105,8 @@ def candidates(
         Returns the verified file of an artefact; called when the engine is made.
     chosen
         The caller chose this artefact: no other is used.
+    trust
+        Checks compiled engines, and forbids caches that nobody signs; None: the device wants no signatures.
 
     Raises
     ------
@@ -98,58 +116,141 @@ def candidates(
     entries = [default] if chosen else _for_gpu(manifest, default)
     found: list[Candidate] = []
     if kind in ("auto", "tensorrt"):
-        found += _compiled(manifest, entries)
+        found += _compiled(manifest, entries, trust, chosen=chosen)
     if kind in ("auto", "cuda"):
-        found += _provider("cuda", "CUDAExecutionProvider", {"use_tf32": "0"}, entries, threads, file_of)
+        found += _cuda(entries, threads, file_of)
     if kind == "tensorrt-ep":
-        found += _tensorrt_provider(entries, threads, file_of)
+        found += _tensorrt_provider(entries, threads, file_of, cached=trust is None)
     if found and kind == "auto" and not _has_gpu():
         found = []  # installed for another machine: no warning at every start
     if kind in ("auto", "cpu"):
-        found.append(Candidate("cpu", default, lambda: OrtEngine(file_of(default), threads)))
+        found.append(cpu_candidate(default, threads, file_of))
     if not found:
         raise EngineError(_MISSING[kind])
     return found
 
 
+def cpu_candidate(default: ArtefactEntry, threads: int, file_of: Callable[[ArtefactEntry], Path]) -> Candidate:
+    """ONNX Runtime on the CPU."""
+    return Candidate("cpu", default, lambda: OrtEngine(file_of(default), threads))
+
+
 _MISSING = {
     "tensorrt": "there is no engine for this bundle, GPU and TensorRT in the cache; run 'stetho compile BUNDLE' here",
-    "tensorrt-ep": "this onnxruntime has no TensorRT provider; install onnxruntime-gpu in place of onnxruntime",
-    "cuda": "this onnxruntime has no CUDA provider; install onnxruntime-gpu in place of onnxruntime",
+    "tensorrt-ep": "this onnxruntime has no TensorRT provider; install onnxruntime-gpu in place of it (extra gpu-cu12 or gpu-cu13)",
+    "cuda": "this onnxruntime has no CUDA provider; install onnxruntime-gpu in place of it (extra gpu-cu12 or gpu-cu13)",
 }
 
 
-def choose(
-    found: Sequence[Candidate], prove: Callable[[Candidate, Engine], None]
-) -> tuple[Engine, ArtefactEntry, tuple[Attempt, ...]]:
-    """Return the first candidate that loads and is proven: engine, artefact and all attempts.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine that runs a bundle."""
+
+    engine: Engine
+    artefact: ArtefactEntry
+    attempts: tuple[Attempt, ...]  # the one in use last
+
+
+class EngineChooser:
+    """Chooses the engine of a bundle among candidates.
 
     Parameters
     ----------
-    found
-        From :func:`candidates`.
     prove
-        Runs the engine once; raises ``BundleError`` or ``EngineError`` where its output is wrong.
-
-    Raises
-    ------
-    EngineError, BundleError
-        None works; the error is the last candidate's.
+        Runs an engine on the golden vector; raises ``BundleError`` or ``EngineError`` where its output is wrong.
+    cycle
+        Inputs of one cycle for an artefact, to time engines with.
+    cpu
+        What every GPU engine must beat where the choice is free, and what goes on where all GPU engines have failed.
     """
-    attempts: list[Attempt] = []
-    for candidate in found:
+
+    def __init__(
+        self,
+        prove: Callable[[Candidate, Engine], None],
+        cycle: Callable[[ArtefactEntry], Mapping[str, Any]],
+        cpu: Candidate,
+    ) -> None:
+        self._prove, self._cycle, self._cpu = prove, cycle, cpu
+        self._made_for_cpu = cache(lambda: self._proven(cpu))
+
+    def choose(self, found: Sequence[Candidate]) -> Choice:
+        """Return the first candidate that loads and is proven; GPU engines with fail-over to those after them.
+
+        Raises
+        ------
+        EngineError, BundleError
+            None works; the error is the last candidate's.
+        """
+        free = any(candidate.on_cpu for candidate in found)
+        attempts: list[Attempt] = []
+        for place, candidate in enumerate(found):
+            engine: Engine | None = None
+            try:
+                engine = self._made_for_cpu() if candidate.on_cpu else self._proven(candidate)
+                if free and not candidate.on_cpu:
+                    self._require_faster(candidate, engine)
+            except (EngineError, BundleError) as error:
+                close_engine(engine)
+                attempts.append(Attempt(candidate.kind, candidate.artefact.format, False, str(error)))
+                if candidate is found[-1]:
+                    raise
+                _log.warning("engine %s is not used: %s", candidate.kind, error)
+                continue
+            attempts.append(Attempt(candidate.kind, candidate.artefact.format, True, engine.name))
+            if not candidate.on_cpu:
+                engine = FailoverEngine(engine, self._replacements(candidate, found[place + 1 :]))
+            return Choice(engine, candidate.artefact, tuple(attempts))
+        raise EngineError("there is no engine to try; run 'stetho doctor'")
+
+    def _proven(self, candidate: Candidate) -> Engine:
+        engine: Engine | None = None
         try:
             engine = candidate.make()
-            prove(candidate, engine)
-        except (EngineError, BundleError) as error:
-            attempts.append(Attempt(candidate.kind, candidate.artefact.format, False, str(error)))
-            if candidate is found[-1]:
+            self._prove(candidate, engine)
+        except (EngineError, BundleError):
+            close_engine(engine)
+            raise
+        except Exception as error:  # GPU libraries raise whatever they like
+            close_engine(engine)
+            if candidate.on_cpu:
                 raise
-            _log.warning("engine %s is not used: %s", candidate.kind, error)
-            continue
-        attempts.append(Attempt(candidate.kind, candidate.artefact.format, True, engine.name))
-        return engine, candidate.artefact, tuple(attempts)
-    raise EngineError("there is no engine to try; run 'stetho doctor'")
+            raise EngineError(f"it fails with {type(error).__name__}: {error}") from error
+        return engine
+
+    def _require_faster(self, candidate: Candidate, engine: Engine) -> None:
+        cpu = self._made_for_cpu()
+        own, other = times_of_one_cycle(
+            (engine, self._cycle(candidate.artefact)), (cpu, self._cycle(self._cpu.artefact))
+        )
+        if own > other:
+            raise EngineError(
+                f"{engine.name} takes {own * 1e3:.2f} ms for one cycle, {cpu.name} only {other * 1e3:.2f} ms: the CPU "
+                f"stays; {VARIABLE}={candidate.kind} asks for this engine all the same"
+            )
+
+    def _replacements(self, used: Candidate, others: Sequence[Candidate]) -> list[Replacement]:
+        """What goes on after ``used``: the engines not tried yet, and the CPU; with the same inputs and labels only."""
+        same = [c for c in others if not c.on_cpu and _interchangeable(c.artefact, used.artefact)]
+        found = [Replacement(c.kind, partial(self._proven, c)) for c in same]
+        if _interchangeable(self._cpu.artefact, used.artefact):
+            found.append(Replacement(self._cpu.kind, self._made_for_cpu))
+        return found
+
+
+def times_of_one_cycle(*subjects: tuple[Engine, Mapping[str, Any]]) -> list[float]:
+    """Median seconds of each engine for one cycle, measured in turns."""
+    seconds: list[list[float]] = [[] for _ in subjects]
+    for round_ in range(_WARM_UPS + _TIMED):
+        for own, (engine, inputs) in zip(seconds, subjects, strict=True):
+            before = time.perf_counter()
+            engine.run(inputs)
+            if round_ >= _WARM_UPS:
+                own.append(time.perf_counter() - before)
+    return [sorted(own)[len(own) // 2] for own in seconds]
+
+
+def _interchangeable(one: ArtefactEntry, other: ArtefactEntry) -> bool:
+    return (one.input, one.output, one.front_end) == (other.input, other.output, other.front_end)
 
 
 def _for_gpu(manifest: Manifest, default: ArtefactEntry) -> list[ArtefactEntry]:
@@ -163,63 +264,114 @@ def _has_gpu() -> bool:
     return find_gpu() is not None
 
 
-def _compiled(manifest: Manifest, entries: Sequence[ArtefactEntry]) -> Iterator[Candidate]:
+def _compiled(
+    manifest: Manifest, entries: Sequence[ArtefactEntry], trust: TrustCheck | None, *, chosen: bool
+) -> Iterator[Candidate]:
     """Engines in the cache; TensorRT is imported only when one for this bundle's files is there."""
     from edge_sdk.runtime.engines.cache import engines_of, read_sidecar
 
-    quantised = [a for a in manifest.artefacts if a.format == "onnx-int8-trt" and a not in entries]
+    quantised = [] if chosen else [a for a in manifest.artefacts if a.format == "onnx-int8-trt" and a not in entries]
     for artefact in [*entries, *quantised]:
         for path in engines_of(artefact.sha256):
             try:
-                key: dict[str, Any] = read_sidecar(path)["key"]
+                yield compiled_candidate(manifest, artefact, path, read_sidecar(path), trust)
             except EngineError as error:
                 _log.warning("%s", error)
-                continue
-            own = manifest.golden.tolerance.get(artefact.format, 0.0)
-            tolerance = max(_GPU_TOLERANCE.get(key["precision"], 0.0), own)
-            yield Candidate(
-                "tensorrt", artefact, partial(_open_engine, path, artefact.sha256, key["flavour"]), tolerance
-            )
 
 
-def _open_engine(path: Path, onnx_sha256: str, flavour: str) -> Engine:
+def compiled_candidate(
+    manifest: Manifest, artefact: ArtefactEntry, path: Path, sidecar: Mapping[str, Any], trust: TrustCheck | None = None
+) -> Candidate:
+    """One compiled engine."""
+    key: dict[str, Any] = sidecar["key"]
+    tolerance = max(_GPU_TOLERANCE.get(key["precision"], 0.0), manifest.golden.tolerance.get(artefact.format, 0.0))
+    make = partial(_open_engine, path, artefact.sha256, key["flavour"], trust)
+    return Candidate("tensorrt", artefact, make, tolerance)
+
+
+def _open_engine(path: Path, onnx_sha256: str, flavour: str, trust: TrustCheck | None) -> Engine:
     from edge_sdk.runtime.engines.tensorrt import TensorRtEngine
 
-    return TensorRtEngine(path, onnx_sha256, flavour)
+    return TensorRtEngine(path, onnx_sha256, flavour, accept=trust)
 
 
-def _provider(
-    kind: str,
-    name: str,
-    options: dict[str, str],
-    entries: Sequence[ArtefactEntry],
-    threads: int,
-    file_of: Callable[[ArtefactEntry], Path],
-) -> Iterator[Candidate]:
+def _has_provider(name: str) -> bool:
+    """Whether this ONNX Runtime was built with a provider; then its CUDA libraries are loaded from their wheels."""
     try:
         from edge_sdk.runtime.engines.library import onnxruntime
     except ImportError:
-        return
+        return False
     if name not in onnxruntime.get_available_providers():
-        return
+        return False
+    preload = getattr(onnxruntime, "preload_dlls", None)  # from 1.21 on
+    if preload is not None:
+        printed = io.StringIO()  # it prints what it does not find
+        with contextlib.redirect_stdout(printed), contextlib.suppress(Exception):
+            preload()
+        _log.debug("onnxruntime.preload_dlls: %s", printed.getvalue().strip() or "done")
+    return True
+
+
+def _cuda_options() -> dict[str, str]:
+    from edge_sdk.runtime.engines.cuda_driver import wanted_gpu
+
+    # TF32 has 10 bits of mantissa: too few for the front end, whose log would show them. HEURISTIC: every new batch
+    # size would stall for cuDNN's exhaustive search.
+    return {"device_id": str(wanted_gpu()), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def _cuda(
+    entries: Sequence[ArtefactEntry], threads: int, file_of: Callable[[ArtefactEntry], Path]
+) -> Iterator[Candidate]:
+    name = "CUDAExecutionProvider"
 
     def make(entry: ArtefactEntry) -> Engine:
-        return OrtEngine(file_of(entry), threads, ((name, options), CPU))
+        return OrtEngine(file_of(entry), threads, ((name, _cuda_options()), CPU))
 
-    for entry in entries:
-        yield Candidate(kind, entry, partial(make, entry), _GPU_TOLERANCE.get(entry.precision))
+    if _has_provider(name):
+        for entry in entries:
+            yield Candidate("cuda", entry, partial(make, entry), _GPU_TOLERANCE.get(entry.precision))
 
 
 def _tensorrt_provider(
-    entries: Sequence[ArtefactEntry], threads: int, file_of: Callable[[ArtefactEntry], Path]
+    entries: Sequence[ArtefactEntry], threads: int, file_of: Callable[[ArtefactEntry], Path], *, cached: bool
 ) -> Iterator[Candidate]:
-    from edge_sdk.runtime.engines.cache import cache_folder
+    name = "TensorrtExecutionProvider"
 
-    cache = cache_folder() / "onnxruntime"
+    def make(entry: ArtefactEntry) -> Engine:
+        file = file_of(entry)
+        shapes = OrtEngine(file, threads).inputs
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # this provider has no option against TF32
+        providers = ((name, _tensorrt_options(shapes, cached=cached)), ("CUDAExecutionProvider", _cuda_options()), CPU)
+        return OrtEngine(file, threads, providers, largest_batch=_LARGEST_BATCH)
+
+    if _has_provider(name):
+        for entry in entries:
+            yield Candidate("tensorrt-ep", entry, partial(make, entry), _GPU_TOLERANCE.get(entry.precision))
+
+
+def _tensorrt_options(shapes: Mapping[str, Sequence[Any]], *, cached: bool) -> dict[str, str]:
+    """One profile for all batches, without which every new batch size builds an engine for minutes; and caches."""
+    from edge_sdk.runtime.engines.cache import cache_folder
+    from edge_sdk.runtime.engines.cuda_driver import wanted_gpu
+
+    def profile(batch: int) -> str:
+        return ",".join(f"{n}:{'x'.join(str(size) for size in (batch, *shape[1:]))}" for n, shape in shapes.items())
+
     options = {
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(cache),
+        "device_id": str(wanted_gpu()),
+        "trt_profile_min_shapes": profile(1),
+        "trt_profile_opt_shapes": profile(_BEST_BATCH),
+        "trt_profile_max_shapes": profile(_LARGEST_BATCH),
     }
-    yield from _provider("tensorrt-ep", "TensorrtExecutionProvider", options, entries, threads, file_of)
+    if not cached:
+        return options
+    folder = cache_folder() / "onnxruntime"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # the provider makes only the last folder itself
+    except OSError as error:
+        _log.warning("%s cannot be made (%s): engines are built at every start; set STETHO_CACHE", folder, error)
+        return options
+    for what in ("engine", "timing"):
+        options |= {f"trt_{what}_cache_enable": "True", f"trt_{what}_cache_path": str(folder)}
+    return options

@@ -1,6 +1,6 @@
 """The TensorRT engine: a compiled engine on this machine's GPU, with pinned buffers, one stream and CUDA graphs.
 
-Never executed on a GPU yet: its calls are tested against a double of the API (``tests/support/tensorrt_double.py``).
+Never executed on a GPU yet: its calls are tested against a double of the API (``tests/support/gpu/tensorrt_double.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import importlib
 import importlib.util
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import EngineError
-from edge_sdk.runtime.engines.cache import EngineKey, check_engine
+from edge_sdk.runtime.engines.cache import EngineKey, check_engine, other_driver
 from edge_sdk.runtime.engines.cuda_driver import CudaDriver, Gpu
+from edge_sdk.runtime.engines.tensorrt_context import ContextMaker
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +57,27 @@ def load_module(flavour: str) -> Any:
         ) from error
 
 
+def quiet_logger(module: Any) -> Any:
+    """A logger that passes TensorRT's errors to Python's logging: its own one prints."""
+    base: Any = getattr(module, "ILogger", None)
+    if base is None:
+        return module.Logger(module.Logger.ERROR)
+
+    class _Logger(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def log(self, severity: Any, message: str) -> None:
+            _log.debug("%s: %s", getattr(severity, "name", severity), message.strip())
+
+    return _Logger()
+
+
 def key_of_this_machine(onnx_sha256: str, flavour: str, module: Any, gpu: Gpu) -> EngineKey:
     """Make the key that an engine must match to run on this machine."""
     return EngineKey(
         onnx_sha256=onnx_sha256, flavour=flavour, version=str(module.__version__), gpu=gpu.name,
-        capability=gpu.capability, driver=gpu.driver, precision="", profiles="",
+        capability=gpu.capability, driver=gpu.driver, precision="", profiles="", sms=gpu.sms,
     )  # fmt: skip
 
 
@@ -103,6 +121,9 @@ class TensorRtEngine:
         Of the artefact that the engine was built from.
     flavour
         ``tensorrt`` or ``tensorrt-rtx``.
+    accept
+        Raises ``EngineError`` for the sidecar of an engine that this device must not run; with it RTX compiles at every
+        start: nobody signs the cache of its compiler.
     module, driver
         Replacements for TensorRT and CUDA (tests); the installed ones where absent.
 
@@ -113,26 +134,49 @@ class TensorRtEngine:
     """
 
     def __init__(
-        self, path: Path, onnx_sha256: str, flavour: str = "tensorrt", *, module: Any = None, driver: Any = None
+        self,
+        path: Path,
+        onnx_sha256: str,
+        flavour: str = "tensorrt",
+        *,
+        accept: Callable[[Mapping[str, Any]], None] | None = None,
+        module: Any = None,
+        driver: Any = None,
     ) -> None:
         self._trt = load_module(flavour) if module is None else module
         self._cuda: CudaDriver = CudaDriver() if driver is None else driver
-        self.sidecar = check_engine(path, key_of_this_machine(onnx_sha256, flavour, self._trt, self._cuda.gpu))
-        self._cuda.make_current()
-        self._engine = self._deserialise(path)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(f"TensorRT has no memory to run {path.name}; close other programs that use the GPU")
-        self._stream = self._cuda.make_stream()
-        self._tensors = [self._tensor(i) for i in range(self._engine.num_io_tensors)]
-        self._profiles = [self._batches(index) for index in range(self._engine.num_optimization_profiles)]
-        self._profile = 0
-        self._capacity = 0
-        self._batch = 0  # whose shapes the context holds
-        self._runs = 0  # of that batch
-        self._graph = 0  # recorded for that batch
+        here = key_of_this_machine(onnx_sha256, flavour, self._trt, self._cuda.gpu)
+        self.sidecar, content = check_engine(path, here)
+        if accept is not None:
+            accept(self.sidecar)
+        if warning := other_driver(EngineKey(**self.sidecar["key"]), here):
+            _log.warning("%s: %s", path.name, warning)
         self._lock = threading.Lock()  # a context serves one caller at a time
+        self._tensors: list[_Tensor] = []
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._stream = self._graph = self._capacity = self._batch = self._profile = self._runs = 0
+        self._contexts = ContextMaker(self._trt, path.with_suffix(".jit") if accept is None else None)
         self._name = f"{flavour}-{self._trt.__version__}-{self._cuda.gpu.name}"
+        try:
+            self._load(path.name, content)
+        except BaseException:
+            with suppress(EngineError):
+                self.close()
+            raise
+
+    def _load(self, file: str, content: bytes) -> None:
+        with self._cuda.current():
+            engine = self._engine = self._deserialise(file, content)
+            self._context = self._contexts.make(engine)
+            self._stream = self._cuda.make_stream()
+            self._tensors = [self._tensor(engine, i) for i in range(engine.num_io_tensors)]
+            self._profiles = [self._batches(engine, index) for index in range(engine.num_optimization_profiles)]
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # the interpreter may be going down
+            self.close()
 
     @property
     def name(self) -> str:
@@ -158,23 +202,55 @@ class TensorRtEngine:
             Names, shapes or types do not fit, or the GPU reports an error.
         """
         rows = self._check(inputs)
-        largest = max(high for _, high in self._profiles)
+        parts = []
         with self._lock:
-            self._cuda.make_current()
-            parts = []
-            for begin in range(0, rows, largest):
-                batch = min(largest, rows - begin)
-                parts.append(self._run_batch({n: v[begin : begin + batch] for n, v in inputs.items()}, batch))
+            if self._context is None:
+                raise EngineError("inference failed: the engine is closed; load the bundle again")
+            try:
+                with self._cuda.current():
+                    for begin, end, batch in self._pieces(rows):
+                        piece = {n: _padded(v[begin:end], batch) for n, v in inputs.items()}
+                        outputs = self._run_batch(piece, batch)
+                        parts.append({name: value[: end - begin] for name, value in outputs.items()})
+            except EngineError:
+                raise
+            except Exception as error:  # the bindings raise whatever pybind11 makes of a C++ exception
+                raise EngineError(f"inference failed: {type(error).__name__}: {error}") from error
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Free the memory; the engine cannot run afterwards."""
+        """Free the memory; the engine cannot run afterwards. May be called twice."""
         with self._lock:
-            self._cuda.make_current()
+            if self._runtime is None:
+                return
+            try:
+                with self._cuda.current():
+                    self._contexts.save()
+                    self._free()
+            finally:
+                self._context = self._engine = self._runtime = None
+                self._cuda.release()
+
+    def _free(self) -> None:
+        """Buffers, then what TensorRT holds, in the order in which one needs the other."""
+        try:
             self._release()
-            if self._stream:
-                self._cuda.free_stream(self._stream)
-            self._stream = 0
+        finally:
+            self._context = self._engine = self._runtime = None
+            stream, self._stream = self._stream, 0
+            if stream:
+                self._cuda.free_stream(stream)
+
+    def _pieces(self, rows: int) -> Iterator[tuple[int, int, int]]:
+        """First row, end and batch of each run: profiles may have gaps, so that a batch is split or padded."""
+        begin = 0
+        while begin < rows:
+            rest = rows - begin
+            fits = [min(high, rest) for low, high in self._profiles if low <= rest]
+            batch = max(fits) if fits else min(low for low, _ in self._profiles)
+            count = min(batch, rest)
+            yield begin, begin + count, batch
+            begin += count
 
     def _run_batch(self, inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
         self._reserve(batch)
@@ -190,6 +266,8 @@ class TensorRtEngine:
         else:
             self._enqueue(batch)
         self._cuda.synchronise(self._stream)
+        if not self._runs:
+            self._contexts.save()  # RTX compiles at the first run of a shape
         self._runs += 1
         return {t.name: t.host(batch).copy() for t in self._tensors if not t.is_input}
 
@@ -216,16 +294,16 @@ class TensorRtEngine:
     def _set_shapes(self, batch: int) -> None:
         self._drop_graph()
         self._batch = 0  # until all of it has worked
-        index = self._profile_for(batch)
+        index, context = self._profile_for(batch), self._context
         if index != self._profile:
-            if not self._context.set_optimization_profile_async(index, self._stream):
+            if not context.set_optimization_profile_async(index, self._stream):
                 raise EngineError(f"inference failed: TensorRT refused profile {index}; run 'stetho compile' again")
             self._cuda.synchronise(self._stream)
             self._profile = index
         for tensor in self._tensors:
-            if tensor.is_input and not self._context.set_input_shape(tensor.name, (batch, *tensor.row)):
+            if tensor.is_input and not context.set_input_shape(tensor.name, (batch, *tensor.row)):
                 raise EngineError(f"inference failed: TensorRT refused a batch of {batch} for {tensor.name}")
-            self._context.set_tensor_address(tensor.name, tensor.device)
+            context.set_tensor_address(tensor.name, tensor.device)
         self._batch, self._runs = batch, 0
 
     def _drop_graph(self) -> None:
@@ -276,32 +354,39 @@ class TensorRtEngine:
             raise EngineError("inference failed: inputs are empty or of different batch sizes")
         return rows.pop()
 
-    def _deserialise(self, path: Path) -> Any:
-        logger = self._trt.Logger(self._trt.Logger.ERROR)
-        self._runtime = self._trt.Runtime(logger)
-        if self._runtime is None:
+    def _deserialise(self, file: str, content: bytes) -> Any:
+        logger = self._logger = quiet_logger(self._trt)
+        try:  # the bindings raise TypeError where the library gives no runtime
+            runtime = self._runtime = self._trt.Runtime(logger)
+        except Exception as error:
+            raise EngineError(f"TensorRT finds no usable GPU ({error}); 'nvidia-smi' must list one") from error
+        if runtime is None:
             raise EngineError("TensorRT finds no usable GPU; 'nvidia-smi' must list one")
-        if "version-compatible" in self.sidecar["key"]["options"] and hasattr(
-            self._runtime, "engine_host_code_allowed"
-        ):
-            self._runtime.engine_host_code_allowed = True  # such an engine brings its own runtime; its hash was checked
-        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if "version-compatible" in self.sidecar["key"]["options"] and hasattr(runtime, "engine_host_code_allowed"):
+            runtime.engine_host_code_allowed = True  # such an engine brings its own runtime; its hash was checked
+        engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise EngineError(f"TensorRT {self._trt.__version__} refuses {path.name}; run 'stetho compile' again")
+            raise EngineError(f"TensorRT {self._trt.__version__} refuses {file}; run 'stetho compile' again")
         return engine
 
-    def _tensor(self, index: int) -> _Tensor:
-        name = self._engine.get_tensor_name(index)
+    def _tensor(self, engine: Any, index: int) -> _Tensor:
+        name = engine.get_tensor_name(index)
         return _Tensor(
             name=name,
-            is_input=self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT,
-            dtype=_dtype(name, self._engine.get_tensor_dtype(name)),
-            row=tuple(self._engine.get_tensor_shape(name))[1:],
+            is_input=engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT,
+            dtype=_dtype(name, engine.get_tensor_dtype(name)),
+            row=tuple(engine.get_tensor_shape(name))[1:],
         )
 
-    def _batches(self, profile: int) -> tuple[int, int]:
+    def _batches(self, engine: Any, profile: int) -> tuple[int, int]:
         """Smallest and largest batch of a profile."""
         ranges = [
-            self._engine.get_tensor_profile_shape(t.name, profile) for t in self._tensors if t.is_input
+            engine.get_tensor_profile_shape(t.name, profile) for t in self._tensors if t.is_input
         ]  # each: (min, opt, max)
         return max(int(r[0][0]) for r in ranges), min(int(r[2][0]) for r in ranges)
+
+
+def _padded(rows: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
+    """Rows up to the batch, the last one repeated."""
+    missing = batch - len(rows)
+    return rows if missing <= 0 else np.concatenate((rows, np.repeat(rows[-1:], missing, axis=0)))

@@ -17,7 +17,7 @@ from edge_sdk.runtime.engines.cuda_driver import Gpu
 from export.tensorrt.api import TrtApi, find_api
 from export.tensorrt.builder import build_engine, parse_problems
 from export.tensorrt.options import BuildOptions
-from tests.support.tensorrt_double import RELEASES, tensorrt_double
+from tests.support.gpu.tensorrt_double import RELEASES, tensorrt_double
 from tests.support.tiny_bundle import ARTEFACT, tiny_graph, tiny_spec, write_tiny_bundle
 
 ORIN = Gpu("Orin", "8.7", "CUDA 12.6, 540.4.0")
@@ -45,7 +45,8 @@ def test_fp32_asks_each_release_for_what_it_has(release: str, graph: bytes, tmp_
     assert calls[0] == ("network", *network.get(release, ("EXPLICIT_BATCH", "STRONGLY_TYPED")))
     assert not [c for c in calls if c[0] == "memory"]
     assert ("clear_flag", "TF32") in calls
-    assert not [c for c in calls if c[0] == "set_flag"]
+    flags = ["REQUIRE_USER_ALLOCATION"] if release == "rtx" else []  # without it no CUDA graph can be recorded
+    assert [c[1] for c in calls if c[0] == "set_flag"] == flags
     samples = tiny_spec().window_samples
     one, many = calls[-1][1]
     assert one == [((1, samples),) * 3]
@@ -60,14 +61,20 @@ def test_scratch_memory_is_limited_on_demand_and_a_failed_build_then_names_the_o
         _build(_api("10.3", fails=True), graph, tmp_path / "other", workspace_mb=64)
 
 
-@pytest.mark.parametrize(("release", "flags"), [("8.6", ["FP16"]), ("10.3", []), ("11.4", []), ("rtx", [])])
+@pytest.mark.parametrize(
+    ("release", "flags"),
+    [("8.6", ["FP16", "OBEY_PRECISION_CONSTRAINTS"]), ("10.3", []), ("11.4", []), ("rtx", ["REQUIRE_USER_ALLOCATION"])],
+)
 def test_precision_in_the_graph_needs_flags_only_where_networks_are_not_typed(
     release: str, flags: list[str], graph: bytes, tmp_path: Path
 ) -> None:
     calls = _build(_api(release), graph, tmp_path, precision="fp16")
     assert [c[1] for c in calls if c[0] == "set_flag"] == flags
     calls = _build(_api("8.6"), graph, tmp_path, precision="int8")
-    assert [c[1] for c in calls if c[0] == "set_flag"] == ["INT8", "FP16"]
+    assert [c[1] for c in calls if c[0] == "set_flag"] == ["INT8", "FP16", "OBEY_PRECISION_CONSTRAINTS"]
+    assert all(
+        ("clear_flag", "TF32") in _build(_api(r), graph, tmp_path, precision="fp16", force=True) for r in RELEASES
+    )
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -15,12 +15,9 @@ import pytest
 from edge_sdk.errors import BundleError, EngineError
 from edge_sdk.runtime.bundle.load import load_bundle, read_manifest
 from edge_sdk.runtime.engines import cuda_driver, selection
-from edge_sdk.runtime.engines import tensorrt as tensorrt_engine
-from edge_sdk.runtime.engines.cache import EngineKey, store_engine
-from edge_sdk.runtime.engines.cuda_driver import CudaDriver
 from edge_sdk.runtime.engines.library import onnxruntime
-from tests.support.cuda_double import CudaDouble
-from tests.support.tensorrt_double import tensorrt_double
+from tests.support.gpu.cuda_double import CudaDouble
+from tests.support.gpu.machine import gpu_machine, put_engine
 from tests.support.tiny_bundle import ARTEFACT, write_tiny_bundle
 
 
@@ -31,29 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CudaDouble:
-    """A machine with TensorRT 10.3 and a GPU, both doubles, and a cache of its own."""
-    library = CudaDouble()
-    module = tensorrt_double("10.3", library)
-    monkeypatch.setenv("STETHO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cuda_driver, "_load", lambda: library)
-    monkeypatch.setattr(tensorrt_engine, "load_module", lambda flavour: module)
-    return library
-
-
-def _compile(folder: Path, library: CudaDouble, content: bytes | None = None, **changes: str) -> None:
-    entry = read_manifest(folder).artefacts[0]
-    gpu = CudaDriver(library).gpu
-    fields = {
-        "onnx_sha256": entry.sha256, "flavour": "tensorrt", "version": "10.3.0", "gpu": gpu.name,
-        "capability": gpu.capability, "driver": gpu.driver, "precision": "fp32", "profiles": "1-8-64",
-    }  # fmt: skip
-    key = EngineKey(**(fields | changes))
-    samples = round(entry.front_end["window_s"] * entry.front_end["rate_hz"])
-    plan = json.dumps({"profiles": [{"pcm": [[n, samples] for n in (1, 8, 64)]}]}).encode() + b"\n"
-    graph = (folder / ARTEFACT).read_bytes() if content is None else content
-    from edge_sdk.runtime.engines.cache import cache_folder
-
-    store_engine(cache_folder() / key.file_name, plan + graph, key, {})
+    return gpu_machine(tmp_path, monkeypatch)
 
 
 def test_on_a_machine_without_gpu_the_cpu_runs_and_nothing_else_is_looked_at(folder: Path) -> None:
@@ -69,7 +44,7 @@ def test_on_a_machine_without_gpu_the_cpu_runs_and_nothing_else_is_looked_at(fol
 
 
 def test_a_compiled_engine_comes_first_and_gives_the_logits_of_the_cpu(folder: Path, machine: CudaDouble) -> None:
-    _compile(folder, machine)
+    put_engine(folder, machine)
     bundle = load_bundle(folder)
     assert bundle.engine.name == "tensorrt-10.3.0-Orin"
     pcm = (np.random.default_rng(0).standard_normal((3, bundle.front_end.window_samples)) * 0.05).astype(np.float32)
@@ -82,7 +57,7 @@ def test_an_engine_with_wrong_outputs_is_skipped_with_a_warning(
     folder: Path, tmp_path: Path, machine: CudaDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = write_tiny_bundle(tmp_path / "other", seed=5)
-    _compile(folder, machine, (other / ARTEFACT).read_bytes())  # the right hash, the wrong weights
+    put_engine(folder, machine, (other / ARTEFACT).read_bytes())  # the right hash, the wrong weights
     with caplog.at_level(logging.WARNING):
         bundle = load_bundle(folder, verify=False)  # a GPU engine is compared all the same
     assert bundle.engine.name.endswith("-cpu")
@@ -93,7 +68,7 @@ def test_an_engine_with_wrong_outputs_is_skipped_with_a_warning(
 
 
 def test_a_foreign_engine_in_the_cache_is_skipped(folder: Path, machine: CudaDouble) -> None:
-    _compile(folder, machine, gpu="Xavier")
+    put_engine(folder, machine, gpu="Xavier")
     bundle = load_bundle(folder)
     assert [(a.kind, a.ok) for a in bundle.attempts] == [("tensorrt", False), ("cpu", True)]
     assert "built for Xavier" in bundle.attempts[0].detail
@@ -102,7 +77,7 @@ def test_a_foreign_engine_in_the_cache_is_skipped(folder: Path, machine: CudaDou
 def test_engines_of_a_machine_without_gpu_are_not_tried_at_each_start(
     folder: Path, machine: CudaDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _compile(folder, machine)
+    put_engine(folder, machine)
 
     def no_driver() -> Any:
         raise EngineError("no NVIDIA driver")

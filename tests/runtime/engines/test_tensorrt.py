@@ -16,8 +16,8 @@ from edge_sdk.runtime.engines.cache import EngineKey, foreign_reason, sidecar_pa
 from edge_sdk.runtime.engines.cuda_driver import CudaDriver, find_gpu
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.engines.tensorrt import TensorRtEngine
-from tests.support.cuda_double import CudaDouble
-from tests.support.tensorrt_double import RELEASES, tensorrt_double
+from tests.support.gpu.cuda_double import CudaDouble
+from tests.support.gpu.tensorrt_double import RELEASES, tensorrt_double
 from tests.support.tiny_bundle import tiny_graph, tiny_spec
 
 SAMPLES = tiny_spec().window_samples
@@ -34,6 +34,7 @@ def _store(folder: Path, module: Any, cuda: CudaDouble, content: bytes, **change
     fields: dict[str, Any] = {
         "onnx_sha256": SHA, "flavour": "tensorrt", "version": module.__version__, "gpu": gpu.name,
         "capability": gpu.capability, "driver": gpu.driver, "precision": "fp32", "profiles": "1-1-1,1-8-64",
+        "sms": gpu.sms,
     }  # fmt: skip
     key = EngineKey(**(fields | changes))
     profiles = [
@@ -152,7 +153,8 @@ def test_ids_are_taken_in_the_width_the_engine_wants(tmp_path: Path) -> None:
     [
         ({"gpu": "Xavier", "capability": "7.2"}, r"built for Xavier \(sm7\.2\), this is Orin \(sm8\.7\)"),
         ({"version": "8.6.2"}, r"built by tensorrt 8\.6\.2, installed is 10\.3\.0"),
-        ({"driver": "CUDA 12.2, 535.1"}, "built with driver CUDA 12.2, 535.1"),
+        ({"sms": 8}, "built for 8 multiprocessors, this Orin has 16"),
+        ({"builder": 0}, "built by another version of this SDK's builder"),
         ({"onnx_sha256": "b" * 64}, "built from another model"),
         ({"flavour": "tensorrt-rtx"}, "built by tensorrt-rtx, this is tensorrt"),
         ({"platform": "linux-sparc"}, "built on linux-sparc"),
@@ -160,7 +162,7 @@ def test_ids_are_taken_in_the_width_the_engine_wants(tmp_path: Path) -> None:
     ],
 )
 def test_a_foreign_engine_is_refused_with_the_reason(
-    changes: dict[str, str], reason: str, graph: bytes, tmp_path: Path
+    changes: dict[str, Any], reason: str, graph: bytes, tmp_path: Path
 ) -> None:
     cuda = CudaDouble()
     module = tensorrt_double("10.3", cuda)

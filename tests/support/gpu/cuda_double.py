@@ -8,9 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-ILLEGAL_ADDRESS, NOT_SUPPORTED = 700, 801
-_NAMES = {ILLEGAL_ADDRESS: b"CUDA_ERROR_ILLEGAL_ADDRESS", NOT_SUPPORTED: b"CUDA_ERROR_NOT_SUPPORTED"}
-_MAJOR, _MINOR = 75, 76
+OUT_OF_MEMORY, DEVICE_UNAVAILABLE, ILLEGAL_ADDRESS, NOT_SUPPORTED = 2, 46, 700, 801
+_NAMES = {
+    OUT_OF_MEMORY: b"CUDA_ERROR_OUT_OF_MEMORY", DEVICE_UNAVAILABLE: b"CUDA_ERROR_DEVICE_UNAVAILABLE",
+    ILLEGAL_ADDRESS: b"CUDA_ERROR_ILLEGAL_ADDRESS", NOT_SUPPORTED: b"CUDA_ERROR_NOT_SUPPORTED",
+}  # fmt: skip
+_MAJOR, _MINOR, _SMS = 75, 76, 16
 
 
 def _value(argument: Any) -> int:
@@ -25,8 +28,13 @@ class CudaDouble:
     """Replaces ``libcuda``; counts every call and checks every address."""
 
     def __init__(
-        self, name: str = "Orin", capability: tuple[int, int] = (8, 7), version: int = 12060, *, graphs: bool = True
-    ) -> None:
+        self, name: str = "Orin", capability: tuple[int, int] = (8, 7), version: int = 12060, *, graphs: bool = True,
+        sms: int = 16, devices: int = 1,
+    ) -> None:  # fmt: skip
+        self.sms, self.devices = sms, devices
+        self.module: Any = None  # double of TensorRT that runs on it
+        self.current: list[Any] = []  # contexts of the calling thread, the newest last
+        self.fails: dict[str, int] = {}  # function → status that it returns from now on
         self.name, self.capability, self.version, self.graphs = name, capability, version, graphs
         self.calls: Counter[str] = Counter()
         self.memory: dict[int, Any] = {}  # address → buffer, of the "GPU" and pinned
@@ -37,8 +45,11 @@ class CudaDouble:
         self._next = 1
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("cu"):
+        if name.startswith("cu") and name != "current":
             object.__getattribute__(self, "calls")[name] += 1
+            status = object.__getattribute__(self, "fails").get(name)
+            if status is not None:
+                return lambda *_: status
         return object.__getattribute__(self, name)
 
     def enqueue(self, work: Callable[[], None]) -> None:
@@ -72,6 +83,10 @@ class CudaDouble:
     def cuInit(self, _flags: int) -> int:
         return 0
 
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.devices
+        return 0
+
     def cuDeviceGet(self, device: Any, ordinal: int) -> int:
         device._obj.value = ordinal
         return 0
@@ -81,7 +96,7 @@ class CudaDouble:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, _device: Any) -> int:
-        value._obj.value = {_MAJOR: self.capability[0], _MINOR: self.capability[1]}[attribute]
+        value._obj.value = {_MAJOR: self.capability[0], _MINOR: self.capability[1], _SMS: self.sms}[attribute]
         return 0
 
     def cuDriverGetVersion(self, version: Any) -> int:
@@ -92,7 +107,18 @@ class CudaDouble:
         context._obj.value = self._handle()
         return 0
 
-    def cuCtxSetCurrent(self, _context: Any) -> int:
+    def cuDevicePrimaryCtxSetFlags_v2(self, _device: Any, _flags: int) -> int:
+        return 0
+
+    def cuDevicePrimaryCtxRelease_v2(self, _device: Any) -> int:
+        return 0
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:
+        self.current.append(context.value)
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:
+        context._obj.value = self.current.pop()
         return 0
 
     def cuMemAlloc_v2(self, address: Any, size: Any) -> int:
@@ -155,6 +181,16 @@ class CudaDouble:
     def cuGraphDestroy(self, graph: Any) -> int:
         del self._graphs[_value(graph)]
         return 0
+
+    @property
+    def graphs_left(self) -> int:
+        """Recorded and executable graphs that were not destroyed."""
+        return len(self._graphs)
+
+    @property
+    def streams_left(self) -> int:
+        """Streams that were not destroyed."""
+        return len(self._streams)
 
     def cuGraphLaunch(self, executable: Any, _stream: Any) -> int:
         for work in self._graphs[_value(executable)]:

@@ -1,7 +1,7 @@
 """TensorRT's Python API of releases 8.6, 10.3, 10.16, 11.4 and RTX 1.7, for machines without TensorRT.
 
 Members follow the table in the export specification; a test compares those of RTX with the installed module. An
-"engine" holds the ONNX file and computes it with ONNX Runtime on the memory of ``tests.support.cuda_double``.
+"engine" holds the ONNX file and computes it with ONNX Runtime on the memory of ``tests.support.gpu.cuda_double``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 import onnx
 
 from edge_sdk.runtime.engines.library import onnxruntime
-from tests.support.cuda_double import CudaDouble
+from tests.support.gpu.cuda_double import CudaDouble
 
 RELEASES = ("8.6", "10.3", "10.16", "11.4", "rtx")
 _VERSIONS = {"8.6": "8.6.2", "10.3": "10.3.0", "10.16": "10.16.2", "11.4": "11.4.1", "rtx": "1.7.1.116"}
-_FLAGS_OLD = ("FP16", "INT8", "GPU_FALLBACK", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")
+_FLAGS_OLD = (
+    "FP16", "INT8", "GPU_FALLBACK", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", "OBEY_PRECISION_CONSTRAINTS",
+)  # fmt: skip
 _FLAGS_NEW = ("GPU_FALLBACK", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", "EDITABLE_TIMING_CACHE")
 _MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
     "8.6": {"network": ("EXPLICIT_BATCH",), "flags": _FLAGS_OLD, "hardware": ("NONE", "AMPERE_PLUS")},
@@ -40,7 +42,7 @@ _MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "rtx": {
         "network": ("STRONGLY_TYPED",),
-        "flags": _FLAGS_NEW,
+        "flags": (*_FLAGS_NEW, "REQUIRE_USER_ALLOCATION"),
         "hardware": ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
     },
 }
@@ -84,11 +86,17 @@ def tensorrt_double(
         TensorIOMode=_enum("TensorIOMode", ("NONE", "INPUT", "OUTPUT")),
         DataType=_DataType,
     )
+    module.network = None  # of the last build
+    module.strategies = []  # of execution contexts
+    module.jit = b"compiled"  # what RTX keeps
     module.Builder = lambda logger: _Builder(module, logger)
     module.OnnxParser = lambda network, logger: _Parser(module, network)
     module.Runtime = lambda logger: _Runtime(module)
     if release != "8.6":
         module.IProgressMonitor = _IProgressMonitor
+        module.ExecutionContextAllocationStrategy = _enum(
+            "ExecutionContextAllocationStrategy", ("STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED")
+        )
     if release == "rtx":
         module.ComputeCapability = _enum("ComputeCapability", ("NONE", "CURRENT", "SM75", "SM86", "SM89"))
     return module
@@ -126,11 +134,26 @@ class _Tensor:
         self.shape = tuple(a.dim_value if a.HasField("dim_value") else -1 for a in value.type.tensor_type.shape.dim)
 
 
+class _Layer:
+    def __init__(self, index: int, node: onnx.NodeProto) -> None:
+        self.index, self.name, self.num_outputs = index, node.name or f"node_of_{node.output[0]}", len(node.output)
+        self._outputs = [SimpleNamespace(name=name, dtype=_DataType.FLOAT) for name in node.output]
+        self.precision: Any = None
+        self.output_types: dict[int, Any] = {}
+
+    def get_output(self, index: int) -> Any:
+        return self._outputs[index]
+
+    def set_output_type(self, index: int, kind: Any) -> None:
+        self.output_types[index] = kind
+
+
 class _Network:
     def __init__(self, flags: int) -> None:
         self.flags = flags
         self.content = b""
         self.nodes: list[onnx.NodeProto] = []
+        self.layers: list[_Layer] = []
         self.inputs: list[_Tensor] = []
         self.outputs: list[_Tensor] = []
 
@@ -149,8 +172,8 @@ class _Network:
     def get_input(self, index: int) -> _Tensor:
         return self.inputs[index]
 
-    def get_layer(self, index: int) -> int:
-        return index
+    def get_layer(self, index: int) -> _Layer:
+        return self.layers[index]
 
 
 class _Parser:
@@ -176,7 +199,11 @@ class _Parser:
         for number, node in enumerate(model.graph.node):
             if node.op_type in _UNSUPPORTED:
                 self._errors.append(self._error(number, node))
+        opset = max((o.version for o in model.opset_import if not o.domain), default=0)
+        if self._module.release == "8.6" and opset > 17 and not self._errors:
+            self._errors.append(self._error(0, onnx.NodeProto(name=f"opset {opset}")))
         self._network.content, self._network.nodes = content, list(model.graph.node)
+        self._network.layers = [_Layer(index, node) for index, node in enumerate(model.graph.node)]
         self._network.inputs = [_Tensor(v) for v in model.graph.input]
         self._network.outputs = [_Tensor(v) for v in model.graph.output]
         return not self._errors
@@ -243,8 +270,8 @@ class _Config:
     def get_timing_cache(self) -> Any:
         return self._cache
 
-    def can_run_on_DLA(self, layer: int) -> bool:
-        return layer % 100 < 100 * self._module.on_dla
+    def can_run_on_DLA(self, layer: _Layer) -> bool:
+        return layer.index % 10 < 10 * self._module.on_dla
 
 
 class _Builder:
@@ -281,6 +308,7 @@ class _Builder:
             monitor.phase_finish("Building engine")
         else:
             self._logger.log(SimpleNamespace(name="INFO"), "Local timing cache in use.")
+        self._module.network = network
         shapes = [profile.shapes for profile in config.profiles]
         self._module.calls.append(("build", [list(profile.values()) for profile in shapes]))
         return json.dumps({"profiles": shapes}).encode() + b"\n" + network.content
@@ -294,7 +322,8 @@ class _Runtime:
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
         head, _, content = plan.partition(b"\n")
         try:
-            return _Engine(self._module, json.loads(head)["profiles"], content)
+            kind = _RtxEngine if self._module.release == "rtx" else _Engine
+            return kind(self._module, json.loads(head)["profiles"], content)
         except ValueError:
             return None
 
@@ -325,8 +354,33 @@ class _Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
         return self.profiles[profile][name]
 
-    def create_execution_context(self) -> _Context:
+    def create_execution_context(self, strategy: Any = None) -> _Context:
+        self.module.strategies.append(getattr(strategy, "strategy", strategy))
         return _Context(self)
+
+
+class _RtxEngine(_Engine):
+    def create_runtime_config(self) -> _RuntimeConfig:
+        return _RuntimeConfig(self.module)
+
+
+class _RuntimeConfig:
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.strategy: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> Any:
+        def deserialize(content: bytes) -> bool:
+            self._module.calls.append(("runtime cache", content))
+            return content == self._module.jit
+
+        return SimpleNamespace(deserialize=deserialize, serialize=lambda: self._module.jit)
+
+    def set_runtime_cache(self, cache: Any) -> bool:
+        return cache is not None
 
 
 class _Context:
