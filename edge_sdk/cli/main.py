@@ -20,6 +20,7 @@ COMMANDS = {
     "device-sim": "edge_sdk.cli.runtime.device_sim",
     "listen": "edge_sdk.cli.runtime.listen",
     "screen": "edge_sdk.cli.runtime.screen",
+    "serve": "edge_sdk.cli.runtime.serve",
     "adapt": "edge_sdk.cli.runtime.adapt",
     "data": "edge_sdk.cli.training.data",
     "train": "edge_sdk.cli.training.train",

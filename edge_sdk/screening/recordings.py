@@ -196,7 +196,7 @@ def screen_recording(bundle: Bundle, path: Path, options: ScreenOptions) -> Scre
     from edge_sdk.sources.file import FileSource
 
     with FileSource(path, channel=options.channel, block_s=_BLOCK_S) as source:
-        _check_length(bundle, str(path), source.duration_s)
+        check_length(bundle, str(path), source.duration_s)
         return _play(bundle, source.name, source.sample_rate, source, options.metadata)
 
 
@@ -241,13 +241,20 @@ def screen_samples(
     elif channel not in (0, "mix"):
         raise AudioError(f"{name}: samples of one channel have no channel {channel}; leave the channel out")
     if rate_hz > 0 and samples.ndim == 1:
-        _check_length(bundle, name, samples.size / rate_hz)
+        check_length(bundle, name, samples.size / rate_hz)
     step = max(1, round(_BLOCK_S * rate_hz))
     blocks = (AudioBlock(samples[i : i + step], rate_hz, i) for i in range(0, len(samples), step))
     return _play(bundle, name, rate_hz, blocks, metadata)
 
 
-def _check_length(bundle: Bundle, name: str, seconds: float) -> None:
+def check_length(bundle: Bundle, name: str, seconds: float) -> None:
+    """Check that ``seconds`` of audio can hold a cycle; ``name`` is for the message.
+
+    Raises
+    ------
+    AudioError
+        They cannot.
+    """
     if seconds < bundle.shortest_s:
         length, least = _tenths(seconds, math.floor), _tenths(bundle.shortest_s, math.ceil)
         raise AudioError(f"{name} is too short: it lasts {length} s; at least {least} s are needed")
