@@ -26,6 +26,7 @@ from edge_sdk.cli.options import (
 if TYPE_CHECKING:
     from edge_sdk.protocols import Source
 
+PACKAGES = ("starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart")
 TOKEN_VARIABLE = "STETHO_TOKEN"
 _SHORTEST_TOKEN = 16
 
@@ -81,9 +82,7 @@ def serve_command(
     """
     from edge_sdk.extras import require_extra
 
-    require_extra(
-        "serve", "stetho serve", "starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart"
-    )
+    require_extra("serve", "stetho serve", *PACKAGES)
     from edge_sdk.runtime.bundle.load import load_bundle
     from edge_sdk.server.context import ServerOptions
     from edge_sdk.server.run import Address, serve

@@ -19,7 +19,7 @@ from edge_sdk.server.settings import RequestError, ServerLimits
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 FREE_PATHS = frozenset({"/healthz", "/login", "/static/style.css", "/static/login.js", "/static/theme.js"})
 """Served without a token."""
@@ -140,7 +140,7 @@ class Gate:
 
     @staticmethod
     def _is_link(scope: Message) -> bool:
-        return scope["type"] == "http" and scope["path"] == "/" and scope["query_string"].startswith(b"token=")
+        return bool(scope["type"] == "http" and scope["path"] == "/" and scope["query_string"].startswith(b"token="))
 
     def _body_limit(self, scope: Message) -> float:
         uploads = scope["path"] == UPLOAD_PATH and scope["method"] == "POST"
