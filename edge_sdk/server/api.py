@@ -208,6 +208,38 @@ async def get_corpus(request: Request) -> Response:
     return FileResponse(path, media_type="application/zip", filename="corpus.zip", background=done)
 
 
+async def list_examinations(request: Request) -> Response:
+    """GET: guided examinations, newest first."""
+    return JSONResponse({"examinations": await run_in_threadpool(context_of(request).examinations.rows)})
+
+
+async def begin_examination(request: Request) -> Response:
+    """POST ``{"patient", "metadata"}``: begin a guided examination."""
+    context = context_of(request)
+    body = await json_body(request)
+    metadata = body.get("metadata")
+    fields = session_fields({**(metadata if isinstance(metadata, dict) else {}), "patient": body.get("patient")})
+    record = await run_in_threadpool(context.examinations.begin, fields)
+    context.log(request, "examination", examination=record["id"])
+    return JSONResponse(record, 201)
+
+
+async def get_examination(request: Request) -> Response:
+    """GET: points with their verdicts, missing points, the verdict of all."""
+    context = context_of(request)
+    record = await run_in_threadpool(context.examinations.get, request.path_params["id"])
+    context.log(request, "view", examination=record["id"])
+    return JSONResponse(record)
+
+
+async def finish_examination(request: Request) -> Response:
+    """POST: close an examination."""
+    context = context_of(request)
+    record = await run_in_threadpool(context.examinations.finish, request.path_params["id"])
+    context.log(request, "examination-finished", examination=record["id"])
+    return JSONResponse(record)
+
+
 def _temporary(suffix: str) -> Path:
     with tempfile.NamedTemporaryFile(prefix="stetho-", suffix=suffix, delete=False) as file:
         return Path(file.name)
@@ -232,4 +264,8 @@ ROUTES = [
     Route("/api/uploads", list_uploads),
     Route("/api/uploads/{id}", get_upload),
     Route("/api/corpus", get_corpus),
+    Route("/api/examinations", list_examinations, methods=["GET"]),
+    Route("/api/examinations", begin_examination, methods=["POST"]),
+    Route("/api/examinations/{id}", get_examination),
+    Route("/api/examinations/{id}/finish", finish_examination, methods=["POST"]),
 ]

@@ -11,7 +11,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from edge_sdk._version import __version__
 from edge_sdk.errors import StethoError, describe
@@ -21,6 +22,7 @@ from edge_sdk.server import api, pages
 from edge_sdk.server.about import POINTS, about_session
 from edge_sdk.server.audit import AuditLog
 from edge_sdk.server.context import ServerContext, ServerOptions, context_of
+from edge_sdk.server.guided import Examinations
 from edge_sdk.server.metrics import CONTENT_TYPE, ServerMetrics
 from edge_sdk.server.security.access import Access
 from edge_sdk.server.security.gate import AsgiApp, Gate, known_hosts
@@ -29,6 +31,9 @@ from edge_sdk.server.store.audio import RenderedAudio
 from edge_sdk.server.store.corrections import CORRECTED_LABELS
 from edge_sdk.server.store.recordings import RecordingStore
 from edge_sdk.server.store.uploads import Uploads
+from edge_sdk.server.streams.clients import StreamServer
+from edge_sdk.server.streams.live import LiveHub
+from edge_sdk.server.streams.pool import StreamPool
 from edge_sdk.signal.listening import LISTENING_FILTERS
 
 _WORKER_THREADS = 4  # for files and filters; each costs memory
@@ -52,13 +57,15 @@ def make_app(
     metrics = metrics or ServerMetrics()
     limits = options.limits
     about = about_session(options.bundle)
+    store = RecordingStore(options.recordings)
     context = ServerContext(
         options=options,
         about=about,
         access=Access(options.token, limits.logins_per_minute),
         audit=AuditLog(options.recordings),
         metrics=metrics,
-        store=RecordingStore(options.recordings),
+        store=store,
+        examinations=Examinations(options.recordings, store),
         rendered=RenderedAudio(),
         uploads=Uploads(options.recordings, about, options.bundle_name, options.artefact, limits, metrics),
     )
@@ -66,6 +73,8 @@ def make_app(
         *pages.ROUTES,
         *api.ROUTES,
         Route("/api/info", info),
+        WebSocketRoute("/api/streams", _streams),
+        WebSocketRoute("/api/live", _live),
         Route("/healthz", healthz),
         Route("/metrics", metrics_page),
     ]
@@ -90,14 +99,45 @@ def make_app(
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     context: ServerContext = app.state.context
     anyio.to_thread.current_default_thread_limiter().total_tokens = _WORKER_THREADS
+    options = context.options
     context.audit.write("start", version=__version__)
     context.uploads.start()
+    pool = StreamPool(options.threads)
+    pool.start()
+    hub = None if options.source is None else LiveHub(options.source, context)
+    app.state.hub = hub
+    app.state.streams = StreamServer(context, pool, context.examinations, hub)
+    if hub is not None:
+        hub.start()
     try:
         yield
     finally:
+        await end_streams(app)
+        pool.close()
         await context.uploads.close()
         context.rendered.close()
         context.audit.write("stop")
+
+
+async def end_streams(app: Starlette) -> None:
+    """End all streams and the live session, summaries included. May be called twice."""
+    await app.state.streams.close()
+    if app.state.hub is not None:
+        await anyio.to_thread.run_sync(app.state.hub.stop)
+
+
+async def _streams(socket: WebSocket) -> None:
+    await socket.app.state.streams.serve(socket)
+
+
+async def _live(socket: WebSocket) -> None:
+    hub: LiveHub | None = socket.app.state.hub
+    if hub is None:
+        await socket.accept()
+        await socket.send_json({"type": "error", "message": "no live source; start the server with --source"})
+        await socket.close(4004, "no live source")
+        return
+    await hub.serve(socket)
 
 
 async def info(request: Request) -> Response:
@@ -126,7 +166,11 @@ async def info(request: Request) -> Response:
 
 async def healthz(request: Request) -> Response:
     """GET: 200 while everything works; needs no token and says nothing about recordings."""
-    return JSONResponse({"status": "ok"})
+    hub: LiveHub | None = request.app.state.hub
+    if hub is not None and hub.problem is not None:
+        return JSONResponse({"status": "failed", "message": "the live source failed"}, 503)
+    live = "none" if hub is None else "running" if hub.running else "ended"
+    return JSONResponse({"status": "ok", "live": live})
 
 
 async def metrics_page(request: Request) -> Response:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection, Request
 
 from edge_sdk.metadata import FIELDS
 from edge_sdk.server.audit import AuditLog
+from edge_sdk.server.guided import Examinations
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.access import Access
 from edge_sdk.server.security.gate import client_of
@@ -54,6 +55,7 @@ class ServerContext:
     audit: AuditLog
     metrics: ServerMetrics
     store: RecordingStore
+    examinations: Examinations
     rendered: RenderedAudio
     uploads: Uploads
 

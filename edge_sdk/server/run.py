@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from edge_sdk.errors import StethoError
-from edge_sdk.server.app import make_app
+from edge_sdk.server.app import end_streams, make_app
 from edge_sdk.server.context import ServerOptions
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.connections import Connections, protocols
 
 _log = logging.getLogger(__name__)
+
+Announce = Callable[[dict[str, Any]], None]
+"""Takes the objects of ``--json``."""
 
 LOOPBACK = "127.0.0.1"
 _GRACE_S = 5
@@ -46,7 +50,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(options: ServerOptions, address: Address, announce: Callable[[dict[str, Any]], None]) -> None:
+def serve(options: ServerOptions, address: Address, announce: Announce) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Parameters
@@ -56,7 +60,7 @@ def serve(options: ServerOptions, address: Address, announce: Callable[[dict[str
     address
         Where.
     announce
-        Called with the object of ``--json`` once connections are accepted.
+        Called once connections are accepted, and at the end with the summary of the live source.
 
     Raises
     ------
@@ -106,16 +110,27 @@ def serve(options: ServerOptions, address: Address, announce: Callable[[dict[str
         "recordings": str(options.recordings),
     }
     try:
-        asyncio.run(_run(server, inner, listener, lambda: announce(record)))
+        asyncio.run(_run(server, inner, listener, record, announce))
     finally:
         listener.close()
 
 
-async def _run(server: _Server, inner: Any, listener: socket.socket, announce: Callable[[], None]) -> None:
+async def _run(
+    server: _Server, inner: Starlette, listener: socket.socket, record: dict[str, Any], announce: Announce
+) -> None:
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    ending: list[asyncio.Task[None]] = []
+
+    async def end() -> None:
+        await end_streams(inner)  # before the connections are closed: clients get their summaries
         server.should_exit = True
+
+    def stop() -> None:
+        if ending or not server.started:
+            server.should_exit = True
+        else:
+            ending.append(loop.create_task(end()))
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -124,14 +139,17 @@ async def _run(server: _Server, inner: Any, listener: socket.socket, announce: C
         while not server.started and not server.should_exit:
             await asyncio.sleep(0.01)
         if server.started:
-            announce()
+            announce(record)
 
     announcing = loop.create_task(announce_when_started())
     await server.serve(sockets=[listener])
     await announcing
-    problem = getattr(inner.state, "problem", None)
-    if problem is not None:
-        raise problem
+    hub = getattr(inner.state, "hub", None)
+    if hub is not None:
+        if hub.summary is not None:
+            announce(hub.summary)
+        if hub.problem is not None:
+            raise hub.problem
 
 
 def _listen(address: Address) -> socket.socket:
