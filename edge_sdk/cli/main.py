@@ -22,6 +22,7 @@ COMMANDS = {
     "screen": "edge_sdk.cli.runtime.screen",
     "report": "edge_sdk.cli.runtime.report",
     "convert": "edge_sdk.cli.runtime.convert",
+    "serve": "edge_sdk.cli.runtime.serve",
     "adapt": "edge_sdk.cli.runtime.adapt",
     "data": "edge_sdk.cli.training.data",
     "train": "edge_sdk.cli.training.train",

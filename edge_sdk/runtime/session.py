@@ -46,6 +46,27 @@ _JOINED_S = 0.25
 _BEHIND_NS = 100_000_000  # a burst after a stall is processed in less
 
 
+def event_latency_ms(event: Event, block: AudioBlock, now_ns: int) -> float | None:
+    """Milliseconds since the capture of the last sample that the event needed.
+
+    Parameters
+    ----------
+    event
+        Emitted when ``block`` was accepted.
+    block
+        The newest block; None is returned where its source has no clock.
+    now_ns
+        Monotonic host clock.
+    """
+    if block.host_ns == 0:
+        return None
+    cycle = event.cycle if isinstance(event, CycleResult) else event
+    end = block.first_sample + block.samples.size
+    needed = cycle.emitted_at if isinstance(cycle, BreathCycle | Adventitious) else end
+    captured_ns = block.host_ns - max(0, end - needed) * 1_000_000_000 // block.sample_rate
+    return max(0.0, (now_ns - captured_ns) / 1e6)
+
+
 @dataclass(frozen=True, slots=True)
 class Overload:
     """Effects of a consumer that is too slow; a snapshot."""
@@ -291,15 +312,7 @@ class Session:
                 sink.event(event, latency_ms)
 
     def _latency_ms(self, event: Event) -> float | None:
-        """Time since the capture of the last sample that the event needed; None where the source has no clock."""
-        block = self._last
-        if block is None or block.host_ns == 0:
-            return None
-        cycle = event.cycle if isinstance(event, CycleResult) else event
-        end = block.first_sample + block.samples.size
-        needed = cycle.emitted_at if isinstance(cycle, BreathCycle | Adventitious) else end
-        captured_ns = block.host_ns - max(0, end - needed) * 1_000_000_000 // block.sample_rate
-        return max(0.0, (self._clock_ns() - captured_ns) / 1e6)
+        return None if self._last is None else event_latency_ms(event, self._last, self._clock_ns())
 
     def _stop(self, reader: threading.Thread) -> None:
         self._supervisor.stop()

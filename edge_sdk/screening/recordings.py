@@ -192,9 +192,9 @@ def screen_recording(bundle: Bundle, path: Path, options: ScreenOptions) -> Scre
 
     with FileSource(path, channel=options.channel, block_s=_BLOCK_S) as source:
         if source.duration_s is not None:
-            _check_length(bundle, str(path), source.duration_s)
+            check_length(bundle, str(path), source.duration_s)
         screening = _play(bundle, source.name, source.sample_rate, source, options.metadata, lambda: source.notes)
-        _check_length(bundle, str(path), screening.duration_s)  # of a pipe it is known only now
+        check_length(bundle, str(path), screening.duration_s)  # of a pipe it is known only now
         return screening
 
 
@@ -239,7 +239,7 @@ def screen_samples(
     elif channel not in (0, "mix"):
         raise AudioError(f"{name}: samples of one channel have no channel {channel}; leave the channel out")
     if rate_hz > 0 and samples.ndim == 1:
-        _check_length(bundle, name, samples.size / rate_hz)
+        check_length(bundle, name, samples.size / rate_hz)
     notes: list[str] = []
     if samples.dtype.kind == "f":
         samples, notes = _in_full_scale(name, samples)
@@ -256,7 +256,14 @@ def _in_full_scale(name: str, samples: npt.NDArray[Any]) -> tuple[npt.NDArray[An
     return (samples, []) if note is None else (samples * scale, [note])
 
 
-def _check_length(bundle: Bundle, name: str, seconds: float) -> None:
+def check_length(bundle: Bundle, name: str, seconds: float) -> None:
+    """Check that ``seconds`` of audio can hold a cycle; ``name`` is for the message.
+
+    Raises
+    ------
+    AudioError
+        They cannot.
+    """
     if seconds < bundle.shortest_s:
         length, least = _tenths(seconds, math.floor), _tenths(bundle.shortest_s, math.ceil)
         raise AudioError(f"{name} is too short: it lasts {length} s; at least {least} s are needed")

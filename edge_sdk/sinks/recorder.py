@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -69,6 +70,11 @@ class RecorderSink:
         self._rate = 1
         self._due = 0
         self._next_sync_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name of the three files without their endings; the folder's before :meth:`open`."""
+        return self._base.name
 
     def open(self, source: str, sample_rate: int) -> None:
         """Create the three files."""
@@ -135,6 +141,18 @@ class RecorderSink:
                 self._session["clipped_samples"] = flac.clipped
                 _log.warning("%d samples beyond full scale are clipped in %s.flac", flac.clipped, self._base)
             self._write_session()
+
+    def discard(self) -> None:
+        """Close and delete the files: of a source that turned out not to be usable."""
+        flac, self._flac = self._flac, None
+        events, self._events = self._events, None
+        if events is not None:
+            events.close()
+        with suppress(OSError):
+            if flac is not None:
+                flac.close()
+        for ending in (".flac", ".events.jsonl", ".session.json"):
+            self._beside(ending).unlink(missing_ok=True)
 
     def _keep(self, block: AudioBlock) -> None:
         if self._flac is None:

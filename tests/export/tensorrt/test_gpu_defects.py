@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from edge_sdk.runtime.engines.library import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from edge_sdk.runtime.engines.library import onnxruntime
 import pytest
 
 from edge_sdk.errors import EngineError

@@ -1,0 +1,1 @@
+"""What protects the server: who may ask, from where, how much, and a log of it."""

@@ -1,0 +1,196 @@
+"""One stream of a client: audio in, the JSON lines of ``listen`` out, recorded beside; computed by the pool."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edge_sdk.errors import StethoError, describe
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, StreamStats
+from edge_sdk.runtime.session import event_latency_ms
+from edge_sdk.screening.recordings import summary_labels
+from edge_sdk.server.metrics import ServerMetrics
+from edge_sdk.server.streams.pool import StreamPool
+from edge_sdk.sinks.jsonl import JsonlSink
+
+if TYPE_CHECKING:
+    from edge_sdk.protocols import Sink
+    from edge_sdk.runtime.bundle.load import Bundle
+
+_PIECE_S = 0.5  # audio computed in one turn at most, so that others get theirs
+
+
+class StreamFeed:
+    """Takes blocks in any thread, computes them in the pool's threads.
+
+    Parameters
+    ----------
+    bundle
+        Shared by all streams.
+    sample_rate
+        Hz.
+    metadata
+        Of patient and device.
+    source
+        Name in the lines.
+    sinks
+        More sinks, for example a recorder in the background.
+    deliver
+        Called in a thread of the pool with the lines of each piece of work, the summary last of all; ``room``: audio
+        that waited was taken.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        sample_rate: int,
+        metadata: Mapping[str, Any],
+        source: str,
+        sinks: Sequence[Sink],
+        pool: StreamPool,
+        metrics: ServerMetrics,
+        deliver: Callable[[list[dict[str, Any]]], None],
+    ) -> None:
+        self.sample_rate = sample_rate
+        self._stream = bundle.stream(sample_rate, metadata or None)
+        self._lines: list[dict[str, Any]] = []
+        jsonl = JsonlSink(self._lines.append, summary_labels(bundle), running=True)
+        self._sinks: list[Sink] = [jsonl, *sinks]
+        self._pool, self._metrics, self._deliver = pool, metrics, deliver
+        self._blocks: deque[AudioBlock] = deque()
+        self._held = 0  # samples waiting
+        self._lock = threading.Lock()
+        self._ending = self._ended = False
+        self._computed = 0  # samples
+        self._opened: list[Sink] = []
+        for sink in self._sinks:
+            sink.open(source, sample_rate)
+            self._opened.append(sink)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds of audio that wait."""
+        return self._held / self.sample_rate
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of audio that were computed."""
+        return self._computed / self.sample_rate
+
+    def put(self, block: AudioBlock) -> None:
+        """Add a block; the caller bounds what waits by :attr:`held_s`."""
+        with self._lock:
+            if self._ending:
+                return
+            self._blocks.append(block)
+            self._held += block.samples.size
+        self._pool.schedule(self)
+
+    def put_live(self, block: AudioBlock, most_s: float) -> None:
+        """Add a block of a source that cannot wait: the oldest samples are dropped and counted where too many wait."""
+        with self._lock:
+            lost = 0
+            while self._blocks and self._held + block.samples.size > most_s * self.sample_rate:
+                oldest = self._blocks.popleft()
+                self._held -= oldest.samples.size
+                lost += oldest.lost_before + oldest.samples.size
+            if lost and self._blocks:
+                self._blocks[0] = replace(self._blocks[0], lost_before=self._blocks[0].lost_before + lost)
+            elif lost:
+                block = replace(block, lost_before=block.lost_before + lost)
+        self.put(block)
+
+    def end(self) -> None:
+        """No more blocks: compute what waits, then the summary."""
+        with self._lock:
+            self._ending = True
+        self._pool.schedule(self)
+
+    def work(self) -> bool:
+        """Compute up to half a second of audio; the pool calls it."""
+        if self._ended:
+            return False
+        taken = 0
+        try:
+            while taken < _PIECE_S * self.sample_rate:
+                with self._lock:
+                    if not self._blocks:
+                        break
+                    block = self._blocks.popleft()
+                    self._held -= block.samples.size
+                taken += max(1, block.samples.size)
+                self._accept(block)
+        except Exception as error:
+            self._fail(error)
+            return False
+        with self._lock:
+            more, finished = bool(self._blocks), self._ending and not self._blocks
+        if finished:
+            self._finish()
+        self._hand_over()
+        return more
+
+    def _accept(self, block: AudioBlock) -> None:
+        events = self._stream.accept(block)
+        for sink in self._sinks:
+            sink.audio(block)
+        self._emit(events, block)
+        self._computed += block.samples.size
+        self._metrics.samples.inc(block.samples.size)
+
+    def _emit(self, events: Sequence[Event], block: AudioBlock | None) -> None:
+        now = time.monotonic_ns()
+        for event in events:
+            latency = None if block is None else event_latency_ms(event, block, now)
+            for sink in self._sinks:
+                sink.event(event, latency)
+            if isinstance(event, CycleResult):
+                self._metrics.cycles.labels(event.label or "none").inc()
+                if latency is not None:
+                    self._metrics.latency.observe(latency / 1000)
+            elif isinstance(event, Gap):
+                self._metrics.lost.inc(event.count)
+            elif isinstance(event, BreathCycle) and not event.final:
+                self._open_cycle(event)
+
+    def _open_cycle(self, cycle: BreathCycle) -> None:
+        """A hook for views that show a cycle while it grows."""
+
+    def _finish(self) -> None:
+        self._ended = True
+        try:
+            self._emit(self._stream.finish(), None)
+        finally:
+            self._close(self._stream.stats)
+
+    def _fail(self, error: Exception) -> None:
+        """The summary of what was received comes last, whatever happened."""
+        self._ended = True
+        message = describe(error) if isinstance(error, StethoError) else "the stream failed"
+        self._lines.append({"type": "error", "message": message})
+        try:
+            self._close(self._stream.stats)
+        finally:
+            self._hand_over()
+            if not isinstance(error, StethoError):
+                raise error
+
+    def _close(self, stats: StreamStats) -> None:
+        problem: Exception | None = None
+        for sink in reversed(self._opened):  # the summary of the lines after the recording is complete
+            try:
+                sink.close(stats)
+            except Exception as error:
+                problem = problem or error
+        self._opened = []
+        if problem is not None:
+            self._lines.append({"type": "error", "message": describe(problem)})
+
+    def _hand_over(self) -> None:
+        lines = list(self._lines)
+        self._lines.clear()
+        self._deliver(lines)
