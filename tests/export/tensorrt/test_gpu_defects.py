@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from edge_sdk.runtime.engines.library import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -17,6 +16,7 @@ from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
 from edge_sdk.runtime.engines.cache import read_sidecar
 from edge_sdk.runtime.engines.cuda_driver import Gpu
+from edge_sdk.runtime.engines.library import onnxruntime
 from export.onnx.front_end_part import front_end_outputs
 from export.onnx.opset import to_opset_17
 from export.tensorrt import builder

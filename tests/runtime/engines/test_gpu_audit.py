@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_sdk.runtime.engines.library import onnxruntime
 import pytest
 
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.bundle.load import load_bundle, read_manifest
 from edge_sdk.runtime.engines import cuda_driver, selection
 from edge_sdk.runtime.engines.cuda_driver import CudaDriver
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.engines.tensorrt import TensorRtEngine
 from tests.support.gpu.cuda_double import NOT_SUPPORTED, CudaDouble
