@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk.metadata import MetadataSchema
+from edge_sdk.metadata import SEXES, SITES, MetadataSchema, checked_metadata, known_metadata
 
 TRAIN: list[dict[str, Any]] = [
     {"device": "Meditron", "site": "trachea", "sex": "female", "age_years": 10.0, "bmi": 20.0, "duration_s": 2.0},
@@ -94,3 +94,39 @@ def test_bad_schemas_are_refused_by_name() -> None:
         MetadataSchema({}, ("bmi",), (1.0,), (0.0,))
     with pytest.raises(ValueError, match="equal lengths"):
         MetadataSchema({}, ("bmi",))
+
+
+@pytest.mark.parametrize(("code", "site"), [("p1", "left posterior"), ("Tc", "trachea"), ("lr", "right lateral")])
+def test_codes_of_publishers_are_understood(code: str, site: str) -> None:
+    assert checked_metadata({"site": code}, None) == {"site": site}
+
+
+@pytest.mark.parametrize("value", ["nowhere", "left", "p9", 3, "trachea;"])
+def test_a_site_outside_the_vocabulary_is_refused_with_it(value: object) -> None:
+    with pytest.raises(ValueError, match=", ".join(SITES)):
+        checked_metadata({"site": value}, None)
+
+
+@pytest.mark.parametrize("value", ["x", "0", "woman", True])
+def test_a_sex_outside_the_vocabulary_is_refused_with_it(value: object) -> None:
+    with pytest.raises(ValueError, match=", ".join(SEXES)):
+        checked_metadata({"sex": value}, None)
+
+
+def test_the_names_of_a_model_are_accepted_too() -> None:
+    schema = MetadataSchema({"site": ("Back",)})
+    assert checked_metadata({"site": "back"}, schema) == {"site": "Back"}
+    assert checked_metadata({"site": "trachea"}, schema) == {"site": "trachea"}  # a site, though the model has none
+    with pytest.raises(ValueError, match="Back, trachea"):
+        checked_metadata({"site": "front"}, schema)
+
+
+@pytest.mark.parametrize("nothing", [None, "", "unknown", "N/A"])
+def test_what_is_unknown_is_left_out(nothing: object) -> None:
+    assert checked_metadata({"site": nothing, "sex": nothing, "age_years": nothing}, None) == {}
+
+
+def test_of_a_device_only_what_is_known_counts() -> None:
+    found, problems = known_metadata({"site": "of code 77", "device": "X", "age_years": 3}, None)
+    assert found == {"device": "X", "age_years": 3.0}
+    assert len(problems) == 1 and "of code 77" in problems[0]

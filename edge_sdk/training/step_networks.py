@@ -114,6 +114,6 @@ def write_step_network(
     )
     path = options.out / CHECKPOINT_FILE
     save_checkpoint(checkpoint, path)
-    write_json(options.out / METRICS_FILE, metrics)
     write_recipe(recipe, options.out)
+    write_json(options.out / METRICS_FILE, metrics)  # last: it says that the run is finished
     return {**metrics, "checkpoint": str(path)}

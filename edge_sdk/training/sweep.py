@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,15 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edge_sdk.errors import RecipeError
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.recipes.values import expand_sweeps
 from edge_sdk.training.run import run_cross_validation, run_training
-from edge_sdk.training.run_folder import CV_SEEDS_FILE, METRICS_FILE, RECIPE_FILE, SWEEP_FILE, RunOptions, write_json
+from edge_sdk.training.run_folder import CV_SEEDS_FILE, SWEEP_FILE, RunOptions, write_json
 
 FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece", "auroc_crackle", "auroc_wheeze")
 
@@ -84,10 +81,8 @@ def train_runs(
     for number, run in enumerate(runs):
         if on_run is not None:
             on_run(number, run)
-        metrics = _finished(run)
-        if metrics is None:
-            own = replace(options, out=run.folder, seed=run.seed)
-            metrics = run_training(run.recipe, own, on_read=on_read, on_step=on_step)
+        own = replace(options, out=run.folder, seed=run.seed)
+        metrics = run_training(run.recipe, own, on_read=on_read, on_step=on_step)  # knows a finished run by its data
         figures.setdefault(run.settings, []).append({**metrics, "seed": run.seed, "folder": str(run.folder)})
     rows = [summarise_runs(settings, results) for settings, results in figures.items()]
     write_json(options.out / SWEEP_FILE, rows)
@@ -154,17 +149,6 @@ def summarise_runs(settings: tuple[str, ...], results: Sequence[dict[str, Any]])
             row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
             row[f"{name}_runs"] = values
     return row
-
-
-def _finished(run: PlannedRun) -> dict[str, Any] | None:
-    """Metrics of a finished run with exactly these settings."""
-    metrics, recipe = run.folder / METRICS_FILE, run.folder / RECIPE_FILE
-    if not (metrics.is_file() and recipe.is_file()):
-        return None
-    if Recipe.from_dict(yaml.safe_load(recipe.read_text(encoding="utf-8"))) != run.recipe:
-        return None
-    found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
-    return found if found.get("seed") == run.seed else None
 
 
 def _folder_name(setting: str) -> str:

@@ -141,7 +141,9 @@ def test_screen_uses_the_metadata_options(bundle: Path, recording: Path, stetho:
     )
     assert len(plain) == len(conditioned) > 1
     assert all(abs(a["normal"] - b["normal"]) > 1e-6 for a, b in zip(plain, conditioned, strict=True))
-    assert probabilities("--site", "nowhere") == probabilities("--site", "")
+    assert probabilities("--site", "unknown") == probabilities("--site", "")
+    status, _, err = stetho("screen", recording, "--bundle", bundle, "--site", "nowhere")
+    assert status == 1 and "unknown site 'nowhere'" in err and "left anterior" in err
 
 
 def test_evaluate_feeds_each_breaths_metadata_to_bundles_and_checkpoints(

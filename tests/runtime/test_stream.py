@@ -194,7 +194,12 @@ def test_nothing_after_finish(bundle: Bundle) -> None:
 def test_unknown_metadata_is_refused(bundle: Bundle) -> None:
     with pytest.raises(StreamError, match="shoe_size"):
         bundle.stream(RATE, {"shoe_size": 43})
-    assert bundle.stream(RATE, {"site": "back", "age_years": 7.0}).metadata["site"] == "back"
+    for unknown in ({"site": "back"}, {"sex": "x"}, {"age_years": "old"}, {"bmi": -1.0}):
+        with pytest.raises(StreamError, match=f"{next(iter(unknown))} "):
+            bundle.stream(RATE, unknown)
+    given = {"site": " Left Anterior", "sex": "F", "age_years": 7, "bmi": None, "device": "new"}
+    known = {"site": "left anterior", "sex": "female", "age_years": 7.0, "device": "new"}
+    assert bundle.stream(RATE, given).metadata == known
 
 
 def test_counters_agree_with_the_events(bundle: Bundle) -> None:

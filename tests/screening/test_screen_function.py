@@ -91,7 +91,9 @@ def test_a_folder_is_a_list(recording: Path) -> None:
 
 def test_an_artefact_and_metadata_reach_the_stream(recording: Path) -> None:
     assert edge_sdk.screen(recording, artefact="onnx-fp32").cycles
-    assert edge_sdk.screen(recording, metadata={"site": "back", "age_years": 40}).cycles
+    assert edge_sdk.screen(recording, metadata={"site": "trachea", "age_years": 40}).cycles
+    with pytest.raises(edge_sdk.StreamError, match="unknown site 'back'; give one of trachea, left anterior"):
+        edge_sdk.screen([recording], metadata={"site": "back"})  # at once, not for each recording
     with pytest.raises(edge_sdk.StreamError, match="unknown metadata shoe_size"):
         edge_sdk.screen(recording, metadata={"shoe_size": 43})
     with pytest.raises(edge_sdk.BundleError, match="holds no artefact 'gold'"):

@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_the_old_state_whole_and_the_run_goes_on_from_it(
         with pytest.raises(CheckpointError, match=r"disk is full.*same command.*previous one is intact"):
             Trainer(FIT, OPTIMISERS["adamw"], ToyTask(), seed=0).run(state)
     assert state.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["identity.json", "state.pt"]
     resumed = Trainer(FIT, OPTIMISERS["adamw"], ToyTask(), seed=0)
     resumed.run(state)
     assert resumed.epoch == FIT.epochs

@@ -74,6 +74,7 @@ def test_one_command_writes_a_checkpoint_with_its_provenance(
     assert sum(source["cycles"].values()) == 8 * EVENTS_PER_RECORDING
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "checkpoint.pt",
+        "identity.json",
         "last-state.pt",
         "log.csv",
         "metrics.json",

@@ -20,6 +20,7 @@ from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import AudioBank, Progress
 from edge_sdk.training.classification.data import heart_recordings
+from edge_sdk.training.data_identity import digest_of
 from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection
 
 EVENT_CORPORA = frozenset({"sprsound"})
@@ -49,6 +50,7 @@ class SoundRecording:
     strong: bool  # the spans are bounds of the sounds
     label: tuple[bool, bool] | None  # crackle and wheeze of the recording; None: by its cycles
     noise: bool = False  # without breath sounds
+    audio: str = ""  # checksum of its files' samples
 
     @property
     def present(self) -> tuple[bool, bool]:
@@ -75,6 +77,7 @@ class AdventitiousData:
     poor: tuple[Mel, ...]  # recordings of quality Poor
     hearts: tuple[Mel, ...]
     corpora: tuple[Corpus, ...]  # that the recordings come from, the noise corpus included
+    background: str = ""  # checksum of poor recordings and hearts
 
     @property
     def all(self) -> tuple[SoundRecording, ...]:
@@ -132,12 +135,13 @@ def load_adventitious_data(
     extra = [r for other in others for r in sound_recordings(other, spec, cache=cache, progress=progress)]
     noise_corpus = None if settings.noise_corpus is None else _beside(root, settings.noise_corpus, "all")
     noise = [] if noise_corpus is None else noise_recordings(noise_corpus, spec, cache=cache, progress=progress)
-    hearts: list[Mel] = []
-    if heart_corpus is not None:
-        hearts = _mels(heart_recordings(root, heart_corpus), spec, cache, progress)
-    poor = _mels([r.path for r in corpus.recordings if r.quality_poor], spec, cache, progress)
+    paths = [] if heart_corpus is None else heart_recordings(root, heart_corpus)
+    hearts, of_hearts = _mels(paths, spec, cache, progress)
+    poor, of_poor = _mels([r.path for r in corpus.recordings if r.quality_poor], spec, cache, progress)
     corpora = (corpus, *others, *((noise_corpus,) if noise_corpus is not None else ()))
-    return AdventitiousData(tuple(main), tuple(extra), tuple(noise), tuple(poor), tuple(hearts), corpora)
+    return AdventitiousData(
+        tuple(main), tuple(extra), tuple(noise), tuple(poor), tuple(hearts), corpora, digest_of(of_hearts, of_poor)
+    )
 
 
 def sound_recordings(
@@ -159,8 +163,8 @@ def sound_recordings(
     chosen = [r for r in corpus.recordings if not r.quality_poor and (r.id in cycles or r.label in _OF_LABEL)]
     if not chosen:
         return []
-    mels = _mels([r.path for r in chosen], spec, cache, progress)
-    found = [_labelled(r, mel, cycles.get(r.id, [])) for r, mel in zip(chosen, mels, strict=True)]
+    mels = zip(*_mels([r.path for r in chosen], spec, cache, progress), strict=True)
+    found = [_labelled(r, mel, cycles.get(r.id, []), audio) for r, (mel, audio) in zip(chosen, mels, strict=True)]
     return list(_joined(found, spec))
 
 
@@ -168,19 +172,19 @@ def noise_recordings(
     corpus: Corpus, spec: FrontEndSpec, *, cache: Path | None = None, progress: Progress | None = None
 ) -> list[SoundRecording]:
     """Recordings without breath sounds: neither crackle nor wheeze; the device is the kind of noise."""
-    mels = _mels([r.path for r in corpus.recordings], spec, cache, progress)
+    mels = zip(*_mels([r.path for r in corpus.recordings], spec, cache, progress), strict=True)
     nothing = np.zeros((0, 2))
     return [
         SoundRecording(
             r.id, corpus.name, f"{corpus.name}/{r.patient}", r.raw_label or "", mel, nothing,
-            nothing.astype(np.bool_), False, (False, False), True,
+            nothing.astype(np.bool_), False, (False, False), True, audio,
         )
-        for r, mel in zip(corpus.recordings, mels, strict=True)
+        for r, (mel, audio) in zip(corpus.recordings, mels, strict=True)
         if len(mel)
     ]  # fmt: skip
 
 
-def _labelled(recording: Recording, mel: Mel, cycles: Sequence[Cycle]) -> SoundRecording:
+def _labelled(recording: Recording, mel: Mel, cycles: Sequence[Cycle], audio: str) -> SoundRecording:
     ordered = sorted(cycles, key=lambda cycle: cycle.start_s)
     return SoundRecording(
         recording.id,
@@ -192,6 +196,7 @@ def _labelled(recording: Recording, mel: Mel, cycles: Sequence[Cycle]) -> SoundR
         np.array([_OF_LABEL[c.label] for c in ordered], dtype=np.bool_).reshape(-1, len(SOUNDS)),
         recording.corpus in EVENT_CORPORA,
         _OF_LABEL.get(recording.label or ""),
+        audio=audio,
     )
 
 
@@ -215,6 +220,7 @@ def _joined(recordings: Sequence[SoundRecording], spec: FrontEndSpec) -> Iterato
             mel=np.concatenate([clip.mel for clip in clips]),
             spans_s=np.concatenate([clip.spans_s + place for clip, place in zip(clips, places, strict=True)]),
             sounds=np.concatenate([clip.sounds for clip in clips]),
+            audio=digest_of([clip.audio for clip in clips]),
         )
 
 
@@ -232,10 +238,12 @@ def _beside(root: Path, entry: str, split: str) -> Corpus:
     return corpus.split(split) if split in corpus.splits else corpus
 
 
-def _mels(paths: Sequence[Path], spec: FrontEndSpec, cache: Path | None, progress: Progress | None) -> list[Mel]:
-    """Log-mel ``[T, M]`` of each file; empty where it is shorter than a frame."""
+def _mels(
+    paths: Sequence[Path], spec: FrontEndSpec, cache: Path | None, progress: Progress | None
+) -> tuple[list[Mel], tuple[str, ...]]:
+    """Log-mel ``[T, M]`` of each file, empty where it is shorter than a frame; and checksums of their samples."""
     if not paths:
-        return []
+        return [], ()
     bank = AudioBank.load(paths, spec, cache=cache, progress=progress)
     front_end = FoldedFrontEnd(spec)
     found = []
@@ -246,4 +254,4 @@ def _mels(paths: Sequence[Path], spec: FrontEndSpec, cache: Path | None, progres
                 found.append(front_end.log_mel(wave[None])[0].T.contiguous().numpy().astype(np.float16))
             else:
                 found.append(np.zeros((0, spec.mel_bins), np.float16))
-    return found
+    return found, bank.digests

@@ -23,8 +23,10 @@ from edge_sdk.training.adventitious.inference import SoundOutputs, run_network
 from edge_sdk.training.adventitious.task import AdventitiousTask
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.corpus import load_sides, side_of
+from edge_sdk.training.data_identity import finished_run, reported_identity
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
+from edge_sdk.training.preflight import check_batch, check_classes, check_patients, check_reported
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import STATE_FILE, RunOptions
@@ -57,7 +59,8 @@ def train_adventitious(
     Returns
     -------
     dict
-        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file.
+        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file; of a run that is finished already
+        those in its folder.
 
     Raises
     ------
@@ -73,10 +76,19 @@ def train_adventitious(
         training, recipe.spec, settings, split=options.train_split, heart_corpus=recipe.heart_corpus,
         cache=options.cache, progress=on_read,
     )  # fmt: skip
+    where = f"{corpus.name}, split {options.train_split}"
+    check_patients({r.patient for r in data.all}, recipe.fit, where)
+    kinds = ("abnormal" if r.abnormal else "normal" for r in (*data.all, *data.noise))
+    check_classes(kinds, ("normal", "abnormal"), where)
+    check_batch(recipe.fit)
+    check_reported(reported.recordings, options, corpus.name)
     held_out = held_out_patients({r.patient for r in data.all}, recipe.fit.validation_share, options.seed)
     kept = data.without(held_out)
     task = AdventitiousTask(recipe, kept, [r for r in data.all if r.patient in held_out])
     trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed, device=options.device)
+    trainer.reported = reported_identity(reported, options)
+    if (finished := finished_run(recipe, options, trainer.identity)) is not None and calibration is None:
+        return finished
     model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
     assert isinstance(model, AdventitiousNetwork)
     metrics: dict[str, Any] = {"split": options.val_split, "seed": options.seed, "losses": trainer.losses}

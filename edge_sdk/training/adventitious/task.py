@@ -18,6 +18,7 @@ from edge_sdk.training.adventitious.data import AdventitiousData, SoundRecording
 from edge_sdk.training.adventitious.inference import run_network
 from edge_sdk.training.adventitious.sampling import AdventitiousSampler, Window
 from edge_sdk.training.audio.augment import Randomness
+from edge_sdk.training.data_identity import digest_of
 from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection
 from edge_sdk.training.recipes.recipe import Recipe
 
@@ -92,11 +93,15 @@ class AdventitiousTask:
         return auroc(truth, np.array([row.logit() for row in outputs]))
 
     def identity(self) -> dict[str, Any]:
-        """Recipe, recordings and patients that shape the weights."""
+        """Recipe, recordings, patients and audio that shape the weights or choose the epoch."""
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
         for name in ("calibration", "cycles", "error"):  # come after the last epoch
             del shaping["adventitious"][name]
+        recordings = [*self._data.all, *self._data.noise, *self._held_out]
+        labels = [(r.name, r.corpus, r.patient, r.device, r.spans_s, r.sounds, r.strong, r.label) for r in recordings]
         return {
+            "labels": digest_of(labels),
+            "audio": digest_of([(r.name, r.audio) for r in recordings], self._data.background),
             "recipe": shaping,
             "recordings": [len(self._data.recordings), len(self._data.extra), len(self._data.noise)],
             "patients": sorted({r.patient for r in self._data.all}),

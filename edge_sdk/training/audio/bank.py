@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +24,10 @@ from edge_sdk.corpora.audio import read_recording
 from edge_sdk.files import own_folder, storing_in, whole_file
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
+from edge_sdk.training.data_identity import digest_of
 
 _log = logging.getLogger(__name__)
-_FORMAT = 2  # part of the key: bump when the meaning of the stored samples changes
+_FORMAT = 3  # part of the key: bump when the meaning of the stored samples changes
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -38,6 +40,12 @@ class AudioBank:
     samples: Tensor  # [total] float32 in ±1
     starts: npt.NDArray[np.int64]  # [R]
     lengths: npt.NDArray[np.int64]  # [R]
+    digests: tuple[str, ...] = ()  # [R] checksum of each file's samples and rate
+
+    @cached_property
+    def digest(self) -> str:
+        """Checksum of all audio; of the files where they are known, so that no resampler changes it."""
+        return digest_of(self.digests or (self.samples, self.lengths))
 
     @classmethod
     def load(
@@ -54,18 +62,18 @@ class AudioBank:
         key = _key(paths, spec)
         store, index = folder / f"audio-{key}.npy", folder / f"audio-{key}.json"
         if store.is_file() and index.is_file():
-            lengths = np.array(json.loads(index.read_text(encoding="utf-8")), dtype=np.int64)
+            lengths, digests = json.loads(index.read_text(encoding="utf-8"))
             samples = np.load(store, allow_pickle=False)
         else:
-            samples, lengths = _read_all(paths, spec.rate_hz, progress)
+            samples, lengths, digests = _read_all(paths, spec.rate_hz, progress)
             with storing_in("cache", folder):
                 with whole_file(store) as draft, draft.open("wb") as file:
                     np.save(file, samples, allow_pickle=False)
                 with whole_file(index) as draft:
-                    draft.write_text(json.dumps(lengths.tolist()), encoding="utf-8")
+                    draft.write_text(json.dumps([lengths, digests]), encoding="utf-8")
             _log.info("cached %d recordings in %s", len(paths), store)
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
-        return cls(torch.from_numpy(samples), starts, lengths)
+        return cls(torch.from_numpy(samples), starts, np.array(lengths, dtype=np.int64), tuple(digests))
 
     @classmethod
     def joined(cls, banks: Sequence[AudioBank]) -> AudioBank:
@@ -77,6 +85,7 @@ class AudioBank:
             torch.cat([bank.samples for bank in banks]),
             np.concatenate([bank.starts + offset for bank, offset in zip(banks, offsets, strict=True)]),
             np.concatenate([bank.lengths for bank in banks]),
+            tuple(digest for bank in banks for digest in bank.digests),
         )
 
     def gather(
@@ -129,16 +138,17 @@ def cyclic_position(length: Tensor, window: int, speed: Tensor, phase: Tensor) -
 
 def _read_all(
     paths: Sequence[Path], rate_hz: int, progress: Progress | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    waves = []
+) -> tuple[npt.NDArray[np.float32], list[int], list[str]]:
+    waves, digests = [], []
     for done, path in enumerate(paths):
         if progress is not None:
             progress("reading recordings", done, len(paths))
         samples, rate = read_recording(path)
+        digests.append(digest_of(samples, rate))
         waves.append(resample(samples, rate, rate_hz).astype(np.float32, copy=False))
     if progress is not None:
         progress("reading recordings", len(paths), len(paths))
-    return np.concatenate(waves), np.array([wave.size for wave in waves], dtype=np.int64)
+    return np.concatenate(waves), [wave.size for wave in waves], digests
 
 
 def _key(paths: Sequence[Path], spec: FrontEndSpec) -> str:

@@ -21,7 +21,7 @@ from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.joint import load_classifier_sides
-from edge_sdk.training.classification.run import classifier_provenance
+from edge_sdk.training.classification.run import check_examples, classifier_provenance
 from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of
 from edge_sdk.training.loop.fit import Step, Trainer
@@ -72,6 +72,7 @@ def cross_validate_classifier(
     """
     corpus = load_classifier_sides(recipe, options, on_read)
     both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
+    check_examples(recipe, both, corpus.name, folds=folds)
     result = cross_validate(
         recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step, device=options.device
     )

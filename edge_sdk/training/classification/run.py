@@ -20,8 +20,10 @@ from edge_sdk.training.classification.joint import load_classifier_sides, traine
 from edge_sdk.training.classification.sampling import WEAK_LABELS, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of, trained_data
 from edge_sdk.training.corpus import side_of
+from edge_sdk.training.data_identity import finished_run, reported_identity
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
+from edge_sdk.training.preflight import check_batch, check_classes, check_patients, check_reported
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import (
@@ -46,8 +48,8 @@ def train_classifier(
     Returns
     -------
     dict
-        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file. In a parallel run the processes
-        after the first return only the losses.
+        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file; of a run that is finished already
+        those in its folder. In a parallel run the processes after the first return only the losses.
 
     Raises
     ------
@@ -59,9 +61,15 @@ def train_classifier(
     # The bank holds the training side alone: no recording of the other side can be used, not even as noise.
     training = side_of(corpus, options.train_split)
     data = load_training_data(training, recipe, cache=options.cache, progress=on_read)
+    reported = side_of(corpus, options.val_split)
+    check_examples(recipe, data, f"{corpus.name}, split {options.train_split}")
+    check_reported(reported.cycles, options, corpus.name)
     trainer = classify_trainer(recipe, data, options.seed, device=options.device)
     if trainer.machine.world > 1 and recipe.objective.distill is not None and recipe.fit.mixup_p:
         raise RecipeError("a teacher cannot follow examples that are mixed across processes; use --set fit.mixup_p=0")
+    trainer.reported = reported_identity(reported, options)
+    if (finished := finished_run(recipe, options, trainer.identity)) is not None:
+        return finished if trainer.machine.leads else {"losses": finished.get("losses", [])}
     model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
     metrics: dict[str, Any] = {"split": options.val_split, "seed": options.seed, "losses": trainer.losses}
     if trainer.validation:
@@ -92,6 +100,14 @@ def train_classifier(
     logs.finish(metrics)
     trainer.machine.barrier()
     return {**metrics, "checkpoint": str(path)}
+
+
+def check_examples(recipe: Recipe, data: TrainingData, where: str, *, folds: int = 0) -> None:
+    """Warn of what is missing in the examples of a classifier; errors as :mod:`edge_sdk.training.preflight`."""
+    events = data.events.trained
+    check_classes((recipe.labels[index] for index in events.bits.tolist()), recipe.labels, where)
+    check_patients({str(patient) for patient in events.patient.tolist()}, recipe.fit, where, folds=folds)
+    check_batch(recipe.fit)
 
 
 def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingData) -> Provenance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,7 @@ from edge_sdk.training.classification.objectives import Objective, make_objectiv
 from edge_sdk.training.classification.objectives.targets import smooth_targets
 from edge_sdk.training.classification.sampling import ANNOTATED, ExampleSampler, balanced
 from edge_sdk.training.classification.windows import WindowMaker
+from edge_sdk.training.data_identity import digest_of
 from edge_sdk.training.loop.fit import Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 
@@ -151,13 +153,18 @@ class ClassifyTask:
         return strict_score(self.held_out.bits, predicted, len(self.recipe.labels))
 
     def identity(self) -> dict[str, Any]:
-        """Recipe, events and patients that shape the weights."""
+        """Recipe, events, patients and audio that shape the weights or choose the epoch."""
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
-        events = self.training.events
+        data, events = self.training, self.training.events
+        metadata = data.metadata if self.schema is not None else ()
         return {
             "recipe": shaping,
             "events": len(events),
             "patients": sorted({str(patient) for patient in events.patient}),
+            "classes": dict(Counter(self.recipe.labels[index] for index in events.bits.tolist())),
+            "labels": digest_of(data.names, vars(events), vars(self.held_out), data.noise, data.negatives),
+            "metadata": digest_of(metadata, data.corpus),
+            "audio": digest_of(data.bank.digest, None if data.heart is None else data.heart.digest),
         }
 
     def sources(self, batch: Batch) -> Sequence[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from edge_sdk.errors import TrainingError
 from edge_sdk.models.network import Network
 from edge_sdk.training.audio.augment import Randomness
+from edge_sdk.training.data_identity import keep_identity, refuse_other_data
 from edge_sdk.training.loop.ema import WeightAverage
 from edge_sdk.training.loop.optim import (
     Replay,
@@ -90,6 +92,7 @@ class Trainer:
         self.losses: list[float] = []  # mean per epoch
         self.validation: list[float] = []  # per epoch, where patients are held out
         self.best_epoch: int | None = None  # counted like ``epoch``: how many were done
+        self.reported: dict[str, Any] = {}  # identity of the recordings that figures will be of; set before ``run``
         self._best: dict[str, Tensor] = {}
         self.machine = Machine(fit.precision, device)
         if isinstance(task, HasDevice):
@@ -139,17 +142,20 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            ``state`` belongs to another recipe, seed or set of events, or cannot be written.
+            ``state``, or a finished run in its folder, is of another recipe, seed or data; or it cannot be written.
         TrainingError
             The loss is not finite, or memory does not suffice; ``state`` keeps the last finished epoch.
         """
         if state is not None and state.is_file():
-            self._restore(read_state(state, self._identity()))
+            self._restore(read_state(state, self.identity))
             _log.info("resuming %s after epoch %d", state, self.epoch)
+        elif state is not None:
+            refuse_other_data(state, self.identity)
         while self.epoch < self.fit.epochs and not self._out_of_patience():
             report = self._run_epoch(on_step)
             if state is not None and self.machine.leads:
-                write_state(state, self._identity(), self._state())
+                write_state(state, self.identity, self._state())
+                keep_identity(state, self.identity)
             self.machine.barrier()
             if on_epoch is not None and self.machine.leads:
                 on_epoch(report)
@@ -263,8 +269,10 @@ class Trainer:
         patience = self.fit.patience
         return bool(patience and self.best_epoch is not None and self.epoch - self.best_epoch >= patience)
 
-    def _identity(self) -> dict[str, Any]:
-        return {**self.task.identity(), "seed": self.seed}
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the weights, and the figures of ``reported``, depend on."""
+        return {**self.task.identity(), "seed": self.seed, **self.reported}
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -16,6 +16,7 @@ from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import AudioBank, Progress
 from edge_sdk.training.classification.data import heart_recordings
 from edge_sdk.training.corpus import named_folder
+from edge_sdk.training.data_identity import digest_of
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.excerpts import Annotation, Excerpt, SegmentTruth, log_mel_frames, spans
@@ -40,6 +41,7 @@ class AnnotatedRecording:
     excerpt: Excerpt  # all of it
     labels: tuple[str, ...] = ()  # one for each annotated cycle
     group: str = ""  # the device it was recorded with, where known
+    audio: str = ""  # checksum of its file's samples
 
     @property
     def duration_s(self) -> float:
@@ -58,6 +60,7 @@ class SegmentData:
     hearts: tuple[Wave, ...]
     rate_hz: int
     noise: Mapping[str, tuple[Wave, ...]] = field(default_factory=dict)  # kind → clips
+    background: str = ""  # checksum of clips, hearts and noise
 
     def of_patients(self, patients: Collection[str]) -> SegmentData:
         """The same data with only these patients' recordings."""
@@ -102,7 +105,10 @@ def annotated_recordings(
         phases.setdefault(event.recording_id, {}).setdefault(event.phase, []).append((event.start_s, event.end_s))
     kind = annotation_of([spans(sorted(rows)) for rows in cycles.values()])
     found = []
-    for recording, wave, frames in zip(corpus.recordings, waves, log_mel_frames(waves, spec), strict=True):
+    audio = bank.digests or ("",) * len(waves)
+    for recording, wave, frames, digest in zip(
+        corpus.recordings, waves, log_mel_frames(waves, spec), audio, strict=True
+    ):
         marks = spans(sorted(cycles.get(recording.id, [])))
         truth = SegmentTruth(kind, marks) if len(marks) else SegmentTruth(Annotation.NONE, weight=settings.poor_weight)
         if recording.id in phases and len(marks):
@@ -112,7 +118,14 @@ def annotated_recordings(
         marked = tuple(labels.get(recording.id, ()))
         found.append(
             AnnotatedRecording(
-                recording.id, recording.patient, wave.size, spec.rate_hz, excerpt, marked, recording.device or ""
+                recording.id,
+                recording.patient,
+                wave.size,
+                spec.rate_hz,
+                excerpt,
+                marked,
+                recording.device or "",
+                digest,
             )
         )
     return found
@@ -178,7 +191,9 @@ def load_segment_data(
     if settings.noise_corpus is not None:
         noise = _noise(named_folder(settings.noise_corpus, root)[1], spec, cache)
     poor = tuple(r for r in found if not len(r.excerpt.truth.cycles))
-    return SegmentData(annotated, poor, clips, held_out, hearts, spec.rate_hz, noise)
+    played = [vars(part) if part is not None else None for part in (clips, held_out)]
+    background = digest_of(played, hearts, noise)
+    return SegmentData(annotated, poor, clips, held_out, hearts, spec.rate_hz, noise, background)
 
 
 def _extra(

@@ -13,8 +13,10 @@ from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.corpus import load_sides, side_of
+from edge_sdk.training.data_identity import finished_run, reported_identity
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
+from edge_sdk.training.preflight import check_batch, check_patients, check_reported
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import STATE_FILE, RunOptions
@@ -44,7 +46,8 @@ def train_segmenter(
     Returns
     -------
     dict
-        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file.
+        The metrics written to ``metrics.json``, with ``checkpoint`` naming the file; of a run that is finished already
+        those in its folder.
 
     Raises
     ------
@@ -64,11 +67,17 @@ def train_segmenter(
         cache=options.cache,
         progress=on_read,
     )
+    check_patients(data.patients, recipe.fit, f"{corpus.name}, split {options.train_split}")
+    check_batch(recipe.fit)
+    check_reported(reported.cycles, options, corpus.name)
     held_out = held_out_patients(data.patients, recipe.fit.validation_share, options.seed)
     kept = data.of_patients(set(data.patients) - held_out)
     validation = [recording for recording in data.recordings if recording.patient in held_out]
     task = SegmentTask(recipe, kept, validation, options.seed)
     trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed, device=options.device)
+    trainer.reported = reported_identity(reported, options)
+    if (finished := finished_run(recipe, options, trainer.identity)) is not None:
+        return finished
     model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
     assert isinstance(model, SegmenterNetwork)
     metrics: dict[str, Any] = {"split": options.val_split, "seed": options.seed, "losses": trainer.losses}

@@ -15,6 +15,7 @@ from edge_sdk.metrics.events import event_report
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.segmenter import STRIDE, TEMPI, SegmenterNetwork, SegmentLogits
 from edge_sdk.training.audio.augment import DeviceSimulator, Randomness
+from edge_sdk.training.data_identity import digest_of
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.recipes.segment_settings import SegmentSection
 from edge_sdk.training.segmentation.building import build_segmenter, decoder_params, segment_section
@@ -105,15 +106,18 @@ class SegmentTask:
         return float(event_report(scored, resamples=0)["event_f1"])
 
     def identity(self) -> dict[str, Any]:
-        """Recipe, recordings and patients that shape the weights."""
+        """Recipe, recordings, patients and audio that shape the weights or choose the epoch."""
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
         del shaping["segment"]["search"]  # comes after the last epoch: another search needs no other training
         if not self._held_out:  # nor does another decoder that chose no epoch
             del shaping["segment"]["decoder"]
+        recordings = [*self._data.recordings, *self._data.poor, *self._held_out]
         return {
             "recipe": shaping,
             "recordings": len(self._data.recordings),
             "patients": list(self._data.patients),
+            "labels": digest_of([(r.name, r.patient, r.group, r.labels, r.excerpt.truth) for r in recordings]),
+            "audio": digest_of([(r.name, r.samples, r.audio) for r in recordings], self._data.background),
         }
 
     def _clips(self, numpy_random: np.random.Generator, random: Randomness, count: int) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ def test_training_leaves_the_callers_random_state_alone(recipe: Recipe, data: Tr
 def test_state_of_another_run_is_refused_with_the_fix(recipe: Recipe, data: TrainingData, tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     classify_trainer(recipe, data, 0).run(state)
-    with pytest.raises(CheckpointError, match=r"seed differ.*delete"):
+    with pytest.raises(CheckpointError, match=r"seed \(0 → 1\) differ.*delete"):
         classify_trainer(recipe, data, 1).run(state)
     longer = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, epochs=4))
     with pytest.raises(CheckpointError, match="recipe"):
