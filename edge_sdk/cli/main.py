@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from edge_sdk.cli.ending import Ending
-from edge_sdk.cli.streams import prepare_streams
+from edge_sdk.cli.surroundings import name_user, prepare_streams
 
 TYPE_CHECKING = False  # typing takes longer to load than this module
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def take_flags(arguments: Sequence[str]) -> tuple[list[str], bool, bool]:
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 usage, 128 + signal where stopped."""
+    prepare_streams()  # first: nothing else may take the number of a closed stream
     with Ending(last=arguments is None) as ending:
-        prepare_streams()
+        name_user()
         from edge_sdk.cli.commands import run_command
         from edge_sdk.cli.messages import guard
 

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from edge_sdk.cli.ending import Stopped
 from edge_sdk.errors import describe
@@ -91,7 +91,7 @@ def guard(*, debug: bool, json: bool = False, ending: Ending | None = None) -> I
     with _logging(debug=debug, json=json), _python_warnings(debug=debug):
         try:
             yield
-            _flush_stdout()
+            sys.stdout.flush()  # now, not after the exit status is known
         except (KeyboardInterrupt, Stopped) as stop:
             _show_stop(str(stop))
             raise SystemExit(ending.status if ending else 130) from None
@@ -100,21 +100,21 @@ def guard(*, debug: bool, json: bool = False, ending: Ending | None = None) -> I
                 _show_stop("")
                 raise SystemExit(ending.status) from None
             if isinstance(error, BrokenPipeError) and _stdout_is_broken():
-                _discard_stdout()
+                _discard(sys.stdout)
                 raise SystemExit(1) from None
             status = _usage_status(error)
             if status is None and debug:
                 raise
-            error_line(_usage_text(error) if status is not None else describe(error))
-            _discard_broken_stdout()
+            text = _usage_text(error) if status is not None else describe(error)
+            if _stdout_fails() and isinstance(error, OSError) and error.filename is None:
+                text = f"standard output: {error.strerror}"
+            error_line(text)
             raise SystemExit(1 if status is None else status) from None
 
 
 def _show_stop(message: str) -> None:
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
+    _stdout_fails()
     note_line(message or "stopped")
-    _discard_broken_stdout()
 
 
 @contextmanager
@@ -160,24 +160,10 @@ def _one_line(message: str) -> str:
 
 
 def _stderr_line(line: str) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # nobody reads it: no reason to fail
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _flush_stdout() -> None:
-    """Find out now, not after the exit status is known, whether what was printed could be written.
-
-    Raises
-    ------
-    OSError
-        It could not; the file is named.
-    """
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from error
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+    except (OSError, ValueError):  # nobody reads it: no reason to fail
+        _discard(sys.stderr)
 
 
 def _stdout_is_broken() -> bool:
@@ -190,14 +176,17 @@ def _stdout_is_broken() -> bool:
     return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
 
 
-def _discard_broken_stdout() -> None:
+def _stdout_fails() -> bool:
+    """Whether what was printed cannot be written; it is then discarded, so that interpreter exit does not fail too."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        _discard_stdout()
+        _discard(sys.stdout)
+        return True
+    return False
 
 
-def _discard_stdout() -> None:
-    """Write nothing more, not even at interpreter exit: its reader has gone, or the disk is full."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Let a stream write nothing more: its reader has gone, or the disk is full."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

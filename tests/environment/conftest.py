@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +40,10 @@ class Place:
         command = [*COMMAND, *(str(argument) for argument in arguments)]
         return subprocess.run(command, capture_output=True, cwd=self.work, env=environment, timeout=120)
 
-    def shell(self, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-        """Run a shell script or file in which ``stetho`` is a command."""
-        command = ["sh", "-c", script] if not arguments else ["sh", script, *arguments]
-        environment = {**self.environment, **variables}
-        return subprocess.run(command, capture_output=True, cwd=self.work, env=environment, timeout=120)
+    def shell(self, script: str | Path) -> subprocess.CompletedProcess[bytes]:
+        """Run a line of shell, or a file of it, in which ``stetho`` is a command."""
+        command = ["sh", str(script)] if isinstance(script, Path) else ["sh", "-c", script]
+        return subprocess.run(command, capture_output=True, cwd=self.work, env=dict(self.environment), timeout=120)
 
 
 @pytest.fixture
@@ -75,6 +74,3 @@ def latin1_recording(place: Place, recording: Path) -> Iterator[Path]:
     path.write_bytes(recording.read_bytes())
     yield path
     path.unlink(missing_ok=True)  # or pytest fails to print the folder
-
-
-Run = Callable[..., "subprocess.CompletedProcess[bytes]"]

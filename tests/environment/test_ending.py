@@ -97,7 +97,8 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
         "from edge_sdk.cli.ending import Ending\n"
         "with Ending(last=True) as ending:\n"
         "    ending.started()\n"
-        '    inner = \'import subprocess, time; subprocess.Popen(["sleep", "60"]); print(1, flush=True); time.sleep(60)\'\n'
+        '    inner = \'import subprocess, time; subprocess.Popen(["sleep", "60"]); \'\n'
+        "    inner += 'print(1, flush=True); time.sleep(60)'\n"
         "    child = subprocess.Popen([sys.executable, '-c', inner], stdout=subprocess.PIPE)\n"
         "    print(child.stdout.readline(), flush=True)\n"
         "    try:\n"
@@ -105,13 +106,10 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
         "    finally:\n"
         "        while ctypes.CDLL(None).sleep(60): pass\n"
     )
+    command = [sys.executable, "-c", program]
     process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()
     assert len(of_session(process.pid)) == 3

@@ -1,4 +1,4 @@
-"""The standard streams of the command line: open whatever the caller closed, and able to print any character."""
+"""What the command line needs around it: standard streams that are open and print any character, a user with a name."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=READABLE)
+
+
+def name_user() -> None:
+    """Give a user id without an account a name in the environment: torch fails where it looks for one in vain."""
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")) and hasattr(os, "getuid"):
+        import pwd
+
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
