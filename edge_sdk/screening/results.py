@@ -92,7 +92,7 @@ class KeptResults:
         end = content.find(b"\n") + 1
         try:
             head = json.loads(content[:end] or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             head = None
         if not isinstance(head, dict) or head.pop("type", None) != "run":
             raise ResultsError(f"{self.path} holds no results of 'stetho screen'; name another file for --results")
@@ -105,14 +105,14 @@ class KeptResults:
         for line in content[end:].splitlines(keepends=True):
             try:
                 record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
-            if not isinstance(record, dict):
+            if not isinstance(record, dict) or not isinstance(record.get("source"), str):
                 break
             end += len(line)
             waiting.append(record)
-            if record["type"] == "summary":
+            if record.get("type") == "summary":
                 self.done[record["source"]] = ScreenedRecords(record["source"], tuple(waiting))
-            if record["type"] in ("summary", "error"):
+            if record.get("type") in ("summary", "error"):
                 waiting, kept = [], end
         return kept

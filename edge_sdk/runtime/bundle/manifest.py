@@ -56,7 +56,7 @@ def read_manifest(folder: Path, keys: Sequence[TrustedKey] = ()) -> Manifest:
         if keys:
             check_signature(folder, text, keys)
         raw = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{folder / MANIFEST} is not readable JSON ({error}); copy or export the bundle again"
         ) from error
