@@ -50,7 +50,8 @@ _TEXTS: dict[str, dict[str, str]] = {
     },
     "hf_lung_labels": {
         "clips.csv": "file,recording,date_group,phase,split\nsteth_1_000.wav,steth_1,d1,I,train\n",
-        "labels.csv": "recording,line,tag,start_s,end_s\nsteth_1,0,I,0.2,1.1\nsteth_1,1,E,1.1,2.0\nsteth_1,2,D,0.3,0.8\n",
+        "labels.csv": "recording,line,tag,start_s,end_s\nsteth_1,0,I,0.2,1.1\nsteth_1,1,E,1.1,2.0\n"
+        "steth_1,2,D,0.3,0.8\n",
     },
     "hf_lung_v1": {
         "train/steth_20180814_09_37_11_label.txt": "I 00:00:00.100 00:00:00.800\nE 00:00:00.800 00:00:01.500\n"
@@ -114,5 +115,5 @@ def test_damaged_annotations_are_loaded_or_refused(tmp_path: Path, duration_s: f
         finally:
             path.write_text(_TEXTS[name][text], "utf-8")
 
-    fuzz(check, st.sampled_from(files), st.booleans(), edits, duration_s=duration_s, examples=300)
+    fuzz(check, st.sampled_from(files), st.booleans(), edits, duration_s=duration_s, examples=100)
     shutil.rmtree(tmp_path)

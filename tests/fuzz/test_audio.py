@@ -62,7 +62,7 @@ def test_a_damaged_recording_is_read_or_refused(
         read_or_refuse(lambda: read(path, channel))
 
     names, channels = st.sampled_from(sorted(recordings)), st.sampled_from((0, 1, "mix"))
-    fuzz(check, names, st.sampled_from(_SUFFIXES), channels, edits, duration_s=duration_s, examples=150)
+    fuzz(check, names, st.sampled_from(_SUFFIXES), channels, edits, duration_s=duration_s, examples=60)
 
 
 @pytest.mark.parametrize("duration_s", DURATIONS)
@@ -80,4 +80,4 @@ def test_damaged_events_beside_a_recording_do_no_harm(
         (tmp_path / "visit.events.jsonl").write_bytes(damaged(events.encode(), changes))
         read_or_refuse(lambda: read(tmp_path / "visit.flac", 0))
 
-    fuzz(check, edits, duration_s=duration_s, examples=150)
+    fuzz(check, edits, duration_s=duration_s, examples=60)

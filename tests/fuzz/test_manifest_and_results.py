@@ -35,7 +35,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, duration_s: float) -> Non
         (tmp_path / MANIFEST).write_bytes(damaged(content, changes))
         read_or_refuse(lambda: read_bundle(tmp_path))
 
-    fuzz(check, edits, duration_s=duration_s, examples=150)
+    fuzz(check, edits, duration_s=duration_s, examples=50)
 
 
 @pytest.mark.parametrize("duration_s", DURATIONS)
@@ -48,7 +48,7 @@ def test_a_bundle_with_a_damaged_manifest_loads_or_is_refused(tmp_path: Path, du
         (folder / MANIFEST).write_bytes(damaged(content, changes))
         read_or_refuse(lambda: load_bundle(folder, allow_untrained=True))
 
-    fuzz(check, edits, duration_s=duration_s, examples=60)
+    fuzz(check, edits, duration_s=duration_s, examples=20)
 
 
 RUN = {"bundle": "b", "version": "1", "artefact": "onnx", "sha256": "0", "channel": 0, "metadata": {"site": "trachea"}}
@@ -79,4 +79,4 @@ def test_damaged_results_are_refused_or_read_as_far_as_they_are_valid(tmp_path: 
         path.write_bytes(damaged(content, changes))
         read_or_refuse(reopen)
 
-    fuzz(check, edits, duration_s=duration_s, examples=150)
+    fuzz(check, edits, duration_s=duration_s, examples=50)

@@ -1,4 +1,4 @@
-"""Damaged files for fuzzing: edits that keep most of a valid file, and limits on the time and memory that it may cost."""
+"""Damaged files for fuzzing: edits that keep most of a valid file, and limits on time and memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _TOKEN = re.compile(rb"[^\s,;:\[\]{}\"_]+")
 _WORDS = (
     b"", b"-1", b"0", b"0.0", b"1", b"-0.5", b"1e308", b"1e400", b"-1e400", b"NaN", b"nan", b"Infinity", b"inf", b"1_0",
-    b"99999999999999999999999", b"4294967296", b"null", b"true", b"[]", b"{}", b'""', b"normal", b"x", b"../x", b"/", b"\0",
-    b"\xff", b"\xef\xbb\xbf", "\N{FULLWIDTH DIGIT ONE}".encode(), "é".encode("latin-1"), b'"', b"\r", b"\n", b",", b"\t",
+    b"99999999999999999999999", b"4294967296", b"null", b"true", b"[]", b"{}", b'""', b"normal", b"x", b"../x", b"/",
+    b"\0", b"\xff", b"\xe9", b"\xef\xbb\xbf", "\N{FULLWIDTH DIGIT ONE}".encode(), b'"', b"\r", b"\n", b",", b"\t",
     b"[" * 5000, b"0:00:99", b"1:2:3:4", b"E", b"I", b"wav", b"schema", b"type", b"9" * 5000,
 )  # fmt: skip
 _INTEGERS = (0, 1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -155,8 +155,10 @@ def bounded(seconds: float = 30.0, megabytes: int = 1024) -> Iterator[None]:
 
 def read_or_refuse(read: Callable[[], object]) -> None:
     """Call ``read`` within the limits: it returns, or raises an error of the SDK with a message for people."""
+    message = "read"
     with bounded():
         try:
             read()
         except StethoError as error:
-            assert str(error).strip(), f"{type(error).__name__} without a message"
+            message = str(error)
+    assert message.strip(), "an error without a message"
