@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_sdk.corpora import load_corpus
 from edge_sdk.corpora.registry import REGISTRY
-from tests.support.mutations import DURATIONS, damaged, edits, fuzz, read_or_refuse
+from tests.fuzz.mutations import DURATIONS, damaged, edits, fuzz, read_or_refuse
 
 _TEXTS: dict[str, dict[str, str]] = {
     "csv": {

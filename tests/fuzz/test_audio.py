@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import strategies as st
 
 from edge_sdk.sources import open_source
-from tests.support.mutations import DURATIONS, damaged, edits, fuzz, read_or_refuse
+from tests.fuzz.mutations import DURATIONS, damaged, edits, fuzz, read_or_refuse
 
 _FORMATS = {
     "wav": ("WAV", "PCM_16"), "float.wav": ("WAV", "FLOAT"), "ulaw.wav": ("WAV", "ULAW"), "24.wav": ("WAVEX", "PCM_24"),

@@ -18,7 +18,7 @@ from firmware_bridge.errors import LinkError
 from firmware_bridge.framing import Frame, encode_frame, encode_message
 from firmware_bridge.messages import End, Info, Log, Message, Status, StreamFormat
 from firmware_bridge.receiver import Callbacks, Receiver
-from tests.support.mutations import DURATIONS, bounded, damaged, edits, fuzz
+from tests.fuzz.mutations import DURATIONS, bounded, damaged, edits, fuzz
 
 RATE = 4000
 

@@ -14,7 +14,7 @@ from edge_sdk.runtime.bundle.manifest import settings as manifest_settings
 from edge_sdk.runtime.bundle.schema import MANIFEST
 from edge_sdk.screening.recordings import ScreenedRecords
 from edge_sdk.screening.results import KeptResults
-from tests.support.mutations import DURATIONS, damaged, edits, fuzz, read_or_refuse
+from tests.fuzz.mutations import DURATIONS, damaged, edits, fuzz, read_or_refuse
 from tests.support.tiny_bundle import write_tiny_bundle
 
 
