@@ -1,6 +1,6 @@
 # make demo       from nothing to labelled breaths: environment, runtime only (no torch), a simulated patient
 # make test       lint, types, walls and the test suite; what CI runs
-# make test-long  what is too slow for CI
+# make test-long  what is too slow for CI; fuzz tests take STETHO_FUZZ_S seconds each, 600
 # make results    committed figures that need no training, run again: says which moved (STETHO_DATA names the recordings)
 # make docs       the site, in build/site
 # make install    the environment with everything, for working on the project

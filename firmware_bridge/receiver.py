@@ -292,7 +292,7 @@ class Receiver:
     def _take_end(self, message: End, now_ns: int) -> None:
         if not self.streaming or self.ended or self.format is None:
             return
-        missing = self._account.end(message.total, self.format.clock_id)
+        missing = self._account.end(message.total, self.format.clock_id, now_ns)
         if missing:
             empty = np.zeros(0, np.float32)
             block = LinkBlock(empty, message.total, self.format.clock_id, missing, True, now_ns, now_ns)

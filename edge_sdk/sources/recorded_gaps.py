@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from edge_sdk.events import AudioBlock
@@ -26,11 +27,21 @@ def read_recorded_gaps(recording: Path) -> RecordedGaps:
         try:
             record = json.loads(line)
             if record.get("type") == "lost":
-                gaps.append((int(record["file_sample"]), int(record["samples"])))
-        except (ValueError, KeyError, TypeError, AttributeError):
+                gaps.append((_count(record["file_sample"]), _count(record["samples"])))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # The last line of a session that was killed may be truncated.
             _log.debug("%s: a line is not an event: %.80s", events, line)
-    return sorted(gaps)
+    gaps.sort()
+    if any(first + size > following for (first, size), (following, _) in pairwise(gaps)):
+        _log.warning("%s: its gaps overlap, so that it cannot be of %s; its gaps are ignored", events, recording.name)
+        return []
+    return gaps
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no number of samples")
+    return value
 
 
 def cut_out_gaps(blocks: Iterator[AudioBlock], gaps: RecordedGaps) -> Iterator[AudioBlock]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_LOWEST_HZ, _HIGHEST_HZ = 100, 1_000_000  # sample rates that a converter can have
 _SILENT_S = 5.0  # without audio: the port is opened again
 
 
@@ -238,6 +239,9 @@ class SerialSource:
             raise SourceError(f"{error}{hint}") from error
         except LinkError as error:
             raise SourceError(str(error)) from error
+        if not _LOWEST_HZ <= link.format.rate_hz <= _HIGHEST_HZ:
+            link.close()
+            raise SourceError(f"{port}: reports {link.format.rate_hz:g} samples a second; its firmware may be faulty")
         _log.debug("%s: %s, %s", port, link.info, link.format)
         self._known_serial = link.info.serial.strip()
         return link

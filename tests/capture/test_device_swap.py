@@ -21,10 +21,10 @@ from edge_sdk.runtime.session import Session
 from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.sources.serial import SerialSource
 from edge_sdk.sources.shortened import ShortenedSource
+from tests.capture.swapped import Turn, taking_turns
 from tests.runtime.test_session import ListSink
 from tests.support.link import on_grid
 from tests.support.stethoscope import wait_until
-from tests.support.swapped import Turn, taking_turns
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 4000

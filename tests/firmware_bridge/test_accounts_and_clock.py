@@ -42,6 +42,17 @@ def test_over_a_reconnection_the_gap_is_exact_while_the_clock_ran_and_estimated_
     assert restarted == Placement(24_000, 0, False)
 
 
+@pytest.mark.parametrize("index", [1 << 50, (1 << 64) - 200])
+def test_an_index_that_no_clock_can_have_reached_is_of_another_count(index: int) -> None:
+    """Or a gap of thousands of years would be written into the recording as silence."""
+    account = SampleAccount(ResumePoint(clock_id=7, next_index=32_000, host_ns=2_000_000_000))
+    assert account.place(index, 160, 7, 2_510_000_000, 16000) == Placement(8000, 0, False)
+    assert account.place(index + 160, 160, 7, 2_520_000_000, 16000) == Placement(0, 0, True)
+    assert account.place(40_320, 160, 7, 2_530_000_000, 16000) == Placement(0, 0, False), "and back"
+    assert account.end(index, 7, 2_540_000_000) == 0
+    assert account.end(40_500, 7, 2_540_000_000) == 20
+
+
 def test_the_sequence_number_wraps() -> None:
     account = SequenceAccount()
     assert [account.count(seq) for seq in (65533, 65534, 65535, 0, 1, 5, 5, 6)] == [0, 0, 0, 0, 0, 3, 0, 0]

@@ -13,7 +13,8 @@ import pytest
 from edge_sdk.errors import AudioError, EngineError, SourceLostError
 from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, StreamStats
 from edge_sdk.runtime.bundle.load import Bundle
-from edge_sdk.runtime.session import Inbox, Session
+from edge_sdk.runtime.inbox import Inbox
+from edge_sdk.runtime.session import Session
 from edge_sdk.sources.phantom import PhantomSource
 from tests.runtime.conftest import phantom
 
