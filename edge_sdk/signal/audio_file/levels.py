@@ -25,10 +25,10 @@ def float_scale(blocks: Iterable[npt.NDArray[np.floating[Any]]]) -> tuple[float,
     """
     peak, whole = 0.0, True
     for block in blocks:
-        size = float(np.max(np.abs(block), initial=0.0, where=np.isfinite(block)))
-        peak = max(peak, size)
+        finite = np.isfinite(block)
+        peak = max(peak, float(np.max(np.abs(block), initial=0.0, where=finite)))
         if whole and peak > 1:
-            whole = bool(np.array_equal(block, np.rint(block)))
+            whole = bool(np.all(block[finite] == np.rint(block[finite])))
     if peak <= 1.0:
         return 1.0, None
     if whole or peak > _HEADROOM:

@@ -58,6 +58,7 @@ class LibraryDecoder:
         self.frames: int | None = None if stated >= UNKNOWN_LENGTH else stated
         self._lossy = self.subtype in _LOSSY
         self._unit = unit
+        self._done = 0
         self._held = np.zeros((0, self.channels), np.float32)
 
     def read(self, count: int) -> Floats:
@@ -81,12 +82,17 @@ class LibraryDecoder:
         self._file.close()
 
     def _decode(self, count: int) -> Floats:
+        if self.frames is not None:  # what follows the last one is no audio
+            count = min(count, self.frames - self._done)
         try:
             if self._lossy:
                 with quiet_stderr():
                     block: Floats = self._file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-                return np.clip(block, -1.0, 1.0, out=block)
-            return np.asarray(self._file.read(count, dtype="float32", always_2d=True))
+                np.clip(block, -1.0, 1.0, out=block)
+            else:
+                block = np.asarray(self._file.read(count, dtype="float32", always_2d=True))
+            self._done += len(block)
+            return block
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise DamagedError(str(error)) from error
 
