@@ -13,7 +13,7 @@ import soundfile
 
 Floats = npt.NDArray[np.float32]
 
-SECONDS = 6.0
+SECONDS = 4.0
 RATES = (4000, 8000, 11025, 16000, 22050, 44100, 48000)
 MPEG_RATES = (8000, 11025, 16000, 22050, 44100, 48000)
 
@@ -68,10 +68,10 @@ def wav(
 ) -> bytes:
     """A WAV with any sizes in its header."""
     frame = channels * bits // 8
-    form = struct.pack(f"{order}HHIIHH", tag, channels, rate if header_rate is None else header_rate, rate * frame, frame, bits)
-    size = len(samples) if data is None else data
-    body = b"WAVEfmt " + struct.pack(f"{order}I", 16) + form + before + b"data" + struct.pack(f"{order}I", size) + samples
-    body += after
+    stated = rate if header_rate is None else header_rate
+    form = struct.pack(f"{order}HHIIHH", tag, channels, stated, stated * frame & 0xFFFFFFFF, frame, bits)
+    size = struct.pack(f"{order}I", len(samples) if data is None else data)
+    body = b"WAVEfmt " + struct.pack(f"{order}I", 16) + form + before + b"data" + size + samples + after
     return (b"RIFF" if order == "<" else b"RIFX") + struct.pack(f"{order}I", len(body) if riff is None else riff) + body
 
 
