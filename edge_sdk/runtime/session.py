@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edge_sdk.errors import SourceLostError, StethoError
 from edge_sdk.events import Adventitious, AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
 from edge_sdk.protocols import HealthSink
@@ -65,6 +67,9 @@ class Session:
         ever.
     on_health
         Called with every change of health, like the sinks that are a :class:`~edge_sdk.protocols.HealthSink`.
+    full_scale
+        Steps of the recording that the sinks keep, for example 1 << 23: samples are rounded to it and clipped before
+        anything sees them, so that a replay gives the same events. None: samples are used as they come.
     on_note
         Called once with every note, before the sinks are opened or after they are closed; the summary has all of them.
     """
@@ -79,6 +84,7 @@ class Session:
         queue_s: float = QUEUE_S,
         give_up_s: float | None = None,
         on_health: Callable[[Health], None] | None = None,
+        full_scale: int | None = None,
         on_note: Callable[[str], None] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -92,6 +98,8 @@ class Session:
         self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns)
         self._on_health = on_health
         self._on_note = on_note
+        self._full_scale = full_scale
+        self._clips = False  # whether that was noted
         self._own_notes: list[str] = []
         self._reported: set[str] = set()  # of the notes
         self._joining = self._dropping = False
@@ -199,11 +207,21 @@ class Session:
             if block is None:
                 continue
             self._update_metadata()
+            if self._full_scale is not None:
+                block = self._as_recorded(block, self._full_scale)
             events = self._stream.accept(block)
             self._last = block
             for sink in self._sinks:
                 sink.audio(block)
             self._emit(events)
+
+    def _as_recorded(self, block: AudioBlock, full_scale: int) -> AudioBlock:
+        steps = np.rint(block.samples.astype(np.float64) * full_scale)
+        if not self._clips and np.any(np.abs(steps) > full_scale):
+            self._clips = True
+            self.note("the source goes beyond full scale: it is clipped, in the recording as in the results")
+        kept = np.clip(steps, -full_scale, full_scale - 1) / full_scale
+        return replace(block, samples=kept.astype(np.float32))
 
     def _keep_pace(self) -> None:
         """React to overload: skip classification, then join blocks; the queue itself drops blocks."""

@@ -32,15 +32,26 @@ def play(
     from edge_sdk.runtime.session import Session
 
     view = _view(bundle, json=json, truth=truth)
-    sinks = [view]
+    sinks, full_scale = [view], None
     if record is not None:
+        from edge_sdk.sinks.flac import FULL_SCALE
+
+        full_scale = FULL_SCALE
         sinks.append(_recorder(record, source, bundle, metadata))
 
     def show_health(change: Health) -> None:
         if change.state != "failed" and not isinstance(view, HealthSink):  # a failure has a line of its own
             note_line(change.detail)
 
-    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health, on_note=note_line)
+    session = Session(
+        source,
+        bundle,
+        sinks,
+        metadata=metadata or None,
+        full_scale=full_scale,
+        on_health=show_health,
+        on_note=note_line,
+    )
     # A service manager's stop is a person's Ctrl-C; the session has closed its sinks by then: the summary is out.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -109,8 +109,8 @@ def test_mp3_cut_at_both_ends_damaged_within_or_followed_by_another_is_never_sho
         Path("b.mp3").write_bytes(damaged)
         found = read_all("b.mp3")
         promised = sum(1 for _ in frames_of(damaged)) * 576
-        assert found.notes or abs(len(found.samples) - promised) <= 2 * 576, name
-        if name != "payload overwritten":
+        assert found.notes or abs(len(found.samples) - promised) <= 4 * 576, name
+        if name != "payload overwritten":  # MP3 has no checksum
             assert found.notes, name
     assert capfd.readouterr().err == ""
 

@@ -169,7 +169,7 @@ def test_true_noise_passes_the_check_of_byte_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("container", ["WAV", "AIFF", "W64"])
 def test_floats_in_units_of_integers_are_scaled_exactly(tmp_path: Path, scale: float, container: str) -> None:
     path = tmp_path / "a.bin"
-    path.write_bytes(encoded(container, "FLOAT", RATE, samples=(DECODED * np.float32(scale))))
+    path.write_bytes(encoded(container, "FLOAT", RATE, samples=(DECODED * np.float32(scale)).astype(np.float32)))
     found = read_all(path)
     np.testing.assert_array_equal(found.samples, DECODED)
     assert "are in units of" in found.notes[0]
