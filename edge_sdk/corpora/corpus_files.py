@@ -98,6 +98,8 @@ def corpus_audio(path: Path) -> Iterator[AudioReader]:
     AudioError
         Not audio, or not readable; while it is read, damaged.
     """
+    if not path.is_file():
+        raise AudioError(f"{path} does not exist; check the name")
     try:
         with open_audio(path) as reader:
             yield reader

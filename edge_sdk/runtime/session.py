@@ -101,6 +101,9 @@ class Session:
         Whether the session goes on when another device takes the place of the source's (same rate only). By default it
         ends there, with a ``DeviceChangedError`` after everything is closed but the source: another patient may be
         next. :func:`~edge_sdk.runtime.device_sessions.run_device_sessions` begins a new one.
+    full_scale
+        Steps of the recording that the sinks keep, for example 1 << 23: samples are rounded to it and clipped before
+        anything sees them, so that a replay gives the same events. None: samples are used as they come.
     on_note
         Called once with every note, before the sinks are opened or after they are closed; the summary has all of them.
     """
@@ -116,6 +119,7 @@ class Session:
         give_up_s: float | None = None,
         on_health: Callable[[Health], None] | None = None,
         keep_session: bool = False,
+        full_scale: int | None = None,
         on_note: Callable[[str], None] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -132,6 +136,9 @@ class Session:
         self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns, keep_session=keep_session)
         self._on_health = on_health
         self._on_note = on_note
+        self._full_scale = full_scale
+        self._clips = False  # whether that was noted
+        self._own_notes: list[str] = []
         self._reported: set[str] = set()  # of the notes
         self._joining = self._dropping = False
         self._dropped = 0  # samples, as last seen
@@ -149,7 +156,11 @@ class Session:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is wrong with the source although it is processed, as far as it is known."""
-        return (*getattr(self._source, "notes", ()), *self._stream.notes)
+        return (*getattr(self._source, "notes", ()), *self._stream.notes, *self._own_notes)
+
+    def note(self, text: str) -> None:
+        """Add a note, a line for people, to the summary; from any thread."""
+        self._own_notes.append(text)
 
     @property
     def dropped(self) -> int:
@@ -240,11 +251,21 @@ class Session:
                 self._emit([self._device_change(changes.popleft(), same_session=True)])
             if not changes:
                 self._update_metadata()
+            if self._full_scale is not None:
+                block = self._as_recorded(block, self._full_scale)
             events = self._stream.accept(block)
             self._last = block
             for sink in self._sinks:
                 sink.audio(block)
             self._emit(events)
+
+    def _as_recorded(self, block: AudioBlock, full_scale: int) -> AudioBlock:
+        steps = np.rint(block.samples.astype(np.float64) * full_scale)
+        if not self._clips and np.any(np.abs(steps) > full_scale):
+            self._clips = True
+            self.note("the source goes beyond full scale: it is clipped, in the recording as in the results")
+        kept = np.clip(steps, -full_scale, full_scale - 1) / full_scale
+        return replace(block, samples=kept.astype(np.float32))
 
     def _keep_pace(self) -> None:
         """React to overload: skip classification, then join blocks; the queue itself drops blocks."""
@@ -282,10 +303,10 @@ class Session:
                     sink.health(change)
 
     def _report_notes(self) -> None:
-        for note in self.notes if self._on_note is not None else ():
-            if note not in self._reported:
-                self._reported.add(note)
+        for note in self.notes:
+            if self._on_note is not None and note not in self._reported:
                 self._on_note(note)
+            self._reported.add(note)
 
     def _update_metadata(self) -> None:
         """The device may report new metadata at any time; the user's values still override them."""

@@ -43,6 +43,12 @@ def play(
     from edge_sdk.runtime.device_sessions import run_device_sessions
     from edge_sdk.runtime.session import Session
 
+    full_scale = None
+    if record is not None:
+        from edge_sdk.sinks.flac import FULL_SCALE
+
+        full_scale = FULL_SCALE
+
     def new_session(change: DeviceChangedError | None) -> Session:
         given = metadata
         if change is not None:
@@ -66,6 +72,7 @@ def play(
             bundle,
             sinks,
             metadata=given or None,
+            full_scale=full_scale,
             on_health=show_health,
             on_note=note_line,
             keep_session=keep_session,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edge_sdk.signal.audio_file.headers.chunks import HeaderError
 
-_HEADROOM = 16.0  # floats up to here are in ±1 with overshoots, beyond in the units of integers
+HEADROOM = 16.0  # floats up to here are in ±1 with overshoots, beyond in the units of integers
 _STILL = 2.0**-13  # a channel that moves less, 4 steps of 16 bits, is silent
 
 
@@ -25,13 +25,13 @@ def float_scale(blocks: Iterable[npt.NDArray[np.floating[Any]]]) -> tuple[float,
     """
     peak, whole = 0.0, True
     for block in blocks:
-        size = float(np.max(np.abs(block), initial=0.0, where=np.isfinite(block)))
-        peak = max(peak, size)
+        finite = np.isfinite(block)
+        peak = max(peak, float(np.max(np.abs(block), initial=0.0, where=finite)))
         if whole and peak > 1:
-            whole = bool(np.array_equal(block, np.rint(block)))
+            whole = bool(np.all(block[finite] == np.rint(block[finite])))
     if peak <= 1.0:
         return 1.0, None
-    if whole or peak > _HEADROOM:
+    if whole or peak > HEADROOM:
         for bits in (16, 24, 32):
             if peak <= 2.0 ** (bits - 1):
                 return 2.0 ** (1 - bits), (

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from edge_sdk.signal.audio_file.plain import PlainDecoder, PlainPipe
 from edge_sdk.signal.audio_file.reader import STDIN, AudioReader, checked_rate
 
 _HEADERS = {"wave": read_wave, "wave64": read_wave64, "aiff": read_aiff, "au": read_au, "caf": read_caf}
+STANDARD_INPUT = "standard input"
 _PEAK_BYTES = 1 << 20
+_PEEK_S = 0.25  # of a pipe, before its first sample is given: what decides on the units of floats
 _PROBES = 4  # places of a file whose byte order is checked
 _PROBE_FRAMES = 1024
 
@@ -51,7 +54,7 @@ def open_audio(path: str | os.PathLike[str]) -> AudioReader:
         samples in another byte order than the header says.
     """
     text = os.fspath(path)
-    name = "standard input" if text == STDIN else text
+    name = STANDARD_INPUT if text == STDIN else text
     stream = _standard_input() if text == STDIN else _stream(name)
     try:
         try:
@@ -67,7 +70,7 @@ def _standard_input() -> FileBytes | PipeBytes:
     if sys.stdin is not None and sys.stdin.isatty():
         raise AudioError("standard input is a terminal; pipe a recording into it, or name a file")
     try:
-        return _of_descriptor(os.dup(0), "standard input")
+        return _of_descriptor(os.dup(0), STANDARD_INPUT)
     except OSError as error:
         raise AudioError("standard input is closed; pipe a recording into it, or name a file") from error
 
@@ -94,6 +97,8 @@ def _of_descriptor(descriptor: int, name: str) -> FileBytes | PipeBytes:
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         return PipeBytes(descriptor, name)
     os.close(descriptor)
+    if name == STANDARD_INPUT:
+        raise AudioError("standard input is empty; pipe a recording into it, or name a file")
     raise AudioError(f"{name} is not a regular file; name a wav or flac recording")
 
 
@@ -181,7 +186,7 @@ def _piped(name: str, stream: PipeBytes, header: Header) -> AudioReader:
     coding = header.coding
     assert coding is not None
     stream.forget()
-    raw = stream.peek(min(256, header.rate) * header.frame_bytes)
+    raw = stream.peek(max(1, round(_PEEK_S * header.rate)) * header.frame_bytes)
     if not raw:
         raise AudioError(f"{name} holds no samples; record it again")
     notes: list[str] = []
@@ -238,7 +243,12 @@ def _decoded(name: str, file: FileBytes, kind: Kind) -> AudioReader:
         if fault is not None:
             reader.add_note(f"{fault}; {(reader.frames or 0) / reader.sample_rate:.2f} s are read")
         return reader
-    return _library(name, file, file.file.fileno())
+    try:
+        return _library(name, file, file.file.fileno())
+    except HeaderError:
+        with suppress(HeaderError):  # an MPEG stream may begin within a frame
+            return _mpeg(name, file, 0, file.size)
+        raise
 
 
 def _mpeg(

@@ -91,19 +91,21 @@ def misread(raw: bytes, coding: Coding, channels: int) -> str | None:
     Returns
     -------
     str or None
-        What the samples are instead; None where they are plausible or nothing better is found.
+        What the samples are instead ("it holds ..."); None where they are plausible or nothing better is found.
     """
     if coding.encoding != "signed" or coding.width < 2:
         return None
     size = coding.width * channels
     raw = raw[: _PROBE_FRAMES * size]
-    as_read = decode(raw, coding, channels)[:, 0]
-    if len(as_read) < 256 or float(np.std(as_read)) < _LOUD or _roughness(as_read) < _WHITE:
+    as_read = decode(raw, coding, channels)
+    if len(as_read) < 256 or float(np.std(as_read[:, 0])) < _LOUD:
+        return None
+    if any(_roughness(as_read[:, channel]) < _WHITE for channel in range(channels)):  # a byte is missing in all or none
         return None
     swapped = Coding("signed", coding.width, not coding.big_endian)
     orders = {False: "little-endian", True: "big-endian"}
     if _roughness(decode(raw, swapped, channels)[:, 0]) < _SMOOTH:
-        return f"{orders[swapped.big_endian]} samples in a file for {orders[coding.big_endian]} ones"
+        return f"{orders[swapped.big_endian]} samples in a file for {orders[coding.big_endian]} ones, or shifted ones,"
     for shift in (count for count in range(1, size) if count % coding.width):  # else channels change places
         shifted = raw[shift:]
         for other in (coding, swapped):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_sdk.errors import AudioError
 from edge_sdk.signal.audio_file.headers.chunks import DamagedError
+from edge_sdk.signal.audio_file.levels import HEADROOM
 from edge_sdk.signal.audio_file.plain import Decoder
 
 Floats = npt.NDArray[np.float32]
@@ -95,10 +96,7 @@ class AudioReader:
                 self._end()
         if self._scale != 1.0:
             block *= self._scale
-        if self._clip and block.size and float(np.max(np.abs(block))) > 1.0:
-            self._clipped += int(np.count_nonzero(np.abs(block) > 1.0))
-            block = np.clip(block, -1.0, 1.0)
-        return block
+        return self._within_full_scale(block) if self._clip and block.size else block
 
     def close(self) -> None:
         """Release the file; a read of a pipe in another thread ends. May be called twice."""
@@ -116,6 +114,18 @@ class AudioReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _within_full_scale(self, block: Floats) -> Floats:
+        peak = float(np.max(np.abs(block)))
+        if peak > HEADROOM:
+            raise AudioError(
+                f"{self.name} has float samples up to {peak * float(1 / self._scale):.3g} after quiet ones: in a pipe "
+                "their units cannot be known in advance; write it to a file first, or send samples in ±1"
+            )
+        if peak > 1.0:
+            self._clipped += int(np.count_nonzero(np.abs(block) > 1.0))
+            return np.clip(block, -1.0, 1.0)
+        return block
 
     def _end(self) -> None:
         self._ended = True

@@ -57,7 +57,9 @@ class LibraryDecoder:
         stated = int(self._file.frames)
         self.frames: int | None = None if stated >= UNKNOWN_LENGTH else stated
         self._lossy = self.subtype in _LOSSY
+        self.notes: list[str] = []
         self._unit = unit
+        self._done = 0
         self._held = np.zeros((0, self.channels), np.float32)
 
     def read(self, count: int) -> Floats:
@@ -81,12 +83,19 @@ class LibraryDecoder:
         self._file.close()
 
     def _decode(self, count: int) -> Floats:
+        if self.frames is not None:  # what follows the last one is no audio
+            count = min(count, self.frames - self._done)
         try:
             if self._lossy:
-                with quiet_stderr():
+                with quiet_stderr() as complaints:
                     block: Floats = self._file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-                return np.clip(block, -1.0, 1.0, out=block)
-            return np.asarray(self._file.read(count, dtype="float32", always_2d=True))
+                np.clip(block, -1.0, 1.0, out=block)
+                if not self.notes and any(b"error" in line for line in complaints):
+                    self.notes.append(f"damaged: faulty frames near {self._done / self.rate:.1f} s were passed over")
+            else:
+                block = np.asarray(self._file.read(count, dtype="float32", always_2d=True))
+            self._done += len(block)
+            return block
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise DamagedError(str(error)) from error
 
@@ -96,24 +105,26 @@ _FOREIGN = (b"[src/lib", b"Note: ", b"Warning: ", b"\n")
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep libmpg123's own messages off stderr; lines that others write meanwhile are passed on."""
+def quiet_stderr() -> Iterator[list[bytes]]:
+    """Keep libmpg123's own messages off stderr: they are in the list afterwards. Other lines are passed on."""
+    complaints: list[bytes] = []
     with _quiet:
         try:
             kept = os.dup(2)
         except OSError:  # no stderr: nothing to keep clean
-            yield
+            yield complaints
             return
         caught = os.memfd_create("stderr")
         try:
             os.dup2(caught, 2)
             try:
-                yield
+                yield complaints
             finally:
                 os.dup2(kept, 2)
                 if os.lseek(caught, 0, os.SEEK_CUR):
                     os.lseek(caught, 0, os.SEEK_SET)
                     lines = os.read(caught, 1 << 20).splitlines(keepends=True)
+                    complaints += [line for line in lines if line.startswith(_FOREIGN)]
                     if others := b"".join(line for line in lines if not line.startswith(_FOREIGN)):
                         os.write(2, others)
         finally:

@@ -53,11 +53,15 @@ def scan_mpeg(file: FileBytes, begin: int, end: int) -> MpegScan:
         There are no MPEG frames, or they change their format.
     """
     reader = _Frames(file, end)
-    first = reader.find(begin + tag_bytes(file, begin), None)
+    start = begin + tag_bytes(file, begin)
+    first = reader.find(start, None)
     if first is None:
         raise HeaderError("no MPEG frames in it")
     head = reader.word(first)
     scan = MpegScan(_rate(head), _channels(head), 0, _frame_samples(head))
+    if file.read_at(start, first - start).strip(b"\0"):
+        scan.notes.append(f"cut: it begins within a frame, {first - start} bytes are no audio")
+        scan.cut = True
     info = _Information.read(file, first, head)
     stretches, junk, tail = _walk(reader, first, head)
     if info is not None:  # the header frame holds no audio
