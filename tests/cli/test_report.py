@@ -22,6 +22,7 @@ def visit(stetho: Stetho, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.requirement("AUT-3")
 def test_a_folder_of_sessions_is_one_report(stetho: Stetho, visit: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "visit.html", tmp_path / "audit"
     outcome = stetho("report", visit, "--out", out, "--reference", "Visit 7", "--audit", log, "--json")

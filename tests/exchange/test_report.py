@@ -92,6 +92,7 @@ def pdf_text(path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.requirement("OUT-4")
 def test_the_page_states_what_the_summary_states(audio: Path, tmp_path: Path) -> None:
     html, tree = page_of(Examination((examined(audio),)), tmp_path, manifest=MANIFEST, reference="Visit 7 <b>")
     text = words(tree)
@@ -112,6 +113,7 @@ def test_the_page_states_what_the_summary_states(audio: Path, tmp_path: Path) ->
     assert "<b>" not in html.replace("&lt;b&gt;", "")
 
 
+@pytest.mark.requirement("OUT-4")
 def test_nothing_is_loaded_from_elsewhere_and_the_audio_is_that_of_the_recording(audio: Path, tmp_path: Path) -> None:
     html, tree = page_of(Examination((examined(audio),)), tmp_path)
     sources = [v for e in tree.iter() for k, v in e.attrib.items() if k.rpartition("}")[2] in ("src", "href")]
@@ -136,6 +138,7 @@ def test_a_minute_at_44100_hz_is_less_than_3_megabytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("paper", ["a4", "letter"])
+@pytest.mark.requirement("OUT-4")
 def test_the_pdf_has_the_same_words_and_its_fonts(audio: Path, tmp_path: Path, paper: str) -> None:
     out = tmp_path / "report.pdf"
     both = (examined(audio), examined(audio, metadata={"site": "trachea"}, summary=summary(verdict="uncertain")))
@@ -175,6 +178,7 @@ IN_PDF = {"nothing found", "unfamiliar", "no bundle", "own labels"}
 
 
 @pytest.mark.parametrize("kind", ODD)
+@pytest.mark.requirement("RES-4")
 def test_any_result_can_be_shown(audio: Path, tmp_path: Path, kind: str) -> None:
     recording = examined(**{"audio": audio, **ODD[kind]})
     html, tree = page_of(Examination((recording,)), tmp_path, manifest=MANIFEST)
