@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -130,7 +131,7 @@ def convert_command(
         if source is None:
             return load_examination([path], screener=make, audio=audio_dir, metadata=metadata)
         recordings, notes = read_annotations(path, source, audio=audio_dir)
-        return Examination(tuple(recordings), tuple(notes))
+        return Examination(tuple(replace(recording, metadata=metadata) for recording in recordings), tuple(notes))
 
     paths = recordings_in(inputs, None if source is None else ANNOTATION_FORMATS[source].suffix)
     if any(out.exists() and out.resolve() == path.resolve() for path in paths):
