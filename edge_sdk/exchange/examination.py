@@ -126,7 +126,7 @@ class ExaminedRecording:
         from edge_sdk.sources.file import open_recording
 
         if self.audio is None:
-            raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio DIR)")
+            raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio-dir DIR)")
         with open_recording(self.audio) as file:
             frames = file.read(dtype=dtype, always_2d=True)  # [n, channels]
         chosen: npt.NDArray[np.generic]
