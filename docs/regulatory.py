@@ -134,8 +134,9 @@ def _users() -> dict[str, set[str]]:
     users: dict[str, set[str]] = {}
     for extra, lines in wanted.items():
         first = [Requirement(line) for line in lines]
-        own = [more for r in first if r.name == project["name"] for more in r.extras]  # figures has train's
-        first += [Requirement(line) for more in own for line in wanted[more]]
+        for r in first:  # extras of extras of this project are appended while it grows
+            if r.name == project["name"]:
+                first += [Requirement(line) for more in r.extras for line in wanted[more]]
         for name in _closure([r for r in first if r.name != project["name"]]):
             users.setdefault(name, set()).add(extra)
     return users

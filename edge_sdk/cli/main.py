@@ -22,6 +22,7 @@ COMMANDS = {
     "screen": "edge_sdk.cli.runtime.screen",
     "report": "edge_sdk.cli.runtime.report",
     "adapt": "edge_sdk.cli.runtime.adapt",
+    "convert": "edge_sdk.cli.runtime.convert",
     "data": "edge_sdk.cli.training.data",
     "train": "edge_sdk.cli.training.train",
     "evaluate": "edge_sdk.cli.training.evaluate",

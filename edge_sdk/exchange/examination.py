@@ -66,10 +66,13 @@ class ExaminedRecording:
     bundle: BundleIdentity | None = None
     sdk_version: str | None = None  # that recorded or screened it
     started: datetime | None = None  # of the recording; None: unknown
+    alias: str | None = None  # name that stands for the source where that is not to be named
 
     @property
     def name(self) -> str:
-        """Name for files: of the audio, else of the source, without folder and suffix."""
+        """Name for files: the alias, else that of the audio or the source, without folder and suffix."""
+        if self.alias is not None:
+            return self.alias
         stem = self.audio.stem if self.audio is not None else re.split(r"[\\/]", self.source)[-1]
         stem = re.sub(r"\.(wav|flac)$", "", stem, flags=re.IGNORECASE)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "recording"
@@ -123,7 +126,7 @@ class ExaminedRecording:
         from edge_sdk.sources.file import open_recording
 
         if self.audio is None:
-            raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio DIR)")
+            raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio-dir DIR)")
         with open_recording(self.audio) as file:
             frames = file.read(dtype=dtype, always_2d=True)  # [n, channels]
         chosen: npt.NDArray[np.generic]

@@ -80,6 +80,15 @@ class SerialSource:
         return self._metadata
 
     @property
+    def device_info(self) -> Mapping[str, str]:
+        """Model, serial number and firmware of the device; empty while it is away."""
+        link = self._link
+        if link is None:
+            return {}
+        info = link.info
+        return {"model": info.model, "serial": info.serial, "firmware": ".".join(map(str, info.firmware))}
+
+    @property
     def gain_db(self) -> float | None:
         """Gain of the device in dB; None while it is away."""
         return None if self._link is None else self._link.format.gain_db

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,3 +30,33 @@ def screener_of(bundle: str, artefact: str | None = None, channel: str = "0") ->
         return Screener(records, BundleIdentity.of(loaded.identity), __version__, which)
 
     return make
+
+
+def recordings_in(inputs: Sequence[Path], suffix: str | None = None) -> list[Path]:
+    """Files as given; a folder with sessions as it is; of any other the recordings, or the files with ``suffix``.
+
+    Raises
+    ------
+    AudioError
+        A folder holds no recording.
+    ExchangeError
+        It holds no file with ``suffix``.
+    """
+    from edge_sdk.errors import ExchangeError
+    from edge_sdk.exchange.examination import SESSION_ENDING
+    from edge_sdk.screening.recordings import find_recordings
+
+    found: list[Path] = []
+    for path in inputs:
+        if not path.is_dir():
+            found.append(path)
+        elif suffix is not None:
+            inside = sorted(file for file in path.rglob(f"*{suffix}") if not file.name.startswith("."))
+            if not inside:
+                raise ExchangeError(f"no {suffix} file in {path}; name another folder or a file")
+            found += inside
+        elif any(path.rglob(f"*{SESSION_ENDING}")):
+            found.append(path)
+        else:
+            found += find_recordings([path])
+    return found

@@ -70,6 +70,7 @@ def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, 
 
     about = {
         "sdk_version": __version__,
+        "device": dict(getattr(source, "device_info", {})),
         "bundle": bundle.identity,
         "metadata": {**getattr(source, "metadata", {}), **metadata},
         "notice": RESEARCH_USE,
