@@ -188,6 +188,15 @@ def audit_log(path: Path | None = None) -> AuditLog | None:
     return AuditLog(Path(given)) if given else None
 
 
+def record_export(
+    log: AuditLog | None, command: str, inputs: Iterable[Path], outputs: Iterable[Path], **more: Any
+) -> None:
+    """Write what was made of what, both with their hashes; nothing without a log. Errors as :meth:`AuditLog.append`."""
+    if log is not None:
+        facts = {"inputs": file_facts(inputs), "outputs": file_facts(outputs)}
+        log.append("export", {"command": command, **more, **facts})
+
+
 def file_facts(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of files, for the details of an entry; a folder stands for all files in it."""
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]

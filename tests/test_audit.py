@@ -40,6 +40,7 @@ def test_every_entry_can_be_checked_without_this_sdk(log: Path) -> None:
     assert (state.entries, state.head, state.repaired, state.broken_line) == (6, previous, 0, None)
 
 
+@pytest.mark.requirement("AUT-1")
 def test_any_changed_byte_is_found_in_its_line(log: Path) -> None:
     good = log.read_bytes()
     starts = [0, *(k + 1 for k, byte in enumerate(good[:-1]) if byte == 10)]
@@ -68,6 +69,7 @@ def test_any_changed_byte_is_found_in_its_line(log: Path) -> None:
         ([], 1),
     ],
 )
+@pytest.mark.requirement("AUT-1")
 def test_removed_inserted_and_moved_lines_are_found(log: Path, kept: list[int], broken: int) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[number - 1] for number in kept))
@@ -89,6 +91,7 @@ def test_an_end_that_was_written_anew_is_found_by_the_head(log: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("left", [1, 40, -2, -1])
+@pytest.mark.requirement("AUT-2")
 def test_a_line_that_was_cut_off_is_named_then_taken_off_and_stated(log: Path, left: int) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:5]) + lines[5][:left])
@@ -111,6 +114,7 @@ def _append(path: Path, writer: int, count: int) -> None:
         log.append("correction", {"writer": writer, "count": number, "filler": "x" * 70_000 * (number == 3)})
 
 
+@pytest.mark.requirement("AUT-2")
 def test_processes_and_threads_write_at_the_same_time(tmp_path: Path) -> None:
     path = tmp_path / "log"
     context = multiprocessing.get_context("spawn")

@@ -68,7 +68,7 @@ def exact_audio(recording: ExaminedRecording) -> ExactAudio:
     from edge_sdk.sources.file import open_recording
 
     if recording.audio is None:
-        raise ExchangeError(f"the audio of {recording.source} is not at hand; name its folder (--audio DIR)")
+        raise ExchangeError(f"the audio of {recording.source} is not at hand; name its folder (--audio-dir DIR)")
     with open_recording(recording.audio) as file:
         subtype, rate = str(file.subtype), int(file.samplerate)
         kind = "int16" if subtype in _SHORT else "int32" if subtype in _LONG else "float64"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -99,13 +99,15 @@ def convert(examination: Examination, to: str, out: Path, options: ConvertOption
     if to not in FORMATS:
         raise ExchangeError(f"unknown format {to!r}; known are {', '.join(FORMATS)}")
     options = options or ConvertOptions()
+    originals = examination.recordings
     if options.rules is not None:
         examination = deidentified(examination, options.rules)
     several = to.startswith("fhir") or (to in ANNOTATION_FORMATS and ANNOTATION_FORMATS[to].many)
     if not is_folder(out) and len(examination.recordings) > 1 and not several:
         raise ExchangeError(f"{to} holds one recording a file, and there are {len(examination.recordings)}: "
                             f"name a folder, such as --out {out.with_suffix('')}")  # fmt: skip
-    writer = _Writer(to, options, _seed(examination, options.rules))
+    shown = {id(left): original for left, original in zip(examination.recordings, originals, strict=True)}
+    writer = _Writer(to, options, _seed(examination, options.rules), shown)
     try:
         if not is_folder(out):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,8 +143,9 @@ def _seed(examination: Examination, rules: Deidentification | None) -> str:
 class _Writer:
     """Writes one file after another and keeps what is to be noted."""
 
-    def __init__(self, to: str, options: ConvertOptions, seed: str) -> None:
+    def __init__(self, to: str, options: ConvertOptions, seed: str, originals: Mapping[int, ExaminedRecording]) -> None:
         self.files: list[Path] = []
+        self._originals = originals  # by identity of the recordings that leave: messages name what the user knows
         self.notes: list[str] = []
         self._to = to
         self._options = options
@@ -165,7 +168,8 @@ class _Writer:
         if recording.started is None:
             self.notes.append("the time of the recording is not stated: DICOM demands one, it is 1900-01-01")
         if not audio.exact:
-            self.notes.append(f"{recording.name}: its floats are rounded to integers of 32 bits")
+            name = self._originals[id(recording)].source
+            self.notes.append(f"{name}: its samples are rounded to integers of 32 bits")
         options = self._options
         return dicom_file(
             recording,
@@ -198,7 +202,8 @@ class _Writer:
         if content == "none":
             return None
         if recording.audio is None:
-            self.notes.append(f"the audio of {recording.name} is not at hand: it is left out (--audio-dir names it)")
+            name = self._originals[id(recording)].source
+            self.notes.append(f"the audio of {name} is not at hand: it is left out (--audio-dir names its folder)")
             return None
         audio = self._audio(recording)
         made = AttachedAudio(audio.file(), audio.content_type)
@@ -210,8 +215,9 @@ class _Writer:
         return replace(made, url=file.name if content == "file" else f"{content.rstrip('/')}/{file.name}")
 
     def _audio(self, recording: ExaminedRecording) -> ExactAudio:
-        audio = gate(exact_audio(recording), self._options.speech, recording.name)
+        original = self._originals[id(recording)]
+        audio = gate(exact_audio(original), self._options.speech, original.source)
         if audio.muted:
             seconds = sum(end - start for start, end in audio.muted)
-            self.notes.append(f"{recording.name}: {seconds:.1f} s with talking were muted")
+            self.notes.append(f"{original.source}: {seconds:.1f} s with talking were muted")
         return audio

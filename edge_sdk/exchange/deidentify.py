@@ -98,8 +98,8 @@ def _recording(recording: ExaminedRecording, rules: Deidentification) -> Examine
     if bmi is not None and "bmi" in rules.keep:
         metadata["bmi"] = bmi
     device = {name: recording.device[name] for name in _OF_DEVICE if recording.device.get(name)}
-    if serial := recording.device.get("serial"):
-        device["serial"] = serial if "serials" in rules.keep else rules.pseudonym("serial", str(serial))
+    if serial := recording.device.get("serial_number"):
+        device["serial_number"] = serial if "serials" in rules.keep else rules.pseudonym("serial_number", str(serial))
     return replace(
         recording,
         source=recording.source if "sources" in rules.keep else alias,

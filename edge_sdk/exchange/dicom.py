@@ -84,8 +84,8 @@ def dicom_file(
     data.BodyPartExamined = "CHEST"
     data.Manufacturer = ""
     data.ManufacturerModelName = _long(str(recording.device.get("model") or recording.metadata.get("device") or ""))
-    if recording.device.get("serial"):
-        data.DeviceSerialNumber = _long(str(recording.device["serial"]))
+    if recording.device.get("serial_number"):
+        data.DeviceSerialNumber = _long(str(recording.device["serial_number"]))
     data.SoftwareVersions = [_long(text) for text in software_versions(recording)]
     _waveform(data, recording, audio, number)
     if recording.spans or audio.muted:

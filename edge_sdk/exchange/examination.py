@@ -62,7 +62,7 @@ class ExaminedRecording:
     quality: tuple[QualitySpan, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)  # the summary line; empty for annotations
     metadata: Mapping[str, Any] = field(default_factory=dict)  # of patient and device, as metadata.FIELDS
-    device: Mapping[str, Any] = field(default_factory=dict)  # model, serial, firmware, where the link names them
+    device: Mapping[str, Any] = field(default_factory=dict)  # model, serial_number, firmware, where the link names them
     bundle: BundleIdentity | None = None
     sdk_version: str | None = None  # that recorded or screened it
     started: datetime | None = None  # of the recording; None: unknown
@@ -126,7 +126,7 @@ class ExaminedRecording:
         from edge_sdk.sources.file import open_recording
 
         if self.audio is None:
-            raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio DIR)")
+            raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio-dir DIR)")
         with open_recording(self.audio) as file:
             frames = file.read(dtype=dtype, always_2d=True)  # [n, channels]
         chosen: npt.NDArray[np.generic]

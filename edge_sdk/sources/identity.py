@@ -19,16 +19,23 @@ class DeviceIdentity:
     site: str | None
     boot_id: int  # new at each start of the device; 0: unknown
     rate_hz: int
+    firmware: str = ""  # may be updated between two sessions: not compared
 
     @classmethod
     def of(cls, link: DeviceLink) -> DeviceIdentity:
         """Identity of the device at the other end of an open link."""
         info, audio = link.info, link.format
-        return cls(info.serial.strip(), info.model.strip(), audio.site, info.boot_id, round(audio.rate_hz))
+        firmware = ".".join(map(str, info.firmware))
+        return cls(info.serial.strip(), info.model.strip(), audio.site, info.boot_id, round(audio.rate_hz), firmware)
 
     def record(self) -> Mapping[str, str | None]:
-        """JSON-ready fields: ``serial_number``, ``model``, ``site``; None where unknown."""
-        return {"serial_number": self.serial_number or None, "model": self.model or None, "site": self.site}
+        """JSON-ready fields: ``serial_number``, ``model``, ``site``, ``firmware``; None where unknown."""
+        return {
+            "serial_number": self.serial_number or None,
+            "model": self.model or None,
+            "site": self.site,
+            "firmware": self.firmware or None,
+        }
 
     def change_to(self, other: DeviceIdentity) -> str | None:
         """Why ``other`` cannot continue the session of this device, in words; None where it can.

@@ -67,6 +67,7 @@ def offset(recorded: Pcm, played: Pcm) -> int:
 
 
 @pytest.mark.parametrize(("rate", "block_ms"), [(48_000, 5), (16_000, 20), (4000, 20)])
+@pytest.mark.requirement("REC-1")
 def test_every_sample_that_was_played_is_recorded_bit_by_bit_while_cycles_are_classified(
     pulse: Pulse, tmp_path: Path, rate: int, block_ms: int
 ) -> None:
@@ -90,6 +91,7 @@ def test_every_sample_that_was_played_is_recorded_bit_by_bit_while_cycles_are_cl
     assert summary["classified"] >= 1, "inference ran"
 
 
+@pytest.mark.requirement("AUD-3")
 def test_a_microphone_that_vanishes_and_returns_is_waited_for(pulse: Pulse, tmp_path: Path) -> None:
     rate = 8000
     module, fifo = pulse.plug("steth", rate)

@@ -33,6 +33,7 @@ def readable(folder: Path) -> int:
     return 0
 
 
+@pytest.mark.requirement("REC-1")
 def test_after_sigkill_audio_and_events_are_on_the_disk_up_to_the_last_second(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     printed = tmp_path / "printed.jsonl"
@@ -76,6 +77,7 @@ def test_at_every_moment_less_than_the_last_second_is_not_on_the_disk(tmp_path: 
     assert readable(tmp_path) == 6 * RATE
 
 
+@pytest.mark.requirement("REC-2")
 def test_a_killed_recording_replays_to_the_same_cycles(tmp_path: Path) -> None:
     with PhantomSource(SCENARIO, seed=SEED, duration_s=12.0, sample_rate=RATE) as patient:
         played = np.concatenate([block.samples for block in patient])

@@ -82,6 +82,7 @@ def test_all_of_it_arrives_exactly_and_end_is_the_end(tmp_path: Path, codec: Cod
     assert all(b.host_ns > 0 for b in blocks)
 
 
+@pytest.mark.requirement("AUD-4")
 def test_damage_on_the_line_drops_frames_which_are_counted_to_the_sample(
     tmp_path: Path, bundle: Bundle, samples: np.ndarray
 ) -> None:

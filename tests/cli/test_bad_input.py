@@ -15,6 +15,7 @@ from tests.cli.conftest import BAD_RECORDINGS, Stetho, make_bad
 
 
 @pytest.mark.parametrize("kind", BAD_RECORDINGS)
+@pytest.mark.requirement("AUD-5")
 def test_bad_recording_is_one_line_and_status_1(
     stetho: Stetho, tmp_path: Path, breathing: np.ndarray, kind: str
 ) -> None:
@@ -40,6 +41,7 @@ def test_bad_recording_in_json_is_an_error_object_and_nothing_else(
 
 
 @pytest.mark.parametrize("kind", sorted(set(BAD_RECORDINGS) - {"short"}))
+@pytest.mark.requirement("AUD-5")
 def test_listening_to_a_bad_recording_fails_too_and_leaves_nothing_half_written(
     stetho: Stetho, tmp_path: Path, breathing: np.ndarray, kind: str
 ) -> None:

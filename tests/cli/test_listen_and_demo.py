@@ -60,6 +60,7 @@ def test_every_scenario_plays(stetho: Stetho, scenario: str) -> None:
     assert check_lines(outcome.records, f"phantom:{scenario}:1000003")["cycles"] >= 2
 
 
+@pytest.mark.requirement("OUT-1")
 def test_listening_to_a_recording_gives_what_screening_gives(stetho: Stetho, recording: Path) -> None:
     listened = stetho("listen", recording, "--json", *FAST)
     assert (listened.status, listened.err) == (0, "")

@@ -26,6 +26,7 @@ def entries(log: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.requirement("AUT-3")
 def test_a_recorded_session_is_in_the_audit_log_with_its_hashes(stetho: Stetho, tmp_path: Path) -> None:
     log, visits = tmp_path / "audit.jsonl", tmp_path / "visits"
     outcome = stetho("listen", "phantom:copd:7", "--duration", 9, *FAST, "--record", visits, "--audit", log, "--json")
@@ -52,6 +53,7 @@ def test_a_recorded_session_is_in_the_audit_log_with_its_hashes(stetho: Stetho, 
     assert stetho("verify", "--audit", log, "--json").records[0]["broken_line"] == 1
 
 
+@pytest.mark.requirement("AUT-3")
 def test_the_environment_names_the_log_of_every_command(
     stetho: Stetho, tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

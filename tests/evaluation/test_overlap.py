@@ -42,6 +42,7 @@ def warned(training: dict[str, Any], corpus: str, split: str) -> list[str]:
         (WHOLE, "icbhi", "train"),
     ],
 )
+@pytest.mark.requirement("EVA-2")
 def test_every_corpus_and_split_that_was_trained_on_is_named(training: dict[str, Any], corpus: str, split: str) -> None:
     (line,) = warned(training, corpus, split)
     assert f"trained on {corpus} {training['split']}" in line

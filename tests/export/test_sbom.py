@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
@@ -21,6 +22,7 @@ def test_the_bill_keeps_the_schema_of_cyclonedx() -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
+@pytest.mark.requirement("BUN-5")
 def test_the_bill_holds_every_file_with_its_hash_and_every_tool_with_its_version() -> None:
     files = _files()
     bill = json.loads(sbom(read_manifest(DEFAULT_BUNDLE), files))

@@ -58,6 +58,7 @@ def test_without_a_trusted_key_nothing_is_enforced_and_verify_says_so(tmp_path: 
     assert not versions_file().exists()
 
 
+@pytest.mark.requirement("BUN-2")
 def test_an_unsigned_bundle_is_refused_where_a_key_is_configured(
     tmp_path: Path, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ def test_an_unsigned_bundle_is_refused_where_a_key_is_configured(
 
 
 @pytest.mark.parametrize("name", ["bundle.json", ARTEFACT, "golden.npz", SIGNATURE])
+@pytest.mark.requirement("BUN-2")
 def test_a_change_of_any_file_that_is_loaded_is_refused(name: str, tmp_path: Path, key: Path, public: Path) -> None:
     folder = _signed(tmp_path / "b", key)
     path = folder / name

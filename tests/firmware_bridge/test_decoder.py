@@ -45,6 +45,7 @@ def test_byte_by_byte_too() -> None:
 
 
 @given(st.integers(0, len(_WIRE) - 1), st.integers(1, 255))
+@pytest.mark.requirement("AUD-4")
 def test_one_changed_byte_costs_at_most_one_frame(at: int, change: int) -> None:
     wire = bytearray(_WIRE)
     wire[at] ^= change

@@ -30,6 +30,7 @@ def test_always_abnormal_scores_one_half_when_lenient() -> None:
     assert scores.sensitivity == pytest.approx(649 / 1177)
 
 
+@pytest.mark.requirement("EVA-1")
 def test_published_two_class_figures_are_these_counts() -> None:
     scores = icbhi_scores([[1072, 507], [1177 - 804, 804]])  # native 2-way head: strict and lenient agree
     assert scores.specificity is not None
@@ -57,6 +58,7 @@ def test_absent_classes_keep_the_shape_and_undefined_rates_are_none() -> None:
 
 
 @given(pairs)
+@pytest.mark.requirement("EVA-1")
 def test_confusion_matches_scikit_learn(items: list[tuple[int, int]]) -> None:
     truth, prediction = zip(*items, strict=True)
     expected = sklearn_confusion(truth, prediction, labels=[0, 1, 2, 3])

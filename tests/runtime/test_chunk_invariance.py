@@ -58,6 +58,7 @@ def whole(bundle: Bundle, real_audio: Callable[[int], Samples]) -> dict[tuple[st
 @example(sizes=[8000])
 @example(sizes=[1, 8000, 3])
 @given(sizes=SIZES)
+@pytest.mark.requirement("AUD-2")
 def test_any_block_sizes_give_identical_events(
     bundle: Bundle,
     whole: dict[tuple[str, int], tuple[Samples, list[Event]]],
@@ -70,6 +71,7 @@ def test_any_block_sizes_give_identical_events(
     assert events_of(bundle, samples, rate, sizes) == expected
 
 
+@pytest.mark.requirement("AUD-2")
 def test_sample_by_sample_from_end_to_end(bundle: Bundle) -> None:
     samples, stream, events = phantom(), bundle.stream(4000), []
     for i in range(samples.size):

@@ -39,6 +39,7 @@ def results(events: list[Event]) -> list[CycleResult]:
 
 
 @pytest.mark.parametrize("count", [1, 79, 4000, 1_000_003])
+@pytest.mark.requirement("AUD-1")
 def test_a_gap_is_emitted_with_its_place_and_length(bundle: Bundle, count: int) -> None:
     samples = np.concatenate((phantom()[:20_011], np.zeros(count, np.float32), phantom()[20_011:]))
     events, _ = with_gap(bundle, samples, 20_011, count)
@@ -60,6 +61,7 @@ def test_the_cycle_that_contains_a_gap_is_closed_unclassified(bundle: Bundle, sc
         assert result.cycle.end <= at or result.cycle.onset >= at + 400, "no cycle spans dropped samples"
 
 
+@pytest.mark.requirement("AUD-1")
 def test_state_restarts_after_a_gap_and_time_goes_on(bundle: Bundle) -> None:
     samples, at, count = phantom(seconds=20.0), 30_000, 12_345
     tail = samples[at:]
@@ -96,6 +98,7 @@ def test_samples_lost_before_the_first_block_are_a_gap(bundle: Bundle) -> None:
     assert stream.stats.samples_lost == 500
 
 
+@pytest.mark.requirement("AUD-1")
 def test_many_gaps_are_all_counted(bundle: Bundle) -> None:
     rng = np.random.default_rng(5)
     samples, stream, events = phantom(seconds=20.0), bundle.stream(RATE), []

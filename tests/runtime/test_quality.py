@@ -50,6 +50,7 @@ def hum(seconds: float, level: float) -> Samples:
     ],
     ids=["zeros", "dither", "faint noise", "mains hum", "loud noise"],
 )
+@pytest.mark.requirement("RES-2")
 def test_audio_without_breathing_is_detected_and_gets_no_label(bundle: Bundle, audio: Samples, state: str) -> None:
     events = run(bundle, audio)
     assert states(events) == [state]
@@ -58,6 +59,7 @@ def test_audio_without_breathing_is_detected_and_gets_no_label(bundle: Bundle, a
 
 
 @pytest.mark.parametrize("rate", [4000, 44100])
+@pytest.mark.requirement("RES-2")
 def test_heavy_clipping_is_detected_and_gets_no_label(bundle: Bundle, rate: int) -> None:
     audio = phantom("pneumonia", 15.0, rate)
     driven = np.clip(audio / np.abs(audio).max() * 60, -1, 1).astype(np.float32)

@@ -106,6 +106,7 @@ def test_a_slow_sink_makes_a_recording_wait_and_loses_nothing(bundle: Bundle) ->
     assert sink.events == direct(bundle, phantom())
 
 
+@pytest.mark.requirement("AUD-1")
 def test_a_slow_sink_on_a_live_source_drops_exactly_what_is_counted(bundle: Bundle) -> None:
     audio, sink = phantom("healthy", 30.0), ListSink(delay_s=0.004)
     session = Session(ListSource(audio, live=True), bundle, [sink], queue_s=1.0)

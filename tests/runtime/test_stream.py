@@ -26,6 +26,7 @@ def results(events: list[Event]) -> list[CycleResult]:
     return [event for event in events if isinstance(event, CycleResult)]
 
 
+@pytest.mark.requirement("RES-1")
 def test_every_final_cycle_is_followed_by_its_result_and_never_revised(bundle: Bundle) -> None:
     events = run(bundle, phantom("copd", 30.0))
     finals = [i for i, e in enumerate(events) if isinstance(e, BreathCycle) and e.final]

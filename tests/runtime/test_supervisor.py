@@ -94,6 +94,7 @@ class Device:
         self._closed.set()
 
 
+@pytest.mark.requirement("AUD-3")
 def test_a_source_that_returns_continues_after_a_gap(bundle: Bundle) -> None:
     sink, device = HealthListSink(), Device(4.0, lost_at=1.0, away_s=0.6, speed=4)
     reported: list[Health] = []
@@ -109,6 +110,7 @@ def test_a_source_that_returns_continues_after_a_gap(bundle: Bundle) -> None:
     assert session.health == "healthy" and device.attempts >= 2
 
 
+@pytest.mark.requirement("AUD-3")
 def test_a_stall_of_an_open_device_is_reported_within_a_second(bundle: Bundle) -> None:
     sink = HealthListSink()
     stats = Session(Device(3.0, silent=(1.0, 1.5), speed=4), bundle, [sink], queue_s=50.0).run()
@@ -237,6 +239,7 @@ def test_a_classifier_that_stalls_costs_results_then_samples_and_all_are_counted
     assert sink.changes[0][1].overloaded and not sink.changes[-1][1].overloaded
 
 
+@pytest.mark.requirement("RES-5")
 def test_a_classifier_that_is_always_too_slow_loses_results_before_samples(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

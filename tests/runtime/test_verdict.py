@@ -85,6 +85,7 @@ def test_without_a_verdict_model_no_such_events(classifier: Classifier) -> None:
     ("seconds", "silence", "reason"),
     [(4.0, 0.0, "too-little-audio"), (5.0, 10.0, "poor-quality"), (7.0, 12.0, "poor-quality"), (9.0, 3.0, None)],
 )
+@pytest.mark.requirement("RES-3")
 def test_too_little_usable_audio_gives_no_answer_and_the_reason(
     classifier: Classifier, model: VerdictModel, seconds: float, silence: float, reason: str | None
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_gap_restarts_the_network_and_keeps_the_evidence(classifier: Classifie
     assert within and all(event.end <= half for event in within)
 
 
+@pytest.mark.requirement("RES-3")
 def test_unfamiliar_audio_gets_no_answer(classifier: Classifier, model: VerdictModel) -> None:
     samples = phantom("asthma", 10.0).astype(np.float32)
     sums = SpectrumSums()

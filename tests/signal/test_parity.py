@@ -113,6 +113,7 @@ def _recordings(data_root: Path, rate: int) -> tuple[Samples, ...]:
 
 @pytest.mark.parametrize("implementation", [_one_shot, _incremental, _folded])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.rate_hz}-{s.frame_samples}-{s.window_type}-scale{s.scale:g}")
+@pytest.mark.requirement("RES-6")
 def test_every_implementation_equals_torchaudio_kaldi_fbank_on_real_recordings(
     spec: FrontEndSpec, implementation: Callable[[Samples, FrontEndSpec], Samples], data_root: Path
 ) -> None:

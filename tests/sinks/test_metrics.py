@@ -43,6 +43,7 @@ def metrics(tmp_path: Path) -> StreamMetrics:
     return StreamMetrics(lambda: {"bundle": "compact", "engine": "onnxruntime"}, thermal=tmp_path)
 
 
+@pytest.mark.requirement("OUT-3")
 def test_counts_are_those_of_the_events(metrics: StreamMetrics) -> None:
     sink = metrics.sink("bed 7")
     sink.open("/patients/Jane Doe.wav", RATE)
@@ -80,6 +81,7 @@ def test_counts_are_those_of_the_events(metrics: StreamMetrics) -> None:
     assert not any("bed 7" in name for name in found)
 
 
+@pytest.mark.requirement("RES-4")
 def test_a_rate_that_cannot_be_relied_on_is_not_a_number(metrics: StreamMetrics) -> None:
     sink = metrics.sink("a")
     sink.open("mic", RATE)

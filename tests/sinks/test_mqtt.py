@@ -72,6 +72,7 @@ def test_lines_state_and_availability_reach_the_broker(mosquitto: Mosquitto, wat
     late.close()
 
 
+@pytest.mark.requirement("RES-4")
 def test_entities_show_the_state(mosquitto: Mosquitto, watcher: Watcher) -> None:
     sink = make_sink(mosquitto)
     until(lambda: watcher.of(f"{TOPIC}/availability") == ["online"], "online")
@@ -150,6 +151,7 @@ def test_the_password_is_read_from_the_file_that_is_named(tmp_path: Path) -> Non
         ("mqtts://host", {"STETHO_MQTT_CERT_FILE": "/no/such"}, "STETHO_MQTT_CERT_FILE=/no/such"),
     ],
 )
+@pytest.mark.requirement("OUT-5")
 def test_what_cannot_be_used_is_refused_before_the_stream_starts(
     url: str, environment: dict[str, str], message: str
 ) -> None:

@@ -121,6 +121,7 @@ def check_stream(listening: Listening, undisturbed: list[dict[str, Any]]) -> Non
     assert (stats.samples_in, stats.samples_lost, stats.skipped) == (SECONDS * RATE, 0, 0)
 
 
+@pytest.mark.requirement("OUT-2")
 def test_a_broker_that_is_killed_and_comes_back(
     mosquitto: Mosquitto, listening: Listening, undisturbed: list[dict[str, Any]]
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_broker_that_is_killed_and_comes_back(
     watcher.close()
 
 
+@pytest.mark.requirement("OUT-2")
 def test_a_broker_that_stops_reading(
     mosquitto: Mosquitto, listening: Listening, undisturbed: list[dict[str, Any]]
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_broker_that_never_reads_again_does_not_hold_the_end(
     assert sink.dropped > 0 and notes.has("messages did not reach")
 
 
+@pytest.mark.requirement("OUT-2")
 def test_no_broker_at_all(mosquitto: Mosquitto, listening: Listening, undisturbed: list[dict[str, Any]]) -> None:
     mosquitto.kill()
     notes = Notes()
@@ -201,6 +204,7 @@ def with_password(folder: Path) -> Mosquitto:
     return Mosquitto(folder, "allow_anonymous false", f"password_file {passwords}")
 
 
+@pytest.mark.requirement("OUT-2")
 def test_a_wrong_password(tmp_path: Path, listening: Listening, undisturbed: list[dict[str, Any]]) -> None:
     broker = with_password(tmp_path)
     broker.start()
@@ -249,6 +253,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return crt, pem
 
 
+@pytest.mark.requirement("OUT-5")
 def test_tls_is_verified(tmp_path: Path) -> None:
     crt, key = certificate(tmp_path)
     broker = Mosquitto(tmp_path, "allow_anonymous true", f"certfile {crt}", f"keyfile {key}")

@@ -69,6 +69,7 @@ def feed(sink: Any, *, seconds: float = 12.0) -> None:
     sink.close(StreamStats(samples_lost=400, gaps=1, classified=3, inference_ns=6_000_000))
 
 
+@pytest.mark.requirement("OUT-1")
 def test_jsonl_has_a_line_per_result_gap_and_quality_change_and_one_summary_last() -> None:
     records: list[dict[str, Any]] = []
     feed(JsonlSink(records.append, LABELS))

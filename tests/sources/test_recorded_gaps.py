@@ -45,6 +45,7 @@ def test_what_is_cut_out_is_counted_to_the_sample(size: int) -> None:
     assert position == 60_000
 
 
+@pytest.mark.requirement("REC-2")
 def test_a_replay_gives_the_events_of_the_session(bundle: Bundle, tmp_path: Path) -> None:
     stream = bundle.stream(RATE)
     recorder = RecorderSink(tmp_path, Labels(bundle.labels, "normal"))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edge_sdk.audit import audit_log, record_export
 from edge_sdk.cli.messages import emit_json, error_line, note_line
 from edge_sdk.cli.options import (
     AgeOption,
     ArtefactOption,
+    AuditOption,
     BmiOption,
     BundleOption,
     ChannelOption,
@@ -108,6 +111,7 @@ def convert_command(
     sex: SexOption = None,
     bmi: BmiOption = None,
     device_model: DeviceModelOption = None,
+    audit: AuditOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write results as FHIR, DICOM or annotations; convert annotations of other tools.
@@ -130,13 +134,14 @@ def convert_command(
         if source is None:
             return load_examination([path], screener=make, audio=audio_dir, metadata=metadata)
         recordings, notes = read_annotations(path, source, audio=audio_dir)
-        return Examination(tuple(recordings), tuple(notes))
+        return Examination(tuple(replace(recording, metadata=metadata) for recording in recordings), tuple(notes))
 
     paths = recordings_in(inputs, None if source is None else ANNOTATION_FORMATS[source].suffix)
     if any(out.exists() and out.resolve() == path.resolve() for path in paths):
         raise typer.BadParameter("the output would replace an input; name another file", param_hint="--out")
     examination, failed = _load_all(paths, load, passing_over=is_folder(out))
     done = convert(examination, to, out, options)
+    record_export(audit_log(audit), "convert", paths, done.files, format=to, deidentified=deidentify)
     for note in (*examination.notes, *done.notes):
         if json:
             emit_json({"type": "note", "message": note})

@@ -98,7 +98,7 @@ def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, 
         "sdk_version": __version__,
         "bundle": bundle.identity,
         "metadata": {**getattr(source, "metadata", {}), **metadata},
-        **({"device": dict(device)} if (device := getattr(source, "device", None)) else {}),
+        "device": dict(getattr(source, "device", {})),
         "notice": RESEARCH_USE,
     }
     return RecorderSink(folder, summary_labels(bundle), about=about)

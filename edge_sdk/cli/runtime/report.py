@@ -46,8 +46,14 @@ def report_command(
     ] = None,
     player: Annotated[bool, typer.Option("--player/--no-player", help="Put the audio into the page.")] = True,
     paper: Annotated[Paper, typer.Option("--paper", help="Size of the pages of a PDF.")] = "a4",
-    audio: Annotated[
-        Path | None, typer.Option("--audio", help="Folder with the audio of JSON lines.", metavar="DIR")
+    audio_dir: Annotated[
+        Path | None, typer.Option("--audio-dir", help="Folder of the audio of JSON lines.", metavar="D")
+    ] = None,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Shift dates; names of files and serials become pseudonyms.")
+    ] = False,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="Secret of the pseudonyms; else a new one.", metavar="F")
     ] = None,
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,
@@ -63,29 +69,31 @@ def report_command(
 
     Recordings that are not screened yet are screened with the bundle first.
     """
-    from edge_sdk.audit import audit_log, file_facts
-    from edge_sdk.cli.runtime.examining import screener_of
+    from edge_sdk.audit import audit_log, file_facts, record_export
+    from edge_sdk.cli.runtime.examining import recordings_in, screener_of
     from edge_sdk.exchange.examination import load_examination
     from edge_sdk.exchange.report.write import check_report_format, write_report
 
     check_report_format(out)
     metadata = given_metadata(None, age, sex, bmi, device_model)
-    examination = load_examination(
-        paths, screener=screener_of(bundle, artefact, channel), audio=audio, metadata=metadata
-    )
+    screener = screener_of(bundle, artefact, channel)
+    examination = load_examination(recordings_in(paths), screener=screener, audio=audio_dir, metadata=metadata)
     examination = _with_sites(examination, sites or [])
+    inputs = [recording.audio for recording in examination.recordings if recording.audio is not None]
     manifest = _manifest_of(examination, bundle)
+    if deidentify:
+        from edge_sdk.exchange.deidentify import deidentified, read_key, rules_of
+
+        examination = deidentified(examination, rules_of([], key=read_key(key_file)))
     write_report(examination, out, manifest=manifest, reference=reference, audio=player, paper=paper)
+    record_export(audit_log(audit), "report", inputs, [out])
     (made,) = file_facts([out])
-    if log := audit_log(audit):
-        inputs = [r.audio for r in examination.recordings if r.audio is not None]
-        log.append("export", {"command": "report", "inputs": file_facts(inputs), "outputs": [made]})
-    for note in examination.notes:
-        note_line(note)
     if json:
         emit_json({"type": "report", **made, "recordings": len(examination.recordings), "notes": examination.notes})
-    else:
-        typer.echo(f"{out}: {len(examination.recordings)} recordings, {made['bytes'] / 1e6:.2f} MB")
+        return
+    for note in examination.notes:
+        note_line(note)
+    typer.echo(f"{out}: {len(examination.recordings)} recordings, {made['bytes'] / 1e6:.2f} MB")
 
 
 def _with_sites(examination: Examination, sites: list[str]) -> Examination:

@@ -48,6 +48,8 @@ def _task(recording: ExaminedRecording) -> dict[str, Any]:
         "result": result,
     }
     audio = recording.source if recording.audio is None else recording.audio.name
+    if recording.alias is not None:
+        audio = recording.alias
     return {"data": {"audio": re.split(r"[\\/]", audio)[-1]}, "predictions": [prediction]}
 
 

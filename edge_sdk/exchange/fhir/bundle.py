@@ -220,7 +220,7 @@ class _Assembly:
 
     def _stethoscope(self, recording: ExaminedRecording) -> Json | None:
         model = recording.device.get("model") or recording.metadata.get("device")
-        serial = recording.device.get("serial")
+        serial = recording.device.get("serial_number")
         if model is None and serial is None:
             return None
         device = {

@@ -111,6 +111,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.requirement("BUN-1")
 def test_every_damage_is_one_clear_line(folder: Path, damage: str) -> None:
     spoil, message = DAMAGE[damage]
     spoil(folder)
@@ -121,6 +122,7 @@ def test_every_damage_is_one_clear_line(folder: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.requirement("BUN-1")
 def test_verify_finds_every_damage(folder: Path, damage: str) -> None:
     spoil, message = DAMAGE[damage]
     spoil(folder)
@@ -221,6 +223,7 @@ def test_a_file_that_no_engine_can_load_is_an_engine_error(folder: Path) -> None
         load(folder)
 
 
+@pytest.mark.requirement("BUN-3")
 def test_untrained_weights_are_refused(folder: Path) -> None:
     with pytest.raises(BundleError, match="untrained"):
         load_bundle(folder)

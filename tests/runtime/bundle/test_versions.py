@@ -38,6 +38,7 @@ def recorded() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("old", "new"), list(combinations(ORDERED, 2)))
+@pytest.mark.requirement("BUN-2")
 def test_an_upgrade_is_accepted_and_a_rollback_is_refused(old: str, new: str) -> None:
     record_version("tiny", old)
     check_version("tiny", new)

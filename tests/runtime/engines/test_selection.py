@@ -53,6 +53,7 @@ def test_a_compiled_engine_comes_first_and_gives_the_logits_of_the_cpu(folder: P
     )
 
 
+@pytest.mark.requirement("BUN-4")
 def test_an_engine_with_wrong_outputs_is_skipped_with_a_warning(
     folder: Path, tmp_path: Path, machine: CudaDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
