@@ -102,12 +102,13 @@ def test_real_recordings_are_bit_equal_and_annotated(examination: Examination, t
 
 def test_codes_stand_beside_the_text_of_a_span(tmp_path: Path) -> None:
     recording = wav(tmp_path / "a.wav", "PCM_16")
-    spans = {
-        "cycles": (CycleSpan(0.0, 0.1, "both"), CycleSpan(0.1, 0.2, None, quality="noisy")),
-        "sounds": (SoundSpan(0.15, 0.15, "wheeze", 0.5),),
-        "gaps": (GapSpan(0.2, 0.3, 1102),),
-    }
-    data = written(replace(recording, **spans), tmp_path)
+    annotated = replace(
+        recording,
+        cycles=(CycleSpan(0.0, 0.1, "both"), CycleSpan(0.1, 0.2, None, quality="noisy")),
+        sounds=(SoundSpan(0.15, 0.15, "wheeze", 0.5),),
+        gaps=(GapSpan(0.2, 0.3, 1102),),
+    )
+    data = written(annotated, tmp_path)
     groups: dict[int, list[str]] = {}
     for item in data.WaveformAnnotationSequence:
         text = item.get("UnformattedTextValue") or item.ConceptCodeSequence[0].CodeValue
