@@ -1,4 +1,4 @@
-"""Every call of the SDK exists, with these arguments, in six releases of TensorRT and in RTX: read from their wheels."""
+"""Every call of the SDK exists, with these arguments, in six releases of TensorRT and in RTX, by their wheels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
+from export.onnx.releases import PARSERS, release_problems
+from tests.export.onnx.test_every_model import IN_CI, exported
 from tests.export.tensorrt.contract import CALLS, CLASSES
 from tests.support.gpu import bindings, tensorrt_double
 
@@ -120,6 +124,33 @@ def test_enums_of_the_doubles_exist_in_the_releases() -> None:
         for group in ("BuilderFlag", "NetworkDefinitionCreationFlag"):  # a double must not lack what the code looks for
             looked_for = {name for name in CALLS[group] if name in api[group]}
             assert looked_for <= {member.name for member in getattr(double, group)}, (release, group)
+
+
+@pytest.mark.parametrize("release", PARSERS)
+def test_every_parser_reads_the_graphs_of_the_default_bundle(release: str) -> None:
+    for name in ("classifier.fp32.onnx", "classifier.fp16.onnx"):
+        assert release_problems(onnx.load(str(DEFAULT_BUNDLE / name)), release) == []
+    assert set(PARSERS) == set(bindings.RELEASES)
+
+
+@pytest.mark.long  # every export requires it of the releases from 10 on
+@pytest.mark.parametrize("recipe", IN_CI)
+def test_every_parser_reads_every_model(recipe: str) -> None:
+    graph = exported(recipe, "tiny").joined
+    assert [line for release in PARSERS for line in release_problems(graph, release)] == []
+
+
+def test_what_a_release_refuses_is_named() -> None:
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["b", 4]) for n in "xy"]
+    for operator, refused in (("Reciprocal", {"8.6"}), ("Det", set(PARSERS)), ("Relu", set())):
+        node = onnx.helper.make_node(operator, ["x"], ["y"], name="n")
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph([node], "g", values[:1], values[1:]),
+            opset_imports=[onnx.helper.make_opsetid("", 17)],
+        )
+        assert {release for release in PARSERS if release_problems(model, release)} == refused
+    model.opset_import[0].version = 21
+    assert release_problems(model, "10.3") == ["TensorRT 10.3 reads opsets up to 20, the graph has 21"]
 
 
 @pytest.mark.long
