@@ -35,6 +35,7 @@ def emit_json(record: Mapping[str, Any]) -> None:
 def guard(*, debug: bool) -> Iterator[None]:
     """Turn exceptions into exit statuses: any error is one line on stderr and status 1."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="stetho: %(name)s: %(message)s")
+    logging.getLogger("edge_sdk.runtime.engines.failover").setLevel(logging.WARNING)  # a GPU that fails is no detail
     try:
         yield
     except KeyboardInterrupt:

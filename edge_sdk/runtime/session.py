@@ -15,6 +15,7 @@ import numpy as np
 from edge_sdk.errors import SourceLostError, StethoError
 from edge_sdk.events import Adventitious, AudioBlock, BreathCycle, CycleResult, Event, Health, HealthState, StreamStats
 from edge_sdk.protocols import HealthSink
+from edge_sdk.runtime.engines.failover import engine_switches
 from edge_sdk.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -201,6 +202,8 @@ class Session:
         self._clock_ns = clock_ns
         self._error: BaseException | None = None
         self._last: AudioBlock | None = None
+        self._engine = bundle.engine
+        self._switches = len(engine_switches(bundle.engine))  # those before this session are not its own
         self._opened: list[Sink] = []
 
     @property
@@ -293,6 +296,14 @@ class Session:
             for sink in self._sinks:
                 sink.audio(block)
             self._emit(events)
+            self._report_engine()
+
+    def _report_engine(self) -> None:
+        """Report once that another engine goes on where one has failed."""
+        switches = engine_switches(self._engine)
+        for line in switches[self._switches :]:
+            self._report([Health(self._supervisor.state, line, self._clock_ns(), engine=self._engine.name)])
+        self._switches = len(switches)
 
     def _keep_pace(self) -> None:
         """React to overload: skip classification, then join blocks; the queue itself drops blocks."""

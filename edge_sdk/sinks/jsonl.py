@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_sdk.events import Adventitious, AudioBlock, CycleResult, Event, Gap, QualityEvent, StreamStats, Verdict
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    CycleResult,
+    Event,
+    Gap,
+    Health,
+    QualityEvent,
+    StreamStats,
+    Verdict,
+)
 from edge_sdk.sinks.summary import Labels, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
 
@@ -126,6 +136,11 @@ class JsonlSink:
             self._emit(adventitious_record(self._source, event))
         elif isinstance(event, Verdict) and self._running and not event.final:
             self._emit(verdict_record(self._source, event))
+
+    def health(self, change: Health) -> None:
+        """Emit the object of an engine that took over; other changes are of the source and no events."""
+        if change.engine is not None:
+            self._emit({"type": "engine", "source": self._source, "engine": change.engine, "detail": change.detail})
 
     def close(self, stats: StreamStats) -> None:
         """Emit the summary."""

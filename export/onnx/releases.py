@@ -58,7 +58,5 @@ def release_problems(model: onnx.ModelProto, release: str) -> list[str]:
     problems = []
     if opset > parser.newest_opset:
         problems.append(f"TensorRT {release} reads opsets up to {parser.newest_opset}, the graph has {opset}")
-    for node in model.graph.node:
-        if node.op_type in parser.refused:
-            problems.append(f"TensorRT {release} has no {node.op_type} (node {node.name or '?'})")
-    return problems
+    refused = (node for node in model.graph.node if node.op_type in parser.refused)
+    return problems + [f"TensorRT {release} has no {node.op_type} (node {node.name or '?'})" for node in refused]

@@ -37,7 +37,9 @@ def play(
         sinks.append(_recorder(record, source, bundle, metadata))
 
     def show_health(change: Health) -> None:
-        if change.state != "failed" and not isinstance(view, HealthSink):  # a failure has a line of its own
+        if change.state == "failed" or change.engine is not None:
+            return  # a failure has a line of its own, and an engine that takes over a warning
+        if json or not isinstance(view, HealthSink):
             note_line(change.detail)
 
     session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health)

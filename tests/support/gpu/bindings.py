@@ -1,8 +1,8 @@
 """The Python API of TensorRT releases, read from their binding wheels without TensorRT.
 
-The wheels (1 MB each, without the libraries) are imported over stubs of the C functions that they look for. Their API is
-kept as a table: ``python -m tests.support.gpu.bindings FOLDER``. The tables are committed, for the wheels are not ours; a
-long test reads the wheels again.
+The wheels (1 MB each, without the libraries) are imported over stubs of the C functions that they look for. Their API
+is kept as a table: ``python -m tests.support.gpu.bindings FOLDER``. The tables are committed, for the wheels are not
+ours; a long test reads the wheels again.
 """
 
 from __future__ import annotations
