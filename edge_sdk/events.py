@@ -204,3 +204,4 @@ class Health:
     detail: str  # one line for people
     at_ns: int  # monotonic host clock
     overloaded: bool = False  # the machine is too slow for the audio
+    engine: str | None = None  # the engine that took over from one that failed; None: nothing of the engine changed

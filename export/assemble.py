@@ -173,6 +173,30 @@ def with_parts(
     return _write(manifest, files, out)
 
 
+def rewrite(base: Path, manifest: Manifest, files: Mapping[str, bytes], out: Path) -> Manifest:
+    """Write a bundle with new or changed files; every other file of ``base`` that the manifest names is copied.
+
+    Raises
+    ------
+    BundleError
+        ``base`` is damaged, or ``out`` is not a bundle or cannot be written.
+    """
+    named = {a.file: a.sha256 for a in manifest.artefacts}
+    named |= {a.features.file: a.features.sha256 for a in manifest.artefacts if a.features}
+    if manifest.segmenter.file is not None:
+        named[manifest.segmenter.file] = manifest.segmenter.sha256 or ""
+    if not isinstance(manifest.verdict, msgspec.UnsetType):
+        named[manifest.verdict.file] = manifest.verdict.sha256
+    copied = {file: digest for file, digest in named.items() if file not in files}
+    for file, digest in copied.items():
+        require(hash_check(base, file, digest))
+    kept = {file: (base / file).read_bytes() for file in copied}
+    changed = msgspec.structs.replace(
+        manifest, created=_today(), sdk_version=__version__, files={}, model_card=CARD_FILE
+    )
+    return _write(changed, kept | dict(files), out)
+
+
 def _own(training: Mapping[str, Any]) -> dict[str, Any]:
     """The classifier's record, without those of the other parts."""
     return {key: value for key, value in training.items() if key not in ("segmenter", "verdict")}

@@ -10,8 +10,8 @@ from packaging.version import InvalidVersion, Version
 
 from edge_sdk import __version__
 from edge_sdk.errors import ExportError
-from edge_sdk.runtime.bundle.load import resolve_bundle
-from edge_sdk.runtime.bundle.schema import Manifest
+from edge_sdk.runtime.bundle.load import packaged_bundles, read_manifest, resolve_bundle
+from edge_sdk.runtime.bundle.schema import MANIFEST, Manifest
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble, require_writable, with_parts
@@ -28,7 +28,7 @@ _PARTS = {"segmenter": "a segmenter", "adventitious": "a verdict's network"}
 class ExportOptions:
     """What to export and how."""
 
-    model: str  # path of a checkpoint, or with ``untrained`` the name of a recipe
+    model: str  # path of a checkpoint, with ``untrained`` the name of a recipe, or a bundle to add formats to
     out: Path  # bundle directory to write
     formats: str | None = None  # names separated by commas; all that the data allows where absent
     corpus: str | None = None  # for calibration and verification, with ``root``
@@ -66,6 +66,8 @@ def export_bundle(options: ExportOptions, on_step: ReportStep = lambda step: Non
         If the checkpoint, recipe, corpus or base bundle cannot be used.
     """
     _check_version(options.version)
+    if not options.untrained and _is_bundle(options.model):
+        return ExportedBundle(_add_formats(options, on_step), [])
     checkpoint = None if options.untrained else load_checkpoint(Path(options.model))
     if checkpoint is not None and checkpoint.model in _PARTS:
         return ExportedBundle(_export_part(options, checkpoint.model, on_step), [], part_only=True)
@@ -74,6 +76,39 @@ def export_bundle(options: ExportOptions, on_step: ReportStep = lambda step: Non
             "--base goes with the checkpoint of a segmenter or verdict; a classifier brings its own artefacts"
         )
     return _export_classifier(options, checkpoint, on_step)
+
+
+def _is_bundle(model: str) -> bool:
+    return model in packaged_bundles() or (Path(model) / MANIFEST).is_file()
+
+
+def _add_formats(options: ExportOptions, on_step: ReportStep) -> Manifest:
+    """Write a bundle with further formats made from its own fp32 graph."""
+    unused = (
+        options.segmenter, options.verdict, options.cross_validation, options.base, options.fixed, options.size,
+        options.features_graph or None,
+    )  # fmt: skip
+    if options.formats is None or any(value is not None for value in unused):
+        raise ExportError("a bundle is given: --formats adds artefacts to it (onnx-fp16), with --corpus, --root, --out")
+    require_writable(options.out)
+    if options.sign is not None:
+        require_key(options.sign)
+    from export.more_formats import add_formats
+
+    base = resolve_bundle(options.model)
+    manifest = add_formats(
+        base,
+        options.out,
+        parse_formats(options.formats),
+        on_step,
+        corpus=options.corpus,
+        root=options.root,
+        name=options.name,
+        version=options.version or read_manifest(base).version,
+    )
+    if options.sign is not None:
+        sign_bundle(options.out, options.sign)
+    return manifest
 
 
 def _check_version(version: str | None) -> None:

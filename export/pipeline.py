@@ -9,20 +9,25 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from edge_sdk import __version__
 from edge_sdk.errors import ExportError
+from edge_sdk.metadata import MetadataSchema
 from edge_sdk.notices import RESEARCH_USE_IN_BUNDLES
+from edge_sdk.runtime.engines.selection import GPU_TOLERANCE
+from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.checkpoint import Checkpoint
 from export.cycles import ExportCycles
 from export.formats import ArtefactFormat, ReportStep
-from export.golden import golden_clips, golden_metadata, simulated_breaths
+from export.golden import golden_clips, golden_metadata, simulated_breaths, stress_clips, stress_metadata
 from export.model import Logits, ModelUnderExport
 from export.onnx.build import BuildRequest, build_network
 from export.onnx.graph import export_front_end, finish, join
 from export.onnx.quantise import Feed
 from export.onnx.runner import GraphRunner, latency_ratio
+from export.onnx.stress import stress_failures, stress_figures
 from export.verify import artefact_accuracy, artefact_drops, gate_failures, parity
 
 _CALIBRATION_WEIGHTS = 5_000_000  # a larger network is calibrated on fewer cycles: each costs seconds
@@ -150,6 +155,24 @@ def _properties(model: ModelUnderExport, row: ArtefactFormat) -> dict[str, str]:
     }
 
 
+def golden_feed(spec: FrontEndSpec, schema: MetadataSchema | None) -> tuple[Feed, Feed]:
+    """Inputs of the golden clips, and of the stress clips."""
+
+    def inputs(clips: npt.NDArray[np.int16], metadata: Mapping[str, npt.NDArray[Any]]) -> Feed:
+        return {"pcm": clips.astype(np.float32) / np.float32(32768), **metadata}
+
+    golden, stress = golden_clips(spec), stress_clips(spec)
+    return (
+        inputs(golden, golden_metadata(schema, len(golden)) if schema else {}),
+        inputs(stress, stress_metadata(schema, len(stress)) if schema else {}),
+    )
+
+
+def gpu_tolerance(row: ArtefactFormat) -> float:
+    """Tolerance of the golden vector when a GPU runs an artefact."""
+    return max(GPU_TOLERANCE.get(row.precision, 0.0), row.golden_tolerance)
+
+
 @dataclass(frozen=True)
 class _Measurement:
     """What every artefact of one export is compared with."""
@@ -162,14 +185,17 @@ class _Measurement:
     def artefact(self, row: ArtefactFormat, content: bytes, notes: dict[str, Any]) -> Artefact:
         """Run a graph on the golden clips and the cycles, and compare its logits and its latency."""
         model, runner = self.model, GraphRunner(content)
-        clips = golden_clips(model.checkpoint.front_end).astype(np.float32) / np.float32(32768)
-        feed: Feed = {"pcm": clips, **(golden_metadata(model.schema, len(clips)) if model.schema else {})}
+        feed, stress = golden_feed(model.checkpoint.front_end, model.schema)
         golden = runner.run(feed)
+        safety: dict[str, float] = {}
+        if row.tensorrt:
+            safety = stress_figures(onnx.load_from_string(content), feed, stress)
         speed = self._speed(row, runner, {name: values[:1] for name, values in feed.items()})
         if self.cycles is None or self.reference is None:
-            return Artefact(row, content, {**notes, **speed}, {}, ("exported without a corpus",), golden)
+            figures = {**notes, **speed, **safety}
+            return Artefact(row, content, figures, {}, ("exported without a corpus",), golden)
         logits = model.graph_logits(runner, self.cycles.verification)
-        figures = {**parity(self.reference, logits, model.labels_of), **notes, **speed}
+        figures = {**parity(self.reference, logits, model.labels_of), **notes, **speed, **safety}
         figures |= artefact_drops(
             model.probabilities(self.reference, self.cycles.verification),
             model.probabilities(logits, self.cycles.verification),
@@ -177,7 +203,7 @@ class _Measurement:
             list(model.checkpoint.labels),
             decide=model.decisions,
         )
-        failures = tuple(gate_failures(row.gate, figures))
+        failures = (*gate_failures(row.gate, figures), *stress_failures(figures, gpu_tolerance(row)))
         return Artefact(row, content, figures, self._accuracy(self.cycles, logits), failures, golden)
 
     def _speed(self, row: ArtefactFormat, runner: GraphRunner, feed: Feed) -> dict[str, float]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edge_sdk.errors import DeviceChangedError, SourceLostError, StethoError
 from edge_sdk.events import (
     Adventitious,
@@ -23,6 +25,7 @@ from edge_sdk.events import (
 )
 from edge_sdk.metadata import known_metadata
 from edge_sdk.protocols import HealthSink
+from edge_sdk.runtime.engines.failover import engine_switches
 from edge_sdk.runtime.inbox import Inbox
 from edge_sdk.runtime.supervisor import Supervisor
 
@@ -146,6 +149,8 @@ class Session:
         self._clock_ns = clock_ns
         self._error: BaseException | None = None
         self._last: AudioBlock | None = None
+        self._engine = bundle.engine
+        self._switches = len(engine_switches(bundle.engine))  # those before this session are not its own
         self._opened: list[Sink] = []
 
     @property
@@ -258,6 +263,14 @@ class Session:
             for sink in self._sinks:
                 sink.audio(block)
             self._emit(events)
+            self._report_engine()
+
+    def _report_engine(self) -> None:
+        """Report once that another engine goes on where one has failed."""
+        switches = engine_switches(self._engine)
+        for line in switches[self._switches :]:
+            self._report([Health(self._supervisor.state, line, self._clock_ns(), engine=self._engine.name)])
+        self._switches = len(switches)
 
     def _as_recorded(self, block: AudioBlock, full_scale: int) -> AudioBlock:
         steps = np.rint(block.samples.astype(np.float64) * full_scale)

@@ -16,7 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, EngineError, describe
-from edge_sdk.events import Adventitious, AudioBlock, CycleResult, Event, Gap, QualityEvent, VerdictName, VerdictReason
+from edge_sdk.events import (
+    Adventitious,
+    AudioBlock,
+    CycleResult,
+    Event,
+    Gap,
+    Health,
+    QualityEvent,
+    VerdictName,
+    VerdictReason,
+)
+from edge_sdk.runtime.engines.failover import engine_switches
 from edge_sdk.screening.worker import (
     Line,
     WarningCatcher,
@@ -287,6 +298,8 @@ def _play(
     sink = JsonlSink(records.append, summary_labels(bundle))
     sink.open(name, rate_hz)
 
+    engine, before = bundle.engine, len(engine_switches(bundle.engine))
+
     def keep(emitted: Sequence[Event]) -> None:
         for event in emitted:
             sink.event(event, None)
@@ -296,6 +309,8 @@ def _play(
         sink.audio(block)
         keep(stream.accept(block))
     keep(stream.finish())
+    for line in engine_switches(engine)[before:]:
+        sink.health(Health("healthy", line, 0, engine=engine.name))
     sink.close(replace(stream.stats, notes=(*notes(), *stream.notes)))
     return Screening(name, tuple(records), None, tuple(events))
 

@@ -12,6 +12,7 @@ from edge_sdk.events import (
     DeviceChange,
     Event,
     Gap,
+    Health,
     QualityEvent,
     StreamStats,
     Verdict,
@@ -151,6 +152,11 @@ class JsonlSink:
             self._emit(device_record(self._source, event))
         elif isinstance(event, Verdict) and self._running and not event.final:
             self._emit(verdict_record(self._source, event))
+
+    def health(self, change: Health) -> None:
+        """Emit the object of an engine that took over; other changes are of the source and no events."""
+        if change.engine is not None:
+            self._emit({"type": "engine", "source": self._source, "engine": change.engine, "detail": change.detail})
 
     def close(self, stats: StreamStats) -> None:
         """Emit the summary."""

@@ -111,8 +111,9 @@ class LiveView:
 
     def health(self, change: Health) -> None:
         """Show trouble of the source until it is over."""
-        trouble = change.state != "healthy" or change.overloaded
-        self._trouble = f"{'overload' if change.overloaded else change.state}: {change.detail}" if trouble else None
+        trouble = change.state != "healthy" or change.overloaded or change.engine is not None
+        kind = "engine" if change.engine is not None else "overload" if change.overloaded else change.state
+        self._trouble = f"{kind}: {change.detail}" if trouble else None
 
     # -- rendering ---------------------------------------------------------------------------------------------------
 

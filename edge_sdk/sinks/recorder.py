@@ -117,6 +117,9 @@ class RecorderSink:
 
     def health(self, change: Health) -> None:
         """Append a change of the source's health; keep the reason of a failure."""
+        if change.engine is not None:
+            self._jsonl.health(change)
+            return
         self._write({"type": "health", "state": change.state, "detail": change.detail})
         if change.state in ("failed", "replaced"):
             self._session["failure" if change.state == "failed" else "ended"] = change.detail

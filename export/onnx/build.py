@@ -84,6 +84,11 @@ def fp32(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
 
 def fp16(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
     """Weights and activations in half precision; inputs, outputs, norms, softmax and exponentials stay fp32."""
+    return half_precision(request.network)
+
+
+def half_precision(network: onnx.ModelProto) -> onnx.ModelProto:
+    """A ``features → logits`` graph in half precision, as far as that is safe."""
     from edge_sdk.runtime.engines.library import onnxruntime_part
 
     paths = list(sys.path)
@@ -91,7 +96,7 @@ def fp16(row: ArtefactFormat, request: BuildRequest) -> onnx.ModelProto:
     onnx_model = onnxruntime_part("transformers.onnx_model")
     sys.path[:] = paths  # that package puts its own folder, with a module 'models', on the path
     graph = onnx.ModelProto()
-    graph.CopyFrom(request.network)
+    graph.CopyFrom(network)
     blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *_FP32_OPS]
     converted: onnx.ModelProto = float16.convert_float_to_float16(graph, keep_io_types=True, op_block_list=blocked)
     nodes = {

@@ -18,9 +18,13 @@ from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.exporter import run_exporter
 from export.onnx.lint import MAX_IR, lint
+from export.onnx.releases import PARSERS, release_problems
 
 MAX_BYTES = 2**31 - 1
 """Largest protobuf file; a larger model would need a second file for its weights."""
+
+
+_REQUIRED = tuple(release for release in PARSERS if release != "8.6")  # which may lack an operator of a new model
 
 
 def export_front_end(spec: FrontEndSpec) -> onnx.ModelProto:
@@ -147,6 +151,8 @@ def finish(model: onnx.ModelProto, metadata: dict[str, str] | None = None, *, te
         raise ExportError(f"the graph has {model.ByteSize() / 1e9:.1f} GB, one file can have 2; choose a smaller size")
     onnx.checker.check_model(model, full_check=True)
     problems = lint(model, tensorrt=tensorrt)
+    if tensorrt and not problems:
+        problems = [line for release in _REQUIRED for line in release_problems(model, release)]
     if problems:
         raise ExportError("the exported graph is not portable: " + "; ".join(problems))
 

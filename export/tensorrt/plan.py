@@ -198,9 +198,7 @@ class EngineBuild:
         if self._options.precision == "fp32":
             raise ExportError("DLA computes in fp16 and int8 only; compile the artefact onnx-fp16")
         if self._options.precision == "int8":
-            raise ExportError(
-                "DLA takes no Q/DQ nodes, which int8 artefacts consist of; compile the artefact onnx-fp16"
-            )
+            raise ExportError("DLA takes no Q/DQ nodes, which int8 artefacts have; compile the artefact onnx-fp16")
         config.default_device_type = self._api.module.DeviceType.DLA
         config.DLA_core = core
         config.set_flag(self._api.module.BuilderFlag.GPU_FALLBACK)

@@ -30,7 +30,10 @@ def _formats_help() -> str:
 def export_command(
     model: Annotated[
         str,
-        typer.Argument(metavar="CHECKPOINT|RECIPE", help="Checkpoint of 'stetho train'; a recipe with --untrained."),
+        typer.Argument(
+            metavar="CHECKPOINT|RECIPE|BUNDLE",
+            help="Checkpoint of 'stetho train'; a recipe with --untrained; a bundle that gets more --formats.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Bundle directory to write.")],
     formats: Annotated[str | None, typer.Option("--formats", help=_formats_help())] = None,

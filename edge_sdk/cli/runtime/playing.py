@@ -63,8 +63,10 @@ def play(
             sinks.append(_audit_sink(audit, bundle, given, recorder))  # closed last
 
         def show_health(health: Health) -> None:
-            # A failure and a replaced device have lines of their own.
-            if health.state not in ("failed", "replaced") and not isinstance(view, HealthSink):
+            # A failure and a replaced device have lines of their own, an engine that takes over is a warning.
+            if health.state in ("failed", "replaced") or health.engine is not None:
+                return
+            if json or not isinstance(view, HealthSink):
                 note_line(health.detail)
 
         return Session(

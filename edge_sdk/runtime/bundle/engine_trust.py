@@ -1,7 +1,7 @@
 """Compiled engines on a device that wants signatures: each is bound to a signed bundle, by a signature or a seal.
 
-An engine is code that nobody who signed the bundle has seen. Its sidecar therefore states the sha256 of the engine and of
-the ``bundle.json`` it was built from, and proves both by the maker's signature (one engine for a fleet of equal boards) or
+An engine is code that the signer of the bundle has not seen. Its sidecar therefore states the sha256 of the engine and
+of the ``bundle.json`` it was built from, and proves both by the signature of the maker (for a fleet of equal boards) or
 by a seal: an HMAC with a secret that this device made for itself and that only its owner can read.
 """
 
@@ -123,9 +123,7 @@ def _secret(*, make: bool) -> bytes:
         if not make:
             return b""
     except OSError as error:
-        raise BundleError(
-            f"{path}, the secret that seals engines, cannot be read ({error}); check its owner"
-        ) from error
+        raise BundleError(f"{path}, the secret that seals engines, cannot be read ({error})") from error
     secret = secrets.token_bytes(_SECRET_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

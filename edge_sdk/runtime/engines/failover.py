@@ -111,6 +111,11 @@ def _finite(outputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]
     return outputs
 
 
+def engine_switches(engine: Engine) -> tuple[str, ...]:
+    """Lines of the replacements so far; empty for an engine without fail-over."""
+    return engine.switches if isinstance(engine, FailoverEngine) else ()
+
+
 def close_engine(engine: Engine | None) -> None:
     """Free the memory of an engine that can do that; a device that is gone is no reason to fail."""
     close = getattr(engine, "close", None)

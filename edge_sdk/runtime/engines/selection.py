@@ -1,7 +1,7 @@
 """Engine selection: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU; the first that is proven runs a bundle.
 
 A GPU engine is proven by the bundle's golden vector, and where the choice is free it must beat the CPU on one cycle. A
-failure is logged as a warning and the next engine is tried; what fails later, in mid-stream, is replaced in the same order.
+failure is logged as a warning and the next engine is tried; what fails in mid-stream is replaced in the same order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ Runtime's own TensorRT provider, which compiles for minutes at its first load) o
 VARIABLE = "STETHO_ENGINE"
 
 _GPU_FORMATS = ("onnx-fp16", "onnx-fp32")  # int8 files for CPUs are slow on a GPU
-_GPU_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 0.5}  # on logits, where the bundle's own is tighter
+GPU_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 0.5}
+"""Precision → allowed difference of logits on a GPU, where the bundle's own is tighter."""
+
 _LARGEST_BATCH, _BEST_BATCH = 64, 8  # of ONNX Runtime's TensorRT provider, which builds anew for any other
 _WARM_UPS, _TIMED = 5, 15  # runs of one cycle: a CUDA graph is recorded at the fourth
 
@@ -135,10 +137,11 @@ def cpu_candidate(default: ArtefactEntry, threads: int, file_of: Callable[[Artef
     return Candidate("cpu", default, lambda: OrtEngine(file_of(default), threads))
 
 
+_IN_PLACE = "install onnxruntime-gpu in place of it (extra gpu-cu12 or gpu-cu13)"
 _MISSING = {
     "tensorrt": "there is no engine for this bundle, GPU and TensorRT in the cache; run 'stetho compile BUNDLE' here",
-    "tensorrt-ep": "this onnxruntime has no TensorRT provider; install onnxruntime-gpu in place of it (extra gpu-cu12 or gpu-cu13)",
-    "cuda": "this onnxruntime has no CUDA provider; install onnxruntime-gpu in place of it (extra gpu-cu12 or gpu-cu13)",
+    "tensorrt-ep": f"this onnxruntime has no TensorRT provider; {_IN_PLACE}",
+    "cuda": f"this onnxruntime has no CUDA provider; {_IN_PLACE}",
 }
 
 
@@ -284,7 +287,7 @@ def compiled_candidate(
 ) -> Candidate:
     """One compiled engine."""
     key: dict[str, Any] = sidecar["key"]
-    tolerance = max(_GPU_TOLERANCE.get(key["precision"], 0.0), manifest.golden.tolerance.get(artefact.format, 0.0))
+    tolerance = max(GPU_TOLERANCE.get(key["precision"], 0.0), manifest.golden.tolerance.get(artefact.format, 0.0))
     make = partial(_open_engine, path, artefact.sha256, key["flavour"], trust)
     return Candidate("tensorrt", artefact, make, tolerance)
 
@@ -330,7 +333,7 @@ def _cuda(
 
     if _has_provider(name):
         for entry in entries:
-            yield Candidate("cuda", entry, partial(make, entry), _GPU_TOLERANCE.get(entry.precision))
+            yield Candidate("cuda", entry, partial(make, entry), GPU_TOLERANCE.get(entry.precision))
 
 
 def _tensorrt_provider(
@@ -347,7 +350,7 @@ def _tensorrt_provider(
 
     if _has_provider(name):
         for entry in entries:
-            yield Candidate("tensorrt-ep", entry, partial(make, entry), _GPU_TOLERANCE.get(entry.precision))
+            yield Candidate("tensorrt-ep", entry, partial(make, entry), GPU_TOLERANCE.get(entry.precision))
 
 
 def _tensorrt_options(shapes: Mapping[str, Sequence[Any]], *, cached: bool) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The TensorRT engine: a compiled engine on this machine's GPU, with pinned buffers, one stream and CUDA graphs.
 
-Never executed on a GPU yet: its calls are tested against a double of the API (``tests/support/gpu/tensorrt_double.py``).
+Never executed on a GPU yet: its calls are tested against doubles of the API (``tests/support/gpu``).
 """
 
 from __future__ import annotations
