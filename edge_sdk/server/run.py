@@ -50,6 +50,16 @@ class _Server(uvicorn.Server):
         yield
 
 
+@dataclass(frozen=True)
+class Built:
+    """A server that listens but does not run yet."""
+
+    server: uvicorn.Server
+    app: Starlette  # for its state
+    listener: socket.socket
+    record: dict[str, Any]  # the line ``serving``
+
+
 def serve(options: ServerOptions, address: Address, announce: Announce) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -61,6 +71,21 @@ def serve(options: ServerOptions, address: Address, announce: Announce) -> None:
         Where.
     announce
         Called once connections are accepted, and at the end with the summary of the live source.
+
+    Raises
+    ------
+    StethoError
+        As :func:`build`, or from the live source.
+    """
+    built = build(options, address)
+    try:
+        asyncio.run(_run(built, announce))
+    finally:
+        built.listener.close()
+
+
+def build(options: ServerOptions, address: Address) -> Built:
+    """Bind the address and make the server.
 
     Raises
     ------
@@ -77,8 +102,25 @@ def serve(options: ServerOptions, address: Address, announce: Announce) -> None:
     options = replace(options, host=address.host, token=token, secure=address.certificate is not None)
     metrics = ServerMetrics()
     app, inner = make_app(options, metrics=metrics, port=port)
-    http, ws = protocols(Connections(metrics, most=options.limits.connections, head_s=options.limits.patience_s))
-    config = uvicorn.Config(
+    config = _uvicorn_config(app, options, address, metrics)
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        listener.close()
+        raise StethoError(f"the certificate or key cannot be used: {error}") from None
+    record = {
+        "type": "serving",
+        "url": _url(address, host, port),
+        "token": token,
+        "recordings": str(options.recordings),
+    }
+    return Built(_Server(config), inner, listener, record)
+
+
+def _uvicorn_config(app: Any, options: ServerOptions, address: Address, metrics: ServerMetrics) -> uvicorn.Config:
+    limits = options.limits
+    http, ws = protocols(Connections(metrics, most=limits.connections, head_s=limits.patience_s))
+    return uvicorn.Config(
         app,
         http=http,
         ws=ws,
@@ -97,33 +139,15 @@ def serve(options: ServerOptions, address: Address, announce: Announce) -> None:
         ssl_keyfile=None if address.key is None else str(address.key),
         ssl_ciphers="ECDHE+AESGCM:ECDHE+CHACHA20",
     )
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        listener.close()
-        raise StethoError(f"the certificate or key cannot be used: {error}") from None
-    server = _Server(config)
-    record = {
-        "type": "serving",
-        "url": _url(address, host, port),
-        "token": token,
-        "recordings": str(options.recordings),
-    }
-    try:
-        asyncio.run(_run(server, inner, listener, record, announce))
-    finally:
-        listener.close()
 
 
-async def _run(
-    server: _Server, inner: Starlette, listener: socket.socket, record: dict[str, Any], announce: Announce
-) -> None:
+async def _run(built: Built, announce: Announce) -> None:
+    server = built.server
     loop = asyncio.get_running_loop()
-
     ending: list[asyncio.Task[None]] = []
 
     async def end() -> None:
-        await end_streams(inner)  # before the connections are closed: clients get their summaries
+        await end_streams(built.app)  # before the connections are closed: clients get their summaries
         server.should_exit = True
 
     def stop() -> None:
@@ -139,12 +163,12 @@ async def _run(
         while not server.started and not server.should_exit:
             await asyncio.sleep(0.01)
         if server.started:
-            announce(record)
+            announce(built.record)
 
     announcing = loop.create_task(announce_when_started())
-    await server.serve(sockets=[listener])
+    await server.serve(sockets=[built.listener])
     await announcing
-    hub = getattr(inner.state, "hub", None)
+    hub = getattr(built.app.state, "hub", None)
     if hub is not None:
         if hub.summary is not None:
             announce(hub.summary)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
+import numpy as np
+import numpy.typing as npt
+import websockets
 
 
 class Served:
@@ -79,3 +87,94 @@ def eventually(check: Any, timeout_s: float = 20.0, every_s: float = 0.05) -> An
             return found
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(every_s)
+
+
+class ServedHere:
+    """A server in a thread of this process, for tests that need other limits or a tiny bundle."""
+
+    def __init__(self, recordings: Path, bundle: Any, **options: Any) -> None:
+        from edge_sdk.server.context import ServerOptions
+        from edge_sdk.server.run import Address, build
+
+        self.recordings = recordings
+        host = options.pop("host", None)
+        self.built = build(ServerOptions(recordings, bundle, **options), Address(host, 0))
+        self.url = str(self.built.record["url"]).rstrip("/")
+        self.ws_url = "ws" + self.url.removeprefix("http")
+        self.token = self.built.record["token"]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        asyncio.run(self.built.server.serve(sockets=[self.built.listener]))
+
+    def __enter__(self) -> ServedHere:
+        self._thread.start()
+        eventually(lambda: self.built.server.started)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.built.server.should_exit = True
+        self._thread.join(20)
+        self.built.listener.close()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def client(self, **options: Any) -> httpx.Client:
+        """An HTTP client that sends the token."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Lines of the audit log."""
+        text = (self.recordings / "audit.jsonl").read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def stream_lines(
+    ws_url: str, header: Mapping[str, Any], messages: Iterable[bytes | str], *, token: str | None = None
+) -> tuple[list[dict[str, Any]], int | None, str]:
+    """Send a header and messages, then ``end``; the lines that came back, the close code and its reason."""
+
+    async def talk() -> tuple[list[dict[str, Any]], int | None, str]:
+        lines: list[dict[str, Any]] = []
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with websockets.connect(f"{ws_url}/api/streams", additional_headers=headers, max_queue=None) as socket:
+
+            async def read() -> None:
+                with suppress(websockets.ConnectionClosed):
+                    async for text in socket:
+                        lines.append(json.loads(text))
+
+            reading = asyncio.create_task(read())
+            with suppress(websockets.ConnectionClosed):
+                await socket.send(json.dumps(header))
+                for message in messages:
+                    await socket.send(message)
+                await socket.send('{"type": "end"}')
+            await asyncio.wait_for(reading, 30)
+        return lines, socket.close_code, socket.close_reason or ""
+
+    return asyncio.run(talk())
+
+
+def frames(
+    pcm: npt.NDArray[np.int16], rate: int, *, numbered: bool = False, drop: frozenset[int] = frozenset()
+) -> Iterator[bytes]:
+    """100-ms messages of 16-bit PCM; ``drop``: numbers of those that are never sent."""
+    size = rate // 10
+    for number, begin in enumerate(range(0, len(pcm), size)):
+        if number not in drop:
+            data = pcm[begin : begin + size].astype("<i2").tobytes()
+            yield struct.pack("<Q", begin) + data if numbered else data
+
+
+def comparable(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lines without what depends on the clock and on the name of the source."""
+    own = ("stream", "point")
+    return [
+        {key: value for key, value in line.items() if key not in ("source", "latency_ms")}
+        for line in lines
+        if line["type"] not in own
+    ]

@@ -55,7 +55,7 @@ export class ChestMap {
       const [x, y] = PLACES[name];
       const label = shape("text", { x, y: y + 5 });
       label.textContent = String(i + 1);
-      const button = shape("g", { class: "point", role: "button", tabindex: "0", "data-point": name }, shape("circle", { cx: x, cy: y, r: 19 }), label);
+      const button = shape("g", { class: "point", role: "button", tabindex: "0", "data-point": name }, shape("circle", { cx: x, cy: y, r: 34, class: "reach" }), shape("circle", { cx: x, cy: y, r: 23 }), label);
       button.addEventListener("click", () => onChoose(name));
       button.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") {

@@ -106,6 +106,7 @@ export class Player {
     this.isHalf = half;
     this.half.setAttribute("aria-pressed", String(half));
     this.audio.playbackRate = half ? 0.5 : 1;
+    this.host.dataset.rate = `${this.audio.playbackRate} with the pitch of ${this.audio.preservesPitch ? 1 : this.audio.playbackRate}`;
   }
 
   toggle() {
