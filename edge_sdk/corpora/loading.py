@@ -83,7 +83,8 @@ def usable(corpus: Corpus) -> Corpus:
     Those are recordings whose audio could not be opened or that a fault excludes, and those of whose faulty annotation
     nothing is left: they must not count as recordings without events.
     """
-    annotated = {event.recording_id for event in (*corpus.cycles, *corpus.phases, *corpus.sounds)}
+    events: tuple[Cycle | PhaseEvent | SoundEvent, ...] = (*corpus.cycles, *corpus.phases, *corpus.sounds)
+    annotated = {event.recording_id for event in events}
     fatal = {fault.recording_id for fault in corpus.faults if fault.fatal and corpus.unit == "cycle"} - annotated
     excluded = {fault.recording_id for fault in corpus.faults if fault.excludes} | fatal
     ids = {r.id for r in corpus.recordings if r.sample_rate is not None and r.id not in excluded}
@@ -122,13 +123,17 @@ def read_headers(corpus: Corpus, overrun_s: float = _ROUNDING_S) -> Corpus:
     )
 
 
+def _kind(event: PhaseEvent | SoundEvent) -> str:
+    return event.phase if isinstance(event, PhaseEvent) else event.sound
+
+
 def _clipped(events: Iterable[Marked], duration: Mapping[str, float | None], faults: list[Fault]) -> Iterator[Marked]:
     for event in events:
         limit = duration[event.recording_id]
         if limit is None or event.end_s <= limit:
             yield event
             continue
-        kind = event.phase if isinstance(event, PhaseEvent) else event.sound
+        kind = _kind(event)
         inside = event.start_s < limit
         if event.end_s > limit + _ROUNDING_S:
             message = (

@@ -196,6 +196,17 @@ def test_metadata_of_the_device_reaches_the_stream_and_the_users_values_override
     assert stubborn.metadata == {"site": "right anterior"}
 
 
+def test_metadata_that_no_model_knows_is_a_warning_and_left_out(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = Device(1.0, speed=8)
+    device.metadata = {"site": "of code 77", "device": "ours"}
+    session = Session(device, bundle, [HealthListSink()])
+    assert session.metadata == {"device": "ours"}
+    assert [record.levelname for record in caplog.records if "of code 77" in record.getMessage()] == ["WARNING"]
+    session.run()
+
+
 # -- a consumer that is too slow -------------------------------------------------------------------------------------
 
 

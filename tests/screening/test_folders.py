@@ -167,7 +167,12 @@ def test_names_are_listed_without_opening_a_file(tmp_path: Path, monkeypatch: py
 
     def counted(module: object, name: str) -> None:
         whole = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, **k: (calls.append(a), whole(*a, **k))[1])
+
+        def wrapper(*arguments: object, **options: object) -> object:
+            calls.append(arguments)
+            return whole(*arguments, **options)
+
+        monkeypatch.setattr(module, name, wrapper)
 
     for module, name in ((builtins, "open"), (os, "stat"), (os.path, "realpath")):
         counted(module, name)

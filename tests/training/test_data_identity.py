@@ -115,6 +115,10 @@ def stop_in_second_epoch(step: Step) -> None:
         raise KeyboardInterrupt
 
 
+def no_step(step: Step) -> None:
+    pytest.fail(f"trained again: {step}")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -143,7 +147,7 @@ def test_a_finished_run_of_every_task_is_not_overwritten_by_other_data(
     metrics = run_training(recipe, options)
     if not with_state:
         (options.out / STATE_FILE).unlink()  # people free the space
-    again = run_training(recipe, options, on_step=pytest.fail)  # finished: nothing is trained
+    again = run_training(recipe, options, on_step=no_step)  # finished: nothing is trained
     assert json.dumps(again) == json.dumps(metrics)  # NaN included
     before = contents(options.out)
     for spoil, named in ((other_label, "labels"), (other_audio, "audio")):
@@ -172,7 +176,7 @@ def test_the_message_counts_the_classes(root: Path, options: RunOptions) -> None
 def test_the_same_data_in_another_place_is_the_same(root: Path, options: RunOptions, tmp_path: Path) -> None:
     metrics = run_training(small("classify"), options)
     moved = shutil.copytree(root, tmp_path / "moved")
-    assert run_training(small("classify"), replace(options, root=moved), on_step=pytest.fail) == metrics
+    assert run_training(small("classify"), replace(options, root=moved), on_step=no_step) == metrics
 
 
 def test_a_cross_validation_is_bound_to_its_data(root: Path, options: RunOptions) -> None:
@@ -191,7 +195,7 @@ def test_a_cross_validation_is_bound_to_its_data(root: Path, options: RunOptions
 def test_a_sweep_never_gives_figures_of_other_data(root: Path, options: RunOptions) -> None:
     runs = [PlannedRun((), seed, small("classify", "fit.epochs=1"), options.out / f"seed-{seed}") for seed in (0, 1)]
     rows = train_runs(runs, options)
-    assert train_runs(runs, options, on_step=pytest.fail) == rows
+    assert train_runs(runs, options, on_step=no_step) == rows
     other_val_label(root)
     with pytest.raises(CheckpointError, match="reported labels"):
         train_runs(runs, options)
