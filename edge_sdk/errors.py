@@ -113,6 +113,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, StethoError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
+        if "usable temporary directory" in error.strerror:
+            return "no folder for temporary files can be written; set TMPDIR to one"
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
         return "out of memory"

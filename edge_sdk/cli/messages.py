@@ -152,7 +152,8 @@ def _usage_status(error: Exception) -> int | None:
 
 def _usage_text(error: Any) -> str:
     path = getattr(getattr(error, "ctx", None), "command_path", None)
-    return error.format_message() + (f" (see '{path} --help')" if path else "")
+    hint = f" (see '{path} --help')" if path else ""
+    return f"{error.format_message()}{hint}"
 
 
 def _one_line(message: str) -> str:

@@ -96,6 +96,8 @@ def screen_on_ray(
 def _start(ray: Any, address: str | None) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except OSError as error:
+        raise RuntimeError(f"{error}; Ray writes to HOME and to RAY_TMPDIR") from error
     except Exception as error:  # "the current node timed out during startup" is a plain Exception
         raise RuntimeError(str(error)) from error
 

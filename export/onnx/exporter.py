@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,8 +46,11 @@ def run_exporter(
     ------
     ExportError
         Torch cannot export the module, or writes another opset.
+    OSError
+        No folder for temporary files.
     """
     module = module.eval()
+    tempfile.gettempdir()  # torch needs it, and would name one of its own modules instead of what is missing
     with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         try:

@@ -91,7 +91,7 @@ def test_nothing_stays_after_the_command(capsys: pytest.CaptureFixture[str]) -> 
     assert "unexpected ValueError: odd" in capsys.readouterr().err
 
 
-def test_an_engine_that_is_passed_over_is_said_once_also_with_workers(
+def test_an_engine_that_is_passed_over_has_one_line_also_with_workers(
     stetho: Stetho, damaged_engine: Path, recording: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "second.wav").write_bytes(recording.read_bytes())
@@ -118,7 +118,7 @@ def test_warnings_of_workers_reach_the_loggers_of_a_library_user(
     assert messages and all(str(damaged) in message for message in messages)
 
 
-def test_faults_that_are_passed_over_are_said(stetho: Stetho, data_root: Path, tmp_path: Path) -> None:
+def test_faults_that_are_passed_over_reach_stderr(stetho: Stetho, data_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "half"
     (root / "train_wav").mkdir(parents=True)
     (root / "train_json").mkdir()
