@@ -89,7 +89,10 @@ def golden_check(
         inputs, expected = golden_vector(folder, manifest, entry)
     except BundleError as error:
         return BundleCheck(name, False, str(error))
-    found = engine.run(inputs)[entry.output]
+    outputs = engine.run(inputs)
+    if entry.output not in outputs:
+        return BundleCheck(name, False, f"{folder}: {form} has no output {entry.output!r}; export the bundle again")
+    found = outputs[entry.output]
     tolerance = golden.tolerance.get(form, 1e-3) if allowed is None else allowed
     error_max = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
     ok = error_max <= tolerance  # NaN compares false, as it should
