@@ -6,7 +6,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -29,6 +29,8 @@ class TritonOptions:
     max_batch: int = 64
     delay_us: int = 2000  # longest wait of a request for others to fill a batch
     version: int = 1  # of the models in Triton's numbering
+    sequences: int = 1024  # streams that the segmenter follows at once
+    plan: bool = False  # serve the compiled TensorRT engine of this machine beside the ONNX file
 
 
 class EnumName(str):
@@ -58,12 +60,30 @@ def classifier_config(
         "input": list(inputs),
         "output": [{"name": entry.output, "data_type": EnumName("TYPE_FP32"), "dims": [logits]}],
         "dynamic_batching": {"preferred_batch_size": preferred, "max_queue_delay_microseconds": options.delay_us},
-        "instance_group": [_instances(options.instances, gpu=options.gpu)],
+        "instance_group": [instances(options.instances, gpu=options.gpu)],
         # Every batch size: cuDNN and CUDA set up each one at its first run, and a client would wait for that.
         "model_warmup": [_warm_up(size, inputs) for size in range(1, options.max_batch + 1)],
-        **_one_thread(gpu=options.gpu),
-        **_exact_on_gpu(gpu=options.gpu),
+        **one_thread(gpu=options.gpu),
+        **exact_on_gpu(gpu=options.gpu),
     }
+
+
+def plan_config(
+    name: str,
+    entry: ArtefactEntry,
+    inputs: Sequence[dict[str, Any]],
+    logits: int,
+    options: TritonOptions,
+    profiles: str,
+) -> dict[str, Any]:
+    """Configuration of the classifier as a TensorRT plan; ``profiles``: of its engine's key, ``1-1-1,1-8-64``."""
+    ranges = [tuple(map(int, profile.split("-"))) for profile in profiles.split(",")]
+    largest = min(options.max_batch, max(high for _, _, high in ranges))
+    config = classifier_config(name, entry, inputs, logits, replace(options, max_batch=largest, gpu=True))
+    for key in ("backend", "optimization"):
+        del config[key]
+    group = {**instances(options.instances, gpu=True), "profile": [str(index) for index in range(len(ranges))]}
+    return {**config, "platform": "tensorrt_plan", "instance_group": [group]}
 
 
 def decoder_config(name: str, logits: int, outputs: Sequence[dict[str, Any]], options: TritonOptions) -> dict[str, Any]:
@@ -74,8 +94,8 @@ def decoder_config(name: str, logits: int, outputs: Sequence[dict[str, Any]], op
         "max_batch_size": options.max_batch,
         "input": [{"name": "logits", "data_type": EnumName("TYPE_FP32"), "dims": [logits]}],
         "output": list(outputs),
-        "instance_group": [_instances(1, gpu=False)],  # few numbers: a copy to the GPU costs more
-        **_one_thread(gpu=False),
+        "instance_group": [instances(1, gpu=False)],  # few numbers: a copy to the GPU costs more
+        **one_thread(gpu=False),
     }
 
 
@@ -164,18 +184,19 @@ def _scalar(value: Any) -> str:
     return str(value)
 
 
-def _instances(count: int, *, gpu: bool) -> dict[str, Any]:
+def instances(count: int, *, gpu: bool) -> dict[str, Any]:
+    """Group of ``count`` copies, per GPU or on the CPU."""
     return {"count": count, "kind": EnumName("KIND_GPU" if gpu else "KIND_CPU")}
 
 
-def _one_thread(*, gpu: bool) -> dict[str, Any]:
+def one_thread(*, gpu: bool) -> dict[str, Any]:
     """On CPUs instances scale better than threads within one: each gets a core."""
     if gpu:
         return {}
     return {"parameters": [{"key": "intra_op_thread_count", "value": {"string_value": "1"}}]}
 
 
-def _exact_on_gpu(*, gpu: bool) -> dict[str, Any]:
+def exact_on_gpu(*, gpu: bool) -> dict[str, Any]:
     """No TF32, whose 10 bits of mantissa the logarithm of the front end shows; cuDNN chooses without trying out."""
     if not gpu:
         return {}

@@ -1,23 +1,31 @@
 """A bundle as a model repository of Triton Inference Server: PCM in, label out, batched on the server.
 
-Three models: the classifier, the decoder as a graph, and an ensemble of both that clients call.
+Three models: the classifier, the decoder as a graph, and an ensemble of both that clients call. With them the
+segmenter, one sequence a stream, and on demand the classifier as a TensorRT plan with an ensemble of its own.
 https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-from edge_sdk.errors import BundleError, ExportError
+from edge_sdk.errors import BundleError, EngineError, ExportError
+from edge_sdk.files import sha256_file
+from edge_sdk.runtime.bundle.engine_trust import EngineTrust
+from edge_sdk.runtime.bundle.files import hash_check, require
 from edge_sdk.runtime.bundle.load import checked_file, read_manifest, resolve_bundle
 from edge_sdk.runtime.bundle.schema import ArtefactEntry, Manifest
 from edge_sdk.runtime.bundle.signature import trusted_keys
+from edge_sdk.runtime.engines.cache import engines_of, read_sidecar
 from export.formats import ReportStep
 from export.triton.config import (
     LABEL_FILE,
@@ -27,9 +35,11 @@ from export.triton.config import (
     ensemble_config,
     graph_inputs,
     output_fields,
+    plan_config,
     to_pbtxt,
 )
 from export.triton.decoder_graph import decoder_graph
+from export.triton.segmenter import segmenter_config, segmenter_model
 
 _MARKER = ".stetho-triton"  # in the repository's root; a folder without it is never replaced
 _GPU_FORMATS, _CPU_FORMATS = ("onnx-fp16", "onnx-fp32"), ("onnx-int8-cpu", "onnx-fp32")
@@ -67,6 +77,11 @@ def write_repository(bundle: Path, out: Path, options: TritonOptions | None = No
     entry = _choose(manifest, options)
     content = checked_file(folder, entry).read_bytes()
     files = repository_files(manifest, entry, content, options)
+    if manifest.segmenter.kind == "learned" and manifest.segmenter.file:
+        require(hash_check(folder, manifest.segmenter.file, manifest.segmenter.sha256 or ""))
+        files |= _segmenter_files(manifest, (folder / manifest.segmenter.file).read_bytes(), options)
+    if options.plan:
+        files |= plan_files(folder, manifest, entry, content, options)
     try:
         _place(out, files, options.version)
     except OSError as error:
@@ -119,6 +134,55 @@ def repository_files(
     }
 
 
+def _segmenter_files(manifest: Manifest, content: bytes, options: TritonOptions) -> dict[str, bytes]:
+    name = f"{model_name(manifest.name)}_segmenter"
+    graph = segmenter_model(content)
+    config = to_pbtxt(segmenter_config(name, graph, options)).encode()
+    return {f"{name}/config.pbtxt": config, f"{name}/{options.version}/model.onnx": graph}
+
+
+def plan_files(
+    folder: Path, manifest: Manifest, entry: ArtefactEntry, content: bytes, options: TritonOptions
+) -> dict[str, bytes]:
+    """The engine that 'stetho compile' built here as a model of its own, and an ensemble that uses it.
+
+    Raises
+    ------
+    ExportError
+        No engine of this artefact for plain TensorRT is in the cache, or none that this device may trust.
+    """
+    name, plan = model_name(manifest.name), f"{model_name(manifest.name)}_classifier_plan"
+    path, sidecar = _engine_file(folder, entry)
+    inputs = graph_inputs(onnx.load_from_string(content))
+    logits = onnx.load_from_string(content).graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    outputs = output_fields(len(manifest.labels))
+    profiles = str(sidecar["key"]["profiles"])
+    config = plan_config(plan, entry, inputs, logits, options, profiles)
+    limited = replace(options, max_batch=config["max_batch_size"])
+    ensemble = ensemble_config(f"{name}_plan", plan, f"{name}_decoder", entry, inputs, outputs, limited)
+    about = f"TensorRT {sidecar['key']['version']}, {sidecar['key']['gpu']}: the server must have both\n"
+    return {
+        f"{plan}/config.pbtxt": to_pbtxt(config).encode(),
+        f"{plan}/{options.version}/model.plan": path.read_bytes(),
+        f"{plan}/README": about.encode(),
+        f"{name}_plan/config.pbtxt": to_pbtxt(ensemble).encode(),
+        f"{name}_plan/{LABEL_FILE}": ("\n".join(manifest.labels) + "\n").encode(),
+    }
+
+
+def _engine_file(folder: Path, entry: ArtefactEntry) -> tuple[Path, dict[str, Any]]:
+    trust = EngineTrust.of(folder, trusted_keys())
+    for path in engines_of(entry.sha256):
+        with contextlib.suppress(EngineError):
+            sidecar = read_sidecar(path)
+            if sidecar["key"]["flavour"] != "tensorrt" or sidecar["sha256"] != sha256_file(path):
+                continue
+            if trust is not None:
+                trust.check(sidecar)
+            return path, sidecar
+    raise ExportError(f"there is no TensorRT engine of {entry.format} in the cache; run 'stetho compile' here first")
+
+
 def model_name(bundle: str) -> str:
     """Name of the ensemble on the server: the bundle's, without characters that Triton's URLs refuse."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", bundle).strip(".") or "stetho"
@@ -142,6 +206,7 @@ def _check(options: TritonOptions) -> None:
         ("max_batch", options.max_batch, 1, 4096),
         ("delay_us", options.delay_us, 0, 10_000_000),
         ("version", options.version, 1, 2**31),
+        ("sequences", options.sequences, 1, 1_000_000),
     ):
         if not low <= value <= high:
             raise ExportError(f"{name} is {value}; it must lie between {low} and {high}")

@@ -68,7 +68,7 @@ def test_the_decoder_graph_gives_the_outputs_of_the_device(name: str) -> None:
 def test_every_configuration_keeps_tritons_schema(tmp_path: Path) -> None:
     write_repository(DEFAULT_BUNDLE, tmp_path / "repo", TritonOptions(instances=3, max_batch=32, delay_us=500))
     configs = {p.parent.name: _parsed(p.read_bytes()) for p in (tmp_path / "repo").glob("*/config.pbtxt")}
-    assert set(configs) == {"compact", "compact_classifier", "compact_decoder"}
+    assert set(configs) == {"compact", "compact_classifier", "compact_decoder", "compact_segmenter"}
     classifier = configs["compact_classifier"]
     assert classifier.max_batch_size == 32
     assert classifier.dynamic_batching.max_queue_delay_microseconds == 500
@@ -243,7 +243,7 @@ def test_the_command_line_writes_repositories_and_tests_servers(
     tmp_path: Path,
 ) -> None:
     made = stetho("triton", "repo", "default", "--out", tmp_path / "repo", "--json")
-    assert made.status == 0 and len(made.records[0]["files"]) == 8
+    assert made.status == 0 and len(made.records[0]["files"]) == 10
     loaded = stetho("triton", "load", server, "--requests", "6", "--json")
     assert loaded.status == 0 and loaded.records[0]["n"] == 6
     assert stetho("triton", "load", server, "--requests", "3").status == 0

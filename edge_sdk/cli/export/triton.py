@@ -22,13 +22,17 @@ def repo_command(
     instances: Annotated[int, typer.Option("--instances", help="Copies that run at once.")] = 1,
     max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch.")] = 64,
     delay_us: Annotated[int, typer.Option("--delay-us", help="Longest wait for a fuller batch, µs.")] = 2000,
+    sequences: Annotated[int, typer.Option("--sequences", help="Streams that the segmenter follows at once.")] = 1024,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Serve the engine of 'stetho compile' too, as the model NAME_plan.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a model repository: PCM of a breath in, label and probabilities out."""
     from export.triton.config import TritonOptions
     from export.triton.repository import write_repository
 
-    options = TritonOptions(artefact, gpu, instances, max_batch, delay_us)
+    options = TritonOptions(artefact, gpu, instances, max_batch, delay_us, sequences=sequences, plan=plan)
     files = write_repository(Path(bundle), out, options)
     if json:
         emit_json({"type": "repository", "bundle": bundle, "path": out, "files": sorted(files)})

@@ -1,0 +1,77 @@
+"""Step graphs with an open batch: one run steps many streams; the weights and every other node stay as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edge_sdk.errors import ExportError
+
+BATCH = "batch"
+
+
+def open_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A step graph of batch 1 → the same with the batch as its first axis, open, of every input and output.
+
+    The state of a recurrent layer, which ONNX keeps as ``[1, B, H]``, becomes ``[B, 1, H]``: the same bytes for one
+    stream.
+
+    Raises
+    ------
+    ExportError
+        The graph is none of a batch of one, or reshapes in a way that hides the batch.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    for value in (*graph.input, *graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if not axes or axes[0].dim_value != 1:
+            raise ExportError(f"{value.name} has no batch of one; only step graphs of this SDK are opened")
+        axes[0].Clear()
+        axes[0].dim_param = BATCH
+    _open_reshapes(graph)
+    recurrent = [node for node in graph.node if node.op_type == "GRU"]
+    for node in recurrent:
+        _batch_first(graph, node)
+    del graph.value_info[:]  # shapes of a batch of one
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _open_reshapes(graph: onnx.GraphProto) -> None:
+    """In each constant target shape the axis of the batch becomes -1: by the form of the step graphs it is the 1."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Reshape":
+            continue
+        tensor = constants.get(node.input[1])
+        shape = None if tensor is None else numpy_helper.to_array(tensor)
+        if tensor is None or shape is None or int((shape == 1).sum()) != 1 or (shape < 0).any():
+            raise ExportError(f"node {node.name} reshapes in a way that hides the batch; export the network again")
+        opened = np.where(shape == 1, -1, shape)
+        name = f"{node.name}/open"
+        graph.initializer.append(numpy_helper.from_array(opened, name))
+        node.input[1] = name
+
+
+def _batch_first(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Turn the layer's state from ``[1, B, H]`` inside to ``[B, 1, H]`` at the graph's input and output."""
+    inputs = {value.name for value in graph.input}
+    makers = {output: maker for maker in graph.node for output in maker.output}
+    source = node.input[5]
+    while source not in inputs:
+        if source not in makers:
+            raise ExportError(f"node {node.name} has no state as an input; export the network again")
+        source = makers[source].input[0]
+    target = node.output[1]
+    for reader in graph.node:
+        reader.input[:] = [f"{source}/inside" if name == source else name for name in reader.input]
+    node.output[1] = f"{target}/inside"
+    turn_in = helper.make_node("Transpose", [source], [f"{source}/inside"], f"{source}/turn", perm=[1, 0, 2])
+    turn_out = helper.make_node("Transpose", [f"{target}/inside"], [target], f"{target}/turn", perm=[1, 0, 2])
+    nodes = [turn_in, *graph.node, turn_out]
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
