@@ -30,7 +30,7 @@ class Connections:
     most
         Open at once.
     head_s
-        Seconds for the head of a request, counted from the connection or the end of the response before.
+        Seconds for the head of a request, counted from the connection or from its first byte.
     """
 
     def __init__(self, metrics: ServerMetrics, *, most: int, head_s: float) -> None:
@@ -93,6 +93,11 @@ def protocols(connections: Connections) -> tuple[type[H11Protocol], type[WebSock
             connections.remove(self.transport)
             super().connection_lost(exc)
 
+        def data_received(self, data: bytes) -> None:
+            if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+                self._await_head()  # of the next request on a connection that was kept
+            super().data_received(data)
+
         def handle_events(self) -> None:
             before = self.cycle
             super().handle_events()
@@ -109,7 +114,6 @@ def protocols(connections: Connections) -> tuple[type[H11Protocol], type[WebSock
             super().on_response_complete()
             if not self.transport.is_closing():
                 connections.request_awaited(self.transport)
-                self._await_head()
 
         def _await_head(self) -> None:
             self._stop_timer()
