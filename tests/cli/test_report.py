@@ -46,6 +46,27 @@ def test_a_folder_of_sessions_is_one_report(stetho: Stetho, visit: Path, tmp_pat
     assert len(entry["details"]["inputs"]) == 2
 
 
+def test_what_names_a_recording_can_stay_here(
+    stetho: Stetho, visit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STETHO_AUDIT", str(tmp_path / "audit"))
+    sessions = [json.loads(path.read_text("utf-8")) for path in sorted(visit.glob("*.session.json"))]
+    out, labels = tmp_path / "visit.html", tmp_path / "labels"
+    assert stetho("report", visit, "--out", out, "--deidentify").status == 0
+    page = out.read_text("utf-8")
+    facts = page.partition("How this was made")[0].partition("report of")[2]
+    for session in sessions:
+        assert session["sound"].removesuffix(".flac") not in page and session["source"] not in page
+        assert session["started"][:10] not in facts.partition("</p>")[2]
+    assert page.count("recording-") > 2 and page.count("Left posterior") >= 1
+    assert stetho("convert", visit, "--to", "audacity", "--out", labels).status == 0
+    report, convert = (
+        json.loads(line)["details"] for line in (tmp_path / "audit").read_text("utf-8").splitlines()[-2:]
+    )
+    assert [report["command"], convert["command"], convert["format"]] == ["report", "convert", "audacity"]
+    assert {fact["sha256"] for fact in convert["outputs"]} == {sha256_file(path) for path in labels.iterdir()}
+
+
 def test_recordings_are_screened_and_placed(stetho: Stetho, recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "one.html"
     sites = ["--site", "left anterior", "--site", "right posterior"]

@@ -259,6 +259,14 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, out: str, message: s
         write_report(Examination((examined(),)), tmp_path / "file" / "a.html")
 
 
+def test_a_character_that_a_pdf_cannot_show_is_named_and_the_page_shows_it(tmp_path: Path) -> None:
+    examination = Examination((examined(),))
+    with pytest.raises(ExchangeError, match=r"has no 就診; .*\.html"):
+        write_report(examination, tmp_path / "a.pdf", reference="就診 7")
+    assert not (tmp_path / "a.pdf").exists()
+    assert "就診 7" in words(page_of(examination, tmp_path, reference="就診 7")[1])
+
+
 def test_an_old_report_is_replaced_and_a_long_recording_has_no_player(audio: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "report.html"
     out.parent.mkdir()

@@ -84,7 +84,7 @@ def report_command(
     if deidentify:
         from edge_sdk.exchange.deidentify import deidentified, read_key, rules_of
 
-        examination = deidentified(examination, rules_of([], key=read_key(key_file)))
+        examination = deidentified(examination, rules_of([], dates="shift", key=read_key(key_file), patient=""))
     write_report(examination, out, manifest=manifest, reference=reference, audio=player, paper=paper)
     record_export(audit_log(audit), "report", inputs, [out])
     (made,) = file_facts([out])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from edge_sdk.errors import ExchangeError
 from edge_sdk.exchange.report.content import CYCLE_COLUMNS, OVERVIEW_COLUMNS, RecordingPart, ReportContent
 from edge_sdk.exchange.report.drawing import PALETTE, Box, Dot, Drawing, Line, Picture, Polygon, Words
 from edge_sdk.exchange.report.timeline import timeline
@@ -27,7 +28,13 @@ _STRIP_SCALE = 0.75  # a drawing made wider, then printed smaller
 
 
 def report_pdf(content: ReportContent, *, paper: Paper = "a4") -> bytes:
-    """Write the report as a PDF."""
+    """Write the report as a PDF.
+
+    Raises
+    ------
+    ExchangeError
+        A character is not in the font, which holds Latin, Greek, Cyrillic, Arabic and others, but not Chinese.
+    """
     pdf = _document(content, paper)
     pdf.add_page()
     _heading(pdf, content.title, 18)
@@ -49,6 +56,11 @@ def report_pdf(content: ReportContent, *, paper: Paper = "a4") -> bytes:
         _heading(pdf, "Notes", 10)
         for note in content.notes:
             _text(pdf, f"• {note}", 9)
+    missing = {chr(glyph) for font in pdf.fonts.values() for glyph in getattr(font, "missing_glyphs", ())}
+    if missing:
+        raise ExchangeError(
+            f"the font of a PDF has no {''.join(sorted(missing))}; write them otherwise, or name an .html"
+        )
     return bytes(pdf.output())
 
 

@@ -47,7 +47,7 @@ def write_report(
     Raises
     ------
     ExchangeError
-        Another ending, or the file cannot be written.
+        Another ending, the file cannot be written, or a PDF has no such character.
     AudioError
         Audio that is there cannot be read.
     MissingDependencyError
