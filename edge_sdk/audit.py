@@ -26,10 +26,12 @@ from edge_sdk.files import sha256_file, whole_file
 from edge_sdk.json_lines import json_line
 
 AuditAction: TypeAlias = Literal[
-    "session-start", "session-end", "export", "correction", "bundle-written", "log-repaired"
-]
+    "session-start", "session-end", "export", "correction", "bundle-written", "log-repaired",
+    "server-start", "server-stop", "login", "view", "upload", "stream", "examination", "examination-finished", "refused",
+]  # fmt: skip
 """A stream began or ended; results left as a report or in another format; a person changed a label; a bundle was
-written or replaced; the last line, cut off by a crash or a power cut, was taken off."""
+written or replaced; the last line, cut off by a crash or a power cut, was taken off. Of ``stetho serve``: who looked
+at, sent or was refused what."""
 
 ENVIRONMENT = "STETHO_AUDIT"
 """Environment variable with the path of the log; the option ``--audit`` wins."""
@@ -55,8 +57,8 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, action: AuditAction, details: Mapping[str, Any]) -> int:
-        """Write one entry to the disk; return its number.
+    def append(self, action: AuditAction, details: Mapping[str, Any], *, to_disk: bool = True) -> int:
+        """Write one entry; return its number. ``to_disk`` waits for the disk, so that a power cut does not lose it.
 
         Raises
         ------
@@ -65,17 +67,24 @@ class AuditLog:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file, _locked(file, fcntl.LOCK_EX):
                 number, previous = self._repair(file, *self._last(file))
-                return self._write(file, number + 1, previous, action, details)[0]
+                return self._write(file, number + 1, previous, action, details, to_disk=to_disk)[0]
         except OSError as error:
             raise AuditError(
                 f"cannot write the audit log {self.path}: {error.strerror or error}; name a file that can be written"
             ) from error
 
     def _write(
-        self, file: BinaryIO, number: int, previous: str, action: AuditAction, details: Mapping[str, Any]
+        self,
+        file: BinaryIO,
+        number: int,
+        previous: str,
+        action: AuditAction,
+        details: Mapping[str, Any],
+        *,
+        to_disk: bool = True,
     ) -> tuple[int, str]:
         entry = {
             "number": number,
@@ -90,7 +99,8 @@ class AuditLog:
         digest = hashlib.sha256(body).hexdigest()
         file.write(body + f', "hash": "{digest}"}}\n'.encode())
         file.flush()
-        os.fsync(file.fileno())
+        if to_disk:
+            os.fsync(file.fileno())
         with whole_file(_head_of(self.path), alone=True) as draft:
             draft.write_text(json_line({"number": number, "hash": digest}), encoding="utf-8")
         return number, digest

@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from edge_sdk.errors import StethoError
+from edge_sdk.errors import MissingDependencyError
 from edge_sdk.server.context import ServerContext, context_of, json_body, session_fields
 from edge_sdk.server.settings import RequestError, patient_code
 from edge_sdk.server.store.corpus import choose, write_corpus
 from edge_sdk.server.store.multipart import MultipartFiles
 from edge_sdk.server.store.recordings import StoredRecording, recording_row
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.load import Bundle
 
 _MOST_ROWS = 500
 
@@ -167,21 +170,36 @@ async def post_correction(request: Request) -> Response:
 
 
 async def get_report(request: Request) -> Response:
-    """GET: the recording on one page, where this installation has reports."""
+    """GET: the recording on one offline page; ``?format=pdf`` for the same as a PDF."""
     context = context_of(request)
     recording = context.store.get(request.path_params["id"])
+    ending = {"html": ".html", "pdf": ".pdf"}.get(request.query_params.get("format", "html"))
+    if ending is None:
+        raise RequestError(422, "format is html or pdf")
+
+    path = _temporary(ending)
     try:
-        write_report = import_module("edge_sdk.exchange.report").write_report
-    except (ImportError, AttributeError):
-        raise RequestError(501, "this installation makes no reports: edge_sdk.exchange.report is missing") from None
-    context.log(request, "export", recording=recording.id, what="report")
-    path = _temporary(".html")
-    try:
-        await run_in_threadpool(write_report, [recording.session_file], path)
-    except StethoError:
+        await run_in_threadpool(_write_report, recording, path, context.options.bundle)
+    except MissingDependencyError as error:
+        path.unlink(missing_ok=True)
+        raise RequestError(501, str(error)) from None
+    except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return FileResponse(path, media_type="text/html", background=BackgroundTask(path.unlink, missing_ok=True))
+    context.log(request, "export", recording=recording.id, what=f"report{ending}")
+    kind = "text/html" if ending == ".html" else "application/pdf"
+    return FileResponse(path, media_type=kind, background=BackgroundTask(path.unlink, missing_ok=True))
+
+
+def _write_report(recording: StoredRecording, path: Path, bundle: Bundle) -> None:
+    from edge_sdk.exchange.examination import load_examination
+    from edge_sdk.exchange.report.write import check_report_format, write_report
+
+    check_report_format(path)
+    examination = load_examination([recording.session_file])
+    used = [identity.sha256 for identity in examination.bundles]
+    manifest = msgspec.to_builtins(bundle.manifest) if used == [bundle.identity["sha256"]] else None
+    write_report(examination, path, manifest=manifest)
 
 
 async def get_corpus(request: Request) -> Response:

@@ -20,7 +20,7 @@ from edge_sdk.metadata import FIELDS
 from edge_sdk.notices import RESEARCH_USE
 from edge_sdk.server import api, pages
 from edge_sdk.server.about import POINTS, about_session
-from edge_sdk.server.audit import AuditLog
+from edge_sdk.server.audit import ServerAudit
 from edge_sdk.server.context import ServerContext, ServerOptions, context_of
 from edge_sdk.server.guided import Examinations
 from edge_sdk.server.metrics import CONTENT_TYPE, ServerMetrics
@@ -62,7 +62,7 @@ def make_app(
         options=options,
         about=about,
         access=Access(options.token, limits.logins_per_minute),
-        audit=AuditLog(options.recordings),
+        audit=ServerAudit(options.recordings),
         metrics=metrics,
         store=store,
         examinations=Examinations(options.recordings, store),
@@ -100,7 +100,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     context: ServerContext = app.state.context
     anyio.to_thread.current_default_thread_limiter().total_tokens = _WORKER_THREADS
     options = context.options
-    context.audit.write("start", version=__version__)
+    context.audit.write("server-start", version=__version__)
     context.uploads.start()
     pool = StreamPool(options.threads)
     pool.start()
@@ -116,7 +116,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         pool.close()
         await context.uploads.close()
         context.rendered.close()
-        context.audit.write("stop")
+        context.audit.write("server-stop")
 
 
 async def end_streams(app: Starlette) -> None:

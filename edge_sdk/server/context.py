@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection, Request
 
+from edge_sdk.audit import AuditAction
 from edge_sdk.metadata import FIELDS
-from edge_sdk.server.audit import AuditLog
+from edge_sdk.server.audit import ServerAudit
 from edge_sdk.server.guided import Examinations
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.access import Access
@@ -52,14 +53,14 @@ class ServerContext:
     options: ServerOptions
     about: Mapping[str, Any]
     access: Access
-    audit: AuditLog
+    audit: ServerAudit
     metrics: ServerMetrics
     store: RecordingStore
     examinations: Examinations
     rendered: RenderedAudio
     uploads: Uploads
 
-    def log(self, connection: HTTPConnection, action: str, who: str = "", **details: Any) -> None:
+    def log(self, connection: HTTPConnection, action: AuditAction, who: str = "", **details: Any) -> None:
         """Write a line of the audit log about a request."""
         self.audit.write(action, client=client_of(dict(connection.scope)), who=who, **details)
 

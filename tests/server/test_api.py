@@ -130,13 +130,18 @@ def test_documents_and_counters_are_served(served: Served) -> None:
     assert info["labels"] == list(load_bundle().labels) and len(info["points"]) == 12
 
 
-def test_a_report_is_made_where_reports_are_installed(served: Served, uploads: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(("form", "kind", "begin"), [("html", "text/html", b"<!"), ("pdf", "application/pdf", b"%PDF")])
+def test_a_recording_is_reported(
+    served: Served, uploads: list[dict[str, Any]], form: str, kind: str, begin: bytes
+) -> None:
     with served.client() as client:
-        answer = client.get(f"/api/recordings/{uploads[0]['recording']}/report")
-    if answer.status_code == 501:
-        assert "makes no reports" in answer.json()["message"]
-    else:
-        assert answer.headers["content-type"].startswith("text/html")
+        answer = client.get(f"/api/recordings/{uploads[0]['recording']}/report", params={"format": form})
+        assert client.get(f"/api/recordings/{uploads[0]['recording']}/report?format=doc").status_code == 422
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith(kind) and answer.content.startswith(begin)
+    if form == "html":
+        assert "Research" in answer.text or "research" in answer.text
+        assert load_bundle().manifest.version in answer.text
 
 
 @pytest.mark.parametrize("path", ["/api/recordings/none", "/api/uploads/none", "/api/examinations/none", "/nothing"])

@@ -263,4 +263,4 @@ def test_what_may_be_a_name_or_a_path_is_no_code(text: str) -> None:
 
 def test_the_audit_log_is_for_its_owner_only(served: Served) -> None:
     assert oct((served.recordings / "audit.jsonl").stat().st_mode)[-3:] == "600"
-    assert served.audit()[0]["action"] == "start"
+    assert served.audit()[0]["action"] == "server-start"

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import websockets
 
+from edge_sdk.audit import verify_audit
+
 
 class Served:
     """``stetho serve`` on a free port of loopback; ends with SIGTERM unless a test ended it before."""
@@ -68,9 +70,8 @@ class Served:
         return self.process.returncode, out, err
 
     def audit(self) -> list[dict[str, Any]]:
-        """Lines of the audit log."""
-        text = (self.recordings / "audit.jsonl").read_text("utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        """Actions and details of the audit log, whose chain is whole."""
+        return audit_lines(self.recordings)
 
     def rss_mb(self) -> float:
         """Resident memory, MiB."""
@@ -127,9 +128,16 @@ class ServedHere:
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
 
     def audit(self) -> list[dict[str, Any]]:
-        """Lines of the audit log."""
-        text = (self.recordings / "audit.jsonl").read_text("utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        """Actions and details of the audit log, whose chain is whole."""
+        return audit_lines(self.recordings)
+
+
+def audit_lines(folder: Path) -> list[dict[str, Any]]:
+    """Actions and details of the audit log in a folder of recordings, whose chain is whole."""
+    path = folder / "audit.jsonl"
+    assert verify_audit(path).problem is None
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [{**line["details"], "action": line["action"]} for line in lines]
 
 
 def stream_lines(

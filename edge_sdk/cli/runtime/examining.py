@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_sdk.cli.messages import note_line
 from edge_sdk.cli.options import channel_of
 
 if TYPE_CHECKING:
@@ -42,21 +43,26 @@ def recordings_in(inputs: Sequence[Path], suffix: str | None = None) -> list[Pat
     ExchangeError
         It holds no file with ``suffix``.
     """
-    from edge_sdk.errors import ExchangeError
+    from edge_sdk.errors import AudioError, ExchangeError
     from edge_sdk.exchange.examination import SESSION_ENDING
-    from edge_sdk.screening.recordings import find_recordings
+    from edge_sdk.screening.folders import find_recordings
 
     found: list[Path] = []
     for path in inputs:
         if not path.is_dir():
             found.append(path)
         elif suffix is not None:
-            inside = sorted(file for file in path.rglob(f"*{suffix}") if not file.name.startswith("."))
-            if not inside:
+            files = sorted(file for file in path.rglob(f"*{suffix}") if not file.name.startswith("."))
+            if not files:
                 raise ExchangeError(f"no {suffix} file in {path}; name another folder or a file")
-            found += inside
+            found += files
         elif any(path.rglob(f"*{SESSION_ENDING}")):
             found.append(path)
         else:
-            found += find_recordings([path])
+            inside = find_recordings([path])
+            for folder, reason in inside.unreadable:
+                raise AudioError(f"{folder}: {reason}")
+            for note in inside.notes:
+                note_line(note)
+            found += inside.recordings
     return found

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from edge_sdk.server.audit import AuditLog
+from edge_sdk.server.audit import ServerAudit
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.access import Access
 from edge_sdk.server.settings import RequestError, ServerLimits
@@ -61,7 +61,7 @@ class Gate:
         self,
         app: AsgiApp,
         access: Access,
-        audit: AuditLog,
+        audit: ServerAudit,
         metrics: ServerMetrics,
         limits: ServerLimits,
         *,

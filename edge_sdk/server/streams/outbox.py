@@ -11,7 +11,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edge_sdk.json_lines import json_line
-from edge_sdk.server.audit import AuditLog
+from edge_sdk.server.audit import ServerAudit
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.gate import client_of
 
@@ -29,7 +29,7 @@ class Outbox:
         Messages that may wait; with one more the client is dropped with a notice.
     """
 
-    def __init__(self, socket: WebSocket, most: int, metrics: ServerMetrics, audit: AuditLog) -> None:
+    def __init__(self, socket: WebSocket, most: int, metrics: ServerMetrics, audit: ServerAudit) -> None:
         self._socket, self._most, self._metrics, self._audit = socket, most, metrics, audit
         self._waiting: deque[str | bytes] = deque()
         self._changed = asyncio.Event()
