@@ -18,6 +18,7 @@ from edge_sdk.events import (
     AudioBlock,
     BreathCycle,
     CycleResult,
+    DeviceChange,
     Event,
     Gap,
     Health,
@@ -26,7 +27,8 @@ from edge_sdk.events import (
     Verdict,
 )
 from edge_sdk.notices import RESEARCH_USE
-from edge_sdk.sinks.console import rate_text, summary_lines
+from edge_sdk.sinks.console import rate_text, record_line, summary_lines
+from edge_sdk.sinks.jsonl import device_record
 from edge_sdk.sinks.strip import Picture, Strip
 from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
@@ -275,8 +277,10 @@ class LiveSink:
             self._live.refresh()
 
     def event(self, event: Event, latency_ms: float | None) -> None:
-        """Add the event; it is drawn with the next audio."""
+        """Add the event; it is drawn with the next audio. A change of the device gets a line above the view."""
         self._view.event(event, latency_ms)
+        if isinstance(event, DeviceChange):
+            self._console.print(record_line(device_record("", event)), highlight=False, markup=False)
 
     def health(self, change: Health) -> None:
         """Show trouble of the source at once."""

@@ -13,7 +13,17 @@ import soundfile
 from rich.console import Console
 
 from edge_sdk.errors import AudioError
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, QualityState, StreamStats
+from edge_sdk.events import (
+    AudioBlock,
+    BreathCycle,
+    CycleResult,
+    DeviceChange,
+    Event,
+    Gap,
+    QualityEvent,
+    QualityState,
+    StreamStats,
+)
 from edge_sdk.json_lines import jsonable
 from edge_sdk.sinks.console import ConsoleSink, record_lines
 from edge_sdk.sinks.jsonl import JsonlSink
@@ -178,6 +188,23 @@ def test_live_sink_restores_the_terminal_and_prints_the_summary() -> None:
     feed(LiveSink(console, LABELS))
     assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h") == 1  # cursor hidden, shown again
     assert "4 breaths (1 normal" in out.getvalue()
+
+
+@pytest.mark.parametrize(("same_session", "ending"), [(True, "the session goes on"), (False, "the session ends here")])
+def test_every_sink_shows_a_change_of_the_device(tmp_path: Path, same_session: bool, ending: str) -> None:
+    change = DeviceChange(2 * RATE, RATE, "serial number B instead of A", {"site": None}, {"site": "x"}, same_session)
+    lines, screen, records = io.StringIO(), io.StringIO(), list[dict[str, Any]]()
+    console = Console(width=90, height=24, file=screen, force_terminal=True)
+    sinks: list[Any] = [ConsoleSink(lines, LABELS), LiveSink(console, LABELS), JsonlSink(records.append, LABELS)]
+    for sink in sinks:
+        sink.open("bed 7", RATE)
+        sink.event(change, None)
+        sink.close(StreamStats())
+    shown = f"2.00 s  another device: serial number B instead of A; {ending}"
+    assert shown in lines.getvalue() and shown in screen.getvalue()
+    expected = {"type": "device", "source": "bed 7", "start_s": 2.0, "reason": "serial number B instead of A"}
+    devices = {"previous": {"site": None}, "device": {"site": "x"}}
+    assert records[0] == {**expected, **devices, "same_session": same_session}
 
 
 def test_strip_puts_a_tone_into_its_band_whatever_the_block_size() -> None:
