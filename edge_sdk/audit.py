@@ -27,7 +27,8 @@ from edge_sdk.json_lines import json_line
 
 AuditAction: TypeAlias = Literal[
     "session-start", "session-end", "export", "correction", "bundle-written", "log-repaired",
-    "server-start", "server-stop", "login", "view", "upload", "stream", "examination", "examination-finished", "refused",
+    "server-start", "server-stop", "login", "view", "upload", "stream", "examination", "examination-finished",
+    "refused",
 ]  # fmt: skip
 """A stream began or ended; results left as a report or in another format; a person changed a label; a bundle was
 written or replaced; the last line, cut off by a crash or a power cut, was taken off. Of ``stetho serve``: who looked

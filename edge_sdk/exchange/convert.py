@@ -162,7 +162,7 @@ class _Writer:
             self.notes.append("the time of the recording is not stated: DICOM demands one, it is 1900-01-01")
         if not audio.exact:
             name = self._originals[id(recording)].source
-            self.notes.append(f"{name}: its samples are rounded to integers of 32 bits")
+            self.notes.append(f"{name}: the samples are rounded floats, or the mean of channels: they are no originals")
         options = self._options
         return dicom_file(
             recording,

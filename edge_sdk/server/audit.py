@@ -24,9 +24,10 @@ def now_text() -> str:
 
 
 class ServerAudit:
-    """Appends to ``audit.jsonl`` in a folder; ``stetho verify --audit`` checks it. A failing disk is logged, not raised.
+    """Appends to ``audit.jsonl`` in a folder, which ``stetho verify --audit`` checks.
 
-    Nothing waits for the disk: these lines are written between audio blocks. A killed process loses none.
+    A failing disk is logged, not raised. Nothing waits for the disk, as audio is processed meanwhile; a killed process
+    loses no line.
 
     Parameters
     ----------

@@ -60,8 +60,8 @@ def recordings_in(inputs: Sequence[Path], suffix: str | None = None) -> list[Pat
             found.append(path)
         else:
             inside = find_recordings([path])
-            for folder, reason in inside.unreadable:
-                raise AudioError(f"{folder}: {reason}")
+            if inside.unreadable:
+                raise AudioError(inside.unreadable[0][1])
             for note in inside.notes:
                 note_line(note)
             found += inside.recordings
