@@ -50,8 +50,9 @@ class FileBytes:
         return content
 
     def skip(self, count: int) -> None:
-        """Pass over ``count`` bytes, or to the end."""
-        self.file.seek(count, os.SEEK_CUR)
+        """Pass over ``count`` bytes, or to the end: a size that a damaged header states need not fit a file."""
+        here = self.file.tell()
+        self.file.seek(min(here + count, max(here, self.file.seek(0, os.SEEK_END))))
 
     def close(self) -> None:
         """Release it; a ``read`` in progress in another thread ends."""

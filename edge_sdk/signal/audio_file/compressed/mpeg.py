@@ -64,7 +64,7 @@ def scan_mpeg(file: FileBytes, begin: int, end: int) -> MpegScan:
         scan.cut = True
     info = _Information.read(file, first, head)
     stretches, junk, tail = _walk(reader, first, head)
-    if info is not None:  # the header frame holds no audio
+    if info is not None and stretches:  # the header frame holds no audio
         stretches[0] = (first + _frame_bytes(head), stretches[0][1])
     scan.frames = reader.count - (info is not None)
     if scan.frames < 1:
