@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,11 +14,10 @@ import soundfile
 
 from edge_sdk.errors import ExchangeError
 from edge_sdk.exchange.examination import ExaminedRecording
+from edge_sdk.files import native_name
+from edge_sdk.signal.audio_file.opening import open_audio
 
 Samples: TypeAlias = npt.NDArray[np.int16] | npt.NDArray[np.int32]
-
-_SHORT = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW"}  # 16 bits hold each of their values
-_LONG = {"PCM_24", "PCM_32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +65,29 @@ def exact_audio(recording: ExaminedRecording) -> ExactAudio:
     AudioError
         It cannot be read.
     """
-    from edge_sdk.sources.file import open_recording
-
     if recording.audio is None:
         raise ExchangeError(f"the audio of {recording.source} is not at hand; name its folder (--audio-dir DIR)")
-    with open_recording(recording.audio) as file:
-        subtype, rate = str(file.subtype), int(file.samplerate)
-        kind = "int16" if subtype in _SHORT else "int32" if subtype in _LONG else "float64"
-        frames: npt.NDArray[Any] = file.read(dtype=kind, always_2d=True)  # [n, channels]
-    if recording.channel == "mix" and frames.shape[1] > 1:
-        full = 1 if kind == "float64" else 1 << (8 * frames.dtype.itemsize - 1)
-        return replace(_from_floats(frames.astype(np.float64).mean(axis=1) / full, rate), exact=False)
-    samples = np.ascontiguousarray(frames[:, 0 if recording.channel == "mix" else recording.channel])
-    if kind == "float64":
-        return _from_floats(samples, rate)
-    return _fewest_bits(samples, rate)
+    with open_audio(recording.audio) as reader:
+        floats, rate, notes = reader.read_all(), reader.sample_rate, reader.notes
+    if recording.channel == "mix":
+        mean = floats.astype(np.float64).mean(axis=1)
+        return replace(_from_floats(mean, rate), exact=floats.shape[1] == 1)
+    whole = None if notes else _of_32_bits(recording.audio, floats.shape)
+    if whole is not None:
+        return _fewest_bits(np.ascontiguousarray(whole[:, recording.channel]), rate)
+    return _from_floats(floats[:, recording.channel].astype(np.float64), rate)
+
+
+def _of_32_bits(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.int32] | None:
+    """Integers ``[n, channels]`` of more bits than float32 holds; None for all other files."""
+    try:
+        with soundfile.SoundFile(native_name(path)) as file:
+            if file.subtype != "PCM_32":
+                return None
+            frames: npt.NDArray[np.int32] = file.read(dtype="int32", always_2d=True)
+    except soundfile.SoundFileError:
+        return None
+    return frames if frames.shape == shape else None
 
 
 def _from_floats(samples: npt.NDArray[np.float64], rate: int) -> ExactAudio:

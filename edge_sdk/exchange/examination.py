@@ -113,8 +113,8 @@ class ExaminedRecording:
         """Body site of the stethoscope; None where unknown."""
         return self.metadata.get("site") or None
 
-    def samples(self, dtype: str = "float32") -> npt.NDArray[np.generic]:
-        """Samples ``[n]`` of the channel that was screened; floats in ±1, or integers (``int16``, ``int32``).
+    def samples(self) -> npt.NDArray[np.float32]:
+        """Samples ``[n]`` in ±1 of the channel that was screened.
 
         Raises
         ------
@@ -123,15 +123,13 @@ class ExaminedRecording:
         AudioError
             It cannot be read.
         """
-        from edge_sdk.sources.file import open_recording
+        from edge_sdk.signal.audio_file.opening import open_audio
 
         if self.audio is None:
             raise ExchangeError(f"the audio of {self.source} is not at hand; name its folder (--audio-dir DIR)")
-        with open_recording(self.audio) as file:
-            frames = file.read(dtype=dtype, always_2d=True)  # [n, channels]
-        chosen: npt.NDArray[np.generic]
-        chosen = frames.mean(axis=1).astype(dtype) if self.channel == "mix" else frames[:, self.channel]
-        return chosen
+        with open_audio(self.audio) as reader:
+            frames = reader.read_all()  # [n, channels]
+        return np.asarray(frames.mean(axis=1) if self.channel == "mix" else frames[:, self.channel], np.float32)
 
 
 @dataclass(frozen=True)

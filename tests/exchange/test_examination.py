@@ -70,7 +70,7 @@ def test_a_folder_of_sessions_is_an_examination_and_a_cut_off_one_is_screened_ag
         cycles = [line for line in lines[: len(lines) // 2] if line["type"] == "cycle"]
         assert [cycle.start_s for cycle in recording.cycles] == [line["start_s"] for line in cycles]
         assert recording.started is not None and recording.started.tzinfo is not None
-        assert recording.samples("int16").shape == (round(recording.duration_s * recording.sample_rate),)
+        assert recording.samples().shape == (round(recording.duration_s * recording.sample_rate),)
 
     session = sorted(tmp_path.glob("*.session.json"))[0]
     about = json.loads(session.read_text("utf-8"))

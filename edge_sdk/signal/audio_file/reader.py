@@ -21,6 +21,8 @@ LEAST_HZ, MOST_HZ = 100, 768_000
 
 STDIN = "-"
 
+_BLOCK = 1 << 16
+
 
 class AudioReader:
     """Samples of one recording, read forwards in constant memory. Made by :func:`open_audio`.
@@ -97,6 +99,13 @@ class AudioReader:
         if self._scale != 1.0:
             block *= self._scale
         return self._within_full_scale(block) if self._clip and block.size else block
+
+    def read_all(self) -> Floats:
+        """The rest, ``[n, channels]``; errors as :meth:`read`."""
+        blocks = [np.zeros((0, self.channels), np.float32)]
+        while len(block := self.read(_BLOCK)):
+            blocks.append(block)
+        return np.concatenate(blocks)
 
     def close(self) -> None:
         """Release the file; a read of a pipe in another thread ends. May be called twice."""
