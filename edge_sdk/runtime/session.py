@@ -173,6 +173,8 @@ class Session:
         ever.
     on_health
         Called with every change of health, like the sinks that are a :class:`~edge_sdk.protocols.HealthSink`.
+    on_alive
+        Called in every turn of the loop that processes audio, ten times a second and more: for a watchdog.
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class Session:
         queue_s: float = QUEUE_S,
         give_up_s: float | None = None,
         on_health: Callable[[Health], None] | None = None,
+        on_alive: Callable[[], None] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._source = source
@@ -195,7 +198,7 @@ class Session:
         self._live = bool(getattr(source, "live", False))
         self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=self._live)
         self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns)
-        self._on_health = on_health
+        self._on_health, self._on_alive = on_health, on_alive
         self._joining = self._dropping = False
         self._dropped = 0  # samples, as last seen
         self._behind_ns: int | None = None  # time since which the queue is half full
@@ -283,6 +286,8 @@ class Session:
 
     def _process(self) -> None:
         while not self._inbox.exhausted:
+            if self._on_alive is not None:
+                self._on_alive()
             self._report(self._supervisor.changes())
             if self._live:
                 self._keep_pace()

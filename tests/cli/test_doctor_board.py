@@ -153,7 +153,8 @@ def test_the_gpu_extras_resolve(extra: str, python: str, tmp_path: Path) -> None
         "--platform=manylinux2014_x86_64"
     ]
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-q", "--only-binary=:all:",
-               f"--python-version={python}", *platforms, f"--target={tmp_path / 'none'}", "--report", "-", wanted]  # fmt: skip
+               f"--python-version={python}", *platforms, f"--target={tmp_path / 'none'}", "--report", "-",
+               wanted]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = {i["metadata"]["name"]: i["metadata"]["version"] for i in json.loads(done.stdout)["install"]}
     version, cuda = GPU_WHEELS[extra][python]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_sdk.cli.messages import emit_json, note_line
+from edge_sdk.cli.runtime.watchdog import ServiceNotifier
 from edge_sdk.events import Health
 from edge_sdk.protocols import HealthSink
 from edge_sdk.screening.recordings import summary_labels
@@ -42,13 +43,15 @@ def play(
         if json or not isinstance(view, HealthSink):
             note_line(change.detail)
 
-    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health)
+    service = ServiceNotifier()
+    session = Session(source, bundle, sinks, metadata=metadata or None, on_health=show_health, on_alive=service.alive)
     # A service manager's stop is a person's Ctrl-C; the session has closed its sinks by then: the summary is out.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
             session.run()
     finally:
+        service.stopping()
         signal.signal(signal.SIGTERM, before)
 
 
