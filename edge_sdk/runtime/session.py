@@ -109,6 +109,8 @@ class Session:
         anything sees them, so that a replay gives the same events. None: samples are used as they come.
     on_note
         Called once with every note, before the sinks are opened or after they are closed; the summary has all of them.
+    on_alive
+        Called in every turn of the loop that processes audio, ten times a second and more: for a watchdog.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Session:
         keep_session: bool = False,
         full_scale: int | None = None,
         on_note: Callable[[str], None] | None = None,
+        on_alive: Callable[[], None] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._source = source
@@ -137,8 +140,7 @@ class Session:
         self._live = bool(getattr(source, "live", False))
         self._inbox = Inbox(round(queue_s * source.sample_rate), drop_oldest=self._live)
         self._supervisor = Supervisor(source, give_up_s=give_up_s, clock_ns=clock_ns, keep_session=keep_session)
-        self._on_health = on_health
-        self._on_note = on_note
+        self._on_health, self._on_note, self._on_alive = on_health, on_note, on_alive
         self._full_scale = full_scale
         self._clips = False  # whether that was noted
         self._own_notes: list[str] = []
@@ -244,6 +246,8 @@ class Session:
 
     def _process(self) -> None:
         while not self._inbox.exhausted:
+            if self._on_alive is not None:
+                self._on_alive()
             self._report(self._supervisor.changes())
             if self._live:
                 self._keep_pace()

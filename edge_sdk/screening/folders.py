@@ -10,16 +10,14 @@ from pathlib import Path
 
 from edge_sdk.errors import AudioError
 
-SUFFIXES = frozenset({".wav", ".flac"})
+SUFFIXES = frozenset(
+    f".{name}" for name in ["wav", "wave", "bwf", "rf64", "w64", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "aifc", "au", "snd", "caf"]
+)
 """Files of a folder that are screened; a file that is named itself may have any suffix."""
 
 _OTHER_AUDIO = frozenset(
     f".{name}"
-    for names in (
-        "3gp aac ac3 aif aifc aiff amr ape au avi bwf caf dsf m4a m4b mka mkv mov mp2 mp3 mp4 oga ogg opus ra raw rf64",
-        "sln snd sph spx vox w64 wave wax webm wma wv",
-    )
-    for name in names.split()
+    for name in ["3gp", "aac", "ac3", "amr", "ape", "avi", "dsf", "m4a", "m4b", "mka", "mkv", "mov", "mp2", "mp4", "ra", "raw", "sln", "sph", "spx", "vox", "wax", "webm", "wma", "wv"]
 )
 """Files that hold audio to their owner; in a folder they are counted, not opened."""
 
@@ -42,7 +40,7 @@ class FoundRecordings:
 
 
 def find_recordings(paths: Sequence[Path]) -> FoundRecordings:
-    """Files as given; folders searched for wav and flac files, in order of their names.
+    """Files as given; folders searched for recordings, in order of their names.
 
     Hidden files and folders, trash cans and the service folders of file servers are skipped. A link to a file or a
     folder that is found anyway counts once; links in a circle end. No file is opened.
@@ -89,7 +87,7 @@ def _is_folder(path: Path) -> bool:
 def _passed_over(folder: Path, suffixes: Counter[str]) -> str:
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
     files = "file that is" if suffixes.total() == 1 else "files that are"
-    return f"{folder}: passed over {suffixes.total()} {files} not wav or flac ({kinds}); convert to wav, or name files"
+    return f"{folder}: passed over {suffixes.total()} {files} not read here ({kinds}); convert to wav"
 
 
 class _Search:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from edge_sdk.cli.doctor.board import device_code_check, power_check
 from edge_sdk.cli.doctor.checks import Check, guarded, version_of
 
 _RELEASE_FILE = Path("/etc/nv_tegra_release")
@@ -32,7 +33,9 @@ def gpu_checks(bundle: str) -> Iterator[Check]:
     """Run every check in order; none of them raises."""
     yield from guarded("gpu", gpu_check)
     yield from guarded("jetpack", jetpack_check)
+    yield from guarded("power", power_check)
     yield from guarded("onnxruntime providers", onnxruntime_providers_check)
+    yield from guarded("onnxruntime device code", device_code_check)
     for flavour, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         yield from guarded(flavour, partial(tensorrt_check, flavour, module))
     yield from guarded("engines", partial(engines_check, bundle))
@@ -45,7 +48,7 @@ def gpu_check() -> Check:
     found = find_gpu()
     if found is None:
         return Check("gpu", "absent", "no NVIDIA driver or GPU: the CPU runs everything")
-    return Check("gpu", "ok", str(found))
+    return Check("gpu", "ok", f"{found}, {found.sms} multiprocessors")
 
 
 def jetpack_check(
@@ -95,7 +98,7 @@ def onnxruntime_providers_check(versions: Versions = version_of, available: Sequ
         return Check(
             "onnxruntime providers", "failed",
             f"onnxruntime {plain} lies over onnxruntime-gpu {on_gpu}, so that the GPU is not used ({listed})",
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'",
         )  # fmt: skip
     if plain and on_gpu:
         return Check(
@@ -120,7 +123,10 @@ def tensorrt_check(flavour: str, module: str) -> Check:
         return Check(flavour, "absent", "not installed", fix)
     imported = importlib.import_module(module)
     version = imported.__version__
-    builder = imported.Builder(imported.Logger(imported.Logger.ERROR))  # fails where there is no usable GPU
+    try:  # the bindings raise TypeError where the library finds no usable GPU
+        builder = imported.Builder(imported.Logger(imported.Logger.ERROR))
+    except Exception as error:
+        return Check(flavour, "absent", f"{version}, no usable GPU ({error})")
     if builder is None:
         return Check(flavour, "absent", f"{version}, no usable GPU")
     if gpu_check().status == "ok":
@@ -138,16 +144,20 @@ def engines_check(bundle: str) -> Check:
 
     wanted = wanted_engine()
     try:
-        in_use = load_bundle(bundle, engine=wanted, allow_untrained=True).engine.name
+        with load_bundle(bundle, engine=wanted, allow_untrained=True) as loaded:
+            in_use, attempts = loaded.engine.name, loaded.attempts
     except BundleError:
         return Check("engines", "absent", f"not tried: bundle {bundle} cannot be loaded")
     results = []
     for kind in ("tensorrt", "cuda", "cpu"):
         try:
-            name = load_bundle(bundle, engine=kind, allow_untrained=True).engine.name
+            with load_bundle(bundle, engine=kind, allow_untrained=True) as loaded:
+                name = loaded.engine.name
         except StethoError as error:
             results.append(f"{kind}: no, {error}")
         else:
             results.append(f"{kind}: {name} computes the golden vector{' (in use)' if name == in_use else ''}")
+    slower = [a.detail for a in attempts if "the CPU stays" in a.detail]
+    results += [f"{line}" for line in slower]
     prefix = "" if wanted == "auto" else f"STETHO_ENGINE={wanted}; "
     return Check("engines", "ok", prefix + "; ".join(results))

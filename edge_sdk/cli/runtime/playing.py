@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_sdk.cli.messages import emit_json, note_line
+from edge_sdk.cli.runtime.watchdog import ServiceNotifier
 from edge_sdk.events import Health
 from edge_sdk.protocols import HealthSink
 from edge_sdk.screening.recordings import summary_labels
@@ -49,6 +50,8 @@ def play(
 
         full_scale = FULL_SCALE
 
+    service = ServiceNotifier()
+
     def new_session(change: DeviceChangedError | None) -> Session:
         given = metadata
         if change is not None:
@@ -77,11 +80,15 @@ def play(
             full_scale=full_scale,
             on_health=show_health,
             on_note=note_line,
+            on_alive=service.alive,
             keep_session=keep_session,
         )
 
-    with suppress(KeyboardInterrupt):  # Ctrl-C or a service manager's stop; the session has closed its sinks by then
-        run_device_sessions(source, new_session)
+    try:
+        with suppress(KeyboardInterrupt):  # Ctrl-C or a service manager's stop; the session has closed its sinks then
+            run_device_sessions(source, new_session)
+    finally:
+        service.stopping()
 
 
 def _new_session_text(change: DeviceChangedError, source: Source, metadata: dict[str, str | float]) -> str:
