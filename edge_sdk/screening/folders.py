@@ -11,14 +11,19 @@ from pathlib import Path
 from edge_sdk.errors import AudioError
 
 SUFFIXES = frozenset(
-    f".{name}" for name in ["wav", "wave", "bwf", "rf64", "w64", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "aifc", "au", "snd", "caf"]
-)
+    {
+        ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc",
+        ".au", ".snd", ".caf",
+    }
+)  # fmt: skip
 """Files of a folder that are screened; a file that is named itself may have any suffix."""
 
 _OTHER_AUDIO = frozenset(
-    f".{name}"
-    for name in ["3gp", "aac", "ac3", "amr", "ape", "avi", "dsf", "m4a", "m4b", "mka", "mkv", "mov", "mp2", "mp4", "ra", "raw", "sln", "sph", "spx", "vox", "wax", "webm", "wma", "wv"]
-)
+    {
+        ".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".dsf", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp2", ".mp4",
+        ".ra", ".raw", ".sln", ".sph", ".spx", ".vox", ".wax", ".webm", ".wma", ".wv",
+    }
+)  # fmt: skip
 """Files that hold audio to their owner; in a folder they are counted, not opened."""
 
 _TRASH = frozenset(
