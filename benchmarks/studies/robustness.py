@@ -43,7 +43,7 @@ from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run_folder import RunOptions
 
 SNR_DB = (20, 10, 5, 0)
-EVERY = {"sprsound": 4, "hf_lung_labels": 2}
+EVERY = {"sprsound": 12, "icbhi": 2, "hf_lung_labels": 4}
 """Of these corpora every n-th recording is made worse; of others all."""
 
 _HEART_DB = (10, 5, 0)
@@ -69,8 +69,9 @@ def conditions(rate_hz: int, noise: dict[str, AudioBank], heart: AudioBank | Non
             yield Condition(kind.replace("_", " "), f"{snr} dB", _added(bank, snr))
     for snr in SNR_DB:
         yield Condition("white noise", f"{snr} dB", _hiss(snr))
-    for snr in _HEART_DB if heart is not None else ():
-        yield Condition("heart", f"{snr} dB", _added(heart, snr))
+    if heart is not None:
+        for snr in _HEART_DB:
+            yield Condition("heart", f"{snr} dB", _added(heart, snr))
     for cutoff in (1000, 500, 300):
         yield Condition("low-pass", f"{cutoff} Hz", _band(rate_hz, highest_hz=cutoff))
     for cutoff in (100, 200):

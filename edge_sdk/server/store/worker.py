@@ -64,9 +64,10 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
             raise AudioError(f"a sample rate of {source.sample_rate} Hz is not one of {_RATES[0]} to {_RATES[1]} Hz")
         if source.channels > job["channels"]:
             raise AudioError(f"it has {source.channels} channels; {job['channels']} are allowed")
-        if source.duration_s > job["longest_s"]:
-            raise AudioError(f"it lasts {source.duration_s:.0f} s; {job['longest_s']:.0f} s are allowed")
-        check_length(bundle, "it", source.duration_s)
+        if source.duration_s is not None:
+            if source.duration_s > job["longest_s"]:
+                raise AudioError(f"it lasts {source.duration_s:.0f} s; {job['longest_s']:.0f} s are allowed")
+            check_length(bundle, "it", source.duration_s)
         stream = bundle.stream(source.sample_rate, job["about"].get("metadata") or None)
         sink = RecorderSink(Path(job["folder"]), summary_labels(bundle), about=job["about"])
         sink.open("upload", source.sample_rate)
@@ -82,11 +83,11 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
                 for event in events:
                     sink.event(event, None)
                 if done / source.sample_rate >= due:
-                    report(done / max(1, source.frames))
+                    report(done / max(1, source.frames or done))
                     due += _REPORT_EVERY_S
             for event in stream.finish():
                 sink.event(event, None)
-            sink.close(stream.stats)
+            sink.close(replace(stream.stats, notes=(*source.notes, *stream.notes)))
         except BaseException:
             sink.discard()
             raise
