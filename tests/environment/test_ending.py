@@ -124,11 +124,7 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "typer",
-        "numpy",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("edge_sdk.cli.messages", "onnxruntime")),
-    ],
+    ["typer", "numpy", *(pytest.param(n, marks=pytest.mark.long) for n in ("edge_sdk.cli.messages", "onnxruntime"))],
 )
 def test_a_signal_during_the_start_leaves_no_traceback(place: Place, recording: Path, module: str) -> None:
     program = (
