@@ -123,7 +123,8 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
 
 
 @pytest.mark.parametrize(
-    "module", ["edge_sdk.cli.messages", "typer", "numpy", pytest.param("onnxruntime", marks=pytest.mark.long)]
+    "module",
+    ["typer", "numpy", *(pytest.param(n, marks=pytest.mark.long) for n in ("edge_sdk.cli.messages", "onnxruntime"))],
 )
 def test_a_signal_during_the_start_leaves_no_traceback(place: Place, recording: Path, module: str) -> None:
     program = (
@@ -183,6 +184,7 @@ def test_the_emulator_reports_what_it_has_sent(place: Place) -> None:
     assert not (place.work / "port").is_symlink()
 
 
+@pytest.mark.long
 def test_a_command_that_its_caller_made_deaf_to_ctrl_c_stays_so(place: Place) -> None:
     script = "trap '' INT; stetho listen phantom --duration 1 --speed 2 --json & sleep 0.3; kill -INT $!; wait $!"
     done = place.shell(script)

@@ -75,11 +75,15 @@ def test_a_disk_that_fills_up_under_a_cache_names_the_variable(tmp_path: Path) -
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("home", ["/nonexistent/home", None])
-def test_training_without_a_home_is_one_line(place: Place, home: str | None, data_root: Path) -> None:
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null/none"])
+def test_training_without_a_home_is_one_line(place: Place, home: str, recording: Path) -> None:
+    table = "file,start_s,end_s,label,patient\n" + "".join(
+        f"{recording.name},{start},{start + 1.5},{label},p0\n" for start, label in enumerate(("normal", "wheeze"))
+    )
+    (recording.parent / "cycles.csv").write_text(table, encoding="utf-8")
     done = place.run(
-        "train", "compact", "--size", "tiny", "--corpus", "kauh", "--root", data_root / "kauh", "--partial",
-        "--set", "heart_corpus=null", "--out", "run", HOME="/proc/none" if home else "/dev/null/none",
+        "train", "compact", "--size", "tiny", "--corpus", "csv", "--root", recording.parent, "--split", "all",
+        "--val-split", "all", "--set", "heart_corpus=null", "--out", "run", HOME=home,
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

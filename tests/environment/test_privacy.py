@@ -68,6 +68,11 @@ def test_screening_creates_nothing_and_connects_to_nothing(place: Place, recordi
     assert place.files() == []
 
 
+def test_the_case_of_a_device_id_in_home(place: Place, data_root: Path) -> None:
+    done = place.shell(data_root / "cases" / "onnxruntime_telemetry.sh")
+    assert (done.stdout, done.stderr) == (b"", b"")  # the files that lie in HOME
+
+
 def test_listening_creates_its_recording_only(place: Place) -> None:
     lines = trace(place, "listen", "phantom", "--duration", 2, "--record", place.work / "kept", "--json")
     assert connections(lines) == []
