@@ -59,12 +59,21 @@ class Exported:
         generator = np.random.default_rng(batch)
         return (0.1 * generator.standard_normal((batch, self.spec.window_samples))).astype(np.float32)
 
+    def torch_logits(self, batch: int) -> npt.NDArray[np.float32]:
+        """Logits ``[B, C]`` of the torch model for :meth:`noise` and :meth:`metadata`."""
+        return np.asarray(self._torch(batch)[1].numpy(), np.float32)
+
+    @torch.no_grad()
+    def _torch(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and logits."""
+        features, metadata = FoldedFrontEnd(self.spec)(torch.from_numpy(self.noise(batch))), self.metadata(batch)
+        return features, self.model(features, Metadata.from_arrays(metadata)) if metadata else self.model(features)
+
     @torch.no_grad()
     def relative_errors(self, batch: int) -> dict[str, float]:
         """``||graph - torch|| / ||torch||`` of the logits, for each graph."""
         pcm, metadata = torch.from_numpy(self.noise(batch)), self.metadata(batch)
-        features = FoldedFrontEnd(self.spec)(pcm)
-        expected = self.model(features, Metadata.from_arrays(metadata)) if metadata else self.model(features)
+        features, expected = self._torch(batch)
         errors = {}
         for kind, value in (("features", features), ("pcm", pcm)):
             found = self.sessions[kind].run({kind: value.numpy(), **metadata})

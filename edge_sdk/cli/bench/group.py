@@ -6,6 +6,7 @@ import typer
 
 from edge_sdk.cli.bench.accuracy_command import accuracy_command
 from edge_sdk.cli.bench.faults_command import faults_command
+from edge_sdk.cli.bench.gpu_command import gpu_command
 from edge_sdk.cli.bench.latency_command import latency_command
 from edge_sdk.cli.bench.peers_command import peers_command
 from edge_sdk.cli.bench.results_commands import compare_command, report_command
@@ -18,6 +19,7 @@ app.command("accuracy")(accuracy_command)
 app.command("stream")(stream_command)
 app.command("soak")(soak_command)
 app.command("faults")(faults_command)
+app.command("gpu")(gpu_command)
 app.command("peers")(peers_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)

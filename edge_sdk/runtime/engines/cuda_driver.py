@@ -154,6 +154,12 @@ class CudaDriver:
             ctypes.c_void_p(stream),
         )  # fmt: skip
 
+    def memory_mb(self) -> tuple[float, float]:
+        """Free and total memory of the GPU, MiB."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value / 2**20, total.value / 2**20
+
     def make_stream(self) -> int:
         """Create a stream; return its handle."""
         stream = ctypes.c_void_p()

@@ -298,7 +298,7 @@ def _open_engine(path: Path, onnx_sha256: str, flavour: str, trust: TrustCheck |
     return TensorRtEngine(path, onnx_sha256, flavour, accept=trust)
 
 
-def _has_provider(name: str) -> bool:
+def has_provider(name: str) -> bool:
     """Whether this ONNX Runtime was built with a provider; then its CUDA libraries are loaded from their wheels."""
     try:
         from edge_sdk.runtime.engines.library import onnxruntime
@@ -315,7 +315,8 @@ def _has_provider(name: str) -> bool:
     return True
 
 
-def _cuda_options() -> dict[str, str]:
+def cuda_options() -> dict[str, str]:
+    """Options of ONNX Runtime's CUDA provider."""
     from edge_sdk.runtime.engines.cuda_driver import wanted_gpu
 
     # TF32 has 10 bits of mantissa: too few for the front end, whose log would show them. HEURISTIC: every new batch
@@ -329,9 +330,9 @@ def _cuda(
     name = "CUDAExecutionProvider"
 
     def make(entry: ArtefactEntry) -> Engine:
-        return OrtEngine(file_of(entry), threads, ((name, _cuda_options()), CPU))
+        return OrtEngine(file_of(entry), threads, ((name, cuda_options()), CPU))
 
-    if _has_provider(name):
+    if has_provider(name):
         for entry in entries:
             yield Candidate("cuda", entry, partial(make, entry), GPU_TOLERANCE.get(entry.precision))
 
@@ -345,10 +346,10 @@ def _tensorrt_provider(
         file = file_of(entry)
         shapes = OrtEngine(file, threads).inputs
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # this provider has no option against TF32
-        providers = ((name, _tensorrt_options(shapes, cached=cached)), ("CUDAExecutionProvider", _cuda_options()), CPU)
+        providers = ((name, _tensorrt_options(shapes, cached=cached)), ("CUDAExecutionProvider", cuda_options()), CPU)
         return OrtEngine(file, threads, providers, largest_batch=_LARGEST_BATCH)
 
-    if _has_provider(name):
+    if has_provider(name):
         for entry in entries:
             yield Candidate("tensorrt-ep", entry, partial(make, entry), GPU_TOLERANCE.get(entry.precision))
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.engines.cache import EngineKey, check_engine, other_driver
 from edge_sdk.runtime.engines.cuda_driver import CudaDriver, Gpu
-from edge_sdk.runtime.engines.tensorrt_context import ContextMaker
+from edge_sdk.runtime.engines.tensorrt_context import ContextMaker, layer_profiler, quiet_logger
 
 _log = logging.getLogger(__name__)
 
@@ -55,22 +55,6 @@ def load_module(flavour: str) -> Any:
             f"{MODULES[flavour]} cannot be imported ({error}); install the extra '{flavour}', or on Jetson the "
             "TensorRT of JetPack"
         ) from error
-
-
-def quiet_logger(module: Any) -> Any:
-    """A logger that passes TensorRT's errors to Python's logging: its own one prints."""
-    base: Any = getattr(module, "ILogger", None)
-    if base is None:
-        return module.Logger(module.Logger.ERROR)
-
-    class _Logger(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-
-        def log(self, severity: Any, message: str) -> None:
-            _log.debug("%s: %s", getattr(severity, "name", severity), message.strip())
-
-    return _Logger()
 
 
 def key_of_this_machine(onnx_sha256: str, flavour: str, module: Any, gpu: Gpu) -> EngineKey:
@@ -217,6 +201,18 @@ class TensorRtEngine:
             except Exception as error:  # the bindings raise whatever pybind11 makes of a C++ exception
                 raise EngineError(f"inference failed: {type(error).__name__}: {error}") from error
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def layer_times(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
+        """Milliseconds of each layer in one run without a CUDA graph; empty where the release has no profiler."""
+        found: dict[str, float] = {}
+        profiler = layer_profiler(self._trt, found)
+        if profiler is None or self._context is None:
+            return found
+        with self._lock:
+            self._batch = 0  # new shapes: no recorded graph, which reports no layers
+            self._context.profiler = profiler
+        self.run(inputs)
+        return found
 
     def close(self) -> None:
         """Free the memory; the engine cannot run afterwards. May be called twice."""

@@ -1,4 +1,4 @@
-"""Execution contexts of TensorRT engines: memory by profile, and the cache of RTX's just-in-time compiler."""
+"""Around an engine of TensorRT: its execution context, the cache of RTX's compiler, logger and profiler."""
 
 from __future__ import annotations
 
@@ -11,6 +11,38 @@ from edge_sdk.errors import EngineError
 from edge_sdk.files import write_whole
 
 _log = logging.getLogger(__name__)
+
+
+def quiet_logger(module: Any) -> Any:
+    """A logger that passes TensorRT's errors to Python's logging: its own one prints."""
+    base: Any = getattr(module, "ILogger", None)
+    if base is None:
+        return module.Logger(module.Logger.ERROR)
+
+    class _Logger(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def log(self, severity: Any, message: str) -> None:
+            _log.debug("%s: %s", getattr(severity, "name", severity), message.strip())
+
+    return _Logger()
+
+
+def layer_profiler(module: Any, times: dict[str, float]) -> Any:
+    """A profiler that adds the milliseconds of each layer to ``times``; None where the release has none."""
+    base: Any = getattr(module, "IProfiler", None)
+    if base is None:
+        return None
+
+    class _Profiler(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times[layer_name] = times.get(layer_name, 0.0) + ms
+
+    return _Profiler()
 
 
 class ContextMaker:

@@ -26,6 +26,7 @@ CALLS: dict[str, dict[str, Need]] = {
         "num_compute_capabilities": "some", "set_compute_capability": "some",
     },
     "IOptimizationProfile": {"set_shape": "all"},
+    "IProfiler": {"__init__": "all", "report_layer_time": "all"},
     "ITimingCache": {"serialize": "all"},
     "IHostMemory": {"nbytes": "all"},
     "INetworkDefinition": {"num_layers": "all", "num_inputs": "all", "get_input": "all", "get_layer": "all"},
@@ -42,7 +43,7 @@ CALLS: dict[str, dict[str, Need]] = {
     },
     "IExecutionContext": {
         "set_optimization_profile_async": "all", "set_input_shape": "all", "set_tensor_address": "all",
-        "execute_async_v3": "all", "is_stream_capturable": "some",
+        "execute_async_v3": "all", "is_stream_capturable": "some", "profiler": "all",
     },
     "IRuntimeConfig": {
         "set_execution_context_allocation_strategy": "some", "create_runtime_cache": "some",

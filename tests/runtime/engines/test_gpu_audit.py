@@ -223,10 +223,10 @@ def test_onnx_runtime_never_falls_back_by_itself(folder: Path) -> None:
 
 
 def test_onnx_runtimes_cuda_never_uses_tf32_nor_searches_at_every_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = selection._cuda_options()
+    options = selection.cuda_options()
     assert options["use_tf32"] == "0" and options["cudnn_conv_algo_search"] == "HEURISTIC"
     monkeypatch.setenv("STETHO_GPU", "1")
-    assert selection._cuda_options()["device_id"] == "1"
+    assert selection.cuda_options()["device_id"] == "1"
 
 
 def test_cuda_libraries_of_wheels_are_loaded_and_what_that_prints_stays_off_stdout(
@@ -237,7 +237,7 @@ def test_cuda_libraries_of_wheels_are_loaded_and_what_that_prints_stays_off_stdo
     monkeypatch.setattr(
         onnxruntime, "preload_dlls", lambda: (called.append(1), print("Failed to load libcublasLt")), raising=False
     )
-    assert selection._has_provider("CUDAExecutionProvider") and called == [1]
+    assert selection.has_provider("CUDAExecutionProvider") and called == [1]
     assert capfd.readouterr().out == ""
 
 

@@ -89,6 +89,7 @@ def tensorrt_double(
     module.network = None  # of the last build
     module.strategies = []  # of execution contexts
     module.jit = b"compiled"  # what RTX keeps
+    module.IProfiler = _ILogger  # a base without methods
     module.Builder = lambda logger: _Builder(module, logger)
     module.OnnxParser = lambda network, logger: _Parser(module, network)
     module.Runtime = lambda logger: _Runtime(module)
@@ -390,6 +391,7 @@ class _Context:
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._profile = 0
+        self.profiler: Any = None
 
     def set_optimization_profile_async(self, index: int, _stream: int) -> bool:
         self._profile = index
@@ -409,6 +411,9 @@ class _Context:
         if set(self._addresses) != set(self._engine.tensors) or len(self._shapes) != len(self._engine.inputs):
             return False
         addresses, shapes = dict(self._addresses), dict(self._shapes)
+        if self.profiler is not None:
+            for node in onnx.load_from_string(self._engine.content).graph.node:
+                self.profiler.report_layer_time(node.name or node.output[0], 0.01)
         self._engine.module.cuda.enqueue(lambda: self._compute(addresses, shapes))
         return True
 

@@ -1,0 +1,1 @@
+"""GPU benchmark: one command for the day a GPU is there, from a folder packed before."""
