@@ -75,7 +75,7 @@ def exact_audio(recording: ExaminedRecording) -> ExactAudio:
         frames: npt.NDArray[Any] = file.read(dtype=kind, always_2d=True)  # [n, channels]
     if recording.channel == "mix" and frames.shape[1] > 1:
         full = 1 if kind == "float64" else 1 << (8 * frames.dtype.itemsize - 1)
-        return _from_floats(frames.astype(np.float64).mean(axis=1) / full, rate)
+        return replace(_from_floats(frames.astype(np.float64).mean(axis=1) / full, rate), exact=False)
     samples = np.ascontiguousarray(frames[:, 0 if recording.channel == "mix" else recording.channel])
     if kind == "float64":
         return _from_floats(samples, rate)

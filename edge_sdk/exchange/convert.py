@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from edge_sdk.errors import ExchangeError
-from edge_sdk.exchange.annotations.formats import ANNOTATION_FORMATS
+from edge_sdk.exchange.annotations.formats import ANNOTATION_FORMATS, FORMATS, RECORD_SUFFIXES
 from edge_sdk.exchange.audio import ExactAudio, exact_audio
 from edge_sdk.exchange.deidentify import Deidentification, deidentified
 from edge_sdk.exchange.dicom import UID_ROOT, dicom_file
@@ -20,13 +20,6 @@ from edge_sdk.exchange.examination import Examination, ExaminedRecording
 from edge_sdk.exchange.fhir.bundle import AttachedAudio, FhirOptions, fhir_bundle
 from edge_sdk.exchange.speech import SpeechGate, gate
 from edge_sdk.files import write_whole
-
-RecordFormat: TypeAlias = Literal["fhir-r4", "fhir-r5", "dicom"]
-RECORD_SUFFIXES: dict[str, str] = {"fhir-r4": ".fhir.json", "fhir-r5": ".fhir.json", "dicom": ".dcm"}
-"""Formats of records, which leave de-identified unless the user decides otherwise, and the suffix of their files."""
-
-FORMATS: tuple[str, ...] = (*RECORD_SUFFIXES, *ANNOTATION_FORMATS)
-"""Everything that ``--to`` takes."""
 
 _UID_ROOT = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 _LONGEST_ROOT = 24  # 39 digits of a UUID and a point go behind it
@@ -81,7 +74,7 @@ def convert(examination: Examination, to: str, out: Path, options: ConvertOption
     examination
         What was found.
     to
-        A name of :data:`FORMATS`.
+        A name of :data:`~edge_sdk.exchange.annotations.formats.FORMATS`.
     out
         A file, for all recordings together; or a folder (one that exists, or a name without suffix), for a file a
         recording.
@@ -169,7 +162,7 @@ class _Writer:
             self.notes.append("the time of the recording is not stated: DICOM demands one, it is 1900-01-01")
         if not audio.exact:
             name = self._originals[id(recording)].source
-            self.notes.append(f"{name}: its samples are rounded to integers of 32 bits")
+            self.notes.append(f"{name}: the samples are rounded floats, or the mean of channels: they are no originals")
         options = self._options
         return dicom_file(
             recording,

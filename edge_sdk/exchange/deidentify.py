@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from edge_sdk.errors import ExchangeError
 from edge_sdk.exchange.examination import Examination, ExaminedRecording
-from edge_sdk.metadata import FIELDS
 
 KEEPABLE = ("dates", "serials", "sources", "age", "bmi")
 """What ``--keep`` names: recording times, serial numbers of devices, file names, exact age, body mass index."""
@@ -104,7 +103,7 @@ def _recording(recording: ExaminedRecording, rules: Deidentification) -> Examine
         recording,
         source=recording.source if "sources" in rules.keep else alias,
         alias=None if "sources" in rules.keep else alias,
-        metadata={name: metadata[name] for name in FIELDS if name in metadata},
+        metadata=metadata,
         device=device,
         started=rules.date(recording.started),
     )

@@ -77,8 +77,9 @@ def spans_of(
         ),
         tuple(GapSpan(line["start_s"], line["end_s"], line.get("lost_samples")) for line in of_type["gap"]),
         tuple(
-            QualitySpan(line["start_s"], max(end, line["start_s"]), line["quality"], line.get("level_dbfs"))
+            QualitySpan(line["start_s"], end, line["quality"], line.get("level_dbfs"))
             for line, end in zip(changes, ends, strict=False)
+            if end > line["start_s"]  # the first state may change within the first window
         ),
     )
 

@@ -31,9 +31,9 @@ class Code:
 CODES: dict[str, Code] = {
     "respiratory-rate": Code(LOINC, "9279-1", "Respiratory rate", "FHIR R4 profile resprate"),
     "lung-findings": Code(
-        LOINC, "10207-9", "Physical findings of Thorax and Lungs Narrative", "loinc.org, class H&P.PX"
+        LOINC, "10207-9", "Physical findings of Thorax and Lungs Narrative", "Project Ronin guide, DiagnosticReport"
     ),
-    "auscultation": Code(SNOMED, "37931006", "Auscultation (procedure)", "SNOMED CT international edition"),
+    "auscultation": Code(SNOMED, "37931006", "Auscultation (procedure)", "SNOMED CT, not checked in a guide"),
     "normal": Code(SNOMED, "48348007", "Normal breath sounds (finding)", "Paramedicine guide, findings of lung"),
     "abnormal": Code(SNOMED, "301273002", "Abnormal breath sounds (finding)", "KBV children's record, U2 to U9"),
     "crackle": Code(SNOMED, "48409008", "Respiratory crackles (finding)", "HiGHmed cardiology guide, findings"),
@@ -63,7 +63,7 @@ CODES: dict[str, Code] = {
         "Structure of right half of posterior chest wall (body structure)",
         "Paramedicine guide, chest target site",
     ),
-    "age": Code(LOINC, "30525-0", "Age", "loinc.org, class MISC"),
+    "age": Code(LOINC, "30525-0", "Age", "LOINC, not checked in a guide"),
     "bmi": Code(LOINC, "39156-5", "Body mass index (BMI) [Ratio]", "FHIR R4 profile bmi"),
     "year": Code(UCUM, "a", "years", "UCUM"),
     "bmi-unit": Code(UCUM, "kg/m2", "kg/m2", "FHIR R4 profile bmi"),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_sdk.cli.main import run
+from edge_sdk.exchange.convert import convert
+from edge_sdk.exchange.examination import Examination
 
 
 def call(*arguments: object, status: int = 0) -> None:
@@ -44,14 +46,17 @@ def test_a_recording_is_screened_and_written_into_a_folder(
 
 
 def test_records_are_deidentified_unless_the_user_decides_otherwise(
-    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examination: Examination, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (found,) = examination.recordings[1:]
+    recording = convert(Examination((found,)), "jsonl", tmp_path / "screened.jsonl").files[0]
     call(recording, "--to", "fhir-r4", "--out", tmp_path / "a.json")
     assert "no key" in capsys.readouterr().err
-    assert recording.stem not in (tmp_path / "a.json").read_text("utf-8")
+    assert found.name not in (tmp_path / "a.json").read_text("utf-8")
     call(recording, "--to", "fhir-r4", "--out", tmp_path / "b.json", "--no-deidentify", "--content", "none")
+    assert found.name not in (tmp_path / "b.json").read_text("utf-8")  # the name stands with the audio alone
     call(recording, "--to", "fhir-r4", "--out", tmp_path / "c.json", "--keep", "sources")
-    assert recording.stem in (tmp_path / "c.json").read_text("utf-8")
+    assert found.name in (tmp_path / "c.json").read_text("utf-8")
 
 
 def test_a_folder_of_annotations_passes_over_a_faulty_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 from edge_sdk.errors import ExchangeError
+from edge_sdk.exchange.annotations.formats import FORMATS
 from edge_sdk.exchange.audio import ExactAudio
-from edge_sdk.exchange.convert import FORMATS, ConvertOptions, convert
+from edge_sdk.exchange.convert import ConvertOptions, convert
 from edge_sdk.exchange.deidentify import KEEPABLE, Deidentification, deidentified, read_key, rules_of
 from edge_sdk.exchange.examination import Examination, ExaminedRecording
 from edge_sdk.exchange.speech import gate, talking

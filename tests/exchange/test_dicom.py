@@ -76,6 +76,18 @@ def test_floats_are_rounded_and_it_is_noted(tmp_path: Path) -> None:
     assert any("rounded" in note for note in done.notes) == (exact > 0)
 
 
+def test_the_mean_of_channels_is_derived(tmp_path: Path) -> None:
+    samples = np.random.default_rng(3).integers(-30_000, 30_000, (801, 2)).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 4000)
+    recording = ExaminedRecording("a.wav", 4000, 801 / 4000, tmp_path / "a.wav", channel="mix")
+    data = written(recording, tmp_path)
+    assert np.array_equal(data.waveform_array(0)[:, 0], samples.astype(np.int64).sum(axis=1) * 2**15)
+    assert data.WaveformSequence[0].WaveformOriginality == "DERIVED"
+    second = written(replace(recording, channel=1), tmp_path)
+    assert np.array_equal(second.waveform_array(0)[:, 0], samples[:, 1])
+    assert second.WaveformSequence[0].WaveformOriginality == "ORIGINAL"
+
+
 def test_real_recordings_are_bit_equal_and_annotated(examination: Examination, tmp_path: Path) -> None:
     done = convert(examination, "dicom", tmp_path / "visit")
     studies = set()
@@ -102,12 +114,13 @@ def test_real_recordings_are_bit_equal_and_annotated(examination: Examination, t
 
 def test_codes_stand_beside_the_text_of_a_span(tmp_path: Path) -> None:
     recording = wav(tmp_path / "a.wav", "PCM_16")
-    spans = {
-        "cycles": (CycleSpan(0.0, 0.1, "both"), CycleSpan(0.1, 0.2, None, quality="noisy")),
-        "sounds": (SoundSpan(0.15, 0.15, "wheeze", 0.5),),
-        "gaps": (GapSpan(0.2, 0.3, 1102),),
-    }
-    data = written(replace(recording, **spans), tmp_path)
+    annotated = replace(
+        recording,
+        cycles=(CycleSpan(0.0, 0.1, "both"), CycleSpan(0.1, 0.2, None, quality="noisy")),
+        sounds=(SoundSpan(0.15, 0.15, "wheeze", 0.5),),
+        gaps=(GapSpan(0.2, 0.3, 1102),),
+    )
+    data = written(annotated, tmp_path)
     groups: dict[int, list[str]] = {}
     for item in data.WaveformAnnotationSequence:
         text = item.get("UnformattedTextValue") or item.ConceptCodeSequence[0].CodeValue

@@ -27,8 +27,7 @@ from edge_sdk.cli.options import (
 from edge_sdk.cli.progress import tracked
 from edge_sdk.cli.runtime.examining import recordings_in, screener_of
 from edge_sdk.errors import ExchangeError, StethoError, describe
-from edge_sdk.exchange.annotations.formats import ANNOTATION_FORMATS, read_annotations
-from edge_sdk.exchange.convert import FORMATS, RECORD_SUFFIXES, ConvertOptions, convert, is_folder
+from edge_sdk.exchange.annotations.formats import ANNOTATION_FORMATS, FORMATS, RECORD_SUFFIXES, read_annotations
 from edge_sdk.exchange.deidentify import KEEPABLE, KEY_VARIABLE, read_key, rules_of
 from edge_sdk.exchange.examination import Examination, load_examination
 
@@ -118,6 +117,8 @@ def convert_command(
 
     Audio is screened first. Into a folder, a faulty input is reported and passed over; the exit status is then 1.
     """
+    from edge_sdk.exchange.convert import ConvertOptions, convert, is_folder
+
     _check_format(to, FORMATS, "--to")
     if source is not None:
         _check_format(source, tuple(ANNOTATION_FORMATS), "--from")

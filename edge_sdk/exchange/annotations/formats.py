@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_sdk.errors import ExchangeError
-from edge_sdk.exchange.annotations import audacity, corpora, label_studio, raven, tables, textgrid
-from edge_sdk.exchange.annotations.texts import Annotated, Written, recording_from
-from edge_sdk.exchange.examination import ExaminedRecording
+
+if TYPE_CHECKING:  # a format is loaded when it is used
+    from edge_sdk.exchange.annotations.texts import Annotated, Written
+    from edge_sdk.exchange.examination import ExaminedRecording
 
 _ENCODINGS = ("utf-8-sig", "utf-16")  # Praat writes UTF-16 where a label is not ASCII
 
@@ -19,22 +22,41 @@ class AnnotationFormat:
     """One row of the table."""
 
     suffix: str  # of its files
-    write: Callable[[Sequence[ExaminedRecording]], Written]
-    read: Callable[[str], list[Annotated]]
+    module: str  # in this folder
+    ending: str = ""  # of the names of its functions
     many: bool = False  # whether one file holds several recordings
+
+    def write(self, recordings: Sequence[ExaminedRecording]) -> Written:
+        """Write recordings; one alone unless ``many``."""
+        written: Written = getattr(self._loaded(), f"write{self.ending}")(recordings)
+        return written
+
+    def read(self, text: str) -> list[Annotated]:
+        """Read the text of a file."""
+        found: list[Annotated] = getattr(self._loaded(), f"read{self.ending}")(text)
+        return found
+
+    def _loaded(self) -> object:
+        return import_module(f"edge_sdk.exchange.annotations.{self.module}")
 
 
 ANNOTATION_FORMATS: dict[str, AnnotationFormat] = {
-    "audacity": AnnotationFormat(".txt", audacity.write, audacity.read),
-    "raven": AnnotationFormat(".selections.txt", raven.write, raven.read),
-    "textgrid": AnnotationFormat(".TextGrid", textgrid.write, textgrid.read),
-    "label-studio": AnnotationFormat(".json", label_studio.write, label_studio.read, many=True),
-    "csv": AnnotationFormat(".csv", tables.write_csv, tables.read_csv, many=True),
-    "sprsound": AnnotationFormat(".json", corpora.write_sprsound, corpora.read_sprsound),
-    "icbhi": AnnotationFormat(".txt", corpora.write_icbhi, corpora.read_icbhi),
-    "jsonl": AnnotationFormat(".jsonl", tables.write_jsonl, tables.read_jsonl, many=True),
+    "audacity": AnnotationFormat(".txt", "audacity"),
+    "raven": AnnotationFormat(".selections.txt", "raven"),
+    "textgrid": AnnotationFormat(".TextGrid", "textgrid"),
+    "label-studio": AnnotationFormat(".json", "label_studio", many=True),
+    "csv": AnnotationFormat(".csv", "tables", "_csv", many=True),
+    "sprsound": AnnotationFormat(".json", "corpora", "_sprsound"),
+    "icbhi": AnnotationFormat(".txt", "corpora", "_icbhi"),
+    "jsonl": AnnotationFormat(".jsonl", "tables", "_jsonl", many=True),
 }
 """Name → format."""
+
+RECORD_SUFFIXES: dict[str, str] = {"fhir-r4": ".fhir.json", "fhir-r5": ".fhir.json", "dicom": ".dcm"}
+"""Formats of records, which leave de-identified unless the user decides otherwise, and the suffix of their files."""
+
+FORMATS: tuple[str, ...] = (*RECORD_SUFFIXES, *ANNOTATION_FORMATS)
+"""Everything that ``stetho convert --to`` takes."""
 
 
 def read_annotations(path: Path, form: str, *, audio: Path | None = None) -> tuple[list[ExaminedRecording], list[str]]:
@@ -59,6 +81,8 @@ def read_annotations(path: Path, form: str, *, audio: Path | None = None) -> tup
     ExchangeError
         It cannot be read, or is not of that format.
     """
+    from edge_sdk.exchange.annotations.texts import recording_from
+
     text = _text(path)
     try:
         found = ANNOTATION_FORMATS[form].read(text)
