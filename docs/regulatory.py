@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,7 @@ def pinned(constraints: Path = ROOT / "constraints.txt") -> dict[str, str]:
     return {canonicalize_name(r.name): next(iter(r.specifier)).version for r in parsed}
 
 
+@cache
 def packages() -> list[Package]:
     """Every pinned package, those of the device first; facts are those of the packages that are installed here."""
     users = _users()
@@ -105,7 +107,10 @@ def requirements(path: Path = ROOT / "docs" / "requirements.yaml", tests: Path =
 def marked(tests: Path) -> Iterator[tuple[str, str, str]]:
     """Requirement, file and function of every ``@pytest.mark.requirement("ID", ...)``."""
     for path in sorted(tests.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        text = path.read_text("utf-8")
+        if "mark.requirement" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 for mark in node.decorator_list:
                     if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.requirement":
@@ -150,17 +155,17 @@ def _closure(first: list[Requirement]) -> set[str]:
         if key in seen:
             continue
         seen.add(key)
-        for line in _requires(key[0]):
-            needed = Requirement(line)
+        for needed in _requires(key[0]):
             extras = key[1] or ("",)
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
                 waiting.append(needed)
     return {name for name, _ in seen}
 
 
-def _requires(name: str) -> list[str]:
+@cache
+def _requires(name: str) -> list[Requirement]:
     try:
-        return metadata.requires(name) or []
+        return [Requirement(line) for line in metadata.requires(name) or []]
     except metadata.PackageNotFoundError:
         return []
 

@@ -239,4 +239,4 @@ class MqttPublisher:
         if trouble is not None:
             self._notify(f"MQTT: {self._broker.address} {trouble}; trying again, the stream goes on")
         else:
-            self._notify(f"MQTT: connected to {self._broker.address} again; so far {self.dropped} messages dropped")
+            self._notify(f"MQTT: connected to {self._broker.address}; so far {self.dropped} messages dropped")

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.cli.main import run
 from edge_sdk.files import sha256_file
 from tests.cli.conftest import Stetho
 
 
-@pytest.fixture
-def visit(stetho: Stetho, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two sessions."""
-    folder = tmp_path / "visit"
+    folder = tmp_path_factory.mktemp("visit")
     for seed, site in ((5, "left posterior"), (6, "trachea")):
-        options = ["--duration", 8, "--speed", 50, "--record", folder, "--site", site, "--json"]
-        assert stetho("listen", f"phantom:copd:{seed}", *options).status == 0
+        options = ["--duration", "8", "--speed", "50", "--record", str(folder), "--site", site, "--json"]
+        with pytest.raises(SystemExit) as ended:
+            run(["listen", f"phantom:copd:{seed}", *options])
+        assert not ended.value.code
     return folder
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_sdk.cli.messages import note_line
-from edge_sdk.screening.recordings import summary_labels
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
@@ -22,7 +21,7 @@ MqttOption = Annotated[
     str | None,
     typer.Option(
         "--mqtt",
-        help="Publish to a broker: mqtt[s]://[USER@]HOST[:PORT][/TOPIC]; the password is in STETHO_MQTT_PASSWORD.",
+        help="Publish to a broker: mqtt://USER@HOST:PORT/TOPIC, or mqtts:// with TLS; password: STETHO_MQTT_PASSWORD.",
         metavar="URL",
     ),
 ]
@@ -64,6 +63,7 @@ def opened_outputs(
     shown = name or _name_of(source)
     makers: list[Callable[[], Sink]] = []
     if mqtt is not None:
+        from edge_sdk.screening.recordings import summary_labels
         from edge_sdk.sinks.mqtt import MqttSink
         from edge_sdk.sinks.mqtt_address import read_broker
 
