@@ -33,6 +33,12 @@ class ServerMetrics:
             registry=registry,
             buckets=_LATENCIES_S,
         )
+        self.delay = Histogram(
+            "stetho_frame_seconds",
+            "From the arrival of a stream's frame until it is computed.",
+            registry=registry,
+            buckets=_LATENCIES_S,
+        )
         self.uploads = Counter("stetho_uploads", "Uploaded files by result.", ["result"], registry=registry)
         self.corrections = Counter("stetho_corrections", "Corrections by action.", ["action"], registry=registry)
 

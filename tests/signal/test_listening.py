@@ -16,10 +16,10 @@ def filtered(samples: np.ndarray, name: str, size: int = 1000, rate: int = RATE)
 
 
 def gain_db(name: str, hz: float, rate: int = RATE) -> float:
-    t = np.arange(4 * rate) / rate
+    t = np.arange(2 * rate) / rate
     tone = np.sin(2 * np.pi * hz * t).astype(np.float32)
     out = filtered(tone, name, rate=rate)
-    middle = slice(rate, 3 * rate)
+    middle = slice(rate // 2, 3 * rate // 2)
     return float(20 * np.log10(np.std(out[middle]) / np.std(tone[middle])))
 
 

@@ -164,7 +164,7 @@ export class LivePage {
     const sorted = [...this.delays].sort((a, b) => a - b);
     const p99 = sorted[Math.min(sorted.length - 1, Math.ceil(0.99 * sorted.length) - 1)];
     byId("live-canvas").dataset.delayP99 = p99.toFixed(1);
-    byId("live-canvas").dataset.delays = sorted.length;
+    byId("live-canvas").dataset.allDelays = JSON.stringify(sorted);
     byId("live-delay").textContent = `+ ${Math.round(p99)} ms to the screen`;
   }
 
@@ -280,6 +280,6 @@ export class LivePage {
 
   moveCursor(s) {
     this.timeline.cursorS = s;
-    this.timeline.draw();
+    this.timeline.drawSoon();
   }
 }

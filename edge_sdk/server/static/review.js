@@ -310,6 +310,6 @@ export class ReviewPage {
     if (s !== null && s > timeline.endS - 0.05 * timeline.spanS && timeline.endS < this.durationS) {
       this.place(s - 0.1 * timeline.spanS);
     }
-    timeline.draw();
+    timeline.drawSoon();
   }
 }

@@ -173,10 +173,12 @@ export class Timeline {
     context.fillStyle = this.colours.line;
     context.fillRect(LEFT, middle - 0.5, columns, 1);
     context.fillStyle = this.colours.accent;
+    context.beginPath();
     for (let c = 0; c < columns; c++) {
       const [up, down] = [Math.min(half, highs[c] * scale), Math.min(half, -lows[c] * scale)];
-      context.fillRect(LEFT + c, middle - up, 1, Math.max(1, up + down));
+      context.rect(LEFT + c, middle - up, 1, Math.max(1, up + down));
     }
+    context.fill();
   }
 
   visible(rows) {

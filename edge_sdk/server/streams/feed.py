@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edge_sdk.errors import StethoError, describe
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, StreamStats
+from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, StreamStats
 from edge_sdk.runtime.session import event_latency_ms
 from edge_sdk.screening.recordings import summary_labels
 from edge_sdk.server.metrics import ServerMetrics
@@ -66,6 +68,7 @@ class StreamFeed:
         self._lock = threading.Lock()
         self._ending = self._ended = False
         self._computed = 0  # samples
+        self._arrivals: list[int] = []  # of what is being computed, monotonic ns
         self._opened: list[Sink] = []
         for sink in self._sinks:
             sink.open(source, sample_rate)
@@ -86,7 +89,7 @@ class StreamFeed:
         with self._lock:
             if self._ending:
                 return
-            self._blocks.append(block)
+            self._blocks.extend(_pieces(block, round(_PIECE_S * self.sample_rate)))
             self._held += block.samples.size
         self._pool.schedule(self)
 
@@ -114,15 +117,9 @@ class StreamFeed:
         """Compute up to half a second of audio; the pool calls it."""
         if self._ended:
             return False
-        taken = 0
         try:
-            while taken < _PIECE_S * self.sample_rate:
-                with self._lock:
-                    if not self._blocks:
-                        break
-                    block = self._blocks.popleft()
-                    self._held -= block.samples.size
-                taken += max(1, block.samples.size)
+            block = self._next_block()
+            if block is not None:
                 self._accept(block)
         except Exception as error:
             self._fail(error)
@@ -134,11 +131,30 @@ class StreamFeed:
         self._hand_over()
         return more
 
+    def _next_block(self) -> AudioBlock | None:
+        """What waits, joined up to half a second: a stream that is behind needs fewer steps to catch up."""
+        taken: list[AudioBlock] = []
+        size = 0
+        with self._lock:
+            while self._blocks and size < _PIECE_S * self.sample_rate:
+                if taken and self._blocks[0].lost_before:
+                    break
+                taken.append(self._blocks.popleft())
+                size += taken[-1].samples.size
+            self._held -= size
+        self._arrivals = [block.host_ns for block in taken if block.host_ns]
+        if len(taken) < 2:
+            return taken[0] if taken else None
+        return replace(taken[0], samples=np.concatenate([b.samples for b in taken]), host_ns=taken[-1].host_ns)
+
     def _accept(self, block: AudioBlock) -> None:
         events = self._stream.accept(block)
         for sink in self._sinks:
             sink.audio(block)
         self._emit(events, block)
+        now = time.monotonic_ns()
+        for arrival in self._arrivals:
+            self._metrics.delay.observe((now - arrival) / 1e9)
         self._computed += block.samples.size
         self._metrics.samples.inc(block.samples.size)
 
@@ -154,11 +170,6 @@ class StreamFeed:
                     self._metrics.latency.observe(latency / 1000)
             elif isinstance(event, Gap):
                 self._metrics.lost.inc(event.count)
-            elif isinstance(event, BreathCycle) and not event.final:
-                self._open_cycle(event)
-
-    def _open_cycle(self, cycle: BreathCycle) -> None:
-        """A hook for views that show a cycle while it grows."""
 
     def _finish(self) -> None:
         self._ended = True
@@ -194,3 +205,18 @@ class StreamFeed:
         lines = list(self._lines)
         self._lines.clear()
         self._deliver(lines)
+
+
+def _pieces(block: AudioBlock, size: int) -> list[AudioBlock]:
+    """A long block cut, so that no client takes the pool for itself."""
+    if block.samples.size <= size:
+        return [block]
+    return [
+        replace(
+            block,
+            samples=block.samples[at : at + size],
+            first_sample=block.first_sample + at,
+            lost_before=0 if at else block.lost_before,
+        )
+        for at in range(0, block.samples.size, size)
+    ]
