@@ -56,7 +56,7 @@ def _read(content: mmap.mmap, at: int, found: dict[int, set[int]]) -> int:
     _, version, header, size = _HEADER.unpack_from(content, at)
     if version != 1 or header < _HEADER.size:
         return at  # the same four bytes by chance
-    place, end = at + header, min(at + header + size, len(content))
+    place, end = at + int(header), min(at + int(header) + int(size), len(content))
     while place + _ENTRY.size <= end:
         kind, _, entry, length, *_, architecture = _ENTRY.unpack_from(content, place)
         if kind not in found or entry < _ENTRY.size or not 30 <= architecture <= 999:
