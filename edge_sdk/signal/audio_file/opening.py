@@ -274,12 +274,12 @@ def _flac(name: str, file: FileBytes, begin: int) -> AudioReader:
 
 
 def _ogg(name: str, file: FileBytes) -> AudioReader:
-    from edge_sdk.signal.audio_file.compressed.ogg import ogg_fault, ogg_seconds
+    from edge_sdk.signal.audio_file.compressed.ogg import ogg_fault, ogg_length
 
-    fault = ogg_fault(file)
+    fault, (samples, clock) = ogg_fault(file), ogg_length(file)
     reader = _library(name, file, file.file.fileno(), cut=fault is not None)
     seconds = (reader.frames or 0) / reader.sample_rate
-    promised = ogg_seconds(file, reader.sample_rate)
+    promised = samples / (clock or reader.sample_rate)
     if fault is None and promised - seconds > _OGG_SHORT_S:
         fault, reader.cut = f"damaged: its last page is numbered for {promised:.2f} s", True
     if fault is not None:

@@ -10,15 +10,15 @@ _LONGEST_PAGE = 65_307  # bytes
 _FIRST, _LAST = 0x02, 0x04  # flags of a page
 
 
-def ogg_seconds(file: FileBytes, rate: int) -> float:
-    """Length by the number of the last sample, which stands in the last page; ``rate`` in Hz is that of the codec."""
+def ogg_length(file: FileBytes) -> tuple[int, int | None]:
+    """Samples by the number of the last one, which stands in the last page; and their rate in Hz if it is fixed."""
     head = file.read_at(0, 512)
     at = head.find(b"OpusHead")
-    clock, skipped = (48_000, int.from_bytes(head[at + 10 : at + 12], "little")) if at >= 0 else (rate, 0)
+    skipped = int.from_bytes(head[at + 10 : at + 12], "little") if at >= 0 else 0
     begin = max(0, file.size - _LONGEST_PAGE)
     last = file.read_at(begin, file.size - begin).rfind(b"OggS")
     number = int.from_bytes(file.read_at(begin + max(0, last) + 6, 8), "little", signed=True)
-    return max(0, number - skipped) / clock
+    return max(0, number - skipped), 48_000 if at >= 0 else None
 
 
 def ogg_fault(file: FileBytes) -> str | None:
