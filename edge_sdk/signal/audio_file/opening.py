@@ -27,6 +27,7 @@ from edge_sdk.signal.audio_file.reader import STDIN, AudioReader, checked_rate
 
 _HEADERS = {"wave": read_wave, "wave64": read_wave64, "aiff": read_aiff, "au": read_au, "caf": read_caf}
 STANDARD_INPUT = "standard input"
+_OGG_SHORT_S = 0.05
 _PEAK_BYTES = 1 << 20
 _PEEK_S = 0.25  # of a pipe, before its first sample is given: what decides on the units of floats
 _PROBES = 4  # places of a file whose byte order is checked
@@ -236,13 +237,7 @@ def _decoded(name: str, file: FileBytes, kind: Kind) -> AudioReader:
     if kind == "flac":
         return _flac(name, file, 0)
     if kind == "ogg":
-        from edge_sdk.signal.audio_file.compressed.ogg import ogg_fault
-
-        fault = ogg_fault(file)
-        reader = _library(name, file, file.file.fileno(), cut=fault is not None)
-        if fault is not None:
-            reader.add_note(f"{fault}; {(reader.frames or 0) / reader.sample_rate:.2f} s are read")
-        return reader
+        return _ogg(name, file)
     try:
         return _library(name, file, file.file.fileno())
     except HeaderError:
@@ -276,6 +271,20 @@ def _flac(name: str, file: FileBytes, begin: int) -> AudioReader:
             says = f"says {scan.stated / scan.rate:.2f} s" if scan.stated else "gives no length"
             notes.append(f"its header {says}, but the file holds {samples / scan.rate:.2f} s; all of it is read")
     return _library(name, file, stream, notes=notes, unit=scan.block_samples)
+
+
+def _ogg(name: str, file: FileBytes) -> AudioReader:
+    from edge_sdk.signal.audio_file.compressed.ogg import ogg_fault, ogg_length
+
+    fault, (samples, clock) = ogg_fault(file), ogg_length(file)
+    reader = _library(name, file, file.file.fileno(), cut=fault is not None)
+    seconds = (reader.frames or 0) / reader.sample_rate
+    promised = samples / (clock or reader.sample_rate)
+    if fault is None and promised - seconds > _OGG_SHORT_S:
+        fault, reader.cut = f"damaged: its last page is numbered for {promised:.2f} s", True
+    if fault is not None:
+        reader.add_note(f"{fault}; {seconds:.2f} s are read")
+    return reader
 
 
 def _library(

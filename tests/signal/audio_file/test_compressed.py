@@ -1,4 +1,4 @@
-"""MP3, FLAC and Ogg: decoded as in one piece, whatever the blocks; what is missing is said."""
+"""MP3, FLAC and Ogg: decoded as in one piece, whatever the blocks; what is missing is reported."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import soundfile
 
 from edge_sdk.errors import AudioError
 from edge_sdk.signal.audio_file.opening import open_audio
-from tests.support.odd_audio import breathing, encoded, wav
-from tests.support.reading import read_all
+from tests.support.audio.odd import breathing, encoded, wav
+from tests.support.audio.reading import read_all
 
 DECODER_DELAY = 529  # samples, of every MP3 decoder; libmpg123 leaves them out
 
@@ -127,16 +127,16 @@ def flac_claiming(content: bytes, samples: int) -> bytes:
     return content[:18] + (info >> 36 << 36 | samples).to_bytes(8, "big") + content[26:]
 
 
-@pytest.mark.parametrize(("stated", "said"), [(0, "gives no length"), (4000, "says 0.25 s"), (40_000, "says 2.50 s")])
+@pytest.mark.parametrize(("stated", "words"), [(0, "gives no length"), (4000, "says 0.25 s"), (40_000, "says 2.50 s")])
 @pytest.mark.parametrize("tag", [b"", b"ID3\x04\0\0\0\0\0\x05hello"])
-def test_flac_is_read_to_its_real_end(stated: int, said: str, tag: bytes) -> None:
+def test_flac_is_read_to_its_real_end(stated: int, words: str, tag: bytes) -> None:
     content = encoded("FLAC", "PCM_16", 16_000)
     Path("a.flac").write_bytes(content)
     expected, _ = soundfile.read("a.flac", dtype="float32", always_2d=True)
     Path("b.flac").write_bytes(tag + flac_claiming(content, stated))
     found = read_all("b.flac")
     np.testing.assert_array_equal(found.samples, expected)
-    assert said in found.notes[0] and len(found.notes) == 1
+    assert words in found.notes[0] and len(found.notes) == 1
     Path("b.flac").write_bytes(tag + content + b"TAG" + bytes(125))
     found = read_all("b.flac")
     np.testing.assert_array_equal(found.samples, expected)
@@ -175,7 +175,7 @@ def test_ogg_says_when_pages_are_missing(subtype: str) -> None:
         "several streams": content + content,
         "bytes between its pages": content[: pages[-1]] + b"abc" + content[pages[-1] :],
     }
-    for said, damaged in cases.items():
+    for words, damaged in cases.items():
         Path("b.ogg").write_bytes(damaged)
         found = read_all("b.ogg")
-        assert said in found.notes[0] and found.cut, said
+        assert words in found.notes[0] and found.cut, words

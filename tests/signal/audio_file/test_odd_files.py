@@ -9,7 +9,7 @@ import pytest
 
 from edge_sdk.errors import AudioError
 from edge_sdk.signal.audio_file.opening import open_audio
-from tests.support.odd_audio import Odd, odd_files
+from tests.support.audio.odd import Odd, odd_files
 
 TOLERANCE_S = 0.12  # a lossy frame at each end
 

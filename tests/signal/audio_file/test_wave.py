@@ -11,8 +11,8 @@ import soundfile
 
 from edge_sdk.errors import AudioError
 from edge_sdk.signal.audio_file.opening import open_audio
-from tests.support.odd_audio import SUBTYPES, breathing, chunk, encoded, pcm16, wav
-from tests.support.reading import read_all
+from tests.support.audio.odd import SUBTYPES, breathing, chunk, encoded, pcm16, wav
+from tests.support.audio.reading import read_all
 
 RATE = 8000
 SOUND = breathing(RATE, 10.0)
@@ -38,7 +38,7 @@ def test_plain_samples_are_those_of_libsndfile(tmp_path: Path, container: str, s
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "words"),
     [
         (0, "never finished"),
         (0xFFFFFFFF, "never finished"),
@@ -50,13 +50,13 @@ def test_plain_samples_are_those_of_libsndfile(tmp_path: Path, container: str, s
     ],
 )
 @pytest.mark.parametrize("riff", [None, 0, 0xFFFFFFFF, 36])
-def test_a_wav_is_read_to_its_real_end_with_a_note(tmp_path: Path, data: int, said: str, riff: int | None) -> None:
+def test_a_wav_is_read_to_its_real_end_with_a_note(tmp_path: Path, data: int, words: str, riff: int | None) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(wav(PCM, RATE, data=data, riff=riff))
     found = read_all(path)
     np.testing.assert_array_equal(found.samples, DECODED)
-    assert len(found.notes) == 1 and said in found.notes[0]
-    assert found.cut == ("missing" in said)
+    assert len(found.notes) == 1 and words in found.notes[0]
+    assert found.cut == ("missing" in words)
 
 
 METADATA = {"list": LIST, "two": LIST + chunk(b"bext", bytes(603)), "id3": chunk(b"id3 ", b"ID3abc")}
@@ -112,12 +112,12 @@ def test_other_containers_are_read_to_their_real_end_too(tmp_path: Path, contain
     path.write_bytes(whole)
     expected = read_all(path)
     assert expected.notes == ()
-    for stated, said in ((2 * 2 * RATE + extra, "says 2.00 s"), (2 * 20 * RATE + extra, "10.00 s are missing")):
+    for stated, words in ((2 * 2 * RATE + extra, "says 2.00 s"), (2 * 20 * RATE + extra, "10.00 s are missing")):
         path.write_bytes(whole[:at] + struct.pack(order + code, stated) + whole[at + width :])
         found = read_all(path)
         assert len(found.samples) - len(expected.samples) in range(3), container
-        assert said in found.notes[0]
-        assert found.cut == ("missing" in said)
+        assert words in found.notes[0]
+        assert found.cut == ("missing" in words)
 
 
 @pytest.mark.parametrize("rate", [0, 1, 16, 4_000_000_000])
