@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Every extra but `tensorrt`, which needs an NVIDIA driver and is tested on such a machine.
-EXTRAS := train,export,tensorrt-rtx,ray,report,docs,dev
+EXTRAS := train,export,tensorrt-rtx,ray,report,serve,docs,dev
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PYTHONUNBUFFERED := 1
 
