@@ -14,7 +14,7 @@ import soundfile
 
 from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.sources.phantom import PhantomSource
-from tests.support.serving import ServedHere
+from tests.server.serving import ServedHere
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RUNS = {

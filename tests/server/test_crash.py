@@ -15,7 +15,7 @@ import soundfile
 import websockets
 
 from edge_sdk.runtime.bundle.load import Bundle
-from tests.support.serving import Served, ServedHere
+from tests.server.serving import Served, ServedHere
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 8000

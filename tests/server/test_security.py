@@ -18,7 +18,7 @@ import pytest
 from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.server.security.gate import known_hosts
 from edge_sdk.server.settings import RequestError, ServerLimits, patient_code
-from tests.support.serving import Served, ServedHere, eventually
+from tests.server.serving import Served, ServedHere, eventually
 
 UPGRADE = {
     "Connection": "Upgrade",

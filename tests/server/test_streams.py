@@ -25,7 +25,7 @@ from edge_sdk.server.settings import ServerLimits
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sources import open_source
 from edge_sdk.sources.phantom import PhantomSource
-from tests.support.serving import Served, ServedHere, comparable, eventually, frames, stream_lines
+from tests.server.serving import Served, ServedHere, comparable, eventually, frames, stream_lines
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 8000
@@ -77,8 +77,8 @@ def test_a_tenth_of_the_frames_lost_is_counted_exactly(tiny: Bundle, pcm: Pcm, t
 def test_garbage_ends_its_own_stream_with_a_reason(
     tiny_server: ServedHere, header: dict[str, Any], messages: list[bytes | str], reason: str
 ) -> None:
-    lines, code, said = stream_lines(tiny_server.ws_url, header, messages)
-    assert code == 4022 and reason in said
+    lines, code, given = stream_lines(tiny_server.ws_url, header, messages)
+    assert code == 4022 and reason in given
     assert any(line["type"] == "error" and reason in line["message"] for line in lines)
 
 
