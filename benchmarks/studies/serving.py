@@ -78,6 +78,12 @@ class ServerProcess:
         return {float(edge): float(count) for edge, count in _FRAME_SECONDS.findall(text)}
 
 
+def scheduler() -> str:
+    """How the kernel schedules this process and the server: "fifo" keeps other processes of a busy machine out."""
+    names = {os.SCHED_OTHER: "other", os.SCHED_FIFO: "fifo", os.SCHED_RR: "round robin"}
+    return names.get(os.sched_getscheduler(0), "unknown")
+
+
 def phantoms() -> list[bytes]:
     """16-bit PCM of simulated patients."""
     found = []
@@ -151,6 +157,7 @@ def level(pcm: Sequence[bytes], streams: int, seconds: float, *, record: bool) -
         "subject": {"model": "default", "part": f"{streams} streams{', recorded' if record else ''}"},
         "streams": streams,
         "cores": cores[:1],
+        "scheduler": scheduler(),
         "input": f"simulated patients, {RATE} Hz, 16 bits, a message each {1000 * FRAME_S:g} ms, {seconds:g} s",
         "n": int(total),
         "deadline_ms": 1000 * DEADLINE_S,
@@ -188,6 +195,7 @@ def to_the_screen(seconds: float, speed: float) -> Row:
     return {
         "benchmark": "serving",
         "subject": {"model": "default", "part": "event to screen"},
+        "scheduler": scheduler(),
         "input": f"phantom:asthma at {speed:g} × real time, headless Chromium 1280 × 900, {seconds:g} s",
         "n": int(delays.size),
         "p50_ms": p50,

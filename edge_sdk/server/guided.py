@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class Examinations:
             draft.write_text(json_line(record), "utf-8")
 
 
-def overall(verdicts: list[str | None]) -> tuple[str, str | None]:
+def overall(verdicts: Sequence[str | None]) -> tuple[str, str | None]:
     """One verdict for all points, and the reason of ``uncertain``.
 
     ``abnormal`` where any point is; ``normal`` where all are and there are enough of them. A plain rule, not

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.sources.phantom import PhantomSource
+from tests.server.serving import ServedHere
+from tests.support.tiny_bundle import write_tiny_bundle
 
 RUNS = {
     "batch_with_ray": ["RECORDINGS", "OUT"],
@@ -23,6 +27,7 @@ RUNS = {
     "samples_in_memory": [],
     "screen_folder": ["RECORDINGS", "2"],
     "serial_device": [],
+    "stream_to_server": ["SERVER", "phantom-recording"],
     "train_on_csv": [],
 }
 PRINTED = {
@@ -35,12 +40,13 @@ PRINTED = {
     "samples_in_memory": r"blocks of 20 ms: (\[.*\])\nblocks of 1 s:   \1\nin one call:     \1",
     "screen_folder": r"one\.wav: \d+ cycles[^$]*two\.wav: \d+ cycles",
     "serial_device": r"sent 80000 samples, received 80000",
+    "stream_to_server": r'"type": "stream"[^$]*"type": "cycle"[^$]*"type": "summary"',
     "train_on_csv": r"checkpoint\.pt: AUROC .* on \d+ cycles",
 }
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Two recordings of simulated patients, and the same as a corpus."""
     root = tmp_path_factory.mktemp("examples")
     lines = ["file,start_s,end_s,label,patient,split"]
@@ -51,7 +57,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             whole = [cycle for cycle in patient.truth if cycle.end_s < 15.0]
             lines += [f"{name}.wav,{c.start_s},{c.end_s},{c.label},{name},val" for c in whole]
     (root / "cycles.csv").write_text("\n".join(lines) + "\n")
-    return {"RECORDINGS": str(root), "CORPUS": str(root / "cycles.csv"), "phantom-recording": str(root / "one.wav")}
+    tiny = load_bundle(write_tiny_bundle(root / "tiny"), allow_untrained=True)
+    with ServedHere(tmp_path_factory.mktemp("served"), tiny) as server:
+        yield {
+            "RECORDINGS": str(root),
+            "CORPUS": str(root / "cycles.csv"),
+            "phantom-recording": str(root / "one.wav"),
+            "SERVER": server.ws_url,
+        }
 
 
 def test_each_example_is_tested(repo_root: Path) -> None:

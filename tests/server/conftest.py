@@ -12,7 +12,7 @@ import soundfile
 
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.sources.phantom import PhantomSource
-from tests.support.serving import Served
+from tests.server.serving import Served
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 8000

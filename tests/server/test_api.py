@@ -16,7 +16,7 @@ from edge_sdk.corpora.loaders.generic_csv import load as load_csv
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.screening.recordings import ScreenOptions, screen_recording
 from edge_sdk.server.store.recordings import worst_quality
-from tests.support.serving import Served, ServedHere, comparable
+from tests.server.serving import Served, ServedHere, comparable
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import soundfile
 import websockets
 
 from edge_sdk.runtime.bundle.load import Bundle
-from tests.support.serving import Served, ServedHere
+from tests.server.serving import Served, ServedHere
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 8000
@@ -73,7 +73,7 @@ def test_kill_9_while_three_clients_stream_and_a_review_is_saved(
     (corrections,) = folder.glob("*.corrections.jsonl")
     lines = [json.loads(line) for line in corrections.read_text("utf-8").splitlines()]
     assert saved > 0 and len(lines) >= saved and lines[-1]["seq"] == len(lines)
-    with ServedHere(folder, tiny) as server, server.client() as client:
+    with ServedHere(folder, tiny) as again, again.client() as client:
         rows = client.get("/api/recordings").json()["recordings"]
         assert len(rows) == 3 and not any(row["complete"] for row in rows)
         found = client.get(f"/api/recordings/{rows[0]['id']}").json()

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support.serving import Served, eventually
+from tests.server.serving import Served, eventually
 
 WAIT_MS = 30_000
 

@@ -21,11 +21,12 @@ import websockets
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.session import Session
 from edge_sdk.screening.recordings import summary_labels
+from edge_sdk.server.security import connections
 from edge_sdk.server.settings import ServerLimits
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sources import open_source
 from edge_sdk.sources.phantom import PhantomSource
-from tests.support.serving import Served, ServedHere, comparable, eventually, frames, stream_lines
+from tests.server.serving import Served, ServedHere, comparable, eventually, frames, stream_lines
 from tests.support.tiny_bundle import write_tiny_bundle
 
 RATE = 8000
@@ -77,8 +78,8 @@ def test_a_tenth_of_the_frames_lost_is_counted_exactly(tiny: Bundle, pcm: Pcm, t
 def test_garbage_ends_its_own_stream_with_a_reason(
     tiny_server: ServedHere, header: dict[str, Any], messages: list[bytes | str], reason: str
 ) -> None:
-    lines, code, said = stream_lines(tiny_server.ws_url, header, messages)
-    assert code == 4022 and reason in said
+    lines, code, given = stream_lines(tiny_server.ws_url, header, messages)
+    assert code == 4022 and reason in given
     assert any(line["type"] == "error" and reason in line["message"] for line in lines)
 
 
@@ -101,9 +102,10 @@ def test_no_more_streams_than_allowed_and_a_silent_client_is_let_go(tiny_server:
 
 
 def test_a_client_that_does_not_read_is_dropped_with_a_notice_and_harms_nobody(
-    tiny: Bundle, pcm: Pcm, tmp_path: Path
+    tiny: Bundle, pcm: Pcm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = PhantomSource("asthma", duration_s=None, sample_rate=48_000, paced=True, speed=20)
+    monkeypatch.setattr(connections, "_SEND_BUFFER", 4096)
+    source = PhantomSource("asthma", duration_s=None, sample_rate=RATE, paced=True, speed=20)
     limits = ServerLimits(outbox=4)
     with ServedHere(tmp_path, tiny, source=source, limits=limits, record_live=False) as server:
         slow = socket.socket()

@@ -94,7 +94,8 @@ def protocols(connections: Connections) -> tuple[type[H11Protocol], type[WebSock
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            between = getattr(self.cycle, "response_complete", True)  # no request yet: there is no cycle
+            if self._head_timer is None and between:
                 self._await_head()  # of the next request on a connection that was kept
             super().data_received(data)
 

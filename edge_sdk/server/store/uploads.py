@@ -22,7 +22,7 @@ from edge_sdk.server.settings import RequestError, ServerLimits
 _log = logging.getLogger(__name__)
 
 _KEPT = 500  # finished uploads that can be asked for
-_IDLE_S = 20.0  # then the screening process ends and gives its memory back
+_IDLE_S = 30.0  # then the screening process ends and gives its memory back
 _JOB_S = 900.0  # without progress: the process is ended
 
 

@@ -88,7 +88,7 @@ class _ClientStream:
         self._finished = asyncio.Event()
         self._gate: PointGate | None = None
         self._feed: StreamFeed | None = None
-        self._received = 0  # samples
+        self._last = 0.0  # time of the last audio, on the loop's clock
 
     def stop(self) -> None:
         """The server ends: so does the stream."""
@@ -187,43 +187,60 @@ class _ClientStream:
         """Take audio until the stream ends; the close code and its reason."""
         assert self._feed is not None
         feed = self._feed
-        attached = None
         frames = None if header.source == "live" else FrameReader(header, self._limits.longest_gap_s)
+        attached = None
         if self._hub is not None and frames is None:
             attached = self._hub.attach(feed, self._limits.stream_queue_s)
-        timers: list[asyncio.Task[Any]] = [
-            self._loop.create_task(event.wait()) for event in (self._stopping, self._outbox.dropped)
+        self._last = self._loop.time()
+        tasks = [
+            self._loop.create_task(self._read(feed, frames)),
+            self._loop.create_task(self._watch(feed, header, idle=frames is not None)),
         ]
-        if self._gate is not None:
-            timers.append(self._loop.create_task(self._guide(str(header.point or ""))))
         try:
-            while True:
-                receiving = self._loop.create_task(self._socket.receive())
-                idle_s = self._limits.idle_s if frames is not None else None
-                done, _ = await asyncio.wait([receiving, *timers], timeout=idle_s, return_when=asyncio.FIRST_COMPLETED)
-                if receiving not in done:
-                    receiving.cancel()
-                    if self._outbox.dropped.is_set():
-                        return 1000, ""
-                    if self._stopping.is_set():
-                        return GOING_AWAY, "the server ends"
-                    return (1000, "") if done else (IDLE, f"no audio for {self._limits.idle_s:g} s")
-                message = receiving.result()
-                if message["type"] == "websocket.disconnect" or _is_end(message):
-                    return 1000, ""
-                if frames is None or message.get("bytes") is None:
-                    raise RequestError(422, 'after the header come binary messages, and {"type": "end"} at last')
-                block = frames.block(message["bytes"])
-                if block is not None:
-                    self._received += block.samples.size
-                    feed.put(block)
-                while feed.held_s > self._limits.stream_queue_s:  # the client waits: TCP holds it back
-                    await self._wait_for_room()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return next(task for task in tasks if task in done).result()
         finally:
-            for timer in timers:
-                timer.cancel()
+            for task in tasks:
+                task.cancel()
             if attached is not None and self._hub is not None:
                 self._hub.detach(attached)
+
+    async def _read(self, feed: StreamFeed, frames: FrameReader | None) -> tuple[int, str]:
+        """Take messages until the client ends or leaves; one await a message, as there are hundreds a second."""
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect" or _is_end(message):
+                return 1000, ""
+            data = message.get("bytes")
+            if frames is None or data is None:
+                raise RequestError(422, 'after the header come binary messages, and {"type": "end"} at last')
+            block = frames.block(data)
+            if block is not None:
+                self._last = self._loop.time()
+                feed.put(block)
+            while feed.held_s > self._limits.stream_queue_s:  # the client waits: TCP holds it back
+                await self._wait_for_room()
+
+    async def _watch(self, feed: StreamFeed, header: StreamHeader, *, idle: bool) -> tuple[int, str]:
+        """Return when the stream has to end for another reason than its client's will."""
+        ends = [self._loop.create_task(event.wait()) for event in (self._stopping, self._outbox.dropped)]
+        try:
+            while True:
+                if self._gate is not None:
+                    state = self._gate.state(str(header.point or ""), feed.received_s)
+                    self._outbox.put(state)
+                    if state["content"]:
+                        return 1000, ""
+                await asyncio.wait(ends, timeout=_POINT_S, return_when=asyncio.FIRST_COMPLETED)
+                if self._outbox.dropped.is_set():
+                    return 1000, ""
+                if self._stopping.is_set():
+                    return GOING_AWAY, "the server ends"
+                if idle and self._loop.time() - self._last > self._limits.idle_s:
+                    return IDLE, f"no audio for {self._limits.idle_s:g} s"
+        finally:
+            for task in ends:
+                task.cancel()
 
     async def _wait_for_room(self) -> None:
         self._room.clear()
@@ -234,16 +251,6 @@ class _ClientStream:
             pass
         finally:
             self._waits_for_room = False
-
-    async def _guide(self, point: str) -> None:
-        """Report twice a second on the point; return when the gate is content."""
-        assert self._gate is not None and self._feed is not None
-        while True:
-            state = self._gate.state(point, self._feed.received_s)
-            self._outbox.put(state)
-            if state["content"]:
-                return
-            await asyncio.sleep(_POINT_S)
 
     async def _end(self, header: StreamHeader, recorder: RecorderSink | None) -> None:
         assert self._feed is not None
