@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from importlib import import_module
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from edge_sdk.errors import StethoError
 from edge_sdk.server.context import ServerContext, context_of, json_body, session_fields
 from edge_sdk.server.settings import RequestError, patient_code
 from edge_sdk.server.store.corpus import choose, write_corpus
@@ -23,6 +25,8 @@ from edge_sdk.server.store.multipart import MultipartFiles
 from edge_sdk.server.store.recordings import StoredRecording, recording_row
 
 _MOST_ROWS = 500
+_REPORT_S = 180.0
+_REPORTS = asyncio.Semaphore(1)  # a report takes a core and much memory
 
 
 async def list_recordings(request: Request) -> Response:
@@ -167,21 +171,50 @@ async def post_correction(request: Request) -> Response:
 
 
 async def get_report(request: Request) -> Response:
-    """GET: the recording on one page, where this installation has reports."""
+    """GET: the recording on one page; ``?format=pdf``. 501 where this installation makes no reports."""
+    recording = context_of(request).store.get(request.path_params["id"])
+    return await _report(request, [recording])
+
+
+async def get_examination_report(request: Request) -> Response:
+    """GET: all points of an examination on one page."""
     context = context_of(request)
-    recording = context.store.get(request.path_params["id"])
+    record = await run_in_threadpool(context.examinations.get, request.path_params["id"])
+    if not record["points"]:
+        raise RequestError(404, "no point of the examination is recorded")
+    return await _report(request, [context.store.get(row["recording"]) for row in record["points"].values()])
+
+
+async def _report(request: Request, recordings: Sequence[StoredRecording]) -> Response:
+    """Made by ``stetho report`` in a process of its own: its plots would stay in this one's memory."""
     try:
-        write_report = import_module("edge_sdk.exchange.report").write_report
-    except (ImportError, AttributeError):
-        raise RequestError(501, "this installation makes no reports: edge_sdk.exchange.report is missing") from None
-    context.log(request, "export", recording=recording.id, what="report")
-    path = _temporary(".html")
-    try:
-        await run_in_threadpool(write_report, [recording.session_file], path)
-    except StethoError:
+        found = find_spec("edge_sdk.exchange.report")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise RequestError(501, "this installation makes no reports: edge_sdk.exchange.report is missing")
+    kind = request.query_params.get("format", "html")
+    if kind not in ("html", "pdf"):
+        raise RequestError(422, "the format is html or pdf")
+    context_of(request).log(request, "export", recording=[r.id for r in recordings], what="report")
+    path = _temporary(f".{kind}")
+    command = ["report", *(str(r.session_file) for r in recordings), "--out", str(path)]
+    async with _REPORTS:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge_sdk.cli.main", *command, stdout=PIPE, stderr=PIPE
+        )
+        try:
+            _, errors = await asyncio.wait_for(process.communicate(), _REPORT_S)
+        except asyncio.TimeoutError:
+            process.kill()
+            errors = b"the report took too long"
+    if process.returncode != 0:
         path.unlink(missing_ok=True)
-        raise
-    return FileResponse(path, media_type="text/html", background=BackgroundTask(path.unlink, missing_ok=True))
+        line = errors.decode("utf-8", "replace").strip().rpartition("\n")[2].removeprefix("stetho: error: ")
+        raise RequestError(422, f"no report: {line[:300]}")
+    media = {"html": "text/html; charset=utf-8", "pdf": "application/pdf"}[kind]
+    done = BackgroundTask(path.unlink, missing_ok=True)
+    return FileResponse(path, media_type=media, filename=f"{recordings[0].id}.{kind}", background=done)
 
 
 async def get_corpus(request: Request) -> Response:
@@ -267,5 +300,6 @@ ROUTES = [
     Route("/api/examinations", list_examinations, methods=["GET"]),
     Route("/api/examinations", begin_examination, methods=["POST"]),
     Route("/api/examinations/{id}", get_examination),
+    Route("/api/examinations/{id}/report", get_examination_report),
     Route("/api/examinations/{id}/finish", finish_examination, methods=["POST"]),
 ]
