@@ -218,7 +218,9 @@ def serving_rows(streams: Sequence[int], seconds: float, screen_s: float, speed:
 
 
 def main(
-    streams: Annotated[list[int] | None, typer.Option("--streams", min=1, help="At once; may be repeated.")] = None,
+    streams: Annotated[
+        list[int] | None, typer.Option("--streams", min=0, help="At once; may be repeated; 0: none.")
+    ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=2, help="Real time at each number.")] = 30.0,
     screen: Annotated[float, typer.Option("--screen", min=0, help="Seconds of the live page; 0: not measured.")] = 60.0,
     speed: Annotated[float, typer.Option("--speed", min=0.1, help="Pace of the live page's patient.")] = 1.0,
@@ -228,7 +230,8 @@ def main(
     arguments = [Path(a).name if a.startswith("/") else a for a in sys.argv[1:]]
     command = " ".join(["python -m benchmarks.studies.serving", *arguments])
     kept: list[Row] = []
-    for row in serving_rows(streams or [20, 40, 60], seconds, screen, speed):
+    counts = [20, 40, 60] if streams is None else [count for count in streams if count]
+    for row in serving_rows(counts, seconds, screen, speed):
         kept.append(row)
         typer.echo(json.dumps(row))
         if out is not None:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from edge_sdk.errors import MissingDependencyError
 from edge_sdk.server.context import ServerContext, context_of, json_body, session_fields
 from edge_sdk.server.settings import RequestError, patient_code
 from edge_sdk.server.store.corpus import choose, write_corpus
 from edge_sdk.server.store.multipart import MultipartFiles
 from edge_sdk.server.store.recordings import StoredRecording, recording_row
 
-if TYPE_CHECKING:
-    from edge_sdk.runtime.bundle.load import Bundle
-
 _MOST_ROWS = 500
+_REPORT_S = 180.0
+_REPORTS = asyncio.Semaphore(1)  # a report takes a core and much memory
 
 
 async def list_recordings(request: Request) -> Response:
@@ -171,35 +171,43 @@ async def post_correction(request: Request) -> Response:
 
 async def get_report(request: Request) -> Response:
     """GET: the recording on one offline page; ``?format=pdf`` for the same as a PDF."""
+    recording = context_of(request).store.get(request.path_params["id"])
+    return await _report(request, [recording])
+
+
+async def get_examination_report(request: Request) -> Response:
+    """GET: all points of an examination on one page."""
     context = context_of(request)
-    recording = context.store.get(request.path_params["id"])
-    ending = {"html": ".html", "pdf": ".pdf"}.get(request.query_params.get("format", "html"))
-    if ending is None:
-        raise RequestError(422, "format is html or pdf")
+    record = await run_in_threadpool(context.examinations.get, request.path_params["id"])
+    if not record["points"]:
+        raise RequestError(404, "no point of the examination is recorded")
+    return await _report(request, [context.store.get(row["recording"]) for row in record["points"].values()])
 
-    path = _temporary(ending)
-    try:
-        await run_in_threadpool(_write_report, recording, path, context.options.bundle)
-    except MissingDependencyError as error:
+
+async def _report(request: Request, recordings: Sequence[StoredRecording]) -> Response:
+    """Made by ``stetho report`` in a process of its own: its plots would stay in this one's memory."""
+    kind = request.query_params.get("format", "html")
+    if kind not in ("html", "pdf"):
+        raise RequestError(422, "the format is html or pdf")
+    context_of(request).log(request, "export", recording=[r.id for r in recordings], what="report")
+    path = _temporary(f".{kind}")
+    command = ["report", *(str(r.session_file) for r in recordings), "--out", str(path)]
+    async with _REPORTS:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge_sdk.cli.main", *command, stdout=PIPE, stderr=PIPE
+        )
+        try:
+            _, errors = await asyncio.wait_for(process.communicate(), _REPORT_S)
+        except asyncio.TimeoutError:
+            process.kill()
+            errors = b"the report took too long"
+    if process.returncode != 0:
         path.unlink(missing_ok=True)
-        raise RequestError(501, str(error)) from None
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    context.log(request, "export", recording=recording.id, what=f"report{ending}")
-    kind = "text/html" if ending == ".html" else "application/pdf"
-    return FileResponse(path, media_type=kind, background=BackgroundTask(path.unlink, missing_ok=True))
-
-
-def _write_report(recording: StoredRecording, path: Path, bundle: Bundle) -> None:
-    from edge_sdk.exchange.examination import load_examination
-    from edge_sdk.exchange.report.write import check_report_format, write_report
-
-    check_report_format(path)
-    examination = load_examination([recording.session_file])
-    used = [identity.sha256 for identity in examination.bundles]
-    manifest = msgspec.to_builtins(bundle.manifest) if used == [bundle.identity["sha256"]] else None
-    write_report(examination, path, manifest=manifest)
+        line = errors.decode("utf-8", "replace").strip().rpartition("\n")[2].removeprefix("stetho: error: ")
+        raise RequestError(422, f"no report: {line[:300]}")
+    media = {"html": "text/html; charset=utf-8", "pdf": "application/pdf"}[kind]
+    done = BackgroundTask(path.unlink, missing_ok=True)
+    return FileResponse(path, media_type=media, filename=f"{recordings[0].id}.{kind}", background=done)
 
 
 async def get_corpus(request: Request) -> Response:
@@ -285,5 +293,6 @@ ROUTES = [
     Route("/api/examinations", list_examinations, methods=["GET"]),
     Route("/api/examinations", begin_examination, methods=["POST"]),
     Route("/api/examinations/{id}", get_examination),
+    Route("/api/examinations/{id}/report", get_examination_report),
     Route("/api/examinations/{id}/finish", finish_examination, methods=["POST"]),
 ]

@@ -110,6 +110,7 @@ def description() -> dict[str, Any]:
             ),
         },
         "/api/examinations/{id}": {"get": _operation("Points, missing points, verdicts", by_id)},
+        "/api/examinations/{id}/report": {"get": _operation("All points on one page", by_id, kind="text/html")},
         "/api/examinations/{id}/finish": {"post": _operation("Close it", by_id)},
         "/api/info": {"get": _operation("Bundle, labels, live source, filters, points")},
         "/healthz": {"get": _operation("Whether the server and its source work")},
