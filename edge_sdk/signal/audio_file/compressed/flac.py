@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_sdk.signal.audio_file.byte_streams import FileBytes, Part
 
@@ -12,8 +12,7 @@ _TOTAL_BITS = 36
 _TAIL = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class FlacScan:
+class FlacScan(NamedTuple):
     """What a FLAC says of itself, and what it holds."""
 
     rate: int  # Hz

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_sdk.signal.audio_file.byte_streams import ByteStream
 from edge_sdk.signal.audio_file.pcm import Coding
@@ -19,8 +19,7 @@ class DamagedError(Exception):
     """Audio that a decoder cannot go on with."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkStyle:
+class ChunkStyle(NamedTuple):
     """How a container writes its chunks."""
 
     id_bytes: int = 4
@@ -51,8 +50,7 @@ AIFF = ChunkStyle(big_endian=True)
 CAF = ChunkStyle(size_bytes=8, big_endian=True, multiple=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """Where the audio of a container is, and how it is written."""
 
     rate: int  # Hz

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_sdk.signal.audio_file.byte_streams import FileBytes
 from edge_sdk.signal.audio_file.headers.chunks import ChunkStyle, Header
@@ -25,8 +25,7 @@ _NAMES = frozenset(
 _RECORDINGS = (b"RIFF", b"RF64", b"data", b"SSND", b"FORM")
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """Bytes of audio in a file, and what is to be said about them."""
 
     size: int
