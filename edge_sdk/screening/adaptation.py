@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from edge_sdk.runtime.bundle.schema import MANIFEST, Adaptation, Manifest
 from edge_sdk.runtime.bundle.signature import SIGNATURE
 from edge_sdk.runtime.familiarity import FamiliarityParams
 from edge_sdk.runtime.verdict import VerdictParams, answer_of
+
+_log = logging.getLogger(__name__)
 
 LEAST_RECORDINGS = 3
 
@@ -162,6 +165,8 @@ def recording_evidence(bundle: Any, path: Path, channel: int = 0) -> RecordingEv
         stream = bundle.stream(source.sample_rate)
         events = [event for block in source for event in stream.accept(block)]
         events += stream.finish()
+        for note in (*source.notes, *stream.notes):
+            _log.warning("%s: %s", path, note)
     for event in events:
         if isinstance(event, CycleResult) and event.label is not None:
             p = min(1.0 - _SMALLEST, max(_SMALLEST, event.probabilities[normal]))

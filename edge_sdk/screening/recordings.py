@@ -38,7 +38,7 @@ from edge_sdk.screening.worker import (
     without_interrupts,
 )
 from edge_sdk.signal.audio_file.headers.chunks import HeaderError
-from edge_sdk.signal.audio_file.levels import float_scale
+from edge_sdk.signal.audio_file.levels import ChannelWatch, float_scale
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
@@ -243,6 +243,7 @@ def screen_samples(
         The rate is not positive, or ``metadata`` has an unknown key.
     """
     samples = np.asarray(samples)
+    frames = samples[:, None] if samples.ndim == 1 else samples
     if samples.ndim == 2:
         if channel != "mix" and not 0 <= channel < samples.shape[1]:
             raise AudioError(f"{name}: no channel {channel} in samples of shape {list(samples.shape)}; choose another")
@@ -252,8 +253,11 @@ def screen_samples(
     if rate_hz > 0 and samples.ndim == 1:
         check_length(bundle, name, samples.size / rate_hz)
     notes: list[str] = []
-    if samples.dtype.kind == "f":
+    if samples.dtype.kind == "f" and samples.ndim == 1:
         samples, notes = _in_full_scale(name, samples)
+        watch = ChannelWatch(frames.shape[1], channel)
+        watch.add(frames)
+        notes += [note for note in (watch.note(),) if note is not None]
     step = max(1, round(_BLOCK_S * rate_hz))
     blocks = (AudioBlock(samples[i : i + step], rate_hz, i) for i in range(0, len(samples), step))
     return _play(bundle, name, rate_hz, blocks, metadata, lambda: notes)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,15 @@ def events(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**r, "source": "", "latency_ms": None} for r in records if r["type"] in TYPES]
 
 
-@pytest.mark.parametrize("name", ["wav_data_size_zero.wav", "wav_header_says_2s_holds_10s.wav"])
-def test_an_unfinished_header_gives_the_breaths_of_the_reference_and_a_note(
-    stetho: Stetho, cases: Path, name: str
-) -> None:
+def test_an_unfinished_header_gives_the_breaths_of_the_reference_and_a_note(stetho: Stetho, cases: Path) -> None:
     expected = stetho("screen", cases / "reference_10s.wav", "--json")
     assert expected.records[-1]["notes"] == [] and expected.err == ""
-    found = stetho("screen", cases / name, "--json")
-    assert found.status == 0 and events(found.records) == events(expected.records)
-    (note,) = found.records[-1]["notes"]
-    assert "10.00 s" in note
-    assert found.err == f"stetho: {cases / name}: {note}\n"
+    for name in ("wav_data_size_zero.wav", "wav_header_says_2s_holds_10s.wav"):
+        found = stetho("screen", cases / name, "--json")
+        assert found.status == 0 and events(found.records) == events(expected.records)
+        (note,) = found.records[-1]["notes"]
+        assert "10.00 s" in note
+        assert found.err == f"stetho: {cases / name}: {note}\n"
     assert edge_sdk.screen(cases / name).notes == (note,)
 
 
@@ -102,6 +101,34 @@ def test_a_silent_recording_is_noted(stetho: Stetho, tmp_path: Path) -> None:
     assert "whole recording is silent" in stetho("screen", tmp_path / "silent.flac", "--json").records[-1]["notes"][0]
 
 
+def test_samples_in_memory_have_the_same_notes() -> None:
+    sound = np.random.default_rng(0).normal(0, 0.05, 4000 * 5).astype(np.float32)
+    stereo = np.stack([np.zeros_like(sound), sound * np.float32(2**15)], 1)
+    scaled, silent = edge_sdk.screen((stereo, 4000), channel=1).notes, edge_sdk.screen((stereo, 4000)).notes
+    assert len(scaled) == 1 and "in units of 16 bits" in scaled[0]
+    assert len(silent) == 1 and "--channel 1" in silent[0]
+
+
+def test_a_second_recording_in_the_same_pipe_is_named(stetho: Stetho, recording: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    written(pipe, recording.read_bytes() * 2)
+    record = stetho("screen", pipe, "--json").records[-1]
+    assert record["duration_s"] == 12.0 and "another recording follows" in record["notes"][0]
+
+
+def written(pipe: Path, content: bytes) -> threading.Thread:
+    """Write into a FIFO beside its reader, which may stop early."""
+
+    def write() -> None:
+        with suppress(BrokenPipeError):
+            pipe.write_bytes(content)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    return writer
+
+
 def screen_stdin(content: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     line = [sys.executable, "-m", "edge_sdk.cli.main", *arguments]
     return subprocess.run(line, input=content, capture_output=True, timeout=60)
@@ -119,8 +146,7 @@ def test_standard_input_and_fifos_are_read(stetho: Stetho, recording: Path, tmp_
         "flac": (tmp_path / "a.flac").read_bytes(),
     }
     for name, content in contents.items():
-        writer = threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True)
-        writer.start()
+        writer = written(pipe, content)
         found = stetho("screen", pipe, "--json")
         writer.join(10)
         assert found.status == 0 and len(events(found.records)) == len(expected), name
@@ -135,8 +161,7 @@ def test_a_pipe_that_ends_early_is_noted(stetho: Stetho, recording: Path, tmp_pa
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for content in (recording.read_bytes(), (tmp_path / "a.flac").read_bytes()):
-        writer = threading.Thread(target=pipe.write_bytes, args=(content[: len(content) * 6 // 10],), daemon=True)
-        writer.start()
+        writer = written(pipe, content[: len(content) * 6 // 10])
         (note,) = stetho("screen", pipe, "--json").records[-1]["notes"]
         writer.join(10)
         assert "its header says 12.00 s, but it ended" in note

@@ -77,6 +77,7 @@ def test_real_recordings_play(sprsound_file: Path, kauh_file: Path) -> None:
         source = FileSource(path)
         assert isinstance(source, Source)
         assert (source.name, source.sample_rate) == (str(path), rate)
+        assert source.duration_s is not None
         assert _play(source).size == source.frames == round(source.duration_s * rate) > 0
 
 

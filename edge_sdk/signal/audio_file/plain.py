@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edge_sdk.signal.audio_file.byte_streams import ByteStream
 from edge_sdk.signal.audio_file.headers.chunks import Header
-from edge_sdk.signal.audio_file.headers.extent import is_metadata
+from edge_sdk.signal.audio_file.headers.extent import is_metadata, is_recording
 from edge_sdk.signal.audio_file.headers.wave import OPEN_SIZE
 from edge_sdk.signal.audio_file.pcm import decode
 
@@ -100,6 +100,12 @@ class PlainPipe:
     def _goes_on(self) -> bool:
         """Whether audio follows behind the length that the header gives."""
         following = self._stream.peek(8)
+        if is_recording(following):
+            self.notes.append(
+                f"another recording follows the first one of {self._seconds(self._done):.2f} s in the same pipe and is "
+                "not read; send them one by one"
+            )
+            return False
         if len(following) < max(2, self._header.frame_bytes) or is_metadata(following):
             return False
         self.notes.append(

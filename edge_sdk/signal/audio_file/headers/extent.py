@@ -143,4 +143,9 @@ def _positions(tail: bytes, name: bytes) -> list[int]:
 
 def is_metadata(head: bytes) -> bool:
     """Whether bytes behind the audio begin a chunk, perhaps after a byte of padding."""
-    return any(head[at : at + 4] in _NAMES or head[at : at + 4] in _RECORDINGS for at in (0, 1))
+    return any(head[at : at + 4] in _NAMES for at in (0, 1))
+
+
+def is_recording(head: bytes) -> bool:
+    """Whether bytes behind the audio begin more audio with a header of its own, perhaps after a byte of padding."""
+    return any(head[at : at + 4] in _RECORDINGS for at in (0, 1))
