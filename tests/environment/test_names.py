@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edge_sdk.files import native_name
 from edge_sdk.json_lines import json_line, readable
+from edge_sdk.screening import archive
+from edge_sdk.screening.recordings import ScreenOptions
 from tests.cli.conftest import Stetho
 from tests.environment.conftest import Place
 
@@ -94,3 +98,31 @@ def test_such_a_corpus_trains_and_is_evaluated(place: Place, latin1_recording: P
 def test_libraries_get_the_bytes_of_a_name_that_is_no_text(tmp_path: Path) -> None:
     assert native_name(tmp_path / "é.wav") == str(tmp_path / "é.wav")
     assert native_name(Path("caf\udce9.wav")) == b"caf\xe9.wav"
+
+
+def test_a_ray_worker_takes_such_a_name_and_sends_its_warnings_along(
+    latin1_recording: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    handlers = list(logging.getLogger().handlers)
+    calls: list[dict[str, object]] = []
+
+    def in_this_process(rows: list[dict[str, object]], **_: object) -> SimpleNamespace:
+        def mapped(worker: type, **_: object) -> SimpleNamespace:
+            screener = worker()
+            logging.getLogger("edge_sdk.runtime.engines").warning("an engine is not used")
+            calls.extend(screener(row) for row in rows)
+            return SimpleNamespace(iter_rows=lambda: iter(calls))
+
+        return SimpleNamespace(map=mapped)
+
+    context = SimpleNamespace(get_current=lambda: SimpleNamespace(enable_progress_bars=True))
+    ray = SimpleNamespace(data=SimpleNamespace(from_items=in_this_process, DataContext=context))
+    try:
+        (item,) = archive._screen(ray, [latin1_recording], ScreenOptions(), 1)
+    finally:
+        logging.getLogger().handlers[:] = handlers
+    assert item.error is None
+    assert item.source == str(latin1_recording)  # as given: a path that opens
+    assert item.records[-1]["type"] == "summary"
+    assert all(isinstance(value, bytes | str) for row in calls for value in row.values())  # what Arrow transports
+    assert [record.getMessage() for record in caplog.records].count("an engine is not used") == 2  # there and here
