@@ -131,7 +131,7 @@ def _packed(folder: Path, recipe: str, size: str, parity_only: bool, on_step: On
     batch = _REFERENCE_BATCH
     inputs = {"pcm": exported.noise(batch), **exported.metadata(batch)}
     logits = exported.torch_logits(batch)
-    np.savez_compressed(folder / f"{stem}.npz", logits=logits, **inputs)
+    np.savez_compressed(folder / f"{stem}.npz", logits=logits, **inputs)  # type: ignore[arg-type]  # its stubs mix up the keywords
     graphs = {"fp32": exported.joined}
     if not parity_only:
         graphs["fp16"] = join(export_front_end(exported.spec), half_precision(exported.network), {})

@@ -77,8 +77,9 @@ def test_real_recordings_play(sprsound_file: Path, kauh_file: Path) -> None:
         source = FileSource(path)
         assert isinstance(source, Source)
         assert (source.name, source.sample_rate) == (str(path), rate)
-        assert source.duration_s is not None
-        assert _play(source).size == source.frames == round(source.duration_s * rate) > 0
+        duration_s = source.duration_s
+        assert duration_s is not None
+        assert _play(source).size == source.frames == round(duration_s * rate) > 0
 
 
 def test_eight_channels_at_96_khz_give_the_one_asked_for_or_their_mean(tmp_path: Path) -> None:
