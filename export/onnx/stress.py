@@ -123,7 +123,7 @@ def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _run(model: onnx.ModelProto, feed: Feed, *, optimised: bool = True) -> list[npt.NDArray[Any]]:
-    import onnxruntime
+    from edge_sdk.runtime.engines.library import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
