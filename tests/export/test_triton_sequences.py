@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from export.onnx.open_batch import open_batch
+from export.portability.open_batch import open_batch
 from export.triton.config import TritonOptions
 from export.triton.repository import write_repository
 from tests.support.gpu.machine import gpu_machine, put_engine
@@ -58,7 +58,8 @@ def test_interleaved_sequences_give_what_each_stream_alone_gives(tmp_path: Path)
     server = SequenceBatcher(tmp_path / "repo/compact_segmenter")
     model = load_bundle().segmenter.model  # type: ignore[union-attr]
     bins, frames = model.settings.front_end.mel_bins, model.settings.frames_per_step
-    rng, alone = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    alone: dict[int, Any] = {}
     for step in range(12):
         present = [key for key in (3, 7, 11) if step % (2 if key == 7 else 1) == 0 and step >= (4 if key == 11 else 0)]
         features = {key: rng.standard_normal((1, bins, frames)).astype(np.float32) for key in present}

@@ -17,12 +17,13 @@ from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
 from edge_sdk.runtime.engines.cache import read_sidecar
 from edge_sdk.runtime.engines.cuda_driver import Gpu
-from export.onnx.front_end_part import front_end_outputs
-from export.onnx.opset import to_opset_17
+from export.portability.front_end_part import front_end_outputs
+from export.portability.opset import to_opset_17
 from export.tensorrt import builder
 from export.tensorrt.api import TrtApi
 from export.tensorrt.builder import build_engine
 from export.tensorrt.options import BuildOptions
+from export.tensorrt.plan import EngineBuild
 from export.tensorrt.proof import prove_engine
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.support.gpu.machine import gpu_machine, put_engine
@@ -72,8 +73,8 @@ def test_compile_exits_with_1_for_an_engine_that_it_had_to_refuse(
     wrong = (write_tiny_bundle(tmp_path / "other", seed=5) / ARTEFACT).read_bytes()
     monkeypatch.setattr(builder, "find_api", lambda flavour: TrtApi(machine.module, "tensorrt"))
     assert stetho("compile", str(folder), "--json").records[0]["proven"] is True
-    real = builder.EngineBuild.plan
-    monkeypatch.setattr(builder.EngineBuild, "plan", lambda self, content: real(self, wrong))  # a builder gone wrong
+    real = EngineBuild.plan
+    monkeypatch.setattr(EngineBuild, "plan", lambda self, content: real(self, wrong))  # a builder gone wrong
     outcome = stetho("compile", str(folder), "--json", "--force")
     assert outcome.status == 1 and outcome.records[0]["proven"] is False
 

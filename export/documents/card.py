@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_sdk.corpora.registry import REGISTRY
-from export.verdict_card import verdict_section
+from export.documents.verdict_card import verdict_section
 
 
 def model_card(bundle: Mapping[str, Any]) -> str:
