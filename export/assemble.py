@@ -18,11 +18,11 @@ from edge_sdk.runtime.bundle.files import hash_check, require
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest, write_bundle
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, FeaturesEntry, Golden, Manifest, SegmenterEntry
 from edge_sdk.training.checkpoint import Checkpoint
-from export.card import model_card
+from export.documents.card import model_card
+from export.documents.sbom import SBOM_FILE, sbom
 from export.golden import golden_clips, golden_file, golden_metadata
 from export.model import ModelUnderExport
 from export.pipeline import Artefact
-from export.sbom import SBOM_FILE, sbom
 from export.segmenter_part import SegmenterPart, segmenter_part, with_cross_validation
 from export.training_record import classifier_record, read_cross_validation, training_record, without_folders
 from export.verdict_part import VerdictPart, verdict_part

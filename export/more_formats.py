@@ -25,11 +25,11 @@ from export.assemble import GOLDEN_FILE, rewrite
 from export.cycles import CycleSet, load_cycles
 from export.formats import ArtefactFormat, ReportStep
 from export.golden import golden_file
-from export.onnx.front_end_part import PREFIX
 from export.onnx.graph import join
 from export.onnx.runner import GraphRunner, latency_ratio
-from export.onnx.stress import stress_failures, stress_figures
 from export.pipeline import golden_feed, gpu_tolerance
+from export.portability.front_end_part import PREFIX
+from export.portability.stress import stress_failures, stress_figures
 from export.verify import artefact_accuracy, artefact_drops, gate_failures, parity
 
 REFERENCE = "onnx-fp32"

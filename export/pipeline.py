@@ -27,7 +27,7 @@ from export.onnx.build import BuildRequest, build_network
 from export.onnx.graph import export_front_end, finish, join
 from export.onnx.quantise import Feed
 from export.onnx.runner import GraphRunner, latency_ratio
-from export.onnx.stress import stress_failures, stress_figures
+from export.portability.stress import stress_failures, stress_figures
 from export.verify import artefact_accuracy, artefact_drops, gate_failures, parity
 
 _CALIBRATION_WEIGHTS = 5_000_000  # a larger network is calibrated on fewer cycles: each costs seconds

@@ -124,14 +124,14 @@ def _packed(folder: Path, recipe: str, size: str, parity_only: bool, on_step: On
     from benchmarks.core.exported import Exported
     from export.onnx.build import half_precision
     from export.onnx.graph import export_front_end, join
-    from export.onnx.precision import to_bfloat16
+    from export.portability.precision import to_bfloat16
 
     on_step(f"exporting {recipe}, {size}")
     exported, stem = Exported(recipe, size), f"{recipe}-{size}"
     batch = _REFERENCE_BATCH
     inputs = {"pcm": exported.noise(batch), **exported.metadata(batch)}
     logits = exported.torch_logits(batch)
-    np.savez_compressed(folder / f"{stem}.npz", logits=logits, **inputs)  # type: ignore[arg-type]  # its stubs mix up the keywords
+    np.savez_compressed(folder / f"{stem}.npz", allow_pickle=False, logits=logits, **inputs)
     graphs = {"fp32": exported.joined}
     if not parity_only:
         graphs["fp16"] = join(export_front_end(exported.spec), half_precision(exported.network), {})

@@ -174,7 +174,10 @@ class SessionLoadGenerator:
 
     kind = "sessions"
 
-    def __init__(self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float) -> None:
+    def __init__(
+        self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float, kind: str = "sessions"
+    ) -> None:
+        self.kind = kind
         self._bundle, self._block_s = bundle, block_s
         self._recordings = list(recordings)
 

@@ -54,6 +54,7 @@ class StreamOptions:
     deadline_s: float = 0.1
     cores: int = 1  # for the parallel streams
     sample_rate: int = 8000  # Hz of simulated patients
+    batched: bool = False  # sessions once more, which join their classifications
     quick: bool = False
 
 
@@ -77,6 +78,8 @@ def run_stream(options: StreamOptions, on_step: Callable[[str], None] | None = N
     for kind in ("streams", "sessions"):
         if kind in options.parts and options.hold_s > 0:
             yield from _parallel(bundle, kind, options, report_step)
+    if options.batched and options.hold_s > 0:
+        yield from _parallel(bundle.batched(), "batched sessions", options, report_step)
     if "start" in options.parts and options.starts > 0:
         report_step(f"{options.starts} cold starts")
         yield import_time(options)
@@ -111,7 +114,7 @@ def _parallel(bundle: Bundle, kind: str, options: StreamOptions, on_step: Callab
             bundle, recordings, block_s=ramp_options.block_s, fill_s=ramp_options.fill_s
         )
     else:
-        generator = SessionLoadGenerator(bundle, recordings, block_s=ramp_options.block_s)
+        generator = SessionLoadGenerator(bundle, recordings, block_s=ramp_options.block_s, kind=kind)
     yield from ramp(generator, bundle, ramp_options, on_step)
 
 

@@ -18,7 +18,7 @@ from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.exporter import run_exporter
 from export.onnx.lint import MAX_IR, lint
-from export.onnx.releases import PARSERS, release_problems
+from export.portability.releases import PARSERS, release_problems
 
 MAX_BYTES = 2**31 - 1
 """Largest protobuf file; a larger model would need a second file for its weights."""

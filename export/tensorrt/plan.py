@@ -13,8 +13,8 @@ from edge_sdk.errors import ExportError
 from edge_sdk.files import write_whole
 from edge_sdk.runtime.engines.cache import EngineKey
 from export.formats import ReportStep
-from export.onnx.front_end_part import front_end_outputs
-from export.onnx.opset import to_opset_17
+from export.portability.front_end_part import front_end_outputs
+from export.portability.opset import to_opset_17
 from export.tensorrt.api import (
     BuildMonitor,
     TrtApi,

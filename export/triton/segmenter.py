@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from export.onnx.open_batch import open_batch
+from export.portability.open_batch import open_batch
 from export.triton.config import EnumName, TritonOptions, exact_on_gpu, instances, one_thread
 
 _IDLE_US = 60_000_000  # a stream that sends nothing for so long has ended

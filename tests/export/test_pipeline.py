@@ -18,8 +18,8 @@ from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.training.checkpoint import Checkpoint
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
-from export.card import model_card
 from export.cycles import ExportCycles, gather_cycles
+from export.documents.card import model_card
 from export.formats import FORMATS, Gate
 from export.golden import golden_clips
 from export.pipeline import make_artefacts

@@ -10,7 +10,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
-from export.sbom import SBOM_FILE, TOOLS, sbom
+from export.documents.sbom import SBOM_FILE, TOOLS, sbom
 
 
 def _files() -> dict[str, bytes]:

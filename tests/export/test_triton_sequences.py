@@ -16,7 +16,7 @@ from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle
 from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from export.onnx.open_batch import open_batch
+from export.portability.open_batch import open_batch
 from export.triton.config import TritonOptions
 from export.triton.repository import write_repository
 from tests.support.gpu.machine import gpu_machine, put_engine

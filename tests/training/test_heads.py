@@ -15,7 +15,7 @@ from edge_sdk.training.calibration import checkpoint_decoder
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.checkpoint_classifier import load_checkpoint_classifier
 from edge_sdk.training.recipes.recipe import Recipe
-from export.card import decision_text
+from export.documents.card import decision_text
 
 HEADS = {
     "softmax": ("normal", "crackle", "wheeze", "both"),

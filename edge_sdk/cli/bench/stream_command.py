@@ -48,6 +48,9 @@ def stream_command(
     deadline: Annotated[
         float, typer.Option("--deadline-ms", min=1, help="Deadline from capture to events, ms.")
     ] = 100.0,
+    batched: Annotated[
+        bool, typer.Option("--batched", help="Sessions once more, joining their classifications (for a GPU).")
+    ] = False,
     starts: Annotated[int, typer.Option("--starts", min=0, help="Cold starts of 'stetho screen'.")] = 5,
     quick: QuickOption = False,
     out: OutOption = None,
@@ -77,6 +80,7 @@ def stream_command(
         most=most,
         deadline_s=deadline / 1e3,
         cores=cores,
+        batched=batched,
         quick=quick,
     )
     run_and_show(lambda report: run_stream(options, report), "Pipeline", _COLUMNS, out, json_, markdown)

@@ -58,7 +58,8 @@ def _read(content: mmap.mmap, at: int, found: dict[int, set[int]]) -> int:
         return at  # the same four bytes by chance
     place, end = at + int(header), min(at + int(header) + int(size), len(content))
     while place + _ENTRY.size <= end:
-        kind, _, entry, length, *_, architecture = _ENTRY.unpack_from(content, place)
+        fields: tuple[int, ...] = _ENTRY.unpack_from(content, place)
+        kind, entry, length, architecture = fields[0], fields[2], fields[3], fields[-1]
         if kind not in found or entry < _ENTRY.size or not 30 <= architecture <= 999:
             break
         found[kind].add(architecture)

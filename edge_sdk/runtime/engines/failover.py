@@ -113,7 +113,8 @@ def _finite(outputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]
 
 def engine_switches(engine: Engine) -> tuple[str, ...]:
     """Lines of the replacements so far; empty for an engine without fail-over."""
-    return engine.switches if isinstance(engine, FailoverEngine) else ()
+    found: tuple[str, ...] = getattr(engine, "switches", ())
+    return found
 
 
 def close_engine(engine: Engine | None) -> None:

@@ -17,8 +17,8 @@ from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, read_manifest
 from edge_sdk.runtime.engines.cache import read_sidecar
 from edge_sdk.runtime.engines.cuda_driver import Gpu
 from edge_sdk.runtime.engines.library import onnxruntime
-from export.onnx.front_end_part import front_end_outputs
-from export.onnx.opset import to_opset_17
+from export.portability.front_end_part import front_end_outputs
+from export.portability.opset import to_opset_17
 from export.tensorrt import builder
 from export.tensorrt.api import TrtApi
 from export.tensorrt.builder import build_engine

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
-from export.onnx.releases import PARSERS, release_problems
+from export.portability.releases import PARSERS, release_problems
 from tests.export.onnx.test_every_model import IN_CI, exported
 from tests.export.tensorrt.contract import CALLS, CLASSES
 from tests.support.gpu import bindings, tensorrt_double

@@ -154,9 +154,8 @@ def test_the_next_gpu_engine_goes_first_if_it_is_proven(folder: Path, tmp_path: 
     os.utime(older, (1, 1))
     bundle = load_bundle(folder)
     engine: Any = bundle.engine
-    assert newer.exists() and isinstance(engine, FailoverEngine)
-    inner: Any = engine.engine
-    inner._context.execute_async_v3 = lambda _stream: False
+    assert newer.exists() and isinstance(bundle.engine, FailoverEngine)
+    engine.engine._context.execute_async_v3 = lambda _stream: False
     pcm = np.zeros((1, bundle.front_end.window_samples), np.float32)
     bundle.classifier.logits(pcm)
     assert engine.name.startswith("tensorrt") and len(engine.switches) == 1

@@ -235,11 +235,11 @@ def test_cuda_libraries_of_wheels_are_loaded_and_what_that_prints_stays_off_stdo
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     called: list[int] = []
 
-    def preload_dlls() -> None:
+    def preload() -> None:
         called.append(1)
         print("Failed to load libcublasLt")
 
-    monkeypatch.setattr(onnxruntime, "preload_dlls", preload_dlls, raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
     assert selection.has_provider("CUDAExecutionProvider") and called == [1]
     assert capfd.readouterr().out == ""
 

@@ -11,11 +11,10 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import onnx
 
-from edge_sdk.runtime.engines.library import onnxruntime
 from tests.support.gpu.cuda_double import CudaDouble
+from tests.support.gpu.runtime_double import DataType, Runtime, Tensor
 
 RELEASES = ("8.6", "10.3", "10.16", "11.4", "rtx")
 _VERSIONS = {"8.6": "8.6.2", "10.3": "10.3.0", "10.16": "10.16.2", "11.4": "11.4.1", "rtx": "1.7.1.116"}
@@ -47,7 +46,6 @@ _MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _UNSUPPORTED = {"DFT", "MelWeightMatrix", "DynamicQuantizeLinear"}
-_NUMPY = {1: np.float32, 6: np.int32, 7: np.int64}
 Call = tuple[Any, ...]
 
 
@@ -84,7 +82,7 @@ def tensorrt_double(
         MemoryPoolType=_enum("MemoryPoolType", ("WORKSPACE", "DLA_MANAGED_SRAM")),
         DeviceType=_enum("DeviceType", ("GPU", "DLA")),
         TensorIOMode=_enum("TensorIOMode", ("NONE", "INPUT", "OUTPUT")),
-        DataType=_DataType,
+        DataType=DataType,
     )
     module.network = None  # of the last build
     module.strategies = []  # of execution contexts
@@ -92,7 +90,7 @@ def tensorrt_double(
     module.IProfiler = _ILogger  # a base without methods
     module.Builder = lambda logger: _Builder(module, logger)
     module.OnnxParser = lambda network, logger: _Parser(module, network)
-    module.Runtime = lambda logger: _Runtime(module)
+    module.Runtime = lambda logger: Runtime(module)
     if release != "8.6":
         module.IProgressMonitor = _IProgressMonitor
         module.ExecutionContextAllocationStrategy = _enum(
@@ -105,12 +103,6 @@ def tensorrt_double(
 
 def _enum(name: str, names: tuple[str, ...]) -> Any:
     return IntEnum(name, names, start=0)  # type: ignore[misc]
-
-
-class _DataType(IntEnum):
-    """Names as TensorRT's, values as ONNX's."""
-
-    FLOAT, INT32, INT64 = 1, 6, 7
 
 
 class _ILogger:
@@ -128,17 +120,10 @@ class _IProgressMonitor:
     """Base of progress monitors."""
 
 
-class _Tensor:
-    def __init__(self, value: onnx.ValueInfoProto) -> None:
-        self.name = value.name
-        self.kind = value.type.tensor_type.elem_type
-        self.shape = tuple(a.dim_value if a.HasField("dim_value") else -1 for a in value.type.tensor_type.shape.dim)
-
-
 class _Layer:
     def __init__(self, index: int, node: onnx.NodeProto) -> None:
         self.index, self.name, self.num_outputs = index, node.name or f"node_of_{node.output[0]}", len(node.output)
-        self._outputs = [SimpleNamespace(name=name, dtype=_DataType.FLOAT) for name in node.output]
+        self._outputs = [SimpleNamespace(name=name, dtype=DataType.FLOAT) for name in node.output]
         self.precision: Any = None
         self.output_types: dict[int, Any] = {}
 
@@ -155,8 +140,8 @@ class _Network:
         self.content = b""
         self.nodes: list[onnx.NodeProto] = []
         self.layers: list[_Layer] = []
-        self.inputs: list[_Tensor] = []
-        self.outputs: list[_Tensor] = []
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
 
     @property
     def num_layers(self) -> int:
@@ -170,7 +155,7 @@ class _Network:
     def num_outputs(self) -> int:
         return len(self.outputs)
 
-    def get_input(self, index: int) -> _Tensor:
+    def get_input(self, index: int) -> Tensor:
         return self.inputs[index]
 
     def get_layer(self, index: int) -> _Layer:
@@ -205,8 +190,8 @@ class _Parser:
             self._errors.append(self._error(0, onnx.NodeProto(name=f"opset {opset}")))
         self._network.content, self._network.nodes = content, list(model.graph.node)
         self._network.layers = [_Layer(index, node) for index, node in enumerate(model.graph.node)]
-        self._network.inputs = [_Tensor(v) for v in model.graph.input]
-        self._network.outputs = [_Tensor(v) for v in model.graph.output]
+        self._network.inputs = [Tensor(v) for v in model.graph.input]
+        self._network.outputs = [Tensor(v) for v in model.graph.output]
         return not self._errors
 
     def _error(self, number: int, node: onnx.NodeProto) -> Any:
@@ -313,117 +298,3 @@ class _Builder:
         shapes = [profile.shapes for profile in config.profiles]
         self._module.calls.append(("build", [list(profile.values()) for profile in shapes]))
         return json.dumps({"profiles": shapes}).encode() + b"\n" + network.content
-
-
-class _Runtime:
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self.engine_host_code_allowed = False
-
-    def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
-        head, _, content = plan.partition(b"\n")
-        try:
-            kind = _RtxEngine if self._module.release == "rtx" else _Engine
-            return kind(self._module, json.loads(head)["profiles"], content)
-        except ValueError:
-            return None
-
-
-class _Engine:
-    def __init__(self, module: Any, profiles: list[Any], content: bytes) -> None:
-        self.module, self.profiles, self.content = module, profiles, content
-        graph = onnx.load_from_string(content).graph
-        self.inputs = [_Tensor(v) for v in graph.input]
-        self.outputs = [_Tensor(v) for v in graph.output]
-        self.tensors = {t.name: t for t in [*self.inputs, *self.outputs]}
-        self.num_io_tensors = len(self.tensors)
-        self.num_optimization_profiles = len(profiles)
-
-    def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
-
-    def get_tensor_mode(self, name: str) -> Any:
-        modes = self.module.TensorIOMode
-        return modes.INPUT if name in [t.name for t in self.inputs] else modes.OUTPUT
-
-    def get_tensor_dtype(self, name: str) -> _DataType:
-        return _DataType(self.tensors[name].kind)
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
-
-    def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
-        return self.profiles[profile][name]
-
-    def create_execution_context(self, strategy: Any = None) -> _Context:
-        self.module.strategies.append(getattr(strategy, "strategy", strategy))
-        return _Context(self)
-
-
-class _RtxEngine(_Engine):
-    def create_runtime_config(self) -> _RuntimeConfig:
-        return _RuntimeConfig(self.module)
-
-
-class _RuntimeConfig:
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self.strategy: Any = None
-
-    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
-        self.strategy = strategy
-
-    def create_runtime_cache(self) -> Any:
-        def deserialize(content: bytes) -> bool:
-            self._module.calls.append(("runtime cache", content))
-            return content == self._module.jit
-
-        return SimpleNamespace(deserialize=deserialize, serialize=lambda: self._module.jit)
-
-    def set_runtime_cache(self, cache: Any) -> bool:
-        return cache is not None
-
-
-class _Context:
-    def __init__(self, engine: _Engine) -> None:
-        self._engine = engine
-        self._session = onnxruntime.InferenceSession(engine.content, providers=["CPUExecutionProvider"])
-        self._addresses: dict[str, int] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._profile = 0
-        self.profiler: Any = None
-
-    def set_optimization_profile_async(self, index: int, _stream: int) -> bool:
-        self._profile = index
-        self._shapes.clear()
-        return True
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        low, _, high = self._engine.profiles[self._profile][name]
-        self._shapes[name] = shape
-        return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self._addresses[name] = address
-        return True
-
-    def execute_async_v3(self, _stream: int) -> bool:
-        if set(self._addresses) != set(self._engine.tensors) or len(self._shapes) != len(self._engine.inputs):
-            return False
-        addresses, shapes = dict(self._addresses), dict(self._shapes)
-        if self.profiler is not None:
-            for node in onnx.load_from_string(self._engine.content).graph.node:
-                self.profiler.report_layer_time(node.name or node.output[0], 0.01)
-        self._engine.module.cuda.enqueue(lambda: self._compute(addresses, shapes))
-        return True
-
-    def _compute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
-        cuda: CudaDouble = self._engine.module.cuda
-        inputs = {}
-        for tensor in self._engine.inputs:
-            shape, kind = shapes[tensor.name], np.dtype(_NUMPY[tensor.kind])
-            content = cuda.read(addresses[tensor.name], int(np.prod(shape)) * kind.itemsize)
-            inputs[tensor.name] = np.frombuffer(content, kind).reshape(shape)
-        names = [t.name for t in self._engine.outputs]
-        for name, value in zip(names, self._session.run(names, inputs), strict=True):
-            cuda.write(addresses[name], np.ascontiguousarray(value).tobytes())

@@ -26,7 +26,7 @@ from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run import run_cross_validation, run_training
 from edge_sdk.training.run_folder import CV_FILE, CV_SEEDS_FILE, RunOptions
 from edge_sdk.training.sweep import cross_validate_seeds
-from export.robustness_card import robustness_section
+from export.documents.robustness_card import robustness_section
 from tests.runtime.conftest import phantom
 
 RATE = 4000

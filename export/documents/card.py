@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_sdk.corpora.registry import REGISTRY
-from export.robustness_card import robustness_section
-from export.verdict_card import verdict_section
+from export.documents.robustness_card import robustness_section
+from export.documents.verdict_card import verdict_section
 
 
 def model_card(bundle: Mapping[str, Any]) -> str:

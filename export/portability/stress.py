@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx.front_end_part import front_end_outputs
+from export.portability.front_end_part import front_end_outputs
 
 LARGEST_HALF = 65504.0
 _HEADROOM = 2.0  # real audio is not louder than full scale, but networks react to more than level

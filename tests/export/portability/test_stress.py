@@ -17,8 +17,8 @@ from edge_sdk.signal.spec import FrontEndSpec
 from export.formats import FORMATS
 from export.golden import GOLDEN_SCENARIOS, golden_clips, stress_clips
 from export.more_formats import add_formats
-from export.onnx.stress import LARGEST_HALF, largest_half, stress_failures, stress_figures, with_tf32_front_end
 from export.pipeline import golden_feed, gpu_tolerance
+from export.portability.stress import LARGEST_HALF, largest_half, stress_failures, stress_figures, with_tf32_front_end
 from export.verify import MIN_CYCLES
 
 
@@ -119,7 +119,7 @@ def test_a_bundle_gets_more_formats_from_its_own_graph(tmp_path: Path) -> None:
     entry = next(a for a in manifest.artefacts if a.format == "onnx-fp16")
     assert not entry.verified and entry.failures == ["made without a corpus"] and manifest.version == "9.9"
     bundle, cpu = load_bundle(tmp_path / "b", artefact="onnx-fp16"), load_bundle(tmp_path / "b", artefact="onnx-fp32")
-    pcm = (stress_clips(bundle.front_end) / np.float32(32768)).astype(np.float32)
+    pcm = stress_clips(bundle.front_end).astype(np.float32) / np.float32(32768)
     assert 0 < np.abs(bundle.classifier.logits(pcm) - cpu.classifier.logits(pcm)).max() < 5e-2
     shipped = load_bundle(artefact="onnx-fp16")
     assert np.allclose(bundle.classifier.logits(pcm), shipped.classifier.logits(pcm), atol=1e-5)

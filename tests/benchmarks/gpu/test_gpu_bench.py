@@ -15,7 +15,7 @@ from benchmarks.gpu.folder import bundle_subjects, read_folder
 from benchmarks.gpu.run import GpuBenchOptions, run_gpu
 from edge_sdk.errors import EngineError, StethoError
 from edge_sdk.runtime.engines import tensorrt as tensorrt_engine
-from export.onnx.precision import to_bfloat16
+from export.portability.precision import to_bfloat16
 from export.tensorrt import builder
 from export.tensorrt.api import TrtApi
 from tests.cli.conftest import Stetho, stetho  # noqa: F401

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 
 from edge_sdk.errors import ExportError
-from export.onnx.opset import OLDEST, to_opset_17
+from export.portability.opset import OLDEST, to_opset_17
 
 _NEVER = {
     "AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad",

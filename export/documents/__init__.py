@@ -1,0 +1,1 @@
+"""Documents of a bundle: model card and bill of materials."""
