@@ -67,7 +67,7 @@ def test_emulated_tf32_keeps_11_bits() -> None:
     model = helper.make_model(
         helper.make_graph([node], "g", [x], [y], [one]), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
     )
-    import onnxruntime
+    from edge_sdk.runtime.engines.library import onnxruntime
 
     found = onnxruntime.InferenceSession(with_tf32_front_end(model).SerializeToString()).run(None, {"pcm": values})[0]
     bits = values.view(np.uint32).astype(np.uint64)
@@ -97,7 +97,7 @@ def test_a_half_precision_front_end_overflows_on_the_golden_clips(shipped: dict[
     model = onnx.load(str(DEFAULT_BUNDLE / shipped["onnx-fp32"].file))
     log = next(node for node in model.graph.node if node.op_type == "Log")
     model.graph.output.append(helper.make_tensor_value_info(log.input[0], TensorProto.FLOAT, None))
-    import onnxruntime
+    from edge_sdk.runtime.engines.library import onnxruntime
 
     energies = onnxruntime.InferenceSession(model.SerializeToString()).run(
         [log.input[0]], {"pcm": golden_clips(_spec(shipped)).astype(np.float32) / 32768}

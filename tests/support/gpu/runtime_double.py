@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from edge_sdk.runtime.engines.library import onnxruntime
 from tests.support.gpu.cuda_double import CudaDouble
 
 _NUMPY = {1: np.float32, 6: np.int32, 7: np.int64}
