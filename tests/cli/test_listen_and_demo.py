@@ -17,7 +17,7 @@ import pytest
 from edge_sdk.cli.runtime.demo import demo_command
 from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 from tests.cli.conftest import Stetho
-from tests.cli.test_screen import check_lines
+from tests.cli.screen.test_screen import check_lines
 
 FAST = ["--speed", "50"]
 COMMAND = [sys.executable, "-m", "edge_sdk.cli.main"]
