@@ -61,7 +61,7 @@ def test_latency_starts_with_the_machine_and_has_a_row_per_artefact_and_batch(
     assert [row["benchmark"] for row in latency_rows[:2]] == ["machine", "roofline"]
     for batch in (1, 2):
         rows = _models(latency_rows, batch)
-        assert list(rows) == ["onnx-fp32", "onnx-int8-cpu", "torch-eager"]
+        assert list(rows) == ["onnx-fp32", "onnx-int8-cpu", "onnx-fp16", "torch-eager"]
         for row in rows.values():
             assert set(row) >= LATENCY_KEYS
             assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["max_ms"]
