@@ -80,7 +80,7 @@ def interpreter(
         on_step(f"creating an environment for {name}")
     shutil.rmtree(place, ignore_errors=True)
     with storing_in("cache", place.parent):
-        place.mkdir()
+        place.mkdir(exist_ok=True)
     _call([sys.executable, "-m", "venv", str(place)], name)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _call([*pip, *peer.requirements], name)

@@ -283,7 +283,7 @@ def main(
     noise: Annotated[Path | None, typer.Option(help="Folder of the noise corpus; else that of STETHO_DATA.")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="Settings of the cross-validation.")] = None,
 ) -> None:
-    """Measure groups and degraded audio out of fold; adds ``groups`` and ``degradations`` to a file."""
+    """Measure groups and worse audio out of fold, and add them to a file; JSON lines on stdout."""
     options = RunOptions(corpus, root, run, partial=True)
     report = json.loads(cv.read_text(encoding="utf-8"))
     found = robustness(load_recipe(recipe, overrides=change or []), options, noise or data_folder(root) / "noise")

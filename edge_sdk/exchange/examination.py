@@ -123,6 +123,8 @@ class ExaminedRecording:
         AudioError
             It cannot be read.
         """
+        import numpy as np
+
         from edge_sdk.signal.audio_file.opening import open_audio
 
         if self.audio is None:

@@ -107,7 +107,7 @@ def test_another_serial_number_ends_the_session_and_begins_one_of_its_own(
     assert {"serial_number": "B", "model": "device-sim", "site": "left anterior"}.items() <= change.device.items()
     gap = [event for event in first.events if isinstance(event, Gap)][-1]
     assert gap.count >= 0.2 * RATE and gap.first_sample + gap.count == change.at
-    assert sessions[0].stats.samples_in == first.received >= RATE
+    assert sessions[0].stats.samples_in == first.received >= 0.5 * RATE
     assert sessions[0].metadata["site"] == "trachea", "nothing of the other device reaches the first session"
     assert sessions[1].metadata["site"] == "left anterior"
     assert second.changes == [] and second.received == samples.size

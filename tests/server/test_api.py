@@ -44,7 +44,7 @@ def details(served: Served, recording: str) -> dict[str, Any]:
 
 def test_good_files_become_recordings_and_faulty_ones_are_named(served: Served, uploads: list[dict[str, Any]]) -> None:
     assert [row["state"] for row in uploads] == ["done", "failed", "refused", "done"]
-    assert "notes.txt.zip.wav is not a readable recording" in uploads[1]["message"]
+    assert "notes.txt.zip.wav is a zip archive, no audio" in uploads[1]["message"]
     assert uploads[2]["message"] == "empty.wav: empty.wav is empty"
     names = {path.name for path in served.recordings.iterdir()}
     assert {f"{uploads[0]['recording']}{end}" for end in (".flac", ".events.jsonl", ".session.json")} <= names

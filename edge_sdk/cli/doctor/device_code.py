@@ -53,7 +53,8 @@ def _read(content: mmap.mmap, at: int, found: dict[int, set[int]]) -> int:
     """Read the entries of the fat binary at an offset; return where it ends."""
     if at + _HEADER.size > len(content):
         return at
-    _, version, header, size = _HEADER.unpack_from(content, at)
+    head: tuple[int, ...] = _HEADER.unpack_from(content, at)
+    version, header, size = head[1:]
     if version != 1 or header < _HEADER.size:
         return at  # the same four bytes by chance
     place, end = at + int(header), min(at + int(header) + int(size), len(content))

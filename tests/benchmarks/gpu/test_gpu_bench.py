@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.core.rows import check_row, read_results
+from benchmarks.gpu import folder as gpu_folder
 from benchmarks.gpu import run as gpu_run
 from benchmarks.gpu.folder import bundle_subjects, read_folder
 from benchmarks.gpu.run import GpuBenchOptions, run_gpu
@@ -61,22 +63,35 @@ def test_quick_on_doubles_gives_every_kind_of_row(
     assert gpu.memory == {} and gpu.streams_left == 0
 
 
-def test_a_packed_folder_holds_all_that_the_gpu_machine_needs(
+def test_a_packed_folder_is_measured_without_torch(
     gpu: Any,
     stetho: Stetho,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(gpu_folder, "_steps", lambda *, quick: iter(()))  # the bundle's own graphs only
+    folder = tmp_path / "packed"
+    assert stetho("bench", "gpu", "--pack", str(folder)).status == 0
+    monkeypatch.setitem(sys.modules, "torch", None)
+    subjects = read_folder(folder)
+    assert {s.name for s in subjects} == {"compact"} and all(Path(s.file).is_file() for s in subjects)
+    rows = list(run_gpu(GpuBenchOptions(folder=folder, quick=True)))
+    assert {row["subject"]["artefact"] for row in _parts(rows, "latency")} == {"fp32", "fp16"}
+    with pytest.raises(StethoError, match="no packed folder"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.long
+def test_a_packed_folder_holds_torchs_logits(
+    gpu: Any,
+    stetho: Stetho,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "packed"
     assert stetho("bench", "gpu", "--pack", str(folder), "--quick").status == 0
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    subjects = read_folder(folder)
-    assert {s.name for s in subjects} == {"standard-tiny", "compact"} and all(Path(s.file).is_file() for s in subjects)
     rows = list(run_gpu(GpuBenchOptions(folder=folder, quick=True)))
     tiny = next(row for row in _parts(rows, "parity") if row["subject"]["model"] == "standard-tiny")
     assert tiny["input"] == "against torch in fp32" and tiny["relative_error"] < 1e-4
-    with pytest.raises(StethoError, match="no packed folder"):
-        read_folder(tmp_path)
 
 
 def test_an_engine_that_fails_is_a_row_and_the_others_are_measured(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,9 @@ def _build(content: bytes, folder: Path, **options: Any) -> EngineFile:
     return build_engine(content, BuildOptions(flavour="tensorrt-rtx", capabilities=AHEAD, cache=folder, **options))
 
 
-def test_the_shipped_fp32_graph_builds_for_single_breaths_and_batches_of_64(tmp_path: Path) -> None:
-    entry = next(a for a in read_manifest(DEFAULT_BUNDLE).artefacts if a.format == "onnx-fp32")
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16"])
+def test_the_shipped_graphs_build_for_single_breaths_and_batches_of_64(name: str, tmp_path: Path) -> None:
+    entry = next(a for a in read_manifest(DEFAULT_BUNDLE).artefacts if a.format == name)
     engine = _build((DEFAULT_BUNDLE / entry.file).read_bytes(), tmp_path)
     assert engine.bytes > 100_000 and engine.sidecar["key"]["profiles"] == "1-1-1,1-8-64"
 
