@@ -18,6 +18,7 @@ import torch
 import edge_sdk.training.audio.feature_cache as feature_cache
 from edge_sdk.corpora.audio import cycle_pcm
 from edge_sdk.corpora.table import Cycle
+from edge_sdk.errors import StorageError
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.feature_cache import cached_features, feature_key
@@ -109,7 +110,7 @@ def test_a_failure_leaves_nothing_behind(cycles: list[Cycle], tmp_path: Path, mo
         raise OSError("disk full")
 
     monkeypatch.setattr(feature_cache, "_compute", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full.*STETHO_CACHE"):
         cached_features(cycles, SPEC, cache=tmp_path / "c")
     assert list((tmp_path / "c").iterdir()) == []
     with pytest.raises(ValueError, match="no cycles"):
