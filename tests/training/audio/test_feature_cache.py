@@ -110,7 +110,7 @@ def test_a_failure_leaves_nothing_behind(cycles: list[Cycle], tmp_path: Path, mo
         raise OSError("disk full")
 
     monkeypatch.setattr(feature_cache, "_compute", fail)
-    with pytest.raises(StorageError, match="disk full.*STETHO_CACHE"):
+    with pytest.raises(StorageError, match="disk full"):
         cached_features(cycles, SPEC, cache=tmp_path / "c")
     assert list((tmp_path / "c").iterdir()) == []
     with pytest.raises(ValueError, match="no cycles"):
