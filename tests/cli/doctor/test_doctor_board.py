@@ -20,7 +20,7 @@ from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.support.gpu.machine import gpu_machine, put_engine
 from tests.support.tiny_bundle import write_tiny_bundle
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def _entry(kind: int, architecture: int, code: bytes) -> bytes:
