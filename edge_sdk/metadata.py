@@ -14,22 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.settings import Settings
+from edge_sdk.vocabulary import SEXES, SITES
 
 FIELDS = ("site", "device", "age_years", "sex", "bmi")
 """Metadata of a recording: columns of a corpus table, keys of ``bundle.stream(metadata=...)``."""
-
-SITES: tuple[str, ...] = (
-    "trachea",
-    "left anterior",
-    "right anterior",
-    "left posterior",
-    "right posterior",
-    "left lateral",
-    "right lateral",
-)
-"""Chest regions; without upper, middle and lower, which half of the corpora do not give."""
-
-SEXES: tuple[str, ...] = ("female", "male")
 
 _SHORT = {  # what the publishers of corpora write in file names and tables
     "site": {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_sdk.metadata import SEXES, SITES, MetadataSchema, checked_metadata, known_metadata
+from edge_sdk.metadata import MetadataSchema, checked_metadata, known_metadata
+from edge_sdk.vocabulary import SEXES, SITES
 
 TRAIN: list[dict[str, Any]] = [
     {"device": "Meditron", "site": "trachea", "sex": "female", "age_years": 10.0, "bmi": 20.0, "duration_s": 2.0},

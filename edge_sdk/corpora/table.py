@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_sdk.errors import CorpusError
-from edge_sdk.metadata import SEXES, SITES
+from edge_sdk.vocabulary import SEXES, SITES
 
 __all__ = [
     "CSV_COLUMNS",

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, StreamError
-from edge_sdk.metadata import checked_metadata
 from edge_sdk.screening.folders import find_recordings
 from edge_sdk.screening.recordings import (
     ScreenedRecords,
@@ -202,6 +201,8 @@ def _screened(
 
 def _checked(bundle: Bundle, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata that the bundle reads; refused once, not for each recording."""
+    from edge_sdk.metadata import checked_metadata
+
     try:
         return checked_metadata(metadata, bundle.classifier.metadata_schema)
     except ValueError as error:
