@@ -202,7 +202,7 @@ def test_devices_keep_their_names_whole(width: int, monkeypatch: pytest.MonkeyPa
     microphone = {"index": 12, "name": "USB Audio Device: Stethoscope capture (hw:2,0)", "channels": 1, "default": True}
     port = {"port": "/dev/ttyACM0", "description": "Electronic stethoscope", "stethoscope": True}
     monkeypatch.setattr(source_devices, "find_microphones", lambda: ([microphone], None))
-    monkeypatch.setattr(source_devices, "find_serial_ports", lambda: [port])
+    monkeypatch.setattr(source_devices, "find_serial_ports", lambda **_: [port])
     for table in printed_tables(devices.devices_command, devices, width, monkeypatch):
         check_whole(table, width)
 
