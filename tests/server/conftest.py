@@ -18,7 +18,7 @@ from tests.support.tiny_bundle import write_tiny_bundle
 RATE = 8000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that needs a token and plays a simulated patient, four times as fast as real time."""
     folder = tmp_path_factory.mktemp("served") / "recordings"
@@ -27,12 +27,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert server.process.poll() is None, "the server ended during the tests"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny"), allow_untrained=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pcm() -> npt.NDArray[np.int16]:
     """15 s of a simulated patient at 8 kHz, 16 bits."""
     source = PhantomSource("asthma", duration_s=15.0, sample_rate=RATE)
@@ -40,7 +40,7 @@ def pcm() -> npt.NDArray[np.int16]:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wav(pcm: npt.NDArray[np.int16], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file."""
     path = tmp_path_factory.mktemp("audio") / "breaths.wav"

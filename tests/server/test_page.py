@@ -101,8 +101,9 @@ def test_labels_on_the_canvas_are_the_events(page: Page, served: Served) -> None
 
 
 def test_pause_holds_the_picture_and_the_last_minute_can_be_looked_at(page: Page) -> None:
+    page.wait_for_timeout(700)  # the label of a cycle before the pause may still be on its way
     before = shown(page, "#live-canvas", "cycles")
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(500)
     assert shown(page, "#live-canvas", "cycles") == before
     page.locator("#live-canvas").focus()
     for _ in range(4):
