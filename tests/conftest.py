@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from edge_sdk.json_lines import readable
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # two pytest workers share two cores; must precede the first numpy import
@@ -15,6 +18,16 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Workers send reports as UTF-8: a file name that is none must not end them where a test logs or prints it."""
+    report = yield
+    report.sections = [(name, readable(text)) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
