@@ -71,7 +71,7 @@ def test_no_format_lets_a_name_a_date_or_a_serial_number_out(form: str, tagged: 
     assert [secret for secret in SECRETS if secret in found] == []
     assert str(tmp_path) not in found
     if form.startswith("fhir") or form == "dicom":
-        assert rules().pseudonym("serial", "SN-4711") in found
+        assert rules().pseudonym("serial_number", "SN-4711") in found
 
 
 @pytest.mark.parametrize("form", ["fhir-r4", "dicom"])
