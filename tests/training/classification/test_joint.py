@@ -195,9 +195,7 @@ def test_each_fold_streams_the_recordings_it_left_out_once(options: RunOptions) 
     assert cycles and all(sum(line["probabilities"].values()) == pytest.approx(1.0, abs=1e-3) for line in cycles)
 
 
-def test_groups_and_worse_audio_are_measured_out_of_fold(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_and_worse_audio_are_measured_out_of_fold(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every annotated cycle counts once in its group; the clean audio equals the cross-validation's own figures."""
     report = run_cross_validation(_recipe(), options, 2)
     monkeypatch.setattr("benchmarks.studies.robustness.EVERY", {})  # every recording is made worse
