@@ -331,7 +331,10 @@ def _exported(model: Ast) -> onnx.ModelProto:
     return onnx.load_from_string(buffer.getvalue())
 
 
-@pytest.mark.parametrize("conditioning", [*VARIANTS[:4], VARIANTS[6]], ids=str)
+_EXPORTED = [*(pytest.param(variant, marks=pytest.mark.long) for variant in VARIANTS[:3]), VARIANTS[3], VARIANTS[6]]
+
+
+@pytest.mark.parametrize("conditioning", _EXPORTED, ids=str)
 def test_export_agrees_with_torch_for_any_batch_and_any_metadata(conditioning: dict[str, Any]) -> None:
     model = _learned(conditioning).folded()
     graph = _exported(model)

@@ -290,6 +290,7 @@ def test_bfloat16_autocast_keeps_the_resize_in_float32(tiny: MriNet) -> None:
         assert torch.isfinite(tiny(features)).all()
 
 
+@pytest.mark.long  # in CI: tests/export/onnx/test_every_model.py, and its build by TensorRT
 def test_the_exported_graph_has_plain_operators_and_the_logits_of_torch(tiny: MriNet) -> None:
     features = torch.randn(3, 1, 48, COMPACT.frames)
     _settle(tiny, features)
