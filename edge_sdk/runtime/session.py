@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edge_sdk.errors import DeviceChangedError, SourceLostError, StethoError
 from edge_sdk.events import (
     Adventitious,
@@ -25,9 +23,10 @@ from edge_sdk.events import (
 )
 from edge_sdk.metadata import known_metadata
 from edge_sdk.protocols import HealthSink
-from edge_sdk.runtime.engines.failover import engine_switches
+from edge_sdk.runtime.engines.failover import EngineChanges
 from edge_sdk.runtime.inbox import Inbox
 from edge_sdk.runtime.supervisor import Supervisor
+from edge_sdk.signal.blocks import BEYOND_FULL_SCALE, on_grid
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
@@ -151,8 +150,7 @@ class Session:
         self._clock_ns = clock_ns
         self._error: BaseException | None = None
         self._last: AudioBlock | None = None
-        self._engine = bundle.engine
-        self._switches = len(engine_switches(bundle.engine))  # those before this session are not its own
+        self._engine_changes = EngineChanges(bundle.engine)
         self._opened: list[Sink] = []
 
     @property
@@ -271,18 +269,14 @@ class Session:
 
     def _report_engine(self) -> None:
         """Report once that another engine goes on where one has failed."""
-        switches = engine_switches(self._engine)
-        for line in switches[self._switches :]:
-            self._report([Health(self._supervisor.state, line, self._clock_ns(), engine=self._engine.name)])
-        self._switches = len(switches)
+        self._report(self._engine_changes.take(self._supervisor.state, self._clock_ns()))
 
     def _as_recorded(self, block: AudioBlock, full_scale: int) -> AudioBlock:
-        steps = np.rint(block.samples.astype(np.float64) * full_scale)
-        if not self._clips and np.any(np.abs(steps) > full_scale):
+        samples, clips = on_grid(block.samples, full_scale)
+        if clips and not self._clips:
             self._clips = True
-            self.note("the source goes beyond full scale: it is clipped, in the recording as in the results")
-        kept = np.clip(steps, -full_scale, full_scale - 1) / full_scale
-        return replace(block, samples=kept.astype(np.float32))
+            self.note(BEYOND_FULL_SCALE)
+        return replace(block, samples=samples)
 
     def _keep_pace(self) -> None:
         """React to overload: skip classification, then join blocks; the queue itself drops blocks."""
@@ -368,6 +362,7 @@ class Session:
         try:
             self._report(self._supervisor.changes())
             self._emit(self._stream.finish())
+            self._report_engine()  # it classifies the last cycle
             if isinstance(self._error, DeviceChangedError):
                 self._emit([self._device_change(self._error, same_session=False)])
         except BaseException as error:

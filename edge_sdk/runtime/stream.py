@@ -145,10 +145,9 @@ class Stream:
 
     @property
     def stats(self) -> StreamStats:
-        """Counters so far."""
-        return StreamStats(
-            self._samples_in, self._lost, self._gaps, self._cycles, self._classified, self._inference_ns, self._skipped
-        )
+        """Counters and notes so far."""
+        counters = (self._samples_in, self._lost, self._gaps, self._cycles, self._classified, self._inference_ns)
+        return StreamStats(*counters, self._skipped, self.notes)
 
     @property
     def evidence(self) -> Evidence | None:

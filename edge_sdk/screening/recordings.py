@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +19,11 @@ from edge_sdk.events import (
     CycleResult,
     Event,
     Gap,
-    Health,
     QualityEvent,
     VerdictName,
     VerdictReason,
 )
-from edge_sdk.runtime.engines.failover import engine_switches
+from edge_sdk.runtime.engines.failover import EngineChanges
 from edge_sdk.screening.worker import (
     Line,
     WarningCatcher,
@@ -170,7 +166,7 @@ class Screening(ScreenedRecords):
         return int(self.summary["lost_samples"])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: ``source``, ``summary`` and a list for each kind of line; or ``source`` and ``error``."""
+        """JSON-ready: ``source``, ``summary`` and a list for each kind of event; or ``source`` and ``error``."""
         if self.error is not None:
             return {"source": self.source, "error": self.error}
         groups = {"cycles": "cycle", "gaps": "gap", "quality": "quality", "adventitious": "adventitious"}
@@ -189,6 +185,16 @@ class Screening(ScreenedRecords):
 def summary_labels(bundle: Bundle) -> Labels:
     """Labels of a bundle as the sinks take them."""
     return Labels(bundle.labels, bundle.classifier.normal_label)
+
+
+def metrics_about(bundle: Bundle) -> dict[str, str]:
+    """Bundle, version, artefact and the engine in use now, as the metrics page states them."""
+    return {
+        "bundle": bundle.manifest.name,
+        "bundle_version": bundle.manifest.version,
+        "artefact": bundle.artefact.format,
+        "engine": bundle.engine.name,
+    }
 
 
 def screen_recording(bundle: Bundle, path: Path, options: ScreenOptions) -> Screening:
@@ -302,7 +308,7 @@ def _play(
     sink = JsonlSink(records.append, summary_labels(bundle))
     sink.open(name, rate_hz)
 
-    engine, before = bundle.engine, len(engine_switches(bundle.engine))
+    engine = EngineChanges(bundle.engine)
 
     def keep(emitted: Sequence[Event]) -> None:
         for event in emitted:
@@ -313,8 +319,8 @@ def _play(
         sink.audio(block)
         keep(stream.accept(block))
     keep(stream.finish())
-    for line in engine_switches(engine)[before:]:
-        sink.health(Health("healthy", line, 0, engine=engine.name))
+    for change in engine.take():
+        sink.health(change)
     sink.close(replace(stream.stats, notes=(*notes(), *stream.notes)))
     return Screening(name, tuple(records), None, tuple(events))
 
@@ -333,6 +339,10 @@ def screen_many(bundle: Bundle, paths: Sequence[Path], options: ScreenOptions, *
         for path in paths:
             yield screen_safely(bundle, path, options)
         return
+    import multiprocessing  # not for one recording: it takes long to load
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     context = multiprocessing.get_context("spawn")  # threads of the engine do not survive a fork
     pool = ProcessPoolExecutor(min(jobs, len(paths)), context, initializer=_start_worker, initargs=(options,))
     finished = False

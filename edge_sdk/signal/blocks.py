@@ -1,9 +1,32 @@
-"""Re-blocking: blocks of any size in, blocks of one exact size out, so that results do not depend on the input's."""
+"""Blocks of samples: cut to one exact size, whatever the input's, and rounded to the grid of a recording."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+BEYOND_FULL_SCALE = "the source goes beyond full scale: it is clipped, in the recording as in the results"
+"""Note on audio of which :func:`on_grid` clipped samples."""
+
+
+def on_grid(samples: npt.NDArray[np.float32], full_scale: int) -> tuple[npt.NDArray[np.float32], bool]:
+    """Round samples ``[n]`` to the steps of a recording, so that its replay gives the same results.
+
+    Parameters
+    ----------
+    samples
+        In ±1.
+    full_scale
+        Steps of the recording up to 1, for example 1 << 23.
+
+    Returns
+    -------
+    samples, clips
+        ``[n]`` in ±1, and whether any lay beyond.
+    """
+    steps = np.rint(samples.astype(np.float64) * full_scale)
+    clips = bool(np.any(np.abs(steps) > full_scale))
+    return (np.clip(steps, -full_scale, full_scale - 1) / full_scale).astype(np.float32), clips
 
 
 class Reblocker:

@@ -17,6 +17,8 @@ def record_line(record: Mapping[str, Any]) -> str:
 
     ``   1.20 –   3.45 s  wheeze   0.93  (normal 0.04, crackle 0.02, both 0.01)  truth: wheeze ✓  180 ms``
     """
+    if record["type"] == "engine":
+        return f"engine: {record['detail']}"
     when = f"{record['start_s']:7.2f}"
     if record["type"] == "gap":
         return f"{when} – {record['end_s']:6.2f} s  gap: {record['lost_samples']} samples lost"

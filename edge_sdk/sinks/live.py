@@ -30,7 +30,7 @@ from edge_sdk.notices import RESEARCH_USE
 from edge_sdk.sinks.console import rate_text, record_line, summary_lines
 from edge_sdk.sinks.jsonl import device_record
 from edge_sdk.sinks.strip import Picture, Strip
-from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
+from edge_sdk.sinks.summary import PRESENT_CYCLES, Labels, RateMeter, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
 
 _ABNORMAL_COLOURS = ("yellow", "magenta", "red", "bright_red", "cyan", "blue")
@@ -72,7 +72,7 @@ class LiveView:
         self._trouble: str | None = None
         self._level_db = -120.0
         self._latency_ms: float | None = None
-        self._rate = RateMeter(keep=6)  # the present rate, for a person at the bedside
+        self._rate = RateMeter(keep=PRESENT_CYCLES)
         self.summary = SummaryBuilder(labels, truth=truth)
 
     def open(self, source: str, sample_rate: int) -> None:
@@ -112,9 +112,11 @@ class LiveView:
             self._rate.restart()
 
     def health(self, change: Health) -> None:
-        """Show trouble of the source until it is over."""
-        trouble = change.state != "healthy" or change.overloaded or change.engine is not None
-        kind = "engine" if change.engine is not None else "overload" if change.overloaded else change.state
+        """Show trouble of the source until it is over; an engine that took over is a warning of the library."""
+        if change.engine is not None:
+            return
+        trouble = change.state != "healthy" or change.overloaded
+        kind = "overload" if change.overloaded else change.state
         self._trouble = f"{kind}: {change.detail}" if trouble else None
 
     # -- rendering ---------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from edge_sdk.events import (
     VerdictName,
 )
 from edge_sdk.extras import require_extra
-from edge_sdk.sinks.summary import RateMeter
+from edge_sdk.sinks.summary import PRESENT_CYCLES, RateMeter
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -34,7 +34,6 @@ LATENCY_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of :meth:`StreamMetrics.text`."""
 
-_PRESENT_CYCLES = 6  # of the respiratory rate, as in the live view
 _THERMAL = Path("/sys/class/thermal")
 _UNKNOWN = "none"
 
@@ -93,7 +92,7 @@ class StreamMetrics:
         )
         self.rate = Gauge(
             "stetho_stream_respiratory_rate_bpm",
-            f"Respiratory rate of the last {_PRESENT_CYCLES} cycles; NaN where it is not to be relied on",
+            f"Respiratory rate of the last {PRESENT_CYCLES} cycles; NaN where it is not to be relied on",
             **of_stream,
         )
         registry.register(_Machine(about, thermal))
@@ -135,7 +134,7 @@ class MetricsSink:
         self._wanted = stream
         self._stream = ""
         self._lost = 0
-        self._rate = RateMeter(keep=_PRESENT_CYCLES)
+        self._rate = RateMeter(keep=PRESENT_CYCLES)
 
     def open(self, source: str, sample_rate: int) -> None:
         """Count the stream and show its state."""

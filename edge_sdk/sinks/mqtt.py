@@ -15,11 +15,9 @@ from edge_sdk.sinks.home_assistant import Device, discovery_messages
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.mqtt_address import Broker
 from edge_sdk.sinks.mqtt_publisher import WAITING, Message, MqttPublisher
-from edge_sdk.sinks.summary import Labels, RateMeter
+from edge_sdk.sinks.summary import PRESENT_CYCLES, Labels, RateMeter
 
 _log = logging.getLogger(__name__)
-
-_PRESENT_CYCLES = 6  # of the respiratory rate, as in the live view
 
 
 class MqttSink:
@@ -97,7 +95,8 @@ class MqttSink:
             self._publish_state()
 
     def health(self, change: Health) -> None:
-        """Queue the state with the health of the source."""
+        """Queue the state with the health of the source, and the line about an engine that took over."""
+        self._jsonl.health(change)
         self._state.update(connection=change.state)
         self._publish_state()
 
@@ -132,7 +131,7 @@ class _State:
     """What the entities show; written in the stream's thread, read in the publisher's too."""
 
     def __init__(self) -> None:
-        self._rate = RateMeter(keep=_PRESENT_CYCLES)
+        self._rate = RateMeter(keep=PRESENT_CYCLES)
         self._lock = threading.Lock()
         self._values: dict[str, Any] = {
             "respiratory_rate_bpm": None,

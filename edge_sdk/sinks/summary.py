@@ -37,6 +37,10 @@ _NO_RATE = frozenset({"silence", "no-contact", "noisy"})
 """Qualities under which detected cycles do not count for the respiratory rate."""
 
 
+PRESENT_CYCLES = 6
+"""Cycles whose rate is shown as the present one."""
+
+
 class RateMeter:
     """Respiratory rate as the median interval between onsets: robust against a pause, a gap or a missed cycle."""
 

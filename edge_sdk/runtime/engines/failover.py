@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import EngineError, StethoError
+from edge_sdk.events import Health, HealthState
 from edge_sdk.protocols import Engine
 
 _log = logging.getLogger(__name__)
@@ -115,6 +116,26 @@ def engine_switches(engine: Engine) -> tuple[str, ...]:
     """Lines of the replacements so far; empty for an engine without fail-over."""
     found: tuple[str, ...] = getattr(engine, "switches", ())
     return found
+
+
+class EngineChanges:
+    """Replacements of an engine as changes of health, each once; those before this was made do not count.
+
+    Parameters
+    ----------
+    engine
+        Of a bundle; one without fail-over never changes.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._seen = len(engine_switches(engine))
+
+    def take(self, state: HealthState = "healthy", at_ns: int = 0) -> list[Health]:
+        """Those since the last call; ``state`` and ``at_ns`` are of the source and of the host's clock."""
+        lines = engine_switches(self._engine)
+        new, self._seen = lines[self._seen :], len(lines)
+        return [Health(state, line, at_ns, engine=self._engine.name) for line in new]
 
 
 def close_engine(engine: Engine | None) -> None:

@@ -14,14 +14,19 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import EngineError
-from edge_sdk.events import BreathCycle, CycleResult, Event
+from edge_sdk.events import BreathCycle, CycleResult, Event, Health
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.engines.failover import FailoverEngine, Replacement
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.session import Session
 from edge_sdk.screening.recordings import screen_samples, summary_labels
+from edge_sdk.sinks.console import record_lines
 from edge_sdk.sinks.jsonl import JsonlSink
+from edge_sdk.sinks.live import LiveView
+from edge_sdk.sinks.mqtt import MqttSink
+from edge_sdk.sinks.mqtt_address import read_broker
+from edge_sdk.sinks.summary import Labels
 from edge_sdk.sources.phantom import PhantomSource
 from tests.support.gpu.cuda_double import DEVICE_UNAVAILABLE, ILLEGAL_ADDRESS, OUT_OF_MEMORY, CudaDouble
 from tests.support.gpu.machine import gpu_machine, put_engine
@@ -133,7 +138,7 @@ def test_a_session_reports_it_once_as_an_event_of_its_own(folder: Path, machine:
     before = len(records)
     Session(PhantomSource("asthma", seed=3, duration_s=10.0, sample_rate=4000), bundle,
             [JsonlSink(records.append, summary_labels(bundle))]).run()  # fmt: skip
-    assert not [r for r in records[before:] if r["type"] == "engine"]  # another session is not told again
+    assert not [r for r in records[before:] if r["type"] == "engine"]  # another session has no line of it
 
 
 def test_screening_reports_it_too(folder: Path, machine: CudaDouble) -> None:
@@ -144,6 +149,28 @@ def test_screening_reports_it_too(folder: Path, machine: CudaDouble) -> None:
     first, second = (screen_samples(bundle, samples, 4000) for _ in range(2))
     assert [r["type"] for r in first.records].count("engine") == 1 and first.records[-1]["type"] == "summary"
     assert [r["type"] for r in second.records].count("engine") == 0
+    assert any(line.startswith("engine: ") for line in record_lines(first.records))
+
+
+def test_an_engine_that_fails_with_the_last_cycle_is_reported(folder: Path, machine: CudaDouble) -> None:
+    """Of a short recording the only cycle is classified when the source has ended."""
+    put_engine(folder, machine)
+    bundle, records = load_bundle(folder), list[dict[str, Any]]()
+    machine.fails["cuStreamSynchronize"] = ILLEGAL_ADDRESS
+    source = PhantomSource("asthma", seed=3, duration_s=3.0, sample_rate=4000)
+    Session(source, bundle, [JsonlSink(records.append, summary_labels(bundle))]).run()
+    assert records[-1]["classified"] == 1
+    assert [r["type"] for r in records].count("engine") == 1
+
+
+def test_the_live_view_goes_on_and_the_broker_gets_the_line() -> None:
+    labels, change = Labels(("normal", "wheeze"), "normal"), Health("healthy", "TRT failed", 0, engine="cpu")
+    view = LiveView(labels, title="ward")
+    view.health(change)
+    assert view._trouble is None
+    sink = MqttSink(read_broker("mqtt://nowhere.invalid"), labels, name="ward", model="m")
+    sink.health(change)
+    assert any('"type": "engine"' in message.payload for message in sink._publisher._queue)
 
 
 def test_the_next_gpu_engine_goes_first_if_it_is_proven(folder: Path, tmp_path: Path, machine: CudaDouble) -> None:
