@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from edge_sdk.audit import ENVIRONMENT as AUDIT_VARIABLE
 from edge_sdk.server.context import ServerContext, context_of, json_body, session_fields
 from edge_sdk.server.settings import RequestError, patient_code
 from edge_sdk.server.store.corpus import choose, write_corpus
@@ -192,9 +194,10 @@ async def _report(request: Request, recordings: Sequence[StoredRecording]) -> Re
     context_of(request).log(request, "export", recording=[r.id for r in recordings], what="report")
     path = _temporary(f".{kind}")
     command = ["report", *(str(r.session_file) for r in recordings), "--out", str(path)]
+    environment = {name: value for name, value in os.environ.items() if name != AUDIT_VARIABLE}  # it is logged above
     async with _REPORTS:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge_sdk.cli.main", *command, stdout=PIPE, stderr=PIPE
+            sys.executable, "-m", "edge_sdk.cli.main", *command, stdout=PIPE, stderr=PIPE, env=environment
         )
         try:
             _, errors = await asyncio.wait_for(process.communicate(), _REPORT_S)

@@ -15,15 +15,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from edge_sdk._version import __version__
+from edge_sdk.audit import AuditLog
 from edge_sdk.errors import StethoError, describe
 from edge_sdk.metadata import FIELDS
 from edge_sdk.notices import RESEARCH_USE
+from edge_sdk.screening.recordings import metrics_about
 from edge_sdk.server import api, pages
-from edge_sdk.server.about import POINTS, about_session
-from edge_sdk.server.audit import ServerAudit
+from edge_sdk.server.about import POINTS
+from edge_sdk.server.audit import AUDIT_FILE, ServerAudit
 from edge_sdk.server.context import ServerContext, ServerOptions, context_of
 from edge_sdk.server.guided import Examinations
-from edge_sdk.server.metrics import CONTENT_TYPE, ServerMetrics
+from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.access import Access
 from edge_sdk.server.security.gate import AsgiApp, Gate, known_hosts
 from edge_sdk.server.settings import RequestError
@@ -35,6 +37,8 @@ from edge_sdk.server.streams.clients import StreamServer
 from edge_sdk.server.streams.live import LiveHub
 from edge_sdk.server.streams.pool import StreamPool
 from edge_sdk.signal.listening import LISTENING_FILTERS
+from edge_sdk.sinks.metrics import CONTENT_TYPE
+from edge_sdk.sinks.recorder import session_about
 
 _WORKER_THREADS = 4  # for files and filters; each costs memory
 
@@ -54,15 +58,15 @@ def make_app(
         Part of the cookie's name: browsers do not tell servers of one host apart by their port.
     """
     options.recordings.mkdir(parents=True, exist_ok=True)
-    metrics = metrics or ServerMetrics()
+    metrics = metrics or ServerMetrics(lambda: metrics_about(options.bundle))
     limits = options.limits
-    about = about_session(options.bundle)
+    about = session_about(options.bundle.identity)
     store = RecordingStore(options.recordings)
     context = ServerContext(
         options=options,
         about=about,
         access=Access(options.token, limits.logins_per_minute),
-        audit=ServerAudit(options.recordings),
+        audit=ServerAudit(options.audit or AuditLog(options.recordings / AUDIT_FILE)),
         metrics=metrics,
         store=store,
         examinations=Examinations(options.recordings, store),

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from edge_sdk.audit import AuditAction, AuditLog
@@ -15,6 +14,7 @@ from edge_sdk.errors import AuditError
 _log = logging.getLogger(__name__)
 
 AUDIT_FILE = "audit.jsonl"
+"""Beside the recordings, where no other log is named."""
 _REFUSALS_PER_MINUTE = 60  # of one kind; the rest is only counted, so that an attacker cannot fill the disk
 
 
@@ -24,19 +24,19 @@ def now_text() -> str:
 
 
 class ServerAudit:
-    """Appends to ``audit.jsonl`` in a folder, which ``stetho verify --audit`` checks.
+    """Appends to a log that ``stetho verify --audit`` checks.
 
     A failing disk is logged, not raised. Nothing waits for the disk, as audio is processed meanwhile; a killed process
     loses no line.
 
     Parameters
     ----------
-    folder
-        Exists.
+    log
+        Where; other programs may write it too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = AuditLog(folder / AUDIT_FILE)
+    def __init__(self, log: AuditLog) -> None:
+        self._file = log
         self._lock = threading.Lock()
         self._refused: dict[str, tuple[float, int]] = {}  # kind → begin of the minute, lines of it
 

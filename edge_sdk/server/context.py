@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection, Request
 
-from edge_sdk.audit import AuditAction
+from edge_sdk.audit import AuditAction, AuditLog
 from edge_sdk.metadata import FIELDS
 from edge_sdk.server.audit import ServerAudit
 from edge_sdk.server.guided import Examinations
@@ -44,6 +44,7 @@ class ServerOptions:
     token: str | None = None
     secure: bool = False  # TLS
     threads: int = 2  # that compute streams
+    audit: AuditLog | None = None  # absent: audit.jsonl beside the recordings
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from edge_sdk.errors import StethoError
+from edge_sdk.screening.recordings import metrics_about
 from edge_sdk.server.app import end_streams, make_app
 from edge_sdk.server.context import ServerOptions
 from edge_sdk.server.metrics import ServerMetrics
@@ -100,7 +101,7 @@ def build(options: ServerOptions, address: Address) -> Built:
     if token is None and address.host is not None:
         token = secrets.token_urlsafe(24)
     options = replace(options, host=address.host, token=token, secure=address.certificate is not None)
-    metrics = ServerMetrics()
+    metrics = ServerMetrics(lambda: metrics_about(options.bundle))
     app, inner = make_app(options, metrics=metrics, port=port)
     config = _uvicorn_config(app, options, address, metrics)
     try:

@@ -26,7 +26,7 @@ class AuditSink:
     labels
         Labels of the bundle.
     about
-        Details of both entries: bundle, metadata.
+        Details of the first entry: bundle, metadata, device.
     recorded
         Called at the end; files of the recording, for their hashes. The recorder is to be closed before this sink.
     """
@@ -44,6 +44,7 @@ class AuditSink:
         self._recorded = recorded
         self._summary = SummaryBuilder(labels)
         self._failure: str | None = None
+        self._ended: str | None = None
         self._started = 0  # number of the entry
 
     def open(self, source: str, sample_rate: int) -> None:
@@ -60,9 +61,11 @@ class AuditSink:
         self._summary.event(event)
 
     def health(self, change: Health) -> None:
-        """Keep the reason of a failure."""
+        """Keep the reason of a failure, and the change of the device that ends a session."""
         if change.state == "failed":
             self._failure = change.detail
+        elif change.state == "replaced":
+            self._ended = change.detail
 
     def close(self, stats: StreamStats) -> None:
         """Write the last entry."""
@@ -74,6 +77,7 @@ class AuditSink:
             "started": self._started,
             **{name: summary[name] for name in _KEPT},
             "failure": self._failure,
+            "ended": self._ended,
             "files": file_facts(self._recorded()),
         }
         self._log.append("session-end", details)

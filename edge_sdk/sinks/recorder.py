@@ -14,10 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_sdk._version import __version__
 from edge_sdk.errors import AudioError
 from edge_sdk.events import AudioBlock, Event, Health, StreamStats
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import json_line
+from edge_sdk.notices import RESEARCH_USE
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 
@@ -29,6 +31,11 @@ _log = logging.getLogger(__name__)
 _SILENCE_BLOCK = 65_536
 _COMMIT_S = 0.25
 _TO_DISK_S = 1.0
+
+
+def session_about(bundle: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Fields of ``session.json`` that every recording has, and ``more``; ``bundle`` is :attr:`Bundle.identity`."""
+    return {"sdk_version": __version__, "bundle": dict(bundle), "notice": RESEARCH_USE, **more}
 
 
 class RecorderSink:

@@ -36,6 +36,12 @@ def test_a_recorded_session_is_in_the_audit_log_with_its_hashes(stetho: Stetho, 
     assert isinstance(start, dict) and isinstance(end, dict)
     assert start["source"] == end["source"] == "phantom:copd:7"
     assert start["bundle"] == load_bundle().identity
+    (session,) = visits.glob("*.session.json")
+    about = json.loads(session.read_text("utf-8"))
+    assert {name: about[name] for name in ("bundle", "metadata", "device")} == {
+        name: start[name] for name in ("bundle", "metadata", "device")
+    }
+    assert end["failure"] is None and end["ended"] is None
     summary = outcome.records[-1]
     assert {name: end[name] for name in ("cycles", "verdict", "respiratory_rate_bpm", "lost_samples")} == {
         name: summary[name] for name in ("cycles", "verdict", "respiratory_rate_bpm", "lost_samples")

@@ -142,6 +142,7 @@ def test_a_recording_is_reported(
     if form == "html":
         assert "Research" in answer.text or "research" in answer.text
         assert load_bundle().manifest.version in answer.text
+        assert load_bundle().identity["sha256"] in answer.text
 
 
 @pytest.mark.parametrize("path", ["/api/recordings/none", "/api/uploads/none", "/api/examinations/none", "/nothing"])

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 import soundfile
 import websockets
 
+from edge_sdk.errors import DeviceChangedError
+from edge_sdk.events import AudioBlock
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.session import Session
 from edge_sdk.screening.recordings import summary_labels
@@ -141,7 +144,7 @@ def test_a_live_page_gets_the_last_minute_and_then_everything_once(served: Serve
                     lines.append(json.loads(message))
         return spans, lines
 
-    eventually(lambda: served.client().get("/metrics").text.count('stetho_cycles_total{label="normal"}'))
+    eventually(lambda: served.client().get("/metrics").text.count('stetho_cycles_total{label="normal",'))
     spans, lines = asyncio.run(watch())
     assert all(before[1] == after[0] for before, after in pairwise(spans))  # no hole, no repetition
     assert lines[0]["type"] == "live" and {"state", "cycle", "verdict"} <= {line["type"] for line in lines}
@@ -208,3 +211,52 @@ def test_overall_verdict_of_points() -> None:
     assert overall(["normal"] * 11 + ["abnormal"]) == ("abnormal", None)
     assert overall(["normal"] * 6 + ["uncertain"]) == ("uncertain", "uncertain-points")
     assert overall([]) == ("uncertain", "too-few-points")
+
+
+def test_notes_on_the_audio_are_in_the_summary_of_a_stream(tiny_server: ServedHere, pcm: Pcm) -> None:
+    """2 kHz is less than the front end uses."""
+    lines, _, _ = stream_lines(tiny_server.ws_url, {"rate": 2000, "format": "s16le"}, frames(pcm[: 2000 * 8], 2000))
+    assert any("band-limited" in note for note in lines[-1]["notes"])
+
+
+class TwoDevices:
+    """A source whose device is replaced after 8 s by one of another rate."""
+
+    name, sample_rate, live = "serial:test", 4000, False
+
+    def __init__(self) -> None:
+        self._devices = [{"serial_number": "A"}, {"serial_number": "B"}]
+        self.closed = False
+
+    @property
+    def device(self) -> dict[str, str]:
+        return self._devices[0]
+
+    def new_session(self) -> None:
+        self._devices.pop(0)
+        self.name, self.sample_rate = "serial:test#2", 8000
+
+    def __iter__(self) -> Iterator[AudioBlock]:
+        with PhantomSource("asthma", duration_s=8.0, sample_rate=self.sample_rate) as source:
+            yield from source
+        if len(self._devices) == 2:
+            raise DeviceChangedError(
+                "another device", reason="serial number", previous={}, device={}, at=32_000, sample_rate=8000
+            )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_another_device_of_the_live_source_begins_a_recording_without_the_patient(tiny: Bundle, tmp_path: Path) -> None:
+    source = TwoDevices()
+    with ServedHere(tmp_path, tiny, source=source, patient="p1", source_metadata={"sex": "female"}) as server:
+        eventually(lambda: source.closed)
+        with server.client() as client:
+            assert client.get("/healthz").json().get("message") is None
+    sessions = [json.loads(path.read_text("utf-8")) for path in sorted(tmp_path.glob("*.session.json"))]
+    first, second = sorted(sessions, key=lambda session: str(session["device"]["serial_number"]))
+    assert (first["sample_rate"], second["sample_rate"]) == (4000, 8000)
+    assert (first["patient"], first["metadata"]) == ("p1", {"sex": "female"})
+    assert "patient" not in second and second["metadata"] == {} and second["complete"]
+    assert first["bundle"] == tiny.identity and "another" not in str(second.get("ended"))

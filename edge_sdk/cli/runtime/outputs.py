@@ -73,24 +73,16 @@ def opened_outputs(
     if metrics is None:
         yield lambda: [make() for make in makers]
         return
+    from edge_sdk.screening.recordings import metrics_about
     from edge_sdk.sinks.metrics import MetricsServer, StreamMetrics
 
-    page = StreamMetrics(lambda: _about(bundle))
+    page = StreamMetrics(lambda: metrics_about(bundle))
     server = MetricsServer(page, metrics)
     note_line(f"metrics at {server.url}")
     try:
         yield lambda: [*(make() for make in makers), page.sink(shown)]
     finally:
         server.close()
-
-
-def _about(bundle: Bundle) -> dict[str, str]:
-    return {
-        "bundle": bundle.manifest.name,
-        "bundle_version": bundle.manifest.version,
-        "artefact": bundle.artefact.format,
-        "engine": bundle.engine.name,
-    }
 
 
 def _name_of(source: Source) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk.cli.messages import emit_json, note_line
 from edge_sdk.cli.runtime.watchdog import ServiceNotifier
@@ -58,12 +58,19 @@ def play(
             note_line(_new_session_text(change, source, metadata))
             given = {}
         view = _view(bundle, json=json, truth=truth)
-        recorder = None if record is None else _recorder(record, source, bundle, given)
+        recorder: RecorderSink | None = None
         sinks = [view, *outputs()]
-        if recorder is not None:
+        about = {
+            "metadata": {**getattr(source, "metadata", {}), **given},
+            "device": dict(getattr(source, "device", {})),
+        }
+        if record is not None:
+            from edge_sdk.sinks.recorder import RecorderSink, session_about
+
+            recorder = RecorderSink(record, summary_labels(bundle), about=session_about(bundle.identity, **about))
             sinks.append(_in_background(recorder, source))
         if audit is not None:
-            sinks.append(_audit_sink(audit, bundle, given, recorder))  # closed last
+            sinks.append(_audit_sink(audit, bundle, {"bundle": bundle.identity, **about}, recorder))  # closed last
 
         def show_health(health: Health) -> None:
             # A failure and a replaced device have lines of their own, an engine that takes over is a warning.
@@ -98,25 +105,9 @@ def _new_session_text(change: DeviceChangedError, source: Source, metadata: dict
     return text
 
 
-def _recorder(folder: Path, source: Source, bundle: Bundle, metadata: dict[str, str | float]) -> RecorderSink:
-    from edge_sdk._version import __version__
-    from edge_sdk.notices import RESEARCH_USE
-    from edge_sdk.sinks.recorder import RecorderSink
-
-    about = {
-        "sdk_version": __version__,
-        "bundle": bundle.identity,
-        "metadata": {**getattr(source, "metadata", {}), **metadata},
-        "device": dict(getattr(source, "device", {})),
-        "notice": RESEARCH_USE,
-    }
-    return RecorderSink(folder, summary_labels(bundle), about=about)
-
-
-def _audit_sink(log: AuditLog, bundle: Bundle, metadata: dict[str, str | float], recorder: RecorderSink | None) -> Sink:
+def _audit_sink(log: AuditLog, bundle: Bundle, about: dict[str, Any], recorder: RecorderSink | None) -> Sink:
     from edge_sdk.sinks.audit import AuditSink
 
-    about = {"bundle": bundle.identity, "metadata": metadata}
     recorded = (lambda: recorder.files) if recorder is not None else tuple
     return AuditSink(log, summary_labels(bundle), about=about, recorded=recorded)
 

@@ -11,6 +11,7 @@ import typer
 from edge_sdk.cli.options import (
     AgeOption,
     ArtefactOption,
+    AuditOption,
     BmiOption,
     BundleOption,
     ChannelOption,
@@ -73,6 +74,7 @@ def serve_command(
     sex: SexOption = None,
     bmi: BmiOption = None,
     device_model: DeviceModelOption = None,
+    audit: AuditOption = None,
     json: JsonOption = False,
 ) -> None:
     """Serve a page to look at, listen to and correct breath sounds, until Ctrl-C.
@@ -80,7 +82,9 @@ def serve_command(
     A token in the environment variable STETHO_TOKEN is required of every client; with --host and without one, a token
     is made and printed.
     """
+    from edge_sdk.audit import audit_log
     from edge_sdk.extras import require_extra
+    from edge_sdk.files import own_folder
 
     require_extra("serve", "stetho serve", *PACKAGES)
     from edge_sdk.runtime.bundle.load import load_bundle
@@ -89,7 +93,7 @@ def serve_command(
     from edge_sdk.server.settings import ServerLimits, patient_code
 
     options = ServerOptions(
-        recordings=recordings or state_folder(),
+        recordings=recordings or own_folder("state") / "recordings",
         bundle=load_bundle(bundle, artefact=artefact),
         bundle_name=bundle,
         artefact=artefact,
@@ -101,14 +105,9 @@ def serve_command(
         allowed_hosts=tuple(allow_host or ()),
         token=_given_token(),
         threads=threads,
+        audit=audit_log(audit),
     )
     serve(options, Address(host, port, certificate, key), _announcer(json))
-
-
-def state_folder() -> Path:
-    """Where recordings are kept unless a folder is named: ``$XDG_STATE_HOME/stetho/recordings``."""
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "stetho" / "recordings"
 
 
 def _open(spec: str, channel: str, speed: float) -> Source:

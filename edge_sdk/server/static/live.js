@@ -77,6 +77,8 @@ export class LivePage {
       verdict: () => this.verdict(line),
       state: () => this.state(line),
       health: () => this.health(line),
+      engine: () => this.health({ state: "engine", detail: line.detail }),
+      device: () => this.health({ state: "device", detail: line.reason }),
       summary: () => this.summary(line),
       pong: () => this.pong(line),
       error: () => this.health({ state: "failed", detail: line.message }),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_sdk.exchange.spans import first_sample_s, from_first_sample
 from edge_sdk.server.settings import RequestError
 from edge_sdk.server.store.corrections import Corrections, read_lines
 
@@ -64,18 +65,14 @@ class StoredRecording:
 
     def events(self) -> list[dict[str, Any]]:
         """All event lines, with times from the first sample of the flac; each cycle has an ``id``."""
-        session = self.session()
-        shift_s = float(session.get("first_sample", 0)) / max(1, int(session.get("sample_rate", 1)))
+        shift_s = first_sample_s(self.session())
         found = []
         cycles = 0
         for record in read_lines(self.events_file):
             if record.get("type") == "cycle":
                 record["id"] = f"c{cycles}"
                 cycles += 1
-            for key in ("start_s", "end_s"):
-                if shift_s and isinstance(record.get(key), (int, float)):
-                    record[key] = round(record[key] - shift_s, 4)
-            found.append(record)
+            found.append(from_first_sample(record, shift_s))
         return found
 
     def summary(self) -> dict[str, Any] | None:

@@ -55,7 +55,10 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
     AudioError
         The file cannot be used.
     """
+    from edge_sdk.runtime.engines.failover import EngineChanges
     from edge_sdk.screening.recordings import check_length, summary_labels
+    from edge_sdk.signal.blocks import on_grid
+    from edge_sdk.sinks.flac import FULL_SCALE
     from edge_sdk.sinks.recorder import RecorderSink
     from edge_sdk.sources.file import FileSource
 
@@ -72,6 +75,7 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
         stream = bundle.stream(source.sample_rate, job["about"].get("metadata") or None)
         sink = RecorderSink(Path(job["folder"]), summary_labels(bundle), about=job["about"])
         sink.open("upload", source.sample_rate)
+        engine = EngineChanges(bundle.engine)
         done = 0
         due = 0.0
         try:
@@ -79,6 +83,7 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
                 done += block.samples.size
                 if done > job["longest_s"] * source.sample_rate:
                     raise AudioError(f"it is longer than {job['longest_s']:.0f} s, whatever its header says")
+                block = replace(block, samples=on_grid(block.samples, FULL_SCALE)[0])  # as it is kept
                 events = stream.accept(block)
                 sink.audio(block)
                 for event in events:
@@ -88,6 +93,8 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
                     due += _REPORT_EVERY_S
             for event in stream.finish():
                 sink.event(event, None)
+            for change in engine.take():
+                sink.health(change)
             sink.close(replace(stream.stats, notes=(*source.notes, *stream.notes)))
         except BaseException:
             sink.discard()

@@ -17,12 +17,14 @@ from edge_sdk.runtime.background import BackgroundSink
 from edge_sdk.screening.recordings import summary_labels
 from edge_sdk.server.context import ServerContext, session_fields
 from edge_sdk.server.guided import Examinations, PointGate
+from edge_sdk.server.security.gate import client_of
 from edge_sdk.server.settings import RequestError
 from edge_sdk.server.streams.feed import StreamFeed
 from edge_sdk.server.streams.frames import FrameReader, StreamHeader, read_header
 from edge_sdk.server.streams.live import LiveHub
 from edge_sdk.server.streams.outbox import Outbox
 from edge_sdk.server.streams.pool import StreamPool
+from edge_sdk.sinks.flac import FULL_SCALE
 from edge_sdk.sinks.recorder import RecorderSink
 
 TOO_MANY, BAD_DATA, IDLE, GOING_AWAY = 4029, 4022, 4008, 1001
@@ -46,18 +48,16 @@ class StreamServer:
         outbox = Outbox(socket, context.options.limits.outbox, context.metrics, context.audit)
         if len(self._open) >= context.options.limits.streams:
             context.metrics.refused.labels("streams").inc()
-            context.log(socket, "refused", reason="streams")
+            context.audit.refused("streams", client=client_of(dict(socket.scope)))
             outbox.put({"type": "error", "message": f"{len(self._open)} streams are open, as many as are allowed"})
             await outbox.close(TOO_MANY, "too many streams")
             return
         stream = _ClientStream(socket, outbox, context, self._pool, self._exams, self._hub)
         self._open.add(stream)
-        context.metrics.streams.set(len(self._open))
         try:
             await stream.run()
         finally:
             self._open.discard(stream)
-            context.metrics.streams.set(len(self._open))
 
     async def close(self) -> None:
         """End all streams as if their clients had: the summary comes last."""
@@ -112,14 +112,10 @@ class _ClientStream:
             code, reason = IDLE, "nothing was sent in time"
         except StethoError as error:
             code, reason = BAD_DATA, str(error)
-            self._context.audit.refused("stream", client=self._client, message=reason)
+            self._context.audit.refused("stream", client=client_of(dict(self._socket.scope)), message=reason)
         if code not in (1000, GOING_AWAY):
             self._outbox.put({"type": "error", "message": reason})
         await self._outbox.close(code, reason[:120])
-
-    @property
-    def _client(self) -> str:
-        return "" if self._socket.client is None else self._socket.client.host
 
     async def _header(self) -> StreamHeader:
         message = await asyncio.wait_for(self._socket.receive(), self._limits.patience_s)
@@ -163,6 +159,7 @@ class _ClientStream:
             self._pool,
             self._context.metrics,
             self._deliver,
+            full_scale=None if recorder is None else FULL_SCALE,
         )
         return recorder
 
@@ -236,6 +233,8 @@ class _ClientStream:
                     return 1000, ""
                 if self._stopping.is_set():
                     return GOING_AWAY, "the server ends"
+                if self._finished.is_set():  # the live source has another device
+                    return 1000, ""
                 if idle and self._loop.time() - self._last > self._limits.idle_s:
                     return IDLE, f"no audio for {self._limits.idle_s:g} s"
         finally:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_sdk.errors import StethoError, describe
-from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, StreamStats
+from edge_sdk.events import AudioBlock, Event, StreamStats
+from edge_sdk.protocols import HealthSink
+from edge_sdk.runtime.engines.failover import EngineChanges
 from edge_sdk.runtime.session import event_latency_ms
 from edge_sdk.screening.recordings import summary_labels
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.streams.pool import StreamPool
+from edge_sdk.signal.blocks import BEYOND_FULL_SCALE, on_grid
 from edge_sdk.sinks.jsonl import JsonlSink
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class StreamFeed:
     deliver
         Called in a thread of the pool with the lines of each piece of work, the summary last of all; ``room``: audio
         that waited was taken.
+    full_scale
+        Steps of the recording among the sinks, as of :class:`~edge_sdk.runtime.session.Session`.
     """
 
     def __init__(
@@ -56,12 +61,16 @@ class StreamFeed:
         pool: StreamPool,
         metrics: ServerMetrics,
         deliver: Callable[[list[dict[str, Any]]], None],
+        *,
+        full_scale: int | None = None,
     ) -> None:
         self.sample_rate = sample_rate
         self._stream = bundle.stream(sample_rate, metadata or None)
         self._lines: list[dict[str, Any]] = []
         jsonl = JsonlSink(self._lines.append, summary_labels(bundle), running=True)
-        self._sinks: list[Sink] = [jsonl, *sinks]
+        self._sinks: list[Sink] = [jsonl, *sinks, metrics.of_streams.sink(source)]
+        self._engine = EngineChanges(bundle.engine)
+        self._full_scale = full_scale
         self._pool, self._metrics, self._deliver = pool, metrics, deliver
         self._blocks: deque[AudioBlock] = deque()
         self._held = 0  # samples waiting
@@ -148,6 +157,11 @@ class StreamFeed:
         return replace(taken[0], samples=np.concatenate([b.samples for b in taken]), host_ns=taken[-1].host_ns)
 
     def _accept(self, block: AudioBlock) -> None:
+        if self._full_scale is not None:
+            samples, clips = on_grid(block.samples, self._full_scale)
+            block = replace(block, samples=samples)
+            if clips and BEYOND_FULL_SCALE not in self._stream.notes:
+                self._stream.notes = (*self._stream.notes, BEYOND_FULL_SCALE)
         events = self._stream.accept(block)
         for sink in self._sinks:
             sink.audio(block)
@@ -156,7 +170,6 @@ class StreamFeed:
         for arrival in self._arrivals:
             self._metrics.delay.observe((now - arrival) / 1e9)
         self._computed += block.samples.size
-        self._metrics.samples.inc(block.samples.size)
 
     def _emit(self, events: Sequence[Event], block: AudioBlock | None) -> None:
         now = time.monotonic_ns()
@@ -164,12 +177,10 @@ class StreamFeed:
             latency = None if block is None else event_latency_ms(event, block, now)
             for sink in self._sinks:
                 sink.event(event, latency)
-            if isinstance(event, CycleResult):
-                self._metrics.cycles.labels(event.label or "none").inc()
-                if latency is not None:
-                    self._metrics.latency.observe(latency / 1000)
-            elif isinstance(event, Gap):
-                self._metrics.lost.inc(event.count)
+        for change in self._engine.take("healthy", now):
+            for sink in self._sinks:
+                if isinstance(sink, HealthSink):
+                    sink.health(change)
 
     def _finish(self) -> None:
         self._ended = True

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from starlette.websockets import WebSocket
 
-from edge_sdk.errors import StethoError, describe
+from edge_sdk.errors import DeviceChangedError, StethoError, describe
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, Health, StreamStats
 from edge_sdk.runtime.background import BackgroundSink
+from edge_sdk.runtime.device_sessions import run_device_sessions
 from edge_sdk.runtime.session import Session
 from edge_sdk.screening.recordings import summary_labels
 from edge_sdk.server.context import ServerContext
 from edge_sdk.server.streams.feed import StreamFeed
 from edge_sdk.server.streams.outbox import Outbox
+from edge_sdk.sinks.flac import FULL_SCALE
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.recorder import RecorderSink
-from edge_sdk.sinks.summary import RateMeter, SummaryBuilder
+from edge_sdk.sinks.summary import PRESENT_CYCLES, RateMeter, SummaryBuilder
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
@@ -36,7 +38,6 @@ LOOK_BACK_S = 60.0
 """Audio and events that a page gets when it opens."""
 
 _STATE_S = 0.5  # between two lines about the state
-_PRESENT_CYCLES = 6  # of the present rate
 _NUMBER = struct.Struct("<Q")
 
 
@@ -60,21 +61,14 @@ class LiveHub:
         self.summary: dict[str, Any] | None = None
         self.problem: BaseException | None = None
         self._source, self._context = source, context
-        labels = summary_labels(context.options.bundle)
         self._loop = asyncio.get_running_loop()
-        self._jsonl = JsonlSink(self._line, labels, running=True)
-        self._counts = SummaryBuilder(labels)
-        self._rate = RateMeter(keep=_PRESENT_CYCLES)
+        self._begin()
         self._audio: deque[tuple[int, bytes]] = deque()  # first sample, message
         self._lines: deque[tuple[float, dict[str, Any]]] = deque()  # end in seconds of audio
         self._viewers: dict[Outbox, int] = {}  # → number of the last message that it has
         self._published = 0
         self._attached: list[_Attached] = []
         self._lock = threading.Lock()
-        self._next_state_s = 0.0
-        self._end_sample = 0
-        self._latency_ms: float | None = None
-        self._quality: dict[str, Any] | None = None
         self._health: dict[str, Any] = {"type": "health", "state": "healthy", "detail": ""}
         self._session: Session | None = None
         self._thread = threading.Thread(target=self._run, name="stetho-live", daemon=True)
@@ -92,21 +86,20 @@ class LiveHub:
         if self._thread.ident is not None:
             self._thread.join(10.0)
 
+    def _begin(self) -> None:
+        """State of one session."""
+        labels = summary_labels(self._context.options.bundle)
+        self._jsonl = JsonlSink(self._line, labels, running=True)
+        self._counts = SummaryBuilder(labels)
+        self._rate = RateMeter(keep=PRESENT_CYCLES)
+        self._next_state_s = 0.0
+        self._end_sample = 0
+        self._latency_ms: float | None = None
+        self._quality: dict[str, Any] | None = None
+
     def _run(self) -> None:
-        options = self._context.options
-        sinks: list[Sink] = [self]
-        if options.record_live:
-            metadata = {**getattr(self._source, "metadata", {}), **options.source_metadata}
-            about = {**self._context.about, "metadata": metadata}
-            if options.patient is not None:
-                about["patient"] = options.patient
-            recorder = RecorderSink(options.recordings, summary_labels(options.bundle), about=about)
-            sinks.append(BackgroundSink(recorder, wait=not getattr(self._source, "live", False)))
         try:
-            self._session = Session(
-                self._source, options.bundle, sinks, metadata=options.source_metadata or None, on_health=None
-            )
-            self._session.run()
+            run_device_sessions(self._source, self._new_session)
         except StethoError as error:
             self.problem = error
             self.health(Health("failed", describe(error), time.monotonic_ns()))
@@ -115,7 +108,42 @@ class LiveHub:
             self.problem = error
             self.health(Health("failed", describe(error), time.monotonic_ns()))
         finally:
+            self._source.close()  # it stays open where another device cannot go on with it
             self.running = False
+
+    def _new_session(self, change: DeviceChangedError | None) -> Session:
+        """The session of a device: another one has none of the patient's data, and a recording of its own."""
+        options = self._context.options
+        given = dict(options.source_metadata) if change is None else {}
+        sinks: list[Sink] = [self, self._context.metrics.of_streams.sink("live")]
+        if options.record_live:
+            about = {
+                **self._context.about,
+                "metadata": {**getattr(self._source, "metadata", {}), **given},
+                "device": dict(getattr(self._source, "device", {})),
+            }
+            if options.patient is not None and change is None:
+                about["patient"] = options.patient
+            recorder = RecorderSink(options.recordings, summary_labels(options.bundle), about=about)
+            sinks.append(BackgroundSink(recorder, wait=not getattr(self._source, "live", False)))
+        full_scale = FULL_SCALE if options.record_live else None
+        self._session = Session(self._source, options.bundle, sinks, metadata=given or None, full_scale=full_scale)
+        if change is not None:
+            self._restart(self._source.sample_rate)
+        return self._session
+
+    def _restart(self, sample_rate: int) -> None:
+        """Begin the time line of another device: pages start afresh, and streams of the old audio end."""
+        with self._lock:
+            self._audio.clear()
+            self._lines.clear()
+            attached, self._attached = self._attached, []
+        for one in attached:
+            one.feed.end()
+        self.sample_rate, self.summary = sample_rate, None
+        self._health = {"type": "health", "state": "healthy", "detail": ""}
+        self._begin()
+        self._publish(self._hello())
 
     # -- the session's thread ------------------------------------------------------------------------------------------
 
@@ -150,14 +178,10 @@ class LiveHub:
         """Publish an event."""
         self._counts.event(event)
         if isinstance(event, CycleResult):
-            self._rate.cycle(event.cycle)
+            self._rate.result(event)
             self._latency_ms = latency_ms
-            self._context.metrics.cycles.labels(event.label or "none").inc()
-            if latency_ms is not None:
-                self._context.metrics.latency.observe(latency_ms / 1000)
         elif isinstance(event, Gap):
             self._rate.restart()
-            self._context.metrics.lost.inc(event.count)
         if isinstance(event, BreathCycle):
             if not event.final:
                 self._publish(_open_line(event))
@@ -165,7 +189,10 @@ class LiveHub:
         self._jsonl.event(event, latency_ms)
 
     def health(self, change: Health) -> None:
-        """Publish a change of the source's health."""
+        """Publish a change of the source's health, or the line of an engine that took over."""
+        if change.engine is not None:
+            self._jsonl.health(change)
+            return
         self._health = {"type": "health", "state": change.state, "detail": change.detail}
         self._publish(self._health)
 
