@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edge_sdk.errors import ExchangeError
-from edge_sdk.exchange.spans import CycleSpan, GapSpan, QualitySpan, SoundSpan, Span, read_json_lines, spans_of
+from edge_sdk.exchange.spans import (
+    CycleSpan,
+    GapSpan,
+    QualitySpan,
+    SoundSpan,
+    Span,
+    first_sample_s,
+    from_first_sample,
+    read_json_lines,
+    spans_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
 SESSION_ENDING = ".session.json"
 _EVENTS_ENDING = ".events.jsonl"
+_CORRECTIONS_ENDING = ".corrections.jsonl"  # of stetho serve
 _LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 Lines: TypeAlias = Sequence[Mapping[str, Any]]
@@ -312,9 +323,12 @@ def _session(
         notes.append(f"{path.name}: the session was cut off; its audio was screened again")
         again = screen(sound, metadata)
         return replace(again, source=source, started=started, device=device, channel=0)
-    lines = [line for line in read_json_lines(events) if line.get("source") == source]
+    shift_s = first_sample_s(about)
+    lines = [from_first_sample(line, shift_s) for line in read_json_lines(events) if line.get("source") == source]
     if not lines or lines[-1]["type"] != "summary":
         raise ExchangeError(f"{events} has no summary; the session is damaged")
+    if path.with_name(path.name.removesuffix(SESSION_ENDING) + _CORRECTIONS_ENDING).is_file():
+        notes.append(f"{path.name}: a reviewer's corrections are not applied; these are the results of the SDK")
     return recording_of(
         lines,
         audio=sound if sound.is_file() else None,

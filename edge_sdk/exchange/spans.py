@@ -84,6 +84,17 @@ def spans_of(
     )
 
 
+def first_sample_s(session: Mapping[str, Any]) -> float:
+    """Time of the first sample of a session on the clock of its lines; streams of ``stetho serve`` may begin later."""
+    return float(session.get("first_sample", 0)) / max(1, int(session.get("sample_rate", 1)))
+
+
+def from_first_sample(line: dict[str, Any], shift_s: float) -> dict[str, Any]:
+    """A line whose times count from the first sample of the audio."""
+    times = {key: line[key] for key in ("start_s", "end_s") if shift_s and isinstance(line.get(key), (int, float))}
+    return {**line, **{key: round(time - shift_s, 4) for key, time in times.items()}}
+
+
 def cycle_span(line: Mapping[str, Any]) -> CycleSpan:
     """Make the cycle of a ``cycle`` line; raises ``KeyError`` where it lacks a time."""
     return CycleSpan(

@@ -87,6 +87,31 @@ def test_a_folder_of_sessions_is_an_examination_and_a_cut_off_one_is_screened_ag
     assert again.source == str(kauh_file)
 
 
+def test_a_stream_that_began_elsewhere_has_times_from_its_first_sample_and_corrections_are_named(
+    kauh_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(["listen", str(kauh_file), "--speed", "100", "--record", str(tmp_path), "--json"])
+    (session,) = tmp_path.glob("*.session.json")
+    whole = load_examination([session])
+    about = json.loads(session.read_text("utf-8"))
+    shift = 40_000
+    session.write_text(json.dumps({**about, "first_sample": shift}), "utf-8")
+    events = session.with_name(about["events"])
+    lines = [json.loads(line) for line in events.read_text("utf-8").splitlines()]
+    later = [
+        {**line, **{key: line[key] + shift / about["sample_rate"] for key in ("start_s", "end_s") if key in line}}
+        for line in lines
+    ]
+    events.write_text("".join(json.dumps(line) + "\n" for line in later), "utf-8")
+    session.with_name(session.name.replace(".session.json", ".corrections.jsonl")).write_text("{}\n", "utf-8")
+    moved = load_examination([session])
+    (before,), (after,) = whole.recordings, moved.recordings
+    assert len(before.cycles) >= 2 and len(after.quality) == len(before.quality) >= 1
+    assert [c.start_s for c in after.cycles] == pytest.approx([c.start_s for c in before.cycles], abs=1e-3)
+    assert not whole.notes and any("corrections are not applied" in note for note in moved.notes)
+
+
 WITHOUT_CYCLES = '{"type": "summary", "source": "a", "sample_rate": 4000, "duration_s": 1}\n'
 
 

@@ -77,23 +77,24 @@ def report_command(
     check_report_format(out)
     metadata = given_metadata(None, age, sex, bmi, device_model)
     screener = screener_of(bundle, artefact, channel)
-    examination = load_examination(recordings_in(paths), screener=screener, audio=audio_dir, metadata=metadata)
+    files = recordings_in(paths)
+    examination = load_examination(files, screener=screener, audio=audio_dir, metadata=metadata)
     examination = _with_sites(examination, sites or [])
-    inputs = [recording.audio for recording in examination.recordings if recording.audio is not None]
+    audio = [recording.audio for recording in examination.recordings if recording.audio is not None]
     manifest = _manifest_of(examination, bundle)
     if deidentify:
         from edge_sdk.exchange.deidentify import deidentified, read_key, rules_of
 
         examination = deidentified(examination, rules_of([], dates="shift", key=read_key(key_file), patient=""))
     write_report(examination, out, manifest=manifest, reference=reference, audio=player, paper=paper)
-    record_export(audit_log(audit), "report", inputs, [out])
-    (made,) = file_facts([out])
+    record_export(audit_log(audit), "report", dict.fromkeys([*files, *audio]), [out])
     if json:
+        (made,) = file_facts([out])
         emit_json({"type": "report", **made, "recordings": len(examination.recordings), "notes": examination.notes})
         return
     for note in examination.notes:
         note_line(note)
-    typer.echo(f"{out}: {len(examination.recordings)} recordings, {made['bytes'] / 1e6:.2f} MB")
+    typer.echo(f"{out}: {len(examination.recordings)} recordings, {out.stat().st_size / 1e6:.2f} MB")
 
 
 def _with_sites(examination: Examination, sites: list[str]) -> Examination:
