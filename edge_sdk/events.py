@@ -163,7 +163,7 @@ class DeviceChange:
     at: int  # source sample at which the new device begins
     sample_rate: int  # Hz, of the source so far
     reason: str  # in what the devices differ
-    previous: Mapping[str, str | None]  # serial_number, model, site; None where unknown
+    previous: Mapping[str, str | None]  # serial_number, model, site, firmware; None where unknown
     device: Mapping[str, str | None]
     same_session: bool  # False: the session ends here, a new one begins
 

@@ -19,8 +19,8 @@ class Source(Protocol):
     source that fails raises :class:`~edge_sdk.errors.SourceLostError` from the iterator.
 
     Optional attributes: ``live`` (true: it cannot wait for a slow consumer), ``metadata`` (site and others as the
-    device reports them; may change), ``device`` (``serial_number``, ``model``, ``site``) and ``notes`` (lines for
-    people on what is wrong although audio is delivered; they may grow until the end).
+    device reports them; may change), ``device`` (``serial_number``, ``model``, ``site``, ``firmware``) and ``notes``
+    (lines for people on what is wrong although audio is delivered; they may grow until the end).
     """
 
     @property

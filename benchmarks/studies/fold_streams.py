@@ -26,11 +26,14 @@ from edge_sdk.evaluation.model import ModelUnderTest, load_model
 from edge_sdk.evaluation.predict import stream_events
 from edge_sdk.events import CycleResult
 from edge_sdk.files import whole_file
+from edge_sdk.metadata import metadata_of
 from edge_sdk.training.calibration import Decision
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.classification.crossval import finished_folds
 from edge_sdk.training.classification.data import load_training_data
 from edge_sdk.training.classification.joint import load_classifier_sides
+from edge_sdk.training.classification.task import schema_of
+from edge_sdk.training.loop.fit import Trainer
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run_folder import RunOptions
 
@@ -49,13 +52,12 @@ def fold_streams(recipe: Recipe, options: RunOptions, bundle: ModelUnderTest) ->
     data = load_training_data(corpus, recipe, cache=options.cache)
     for decision, held_out, trainer in finished_folds(recipe, options, data):
         patients = set(data.events.patient[held_out].tolist())
-        model = replace(
-            _model(recipe, decision, trainer.model.state_dict()), segmenter=bundle.segmenter, quality=bundle.quality
-        )
+        model = replace(_model(recipe, decision, trainer), segmenter=bundle.segmenter, quality=bundle.quality)
         yield from _lines(model, corpus.where(partial(_of_patients, patients)))
 
 
-def _model(recipe: Recipe, decision: Decision, state: dict[str, Any]) -> ModelUnderTest:
+def _model(recipe: Recipe, decision: Decision, trainer: Trainer) -> ModelUnderTest:
+    schema = schema_of(trainer)
     checkpoint = Checkpoint(
         model=recipe.model.name,
         size=recipe.model.size,
@@ -65,7 +67,8 @@ def _model(recipe: Recipe, decision: Decision, state: dict[str, Any]) -> ModelUn
         decoder=recipe.decoder,
         temperature=decision.temperature,
         bias=decision.bias,
-        state=state,
+        state=trainer.model.state_dict(),
+        metadata={} if schema is None else schema.to_dict(),
     )
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(checkpoint, Path(folder) / "fold.pt")
@@ -82,7 +85,7 @@ def _lines(model: ModelUnderTest, corpus: Corpus) -> Iterator[tuple[str, dict[st
         if samples.size < _SHORTEST_S * rate:
             continue
         name = recording.id.rpartition("/")[2]  # of a joined corpus without its prefix
-        for event in stream_events(model, samples, rate, {}):
+        for event in stream_events(model, samples, rate, metadata_of(recording)):
             if isinstance(event, CycleResult) and event.label is not None:
                 span = {"start_s": round(event.cycle.start_s, 4), "end_s": round(event.cycle.end_s, 4)}
                 yield recording.corpus, {"recording": name, **span, "probabilities": dict(event.probabilities)}
@@ -96,11 +99,12 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for one file of each corpus.")],
     corpus: Annotated[str, typer.Option(help="The main corpus.")] = "sprsound",
     bundle: Annotated[str, typer.Option(help="Bundle whose segmenter finds the cycles.")] = "default",
+    change: Annotated[list[str] | None, typer.Option("--set", help="Settings of the cross-validation.")] = None,
 ) -> None:
     """Run the networks of a cross-validation over the recordings they left out; JSON lines on stdout name the files."""
     options = RunOptions(corpus, root, run, partial=True)
     lines: dict[str, list[str]] = {}
-    for name, line in fold_streams(load_recipe(recipe), options, load_model(bundle)):
+    for name, line in fold_streams(load_recipe(recipe, overrides=change or []), options, load_model(bundle)):
         lines.setdefault(name, []).append(json.dumps(line))
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in sorted(lines.items()):

@@ -14,8 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.errors import EngineError, MissingDependencyError
+from edge_sdk.errors import EngineError
+from edge_sdk.extras import require_extra
 from edge_sdk.json_lines import jsonable
+from edge_sdk.runtime.bundle.load import packaged_bundles
 from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, screen_safely
 from edge_sdk.screening.worker import catch_warnings, log_again
 
@@ -110,20 +112,17 @@ def _check_reachable(address: str | None) -> None:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--engine ray needs Ray; install it with: pip install 'stethoscope-edge-sdk[ray]'"
-        ) from error
+    require_extra("ray", "--engine ray", "ray")
+    import ray
+    import ray.data
+
     return ray
 
 
 def _screen(ray: Any, paths: Sequence[Path], options: ScreenOptions, workers: int) -> Iterator[ScreenedRecords]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if options.bundle != "default":
+    if options.bundle not in packaged_bundles():
         options = replace(options, bundle=str(Path(options.bundle).resolve()))
     given: dict[bytes, list[str]] = {}  # as bytes: a name need not be valid text; named twice, it is screened once
     for path in paths:

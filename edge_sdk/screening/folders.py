@@ -76,8 +76,8 @@ def find_recordings(paths: Sequence[Path]) -> FoundRecordings:
             empty.append(path)
     if empty and not found and not unreadable:
         other = f" ({notes[0]})" if notes else ""
-        raise AudioError(f"no wav or flac recording in {empty[0]}{other}; name another folder or a file")
-    notes += [f"{path}: no wav or flac recording in this folder" for path in empty]
+        raise AudioError(f"no recording in {empty[0]}{other}; name another folder or a file")
+    notes += [f"{path}: no recording in this folder" for path in empty]
     return FoundRecordings(tuple(found), tuple(unreadable), tuple(notes))
 
 

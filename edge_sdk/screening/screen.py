@@ -75,7 +75,7 @@ def screen(
     ----------
     audio
         A file; ``(samples, rate_hz)`` with samples ``[n]`` or ``[n, channels]``, floats in ±1; or a list of files and
-        folders (every wav and flac file below a folder, hidden and trash folders left out).
+        folders (every recording below a folder, hidden and trash folders left out).
     bundle
         Folder of a bundle, ``"default"``, or a loaded one. With ``jobs`` > 1 each process loads it from its folder.
     artefact

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 Line = tuple[str, int, str]
 """A warning that travels: logger, level, message."""
@@ -52,6 +53,8 @@ def log_again(lines: Iterable[Line]) -> None:
 
 def end_with_parent() -> None:
     """End this process at once when its parent has ended, even where that was killed."""
+    import multiprocessing.connection
+
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -106,7 +106,7 @@ class SerialSource:
 
     @property
     def device(self) -> Mapping[str, str | None]:
-        """``serial_number``, ``model`` and ``site`` of the device; None where unknown."""
+        """``serial_number``, ``model``, ``site`` and ``firmware`` of the device; None where unknown."""
         return self._identity.record()
 
     @property

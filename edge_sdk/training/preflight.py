@@ -11,7 +11,6 @@ from edge_sdk.training.recipes.recipe import FitSection
 from edge_sdk.training.run_folder import RunOptions
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.WARNING)  # also where the command line shows errors only
 
 
 def check_classes(labels: Iterable[str], all_labels: Collection[str], where: str) -> None:
@@ -34,7 +33,9 @@ def check_classes(labels: Iterable[str], all_labels: Collection[str], where: str
         _log.warning("%s: no example of the class %r; the model will not learn it", where, name)
 
 
-def check_patients(patients: Collection[str], fit: FitSection, where: str, *, folds: int = 0) -> None:
+def check_patients(
+    patients: Collection[str], fit: FitSection, where: str, *, folds: int = 0, grouped: bool = False
+) -> None:
     """Warn of examples of one patient alone.
 
     Parameters
@@ -47,6 +48,9 @@ def check_patients(patients: Collection[str], fit: FitSection, where: str, *, fo
         Corpus and split, for the message.
     folds
         Of a cross-validation; 0: a single run.
+    grouped
+        Whether the patients that are held out are one of 1 / ``validation_share`` groups, as of a classifier; else at
+        least one is held out.
 
     Raises
     ------
@@ -58,10 +62,11 @@ def check_patients(patients: Collection[str], fit: FitSection, where: str, *, fo
     if folds > count:
         raise RecipeError(f"--cv {folds}: {where} has {people}, which cannot make {folds} folds; use fewer folds")
     left = count - (1 if folds else 0)
-    needed = max(2, round(1.0 / fit.validation_share)) if fit.validation_share else 1
+    share = fit.validation_share
+    needed = 1 if not share else max(2, round(1.0 / share)) if grouped else 2
     if left < needed:
         raise RecipeError(
-            f"fit.validation_share {fit.validation_share:g} holds patients out, and {where} has {people} "
+            f"fit.validation_share {share:g} holds patients out, and {where} has {people} "
             f"({needed} are needed); add patients, or use --set fit.validation_share=0"
         )
     if count == 1:

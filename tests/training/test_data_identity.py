@@ -7,10 +7,12 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +21,7 @@ from edge_sdk.errors import CheckpointError, CorpusError, RecipeError
 from edge_sdk.training.audio.bank import AudioBank
 from edge_sdk.training.data_identity import IDENTITY_FILE, digest_of
 from edge_sdk.training.loop.fit import Step
+from edge_sdk.training.preflight import check_patients
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run import run_cross_validation, run_training
 from edge_sdk.training.run_folder import CHECKPOINT_FILE, CV_FILE, METRICS_FILE, STATE_FILE, RunOptions
@@ -252,6 +255,15 @@ def test_one_patient_cannot_be_held_out(root: Path, options: RunOptions, kind: s
     with pytest.raises(RecipeError, match=r"1 patient .*validation_share=0"):
         run_training(small(kind, "fit.validation_share=0.2"), options)
     assert not options.out.exists() or not (options.out / CHECKPOINT_FILE).exists()
+
+
+@pytest.mark.parametrize(("grouped", "refused"), [(True, True), (False, False)])
+def test_patients_that_can_be_held_out_suffice(grouped: bool, refused: bool) -> None:
+    """Only a classifier needs a patient for each of 1 / share groups."""
+    fit = msgspec.structs.replace(load_recipe("segmenter").fit, validation_share=0.12)
+    six = [f"p{k}" for k in range(6)]
+    with pytest.raises(RecipeError, match="8 are needed") if refused else nullcontext():
+        check_patients(six, fit, "csv, split train", grouped=grouped)
 
 
 def test_too_many_folds_are_refused(options: RunOptions) -> None:

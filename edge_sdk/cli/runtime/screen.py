@@ -33,7 +33,7 @@ ScreenEngine: TypeAlias = Literal["local", "ray"]
 
 def screen(
     paths: Annotated[
-        list[Path], typer.Argument(help="Recordings, folders of wav/flac files, or -: stdin.", metavar="FILE|DIR|-")
+        list[Path], typer.Argument(help="Recordings, folders of them, or -: stdin.", metavar="FILE|DIR|-")
     ],
     bundle: BundleOption = "default",
     artefact: ArtefactOption = None,

@@ -106,7 +106,7 @@ def check_examples(recipe: Recipe, data: TrainingData, where: str, *, folds: int
     """Warn of what is missing in the examples of a classifier; errors as :mod:`edge_sdk.training.preflight`."""
     events = data.events.trained
     check_classes((recipe.labels[index] for index in events.bits.tolist()), recipe.labels, where)
-    check_patients({str(patient) for patient in events.patient.tolist()}, recipe.fit, where, folds=folds)
+    check_patients({str(patient) for patient in events.patient.tolist()}, recipe.fit, where, folds=folds, grouped=True)
     check_batch(recipe.fit)
 
 
