@@ -24,6 +24,8 @@ from edge_sdk.screening.worker import catch_warnings, log_again
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
 
+_log = logging.getLogger(__name__)
+
 _PATIENCE_S = 5.0
 _PER_TASK = 4  # recordings that travel together: what is redone when a worker dies
 
@@ -96,12 +98,18 @@ def screen_on_ray(
 
 
 def _start(ray: Any, address: str | None) -> None:
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except OSError as error:
-        raise RuntimeError(f"{error}; Ray writes to HOME and to RAY_TMPDIR") from error
-    except Exception as error:  # "the current node timed out during startup" is a plain Exception
-        raise RuntimeError(str(error)) from error
+    """Connect, or start a cluster; a node that a busy machine did not start in Ray's fixed 30 s gets a second chance."""
+    for last in (False, True):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            return
+        except OSError as error:
+            raise RuntimeError(f"{error}; Ray writes to HOME and to RAY_TMPDIR") from error
+        except Exception as error:  # "the current node timed out during startup" is a plain Exception
+            if last or address is not None or "timed out during startup" not in str(error):
+                raise RuntimeError(str(error)) from error
+            _log.warning("Ray did not start in time on this machine; it is started once more")
+            ray.shutdown()
 
 
 def _check_reachable(address: str | None) -> None:

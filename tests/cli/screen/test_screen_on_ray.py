@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import soundfile
 
 from edge_sdk.errors import EngineError
 from edge_sdk.runtime.bundle.load import load_bundle
-from edge_sdk.screening.archive import screen_on_ray
+from edge_sdk.screening.archive import _start, screen_on_ray
 from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, screen_many
 from edge_sdk.sources.phantom import PhantomSource
 
@@ -68,3 +69,28 @@ def test_no_cluster_is_one_line_at_once(recordings: list[Path]) -> None:
     with pytest.raises(EngineError, match="ray status") as caught:
         next(screen_on_ray(recordings, ScreenOptions("default"), address="127.0.0.1:9", workers=None))
     assert "\n" not in str(caught.value)
+
+
+class SlowRay:
+    """Ray on a machine that is too busy for its first start, or for every one."""
+
+    def __init__(self, slow: int) -> None:
+        self.slow, self.starts, self.shut = slow, 0, 0
+
+    def init(self, **_: Any) -> None:
+        self.starts += 1
+        if self.starts <= self.slow:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    def shutdown(self) -> None:
+        self.shut += 1
+
+
+@pytest.mark.parametrize(("slow", "address", "starts"), [(0, None, 1), (1, None, 2), (2, None, 2), (1, "auto", 1)])
+def test_a_node_of_this_machine_that_starts_too_slowly_is_started_once_more(
+    slow: int, address: str | None, starts: int
+) -> None:
+    ray = SlowRay(slow)
+    with pytest.raises(RuntimeError, match="timed out during startup") if slow >= starts else nullcontext():
+        _start(ray, address)
+    assert (ray.starts, ray.shut) == (starts, starts - 1)
