@@ -30,6 +30,48 @@ _BATCH_SAMPLES = 64 * 12_000  # samples at once: 64 cycles of our own front end,
 
 
 @dataclass(frozen=True)
+class GraphEvaluation:
+    """Runs ``pcm → logits`` graphs on annotated cycles; reads logits as the device and ``stetho evaluate`` do."""
+
+    labels: tuple[str, ...]
+    decoder: Decoder
+    schema: MetadataSchema | None  # metadata inputs of the graph; None: it has none
+    window_samples: int
+    input: str = "pcm"
+
+    def logits(self, runner: GraphRunner, cycles: CycleSet) -> Logits:
+        """Logits ``[N, C]`` of a graph."""
+        parts = []
+        for begin, end in self.batches(cycles):
+            feed = {self.input: cycles.pcm[begin:end], **self.metadata_inputs(cycles.metadata_rows(begin, end))}
+            parts.append(runner.run(feed))
+        return np.concatenate(parts)
+
+    def labels_of(self, logits: Logits) -> npt.NDArray[np.int64]:
+        """Decisions ``[N]`` from logits ``[N, C]``, as on the device."""
+        return self.decisions(decode(logits, self.decoder))
+
+    def probabilities(self, logits: Logits, cycles: CycleSet) -> npt.NDArray[np.float64]:
+        """Probabilities ``[N, C]`` of annotated cycles, in the context of their recordings, as ``stetho evaluate``."""
+        recordings, starts = zip(*cycles.places, strict=True) if cycles.places else ((), ())
+        share = self.decoder.context_share if cycles.places else 0.0
+        return decode(in_context(logits, share, recordings, starts), self.decoder)
+
+    def decisions(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Decisions ``[N]`` from probabilities ``[N, C]``."""
+        return decide(probabilities, self.decoder, self.labels.index(self.decoder.normal_label))
+
+    def metadata_inputs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Metadata inputs of the graph for a batch; empty where the graph reads no metadata."""
+        return {} if self.schema is None else self.schema.encode(rows)
+
+    def batches(self, cycles: CycleSet) -> list[tuple[int, int]]:
+        """First cycle and end of each batch, which holds about as many samples whatever the window is."""
+        size = max(1, _BATCH_SAMPLES // self.window_samples)
+        return [(begin, begin + size) for begin in range(0, len(cycles), size)]
+
+
+@dataclass(frozen=True)
 class ModelUnderExport:
     """A checkpoint, with its metadata fixed or not."""
 
@@ -66,23 +108,11 @@ class ModelUnderExport:
         """How its logits become labels."""
         return checkpoint_decoder(self.checkpoint)
 
-    def labels_of(self, logits: Logits) -> npt.NDArray[np.int64]:
-        """Decisions ``[N]`` from logits ``[N, C]``, as on the device."""
-        return self.decisions(decode(logits, self.decoder))
-
-    def probabilities(self, logits: Logits, cycles: CycleSet) -> npt.NDArray[np.float64]:
-        """Probabilities ``[N, C]`` of annotated cycles, in the context of their recordings, as ``stetho evaluate``."""
-        recordings, starts = zip(*cycles.places, strict=True) if cycles.places else ((), ())
-        share = self.decoder.context_share if cycles.places else 0.0
-        return decode(in_context(logits, share, recordings, starts), self.decoder)
-
-    def decisions(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Decisions ``[N]`` from probabilities ``[N, C]``."""
-        return decide(probabilities, self.decoder, list(self.checkpoint.labels).index(self.decoder.normal_label))
-
-    def metadata_inputs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Metadata inputs of the graph for a batch; empty where the graph reads no metadata."""
-        return {} if self.schema is None else self.schema.encode(rows)
+    @cached_property
+    def evaluation(self) -> GraphEvaluation:
+        """How its graphs are run on cycles, and their logits read."""
+        checkpoint = self.checkpoint
+        return GraphEvaluation(tuple(checkpoint.labels), self.decoder, self.schema, checkpoint.front_end.window_samples)
 
     @torch.inference_mode()
     def torch_logits(self, cycles: CycleSet) -> Logits:
@@ -90,7 +120,7 @@ class ModelUnderExport:
         network, front_end = self.checkpoint.build(), FoldedFrontEnd(self.checkpoint.front_end)
         schema = self.checkpoint.metadata_schema
         parts = []
-        for begin, end in self._batches(cycles):
+        for begin, end in self.evaluation.batches(cycles):
             features = front_end(torch.from_numpy(cycles.pcm[begin:end]))
             if schema is None:
                 parts.append(network(features).numpy())
@@ -98,15 +128,3 @@ class ModelUnderExport:
             rows = [self.fixed] * len(features) if self.fixed else cycles.metadata_rows(begin, end)
             parts.append(network(features, Metadata.from_arrays(schema.encode(rows))).numpy())
         return np.concatenate(parts)
-
-    def graph_logits(self, runner: GraphRunner, cycles: CycleSet) -> Logits:
-        """Logits ``[N, C]`` of a ``pcm → logits`` graph."""
-        parts = []
-        for begin, end in self._batches(cycles):
-            feed = {"pcm": cycles.pcm[begin:end], **self.metadata_inputs(cycles.metadata_rows(begin, end))}
-            parts.append(runner.run(feed))
-        return np.concatenate(parts)
-
-    def _batches(self, cycles: CycleSet) -> list[tuple[int, int]]:
-        size = max(1, _BATCH_SAMPLES // self.checkpoint.front_end.window_samples)
-        return [(begin, begin + size) for begin in range(0, len(cycles), size)]

@@ -15,16 +15,14 @@ import numpy.typing as npt
 import onnx
 
 from edge_sdk.errors import ExportError
-from edge_sdk.metadata import MetadataSchema
 from edge_sdk.runtime.bundle.load import checked_file, read_manifest
 from edge_sdk.runtime.bundle.manifest import front_end, metadata_schema
 from edge_sdk.runtime.bundle.schema import ArtefactEntry, Golden, Manifest
-from edge_sdk.runtime.context import in_context
-from edge_sdk.runtime.decoding import decide, decode
 from export.assemble import GOLDEN_FILE, rewrite
 from export.cycles import CycleSet, load_cycles
 from export.formats import ArtefactFormat, ReportStep
 from export.golden import golden_file
+from export.model import GraphEvaluation
 from export.onnx.graph import join
 from export.onnx.runner import GraphRunner, latency_ratio
 from export.pipeline import golden_feed, gpu_tolerance
@@ -33,7 +31,6 @@ from export.portability.stress import stress_failures, stress_figures
 from export.verify import artefact_accuracy, artefact_drops, gate_failures, parity
 
 REFERENCE = "onnx-fp32"
-_BATCH = 64
 
 
 def add_formats(
@@ -197,11 +194,14 @@ class _Measure:
         cycles: tuple[CycleSet, npt.NDArray[np.str_]] | None,
     ) -> None:
         self._manifest, self._entry = manifest, reference
-        self._schema: MetadataSchema | None = metadata_schema(base, manifest)
-        self.golden, self._stress = golden_feed(front_end(base, reference), self._schema)
+        spec, schema = front_end(base, reference), metadata_schema(base, manifest)
+        self._evaluation = GraphEvaluation(
+            tuple(manifest.labels), manifest.decoder, schema, spec.window_samples, reference.input
+        )
+        self.golden, self._stress = golden_feed(spec, schema)
         self._cycles = cycles
         self._runner = GraphRunner(content)
-        self._logits = None if cycles is None else self._run(self._runner, cycles[0])
+        self._logits = None if cycles is None else self._evaluation.logits(self._runner, cycles[0])
 
     def entry(self, row: ArtefactFormat, content: bytes) -> ArtefactEntry:
         """Entry of an artefact with its figures."""
@@ -213,19 +213,22 @@ class _Measure:
         failures = ["made without a corpus"]
         if self._cycles is not None and self._logits is not None:
             cycles, splits = self._cycles
-            logits = self._run(runner, cycles)
-            figures = parity(self._logits, logits, self._decided) | figures
-            probabilities = self._probabilities(logits, cycles)
-            labels, decisions = list(self._manifest.labels), self._decisions
+            evaluation, labels = self._evaluation, list(self._manifest.labels)
+            logits = evaluation.logits(runner, cycles)
+            figures = parity(self._logits, logits, evaluation.labels_of) | figures
             figures |= artefact_drops(
-                self._probabilities(self._logits, cycles), probabilities, cycles, labels, decide=decisions
+                evaluation.probabilities(self._logits, cycles),
+                evaluation.probabilities(logits, cycles),
+                cycles,
+                labels,
+                decide=evaluation.decisions,
             )
             failures = [*gate_failures(row.gate, figures), *stress_failures(figures, gpu_tolerance(row))]
             for split in self._held_out(splits):
                 mask = splits == split
                 part = cycles.take(np.flatnonzero(mask), split, samples=False)
-                own = self._probabilities(logits[mask], part)
-                accuracy[split] = artefact_accuracy(own, decisions(own), part, labels)
+                own = evaluation.probabilities(logits[mask], part)
+                accuracy[split] = artefact_accuracy(own, evaluation.decisions(own), part, labels)
         return msgspec.structs.replace(
             self._entry,
             file=row.file,
@@ -244,26 +247,3 @@ class _Measure:
     def _held_out(self, splits: npt.NDArray[np.str_]) -> list[str]:
         trained_on = str(self._manifest.training.get("split", "train")).split("+")
         return [str(s) for s in dict.fromkeys(splits.tolist()) if s not in trained_on]
-
-    def _run(self, runner: GraphRunner, cycles: CycleSet) -> npt.NDArray[np.float32]:
-        parts = []
-        for begin in range(0, len(cycles), _BATCH):
-            feed: dict[str, Any] = {self._entry.input: cycles.pcm[begin : begin + _BATCH]}
-            if self._schema is not None:
-                feed |= self._schema.encode(cycles.metadata_rows(begin, begin + _BATCH))
-            parts.append(runner.run(feed))
-        return np.concatenate(parts)
-
-    def _probabilities(self, logits: npt.NDArray[np.float32], cycles: CycleSet) -> npt.NDArray[np.float64]:
-        """As ``stetho evaluate``: in the context of their recordings."""
-        decoder = self._manifest.decoder
-        recordings, starts = zip(*cycles.places, strict=True) if cycles.places else ((), ())
-        share = decoder.context_share if cycles.places else 0.0
-        return decode(in_context(logits, share, recordings, starts), decoder)
-
-    def _decisions(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        decoder = self._manifest.decoder
-        return decide(probabilities, decoder, self._manifest.labels.index(decoder.normal_label))
-
-    def _decided(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        return self._decisions(decode(logits, self._manifest.decoder))

@@ -94,7 +94,7 @@ def make_artefacts(
         model.schema,
         progress,
         _feeds(model, front_end, cycles) if needs_calibration else (),
-        model.labels_of if cycles is not None else None,
+        model.evaluation.labels_of if cycles is not None else None,
     )
     reference = None if cycles is None else _reference(model, cycles, progress)
     measurement = _Measurement(model, cycles, reference, join(front_end, request.network, {}).SerializeToString())
@@ -131,7 +131,9 @@ def _feeds(model: ModelUnderExport, front_end: onnx.ModelProto, data: ExportCycl
     feeds: list[Feed] = []
     for begin in range(0, count - batch + 1, batch):  # the calibrator needs equal batches: a short last one is left out
         features = runner.run({"pcm": cycles.pcm[begin : begin + batch]})
-        feeds.append({"features": features, **model.metadata_inputs(cycles.metadata_rows(begin, begin + batch))})
+        feeds.append(
+            {"features": features, **model.evaluation.metadata_inputs(cycles.metadata_rows(begin, begin + batch))}
+        )
     return feeds
 
 
@@ -194,14 +196,14 @@ class _Measurement:
         if self.cycles is None or self.reference is None:
             figures = {**notes, **speed, **safety}
             return Artefact(row, content, figures, {}, ("exported without a corpus",), golden)
-        logits = model.graph_logits(runner, self.cycles.verification)
-        figures = {**parity(self.reference, logits, model.labels_of), **notes, **speed, **safety}
+        logits = model.evaluation.logits(runner, self.cycles.verification)
+        figures = {**parity(self.reference, logits, model.evaluation.labels_of), **notes, **speed, **safety}
         figures |= artefact_drops(
-            model.probabilities(self.reference, self.cycles.verification),
-            model.probabilities(logits, self.cycles.verification),
+            model.evaluation.probabilities(self.reference, self.cycles.verification),
+            model.evaluation.probabilities(logits, self.cycles.verification),
             self.cycles.verification,
             list(model.checkpoint.labels),
-            decide=model.decisions,
+            decide=model.evaluation.decisions,
         )
         failures = (*gate_failures(row.gate, figures), *stress_failures(figures, gpu_tolerance(row)))
         return Artefact(row, content, figures, self._accuracy(self.cycles, logits), failures, golden)
@@ -217,7 +219,9 @@ class _Measurement:
         figures = {}
         for split, mask in cycles.held_out.items():
             part = cycles.verification.take(np.flatnonzero(mask), split, samples=False)
-            probabilities = self.model.probabilities(logits[mask], part)
+            probabilities = self.model.evaluation.probabilities(logits[mask], part)
             labels = list(self.model.checkpoint.labels)
-            figures[split] = artefact_accuracy(probabilities, self.model.decisions(probabilities), part, labels)
+            figures[split] = artefact_accuracy(
+                probabilities, self.model.evaluation.decisions(probabilities), part, labels
+            )
         return figures

@@ -80,8 +80,9 @@ def write_repository(bundle: Path, out: Path, options: TritonOptions | None = No
     if manifest.segmenter.kind == "learned" and manifest.segmenter.file:
         require(hash_check(folder, manifest.segmenter.file, manifest.segmenter.sha256 or ""))
         files |= _segmenter_files(manifest, (folder / manifest.segmenter.file).read_bytes(), options)
-    if options.plan:
-        files |= plan_files(folder, manifest, entry, content, options)
+    if options.plan:  # the engine is that of 'stetho compile', also where the CPU serves the bundle's default artefact
+        compiled = entry if options.format else _choose(manifest, replace(options, gpu=True))
+        files |= plan_files(folder, manifest, compiled, checked_file(folder, compiled).read_bytes(), options)
     try:
         _place(out, files, options.version)
     except OSError as error:

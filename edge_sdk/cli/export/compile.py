@@ -52,7 +52,10 @@ def compile_command(
 ) -> None:
     """Build a TensorRT engine for this device, or with --for ahead of time for RTX GPUs."""
     from edge_sdk.errors import ExportError
+    from edge_sdk.extras import require_extra
     from edge_sdk.runtime.bundle.load import resolve_bundle
+
+    require_extra("tensorrt-rtx" if flavour == "tensorrt-rtx" else "tensorrt", "stetho compile", "onnx")
     from export.tensorrt.builder import compile_bundle
     from export.tensorrt.options import BuildOptions
     from export.tensorrt.proof import prove_engine

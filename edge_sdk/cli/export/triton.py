@@ -29,6 +29,9 @@ def repo_command(
     json: JsonOption = False,
 ) -> None:
     """Write a model repository: PCM of a breath in, label and probabilities out."""
+    from edge_sdk.extras import require_extra
+
+    require_extra("export", "stetho triton repo", "onnx")
     from export.triton.config import TritonOptions
     from export.triton.repository import write_repository
 

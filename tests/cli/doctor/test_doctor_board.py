@@ -114,10 +114,11 @@ def test_a_tensorrt_that_finds_no_gpu_is_absent_and_no_failure(monkeypatch: pyte
     assert check.status == "absent" and "no usable GPU" in check.detail
 
 
-def _extras() -> dict[str, list[Requirement]]:
+def _extra(name: str) -> dict[str, Requirement]:
+    """Package → requirement."""
     text = tomllib.loads((_ROOT / "pyproject.toml").read_text())
-    found = text["project"]["optional-dependencies"]
-    return {n: [Requirement(line) for line in found[n]] for n in ("gpu-cu12", "gpu-cu13", "tensorrt", "tensorrt-cu12")}
+    found = [Requirement(line) for line in text["project"]["optional-dependencies"][name]]
+    return {requirement.name: requirement for requirement in found}
 
 
 GPU_WHEELS = {
@@ -129,25 +130,60 @@ GPU_WHEELS = {
 
 
 def test_the_pins_of_the_gpu_extras_do_not_overlap_and_fit_the_libraries() -> None:
-    extras = _extras()
+    runtime = {extra: _extra(extra)["onnxruntime-gpu"] for extra in GPU_WHEELS}
     for extra, rows in GPU_WHEELS.items():
-        (requirement,) = extras[extra]
+        requirement = runtime[extra]
         assert requirement.extras == {"cuda", "cudnn"}  # preload_dlls finds CUDA and cuDNN in their wheels
         for python, (version, _) in rows.items():
             assert version in requirement.specifier, (extra, python)
             environment = {"python_version": python, "sys_platform": "linux", "platform_machine": "x86_64"}
             assert requirement.marker is not None and requirement.marker.evaluate(environment)
             assert not requirement.marker.evaluate({**environment, "platform_machine": "aarch64"})  # no Jetson kernels
-    assert not any(v in extras["gpu-cu12"][0].specifier for v in ("1.27.0", "1.31.1"))
-    assert not any(v in extras["gpu-cu13"][0].specifier for v in ("1.23.2", "1.26.0"))
-    for extra in ("tensorrt", "tensorrt-cu12"):
-        assert "10.16.1.11" in extras[extra][0].specifier and "11.4.0.106" not in extras[extra][0].specifier
+    assert not any(v in runtime["gpu-cu12"].specifier for v in ("1.27.0", "1.31.1"))
+    assert not any(v in runtime["gpu-cu13"].specifier for v in ("1.23.2", "1.26.0"))
+    for extra, package in (("tensorrt", "tensorrt-cu13"), ("tensorrt-cu12", "tensorrt-cu12")):
+        specifier = _extra(extra)[package].specifier
+        assert "10.16.1.11" in specifier and "11.4.0.106" not in specifier
+
+
+@pytest.mark.parametrize("extra", ["gpu-cu12", "gpu-cu13", "tensorrt", "tensorrt-cu12", "tensorrt-rtx"])
+def test_every_extra_for_gpus_brings_what_reads_the_graphs(extra: str) -> None:
+    assert str(_extra(extra)["onnx"]) == str(_extra("export")["onnx"])  # on every platform: no marker
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("compile", "default"), "tensorrt"),
+        (("compile", "default", "--flavour", "tensorrt-rtx", "--for", "8.6"), "tensorrt-rtx"),
+        (("triton", "repo", "default", "--out", "models"), "export"),
+        (("bench", "gpu"), "gpu-cu13"),
+        (("bench", "gpu", "--quick"), "gpu-cu13"),
+        (("bench", "gpu", "--pack", "packed"), "export"),
+    ],
+)
+def test_without_onnx_the_line_names_the_extra(
+    stetho: Stetho,  # noqa: F811
+    arguments: tuple[str, ...],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("onnx", "export")]:
+        monkeypatch.delitem(sys.modules, name)  # as in a process of its own
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    outcome = stetho(*arguments)
+    assert (
+        outcome.status == 1 and f"needs onnx; install with: pip install 'stethoscope-edge-sdk[{extra}]'" in outcome.err
+    )
+    assert "Traceback" not in outcome.err and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("extra", "python"), [(e, p) for e, rows in GPU_WHEELS.items() for p in rows])
 def test_the_gpu_extras_resolve(extra: str, python: str, tmp_path: Path) -> None:
-    (requirement,) = _extras()[extra]
+    requirement = _extra(extra)["onnxruntime-gpu"]
     wanted = f"{requirement.name}[{','.join(sorted(requirement.extras))}]{requirement.specifier}"
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (17, 27, 28)] + [
         "--platform=manylinux2014_x86_64"

@@ -6,20 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest, verify_bundle
+from edge_sdk.runtime.bundle.manifest import front_end
 from edge_sdk.runtime.engines.selection import GPU_TOLERANCE
 from edge_sdk.signal.spec import FrontEndSpec
+from export import more_formats
+from export.cycles import CycleSet
 from export.formats import FORMATS
 from export.golden import GOLDEN_SCENARIOS, golden_clips, stress_clips
 from export.more_formats import add_formats
+from export.onnx.quantise import Feed
+from export.onnx.runner import GraphRunner
 from export.pipeline import golden_feed, gpu_tolerance
 from export.portability.stress import LARGEST_HALF, largest_half, stress_failures, stress_figures, with_tf32_front_end
 from export.verify import MIN_CYCLES
+from tests.support.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +117,31 @@ def test_the_shipped_fp16_artefact_is_verified_on_real_cycles(shipped: dict[str,
     assert entry.verified and not entry.default and entry.parity["n"] >= MIN_CYCLES
     assert entry.parity["auroc_drop"] <= 0.001 and entry.parity["agreement"] >= 0.995
     assert FORMATS["onnx-fp16"].gate.min_agreement >= 0.995 and FORMATS["onnx-fp16"].gate.max_auroc_drop <= 0.001
+
+
+def test_more_formats_are_measured_in_batches_of_as_many_samples_whatever_the_window_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Counted(GraphRunner):
+        def run(self, feed: Feed) -> npt.NDArray[np.float32]:
+            sizes.append(len(feed["pcm"]))
+            return super().run(feed)
+
+    folder = write_tiny_bundle(tmp_path / "tiny", rate_hz=16000)
+    manifest = read_manifest(folder)
+    (entry,) = manifest.artefacts
+    window = front_end(folder, entry).window_samples
+    most = 64 * 12_000 // window
+    pcm = np.random.default_rng(0).standard_normal((most + 5, window)).astype(np.float32)
+    cycles = CycleSet("none", "all", pcm, ("normal",) * len(pcm), ("p",) * len(pcm))
+    content = (folder / entry.file).read_bytes()
+    monkeypatch.setattr(more_formats, "GraphRunner", Counted)
+    measure = more_formats._Measure(folder, manifest, entry, content, (cycles, np.array(["test"] * len(pcm))))
+    assert most < 64 and sizes == [most, 5]
+    assert measure._logits is not None
+    np.testing.assert_allclose(measure._logits, GraphRunner(content).run({"pcm": pcm}), atol=1e-4)
 
 
 def test_a_bundle_gets_more_formats_from_its_own_graph(tmp_path: Path) -> None:
