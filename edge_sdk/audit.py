@@ -209,8 +209,8 @@ def record_export(
 
 
 def file_facts(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of files, for the details of an entry; a folder stands for all files in it."""
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    """Name, size and SHA-256 of files, for the details of an entry; a folder stands for all files in it, each once."""
+    files = dict.fromkeys(file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]))
     return [{"file": str(f), "bytes": f.stat().st_size, "sha256": sha256_file(f)} for f in files if f.is_file()]
 
 

@@ -87,7 +87,7 @@ def report_command(
 
         examination = deidentified(examination, rules_of([], dates="shift", key=read_key(key_file), patient=""))
     write_report(examination, out, manifest=manifest, reference=reference, audio=player, paper=paper)
-    record_export(audit_log(audit), "report", dict.fromkeys([*files, *audio]), [out])
+    record_export(audit_log(audit), "report", [*files, *audio], [out])
     if json:
         (made,) = file_facts([out])
         emit_json({"type": "report", **made, "recordings": len(examination.recordings), "notes": examination.notes})
