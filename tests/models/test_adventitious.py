@@ -13,7 +13,7 @@ from edge_sdk.errors import RecipeError
 from edge_sdk.models.adventitious import ATTENTION_BOUND, STRIDE, AdventitiousNetwork, bounded
 from edge_sdk.models.registry import count_parameters
 from edge_sdk.runtime.adventitious import SoundModel, SoundRun
-from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.engines.steps import step_engine
 from edge_sdk.signal.logmel import log_mel
 from edge_sdk.training.adventitious.building import build_adventitious
 from edge_sdk.training.recipes.recipe import load_recipe
@@ -85,14 +85,17 @@ def test_pooling_is_the_attention_weighted_mean_of_valid_frames(network: Adventi
     assert bounded(torch.tensor([1e6, -1e6, 0.5])).abs().max() <= ATTENTION_BOUND
 
 
-def test_the_exported_graph_streams_the_same_outputs(network: AdventitiousNetwork, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_exported_graph_streams_the_same_outputs(
+    network: AdventitiousNetwork, tmp_path: Path, offline: bool
+) -> None:
     path = tmp_path / "sounds.onnx"
     path.write_bytes(export_adventitious(network).SerializeToString())
-    model = SoundModel(OrtEngine(path))
+    model = SoundModel(step_engine(path))
     assert model.settings.frames_per_step == FRAMES_PER_STEP
-    wave = breath(5.3)
-    run = SoundRun(model)
-    steps = [step for begin in range(0, wave.size, 700) for step in run.accept(wave[begin : begin + 700])]
+    wave, block = breath(5.3), 9000 if offline else 700
+    run = SoundRun(model, offline=offline)
+    steps = [step for begin in range(0, wave.size, block) for step in run.accept(wave[begin : begin + block])]
     steps += run.finish()
     streamed = np.concatenate([np.concatenate((s.frames, s.attention, s.clip)) for s in steps], axis=1)
     mel = log_mel(wave, SPEC)

@@ -11,7 +11,7 @@ import msgspec
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.bundle.schema import SegmenterEntry, StepEntry
-from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.engines.steps import step_engine
 from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.runtime.segmentation.envelope import EnvelopeSegmenter
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
@@ -41,7 +41,7 @@ class EnvelopeFactory:
         """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.params.smooth_s
 
-    def new(self) -> EnvelopeSegmenter:
+    def new(self, *, offline: bool = False) -> EnvelopeSegmenter:  # noqa: ARG002 — as of the learned one
         """Make a segmenter for one stream."""
         return EnvelopeSegmenter(self.rate_hz, self.params)
 
@@ -69,9 +69,9 @@ class LearnedFactory:
         """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.look_ahead_s
 
-    def new(self) -> LearnedSegmenter:
-        """Make a segmenter for one stream."""
-        return LearnedSegmenter(self.model, self.params)
+    def new(self, *, offline: bool = False) -> LearnedSegmenter:
+        """Make a segmenter for one stream; ``offline``: of a file, whose steps are run many at once."""
+        return LearnedSegmenter(self.model, self.params, offline=offline)
 
     def golden(self) -> list[float]:
         """See :func:`~edge_sdk.runtime.segmentation.network.golden_outputs`."""
@@ -116,7 +116,8 @@ def segmenter_factory(entry: SegmenterEntry, params: SegmenterParams, path: Path
     ):
         raise BundleError(f"{path.parent}: the segmenter's rate, step or look-ahead is wrong; export the bundle again")
     settings = StepSettings(spec, step.frames_per_step, step.look_ahead_frames, step.stride, params)
-    return LearnedFactory(StepModel(OrtEngine(path), settings), params)
+    engine = step_engine(path, settings.frames_per_step, settings.outputs_per_step)
+    return LearnedFactory(StepModel(engine, settings), params)
 
 
 def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFactory:
@@ -129,7 +130,7 @@ def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFa
     EngineError
         It cannot be loaded.
     """
-    model = StepModel(OrtEngine(path))
+    model = StepModel(step_engine(path))
     return LearnedFactory(model, params or model.settings.decoder)
 
 
