@@ -11,14 +11,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from edge_sdk.errors import ExportError
-from edge_sdk.models.adventitious import STRIDE
 from edge_sdk.runtime.adventitious import golden_outputs
 from edge_sdk.runtime.bundle.schema import VerdictEntry
 from edge_sdk.runtime.bundle.verdict_part import verdict_model
 from edge_sdk.training.adventitious.building import checkpoint_adventitious
 from edge_sdk.training.adventitious.run import CALIBRATION, FIGURES
 from edge_sdk.training.checkpoint import load_checkpoint
-from export.onnx.sound_graph import FRAMES_PER_STEP, export_adventitious
+from export.onnx.sound_graph import export_adventitious
 from export.training_record import training_record
 
 VERDICT_FILE = "verdict.onnx"
@@ -60,8 +59,6 @@ def verdict_part(path: Path) -> VerdictPart:
         file=VERDICT_FILE,
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
-        frames_per_step=FRAMES_PER_STEP,
-        outputs_per_step=FRAMES_PER_STEP // STRIDE,
         params=calibration["params"],
         familiarity=calibration["familiarity"],
         detector=calibration["detector"],

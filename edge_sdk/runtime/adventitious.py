@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from msgspec import Meta
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, takes_any_length
+from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
 from edge_sdk.settings import NonNegative, Positive, Settings
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
@@ -105,25 +104,21 @@ class SoundModel:
         self.settings = SoundStepSettings.from_properties(engine.properties, name)
         self._states = state_names(engine, ("features",), OUTPUTS, name)
         spec, frames = self.settings.front_end, self.settings.frames_per_step
-        found = {key: tuple(shape) for key, shape in {**engine.inputs, **engine.outputs}.items()}
         count = frames // self.settings.stride
+        found = self._shapes = step_shapes(engine, frames, count)
         wanted = {"features": (1, spec.mel_bins, frames), "frames": (1, 3, count), "attention": (1, 2, count)}
         if wrong := [key for key, shape in wanted.items() if found[key] != shape]:
             raise BundleError(f"{name}: {wrong[0]} is {found[wrong[0]]}, not {wanted[wrong[0]]}; export it again")
 
     def state(self) -> StepState:
         """New state to step the network over one stream."""
-        return StepState(self.engine, self._states, OUTPUTS)
+        return StepState(self.engine, self._shapes, self._states, OUTPUTS)
 
     def run_state(self) -> RunState | None:
         """New state to run many steps at once; None: the graph takes one step only."""
-        engine = self._any_length
-        return None if engine is None else RunState(engine, self._states, OUTPUTS)
-
-    @cached_property
-    def _any_length(self) -> OrtEngine | None:
-        engine = OrtEngine(self.engine.path)
-        return engine if takes_any_length(engine) else None
+        if not takes_any_length(self.engine):
+            return None
+        return RunState(self.engine, self._shapes, self._states, OUTPUTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from edge_sdk.errors import RecipeError
 from edge_sdk.models.adventitious import ATTENTION_BOUND, STRIDE, AdventitiousNetwork, bounded
 from edge_sdk.models.registry import count_parameters
 from edge_sdk.runtime.adventitious import SoundModel, SoundRun
-from edge_sdk.runtime.engines.steps import step_engine
+from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.signal.logmel import log_mel
 from edge_sdk.training.adventitious.building import build_adventitious
 from edge_sdk.training.recipes.recipe import load_recipe
@@ -91,7 +91,7 @@ def test_the_exported_graph_streams_the_same_outputs(
 ) -> None:
     path = tmp_path / "sounds.onnx"
     path.write_bytes(export_adventitious(network).SerializeToString())
-    model = SoundModel(step_engine(path))
+    model = SoundModel(OrtEngine(path))
     assert model.settings.frames_per_step == FRAMES_PER_STEP
     wave, block = breath(5.3), 9000 if offline else 700
     run = SoundRun(model, offline=offline)

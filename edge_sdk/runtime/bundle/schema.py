@@ -116,8 +116,6 @@ class VerdictEntry(_Part, frozen=True, kw_only=True):
     file: str  # the step graph; its front end and step are stored in it
     sha256: str
     bytes: int
-    frames_per_step: int = 0  # and output frames, for which a graph of any length is loaded; 0: as stored in it
-    outputs_per_step: int = 0
     params: dict[str, Any]  # ``runtime.verdict.VerdictParams``
     familiarity: dict[str, Any] = {}  # ``runtime.familiarity.FamiliarityParams``
     detector: dict[str, Any] = {}  # ``runtime.adventitious.SoundParams``

@@ -10,7 +10,7 @@ from edge_sdk.errors import BundleError
 from edge_sdk.runtime.adventitious import SoundModel, SoundParams, golden_outputs
 from edge_sdk.runtime.bundle.files import BundleCheck, file_inside
 from edge_sdk.runtime.bundle.schema import MANIFEST, VerdictEntry
-from edge_sdk.runtime.engines.steps import step_engine
+from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.familiarity import FamiliarityParams
 from edge_sdk.runtime.verdict import VerdictModel, VerdictParams
 
@@ -31,8 +31,7 @@ def verdict_model(folder: Path, entry: VerdictEntry) -> VerdictModel:
         detector = SoundParams.from_dict(entry.detector)
     except ValueError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
-    engine = step_engine(file_inside(folder, entry.file), entry.frames_per_step, entry.outputs_per_step)
-    model = SoundModel(engine, entry.file)
+    model = SoundModel(OrtEngine(file_inside(folder, entry.file)), entry.file)
     return VerdictModel(model, params, familiarity, detector)
 
 

@@ -40,8 +40,6 @@ class OrtEngine:
         Execution providers in order of preference, as ONNX Runtime takes them.
     largest_batch
         Larger batches are run in parts; None: of any size.
-    sizes
-        Of symbolic axes, by name: the graph is optimised for them and takes no others.
 
     Raises
     ------
@@ -56,9 +54,7 @@ class OrtEngine:
         providers: Sequence[Provider] = (CPU,),
         *,
         largest_batch: int | None = None,
-        sizes: Mapping[str, int] | None = None,
     ) -> None:
-        self.path = path
         self._largest_batch = largest_batch
         try:
             from edge_sdk.runtime.engines.library import onnxruntime
@@ -76,8 +72,6 @@ class OrtEngine:
         large = path.is_file() and path.stat().st_size > LARGE_BYTES
         options.enable_cpu_mem_arena, options.enable_mem_pattern = large, not large
         options.log_severity_level = 3
-        for axis, size in (sizes or {}).items():
-            options.add_free_dimension_override_by_name(axis, size)
         try:
             # Its own fall-back would rebuild the session on the CPU under the name of the GPU, and print to stdout.
             self._session = onnxruntime.InferenceSession(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,38 +14,23 @@ Floats = npt.NDArray[np.float32]
 
 
 FRAMES, OUTPUTS = "frames", "outputs"
-"""Symbolic axes of a step graph: frames that go in, and the output frames that come out."""
+"""Symbolic axes of a step graph of any length: frames that go in, and the output frames that come out."""
+
+Shape = tuple[int, ...]
 
 
-def step_engine(path: Path, frames: int = 0, outputs: int = 0) -> OrtEngine:
-    """Load a step graph for steps of one length.
-
-    Parameters
-    ----------
-    path
-        Its axes are symbolic, or fixed at its step.
-    frames, outputs
-        Of one step; 0: as its metadata says, for which it is loaded twice.
-
-    Raises
-    ------
-    EngineError
-        It cannot be loaded.
-    """
-    if frames:
-        return OrtEngine(path, sizes={FRAMES: frames, OUTPUTS: outputs})
-    engine = OrtEngine(path)
-    properties = engine.properties
-    if takes_any_length(engine) and properties.get("frames_per_step", "").isdigit():
-        frames, stride = int(properties["frames_per_step"]), int(properties.get("stride", "1"))
-        return OrtEngine(path, sizes={FRAMES: frames, OUTPUTS: frames // max(1, stride)})
-    return engine
+def step_shapes(engine: OrtEngine, frames: int, outputs: int) -> dict[str, Shape]:
+    """Shapes of a step graph's inputs and outputs in a step of so many frames and output frames, by name."""
+    sizes = {FRAMES: frames, OUTPUTS: outputs}
+    return {
+        name: tuple(sizes.get(axis, axis) for axis in shape)
+        for name, shape in {**engine.inputs, **engine.outputs}.items()
+    }
 
 
 def takes_any_length(engine: OrtEngine) -> bool:
-    """Whether a step graph takes any number of steps in one run."""
-    shape = engine.inputs.get("features", (0,))
-    return isinstance(shape[-1], str)
+    """Whether a step graph takes any number of steps in one run; those of older bundles take one."""
+    return FRAMES in engine.inputs.get("features", ())
 
 
 def state_names(engine: OrtEngine, inputs: Sequence[str], outputs: Sequence[str], what: str) -> list[str]:
@@ -83,17 +67,20 @@ class StepState:
     Parameters
     ----------
     engine
-        Shared with other streams; all shapes fixed, all float32.
+        Shared with other streams; all float32.
+    shapes
+        From :func:`step_shapes`.
     states
         From :func:`state_names`.
     outputs
         Names of the other outputs.
     """
 
-    def __init__(self, engine: OrtEngine, states: Sequence[str], outputs: Sequence[str]) -> None:
-        shapes = engine.inputs
+    def __init__(
+        self, engine: OrtEngine, shapes: Mapping[str, Shape], states: Sequence[str], outputs: Sequence[str]
+    ) -> None:
         self._features = np.zeros(shapes["features"], dtype=np.float32)
-        self.outputs: dict[str, Floats] = {n: np.zeros(engine.outputs[n], dtype=np.float32) for n in outputs}
+        self.outputs: dict[str, Floats] = {n: np.zeros(shapes[n], dtype=np.float32) for n in outputs}
         self._states = tuple({n: np.zeros(shapes[n], dtype=np.float32) for n in states} for _ in range(2))
         self._turns = tuple(
             engine.bind(
@@ -127,12 +114,13 @@ class RunState:
     ----------
     engine
         Shared with other streams; its graph takes any number of frames.
-    states, outputs
+    shapes, states, outputs
         As of :class:`StepState`.
     """
 
-    def __init__(self, engine: OrtEngine, states: Sequence[str], outputs: Sequence[str]) -> None:
-        shapes = engine.inputs
+    def __init__(
+        self, engine: OrtEngine, shapes: Mapping[str, Shape], states: Sequence[str], outputs: Sequence[str]
+    ) -> None:
         self._engine, self._names = engine, tuple(outputs)
         self._first = {name: np.zeros(shapes[name], dtype=np.float32) for name in states}
         self.reset()

@@ -11,7 +11,7 @@ import msgspec
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.bundle.schema import SegmenterEntry, StepEntry
-from edge_sdk.runtime.engines.steps import step_engine
+from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.segmentation.decoder import DecoderParams
 from edge_sdk.runtime.segmentation.envelope import EnvelopeSegmenter
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
@@ -116,8 +116,7 @@ def segmenter_factory(entry: SegmenterEntry, params: SegmenterParams, path: Path
     ):
         raise BundleError(f"{path.parent}: the segmenter's rate, step or look-ahead is wrong; export the bundle again")
     settings = StepSettings(spec, step.frames_per_step, step.look_ahead_frames, step.stride, params)
-    engine = step_engine(path, settings.frames_per_step, settings.outputs_per_step)
-    return LearnedFactory(StepModel(engine, settings), params)
+    return LearnedFactory(StepModel(OrtEngine(path), settings), params)
 
 
 def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFactory:
@@ -130,7 +129,7 @@ def load_segmenter(path: Path, params: DecoderParams | None = None) -> LearnedFa
     EngineError
         It cannot be loaded.
     """
-    model = StepModel(step_engine(path))
+    model = StepModel(OrtEngine(path))
     return LearnedFactory(model, params or model.settings.decoder)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, takes_any_length
+from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
@@ -100,14 +99,15 @@ class StepModel:
         if step.stride < 1 or step.frames_per_step < 1 or step.frames_per_step % step.stride:
             raise BundleError("the segmenter's step is no multiple of its stride; export it again")
         self._states = state_names(engine, ("features",), _OUTPUTS, "the segmenter")
+        self._shapes = step_shapes(engine, step.frames_per_step, step.outputs_per_step)
         wanted = (1, step.front_end.mel_bins, step.frames_per_step)
-        if tuple(engine.inputs["features"]) != wanted:
+        if self._shapes["features"] != wanted:
             raise BundleError(
                 f"the segmenter's graph takes features {list(engine.inputs['features'])}; "
                 f"expected features {list(wanted)}: export it again"
             )
         for name, rows in zip(_OUTPUTS, _ROWS, strict=True):
-            if tuple(engine.outputs[name]) != (1, *rows, step.outputs_per_step):
+            if self._shapes[name] != (1, *rows, step.outputs_per_step):
                 raise BundleError(
                     f"the segmenter's graph gives {name} {list(engine.outputs[name])}; "
                     f"expected {[1, *rows, step.outputs_per_step]}: export it again"
@@ -115,17 +115,13 @@ class StepModel:
 
     def state(self) -> StepState:
         """New state to step the network over one stream."""
-        return StepState(self.engine, self._states, _OUTPUTS)
+        return StepState(self.engine, self._shapes, self._states, _OUTPUTS)
 
     def run_state(self) -> RunState | None:
         """New state to run many steps at once; None: the graph takes one step only."""
-        engine = self._any_length
-        return None if engine is None else RunState(engine, self._states, _OUTPUTS)
-
-    @cached_property
-    def _any_length(self) -> OrtEngine | None:
-        engine = OrtEngine(self.engine.path)
-        return engine if takes_any_length(engine) else None
+        if not takes_any_length(self.engine):
+            return None
+        return RunState(self.engine, self._shapes, self._states, _OUTPUTS)
 
 
 class LearnedSegmenter:
