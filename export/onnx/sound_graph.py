@@ -62,7 +62,7 @@ def export_adventitious(
     x = _convolved(graph, _causal(graph, x, folded.middle, bins // 4), folded.late)
     x = _causal(graph, graph.op("MaxPool", x, kernel_shape=[3, 1], strides=[3, 1]), folded.last, bins // 12)
     # [1, C, F, T] -> [T, 1, C * F]
-    rows = graph.op("Reshape", graph.op("Transpose", x, perm=[3, 0, 1, 2]), graph.ints([0, 1, -1]))
+    rows = graph.op("Reshape", graph.op("Transpose", x, perm=[3, 0, 1, 2]), graph.ints([0, 0, -1]))
     now = graph.op("Relu", graph.linear(rows, folded.project))
     y = graph.op("Concat", graph.gru(now, folded.gru, GATE_CLIP), now, axis=2)
     out = graph.op("Transpose", graph.linear(y, folded.head), perm=[1, 2, 0])  # [1, outputs, T]
