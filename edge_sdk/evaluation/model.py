@@ -53,7 +53,8 @@ class ModelUnderTest:
 
     def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
         """Make a stream for a recording at ``sample_rate`` Hz."""
-        return Stream(self.classifier, self.segmenter, self.quality, sample_rate, metadata, self.verdict)
+        parts = (self.classifier, self.segmenter, self.quality, sample_rate, metadata, self.verdict)
+        return Stream(*parts, offline=True)
 
 
 def load_model(model: str | Path | Bundle | ModelUnderTest, artefact: str | None = None) -> ModelUnderTest:

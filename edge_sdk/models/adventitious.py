@@ -35,8 +35,8 @@ FRAME_OUTPUTS = len(SOUNDS) + 1  # and breathing
 ATTENTION_BOUND = 8.0
 """Largest attention in the logarithm; bounded by ``tanh``, so that no frame can outweigh minutes of others."""
 
-_LEAST_VARIANCE = 0.15  # of the frames around their causal mean, natural-log units squared
-_LEVEL_SCALE = 2.5
+LEAST_VARIANCE = 0.15  # of the frames around their causal mean, natural-log units squared
+LEVEL_SCALE = 2.5
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ class AdventitiousNetwork(nn.Module):
         variance, spread_state = self.spread(centred.square().mean(dim=1, keepdim=True), spread_state)  # [B, 1, 4 T]
         level = mean.mean(dim=1, keepdim=True)
         # Minus its own past, a bin is free of the device's response; minus all bins' level, it keeps the spectrum.
-        own = centred / torch.sqrt(variance + _LEAST_VARIANCE)
-        x = torch.stack((own, (features - level) / _LEVEL_SCALE), dim=1)  # [B, 2, M, 4 T]
+        own = centred / torch.sqrt(variance + LEAST_VARIANCE)
+        x = torch.stack((own, (features - level) / LEVEL_SCALE), dim=1)  # [B, 2, M, 4 T]
         x, entry = self.entry(x, pasts[0])
         x, early = self.early(x, pasts[1])
         x = F.relu(self.widen_norm(self.widen(F.max_pool2d(x, 2))))  # [B, C2, M / 4, T]
@@ -206,31 +206,12 @@ def bounded(attention: Tensor) -> Tensor:
     return ATTENTION_BOUND * torch.tanh(attention / ATTENTION_BOUND)
 
 
-class AdventitiousStep(nn.Module):
-    """The graph that is exported: ``(features [1, M, n], *states) → (frames, attention, clip, *next states)``.
-
-    ``frames [1, 3, n / STRIDE]`` are probabilities of crackle, wheeze and breathing; ``attention`` and ``clip`` are
-    ``[1, 2, n / STRIDE]``.
-    """
-
-    def __init__(self, network: AdventitiousNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """``features [1, M, n]`` and the states → the outputs and the next states."""
-        out, following = self.network(features, *states)
-        return (torch.sigmoid(out.frames), out.attention, out.clip, *following)
-
-
-def for_steps(network: AdventitiousNetwork, frames: int) -> AdventitiousNetwork:
-    """A copy with equal outputs, batch norms folded, and constants no larger than steps of ``frames`` need."""
+def for_steps(network: AdventitiousNetwork) -> AdventitiousNetwork:
+    """A copy with equal outputs whose batch norms are folded."""
     fuse: Any = torch.nn.utils.fusion.fuse_conv_bn_eval
     folded = copy.deepcopy(network).eval()
     for block in (folded.entry, folded.early, folded.middle, folded.last):
         block.conv, block.norm = fuse(block.conv, block.norm), nn.Identity()
     folded.widen, folded.widen_norm = fuse(folded.widen, folded.widen_norm), nn.Identity()
     folded.late, folded.late_norm = fuse(folded.late, folded.late_norm), nn.Identity()
-    folded.mean = CausalMean(folded.mean.seconds, folded.mean.hop_s, frames)
-    folded.spread = CausalMean(folded.spread.seconds, folded.spread.hop_s, frames)
     return folded

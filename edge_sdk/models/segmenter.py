@@ -9,6 +9,7 @@ an input and an output tensor. Normalisation uses only the frames received so fa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +36,8 @@ TEMPI = 32
 TEMPO_S = (0.45, 7.0)
 """The shortest and the longest of them, in seconds."""
 
-_LEVEL_SCALE = 2.5  # natural-log units: about the spread of the bins around the level of all
-_LEAST_VARIANCE = 0.15  # of the log-mel around its causal mean; keeps silence from being blown up
+LEVEL_SCALE = 2.5  # natural-log units: about the spread of the bins around the level of all
+LEAST_VARIANCE = 0.15  # of the log-mel around its causal mean; keeps silence from being blown up
 _CHUNK = 256  # frames of one matrix product in the causal mean
 
 
@@ -204,15 +205,17 @@ class SegmenterNetwork(nn.Module):
     def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """Shapes of the states for a batch of one; all start as zeros."""
         channels = self.entry.out_channels
-        buffers = [(1, channels, block.memory) for block in (*self._blocks, *self._strided)]
+        buffers = [(1, channels, block.memory) for block in (*self.causal_blocks, *self.strided_blocks)]
         return ((1, self.front_end.mel_bins + 1, 1), (1, 2, 1), *buffers, (1, 1, self.gru.hidden_size))
 
     @property
-    def _blocks(self) -> list[CausalBlock]:
+    def causal_blocks(self) -> list[CausalBlock]:
+        """Convolutions on feature frames."""
         return [block for block in self.blocks if isinstance(block, CausalBlock)]
 
     @property
-    def _strided(self) -> list[CausalBlock]:
+    def strided_blocks(self) -> list[CausalBlock]:
+        """Convolutions on output frames."""
         return [block for block in self.strided if isinstance(block, CausalBlock)]
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
@@ -231,19 +234,19 @@ class SegmenterNetwork(nn.Module):
         mean, mean_state = self.mean(features, mean_state)  # [B, M, 2 T]
         centred = features - mean
         variance, spread_state = self.spread(centred.square().mean(dim=1, keepdim=True), spread_state)  # [B, 1, 2 T]
-        spread = torch.sqrt(variance + _LEAST_VARIANCE)
+        spread = torch.sqrt(variance + LEAST_VARIANCE)
         level = mean.mean(dim=1, keepdim=True)  # [B, 1, 2 T]
         # Minus its own past, a bin is free of the device's response, and over the spread of the dynamics of its gain
         # control; minus the level of all bins, it keeps the spectrum.
-        x = torch.cat((centred / spread, (features - level) / _LEVEL_SCALE, torch.log(spread)), dim=1)
+        x = torch.cat((centred / spread, (features - level) / LEVEL_SCALE, torch.log(spread)), dim=1)
         x = self.dropout(F.relu(self.norm(self.entry(x))))  # [B, C, 2 T]
         following = [mean_state, spread_state]
         remembered = iter(pasts)
-        for block in self._blocks:
+        for block in self.causal_blocks:
             x, past = block(x, next(remembered))
             following.append(past)
         x = F.relu(self.down(x))  # [B, C, T]
-        for block in self._strided:
+        for block in self.strided_blocks:
             x, past = block(x, next(remembered))
             following.append(past)
         y, memory = self.gru(self.dropout(x.permute(2, 0, 1)), memory)  # [T, B, H]
@@ -270,34 +273,11 @@ class SegmenterNetwork(nn.Module):
         return SegmentLogits(activity[:, 0], onset[:, 0], phase, cycle, tempo), following
 
 
-class SegmenterStep(nn.Module):
-    """The graph that is exported: ``(features [1, M, 2 n], *states) → (activity, onset, phase, cycle, *next states)``.
-
-    Activity and onset are probabilities ``[1, n]``; phase is ``[1, 3, n]`` and sums to one over ``PHASES``; cycle is
-    ``[1, 2, n]``.
-    """
-
-    def __init__(self, segmenter: SegmenterNetwork) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-
-    def forward(self, features: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """``features [1, M, 2 n]`` and the states → outputs and the next states."""
-        out, following = self.segmenter.logits(features, states)
-        activity, onset, phase, cycle = out.transpose(1, 2).split((1, 1, len(PHASES), CYCLE), dim=1)
-        return (
-            torch.sigmoid(activity[:, 0]), torch.sigmoid(onset[:, 0]), torch.softmax(phase, dim=1), cycle, *following
-        )  # fmt: skip
-
-
-def for_steps(segmenter: SegmenterNetwork, frames: int) -> SegmenterNetwork:
-    """A copy with equal outputs, batch norms folded, and constants no larger than steps of ``frames`` need."""
-    import copy
-
+def for_steps(segmenter: SegmenterNetwork) -> SegmenterNetwork:
+    """A copy with equal outputs whose batch norms are folded."""
     fuse: Any = torch.nn.utils.fusion.fuse_conv_bn_eval
     folded = copy.deepcopy(segmenter).eval()
     folded.entry, folded.norm = fuse(folded.entry, folded.norm), nn.Identity()
-    folded.mean, folded.spread = (CausalMean(m.seconds, m.hop_s, frames) for m in (folded.mean, folded.spread))
-    for block in (*folded._blocks, *folded._strided):
+    for block in (*folded.causal_blocks, *folded.strided_blocks):
         block.pointwise, block.norm = fuse(block.pointwise, block.norm), nn.Identity()
     return folded

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import StepState, state_names
+from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
 from edge_sdk.settings import NonNegative, Positive, Settings
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
@@ -104,15 +104,21 @@ class SoundModel:
         self.settings = SoundStepSettings.from_properties(engine.properties, name)
         self._states = state_names(engine, ("features",), OUTPUTS, name)
         spec, frames = self.settings.front_end, self.settings.frames_per_step
-        found = {key: tuple(shape) for key, shape in {**engine.inputs, **engine.outputs}.items()}
         count = frames // self.settings.stride
+        found = self._shapes = step_shapes(engine, frames, count)
         wanted = {"features": (1, spec.mel_bins, frames), "frames": (1, 3, count), "attention": (1, 2, count)}
         if wrong := [key for key, shape in wanted.items() if found[key] != shape]:
             raise BundleError(f"{name}: {wrong[0]} is {found[wrong[0]]}, not {wanted[wrong[0]]}; export it again")
 
     def state(self) -> StepState:
-        """New state to run the network over one stream."""
-        return StepState(self.engine, self._states, OUTPUTS)
+        """New state to step the network over one stream."""
+        return StepState(self.engine, self._shapes, self._states, OUTPUTS)
+
+    def run_state(self) -> RunState | None:
+        """New state to run many steps at once; None: the graph takes one step only."""
+        if not takes_any_length(self.engine):
+            return None
+        return RunState(self.engine, self._shapes, self._states, OUTPUTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,7 @@ class SoundFrames:
     attention: Floats  # [2, t]
     clip: Floats  # [2, t]
     mel: Floats  # [n, M]
+    samples: int  # received when the step was complete
 
 
 class SoundRun:
@@ -133,11 +140,15 @@ class SoundRun:
     ----------
     model
         Shared with other streams.
+    offline
+        Run all steps of a block at once: for files. The outputs are the same, up to rounding.
     """
 
-    def __init__(self, model: SoundModel) -> None:
+    def __init__(self, model: SoundModel, *, offline: bool = False) -> None:
         self.settings = model.settings
-        self._state = model.state()
+        run_state = model.run_state() if offline else None
+        self._at_once = run_state is not None
+        self._state: StepState | RunState = run_state or model.state()
         self._mel = LogMel(model.settings.front_end)
         self.reset()
 
@@ -149,7 +160,7 @@ class SoundRun:
         self._held_size = 0
         spec, frames = self.settings.front_end, self.settings.frames_per_step
         self._needed = spec.frame_samples + (frames - 1) * spec.hop_samples  # samples that the next step needs
-        self._done = 0  # output frames
+        self._done = self._taken = 0  # output frames; samples in steps that have been run
 
     def accept(self, samples: Floats) -> list[SoundFrames]:
         """Take ``[n]`` samples; return the steps that are complete."""
@@ -159,10 +170,13 @@ class SoundRun:
         if self._held_size < self._needed:
             return steps
         held, at = np.concatenate(self._held), 0
+        each = self.settings.frames_per_step * self.settings.front_end.hop_samples
         while held.size - at >= self._needed:
-            taken, at = held[at : at + self._needed], at + self._needed
-            self._needed = self.settings.frames_per_step * self.settings.front_end.hop_samples
-            steps.append(self._step(self._mel.accept(taken), self.settings.frames_per_step))
+            more = (held.size - at - self._needed) // each if self._at_once else 0
+            end = at + self._needed + more * each
+            steps += self._steps(self._mel.accept(held[at:end]), self._taken + self._needed)
+            self._taken += end - at
+            self._needed, at = each, end
         self._held, self._held_size = [held[at:].copy()], held.size - at
         return steps
 
@@ -170,18 +184,26 @@ class SoundRun:
         """End of the samples: return the last, shorter step, if it has an output frame."""
         rest = self._mel.accept(np.concatenate([*self._held, np.zeros(0, np.float32)]))
         self._held, self._held_size = [], 0
-        real = len(rest) // self.settings.stride * self.settings.stride
-        if not real:
+        count = len(rest) // self.settings.stride
+        if not count:
             return []
         missing = self.settings.frames_per_step - len(rest)
-        return [self._step(np.concatenate((rest, np.repeat(rest[-1:], missing, axis=0))), real)]
+        (step,) = self._steps(np.concatenate((rest, np.repeat(rest[-1:], missing, axis=0))), self._taken)
+        frames, attention, clip = (part[:, :count] for part in (step.frames, step.attention, step.clip))
+        return [replace(step, frames=frames, attention=attention, clip=clip, mel=step.mel[: count * self.settings.stride])]
 
-    def _step(self, mel: Floats, real: int) -> SoundFrames:
+    def _steps(self, mel: Floats, samples: int) -> list[SoundFrames]:
+        """Run ``[n, M]`` frames of one or several steps; ``samples`` have been received by the end of the first."""
         outputs = self._state.step(mel)
-        count = real // self.settings.stride
-        first, self._done = self._done, self._done + count
-        frames, attention, clip = (outputs[name][0, :, :count].copy() for name in OUTPUTS)
-        return SoundFrames(first, frames, attention, clip, mel[:real])
+        size = self.settings.frames_per_step
+        each = size // self.settings.stride
+        steps = []
+        for k in range(len(mel) // size):
+            frames, attention, clip = (outputs[name][0, :, k * each : (k + 1) * each].copy() for name in OUTPUTS)
+            taken = samples + k * size * self.settings.front_end.hop_samples
+            steps.append(SoundFrames(self._done, frames, attention, clip, mel[k * size : (k + 1) * size], taken))
+            self._done += each
+        return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
     from edge_sdk.signal.spec import FrontEndSpec
 
-HOP_S = 0.02
-"""All computation runs in hops of this length at the source's rate, so that block sizes change nothing."""
-
+_HOP_S = 0.02  # where the segmenter has no step of its own
+_OFFLINE_TICKS = 32  # of a file are computed at once
 _RING_S = 20.0  # longer than the longest cycle and its delays
 _NO_BREATH = ("silence", "no-contact", "noisy")
 
@@ -75,6 +76,9 @@ class Stream:
         Of patient and device: ``site``, ``device``, ``age_years``, ``sex``, ``bmi``.
     verdict
         Finds adventitious sounds and gives verdicts; None: such events are not emitted.
+    offline
+        The samples are a file's: some seconds are computed at once, several times faster. The events are the same, up
+        to rounding, and come later.
 
     Raises
     ------
@@ -97,6 +101,8 @@ class Stream:
         sample_rate: int,
         metadata: Mapping[str, Any] | None = None,
         verdict: VerdictModel | None = None,
+        *,
+        offline: bool = False,
     ) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
@@ -107,11 +113,10 @@ class Stream:
             raise StreamError(str(error)) from error
         self.classifier = classifier
         self.sample_rate = sample_rate
-        self._hop = max(1, round(HOP_S * sample_rate))
         self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)
         self._ring = Ring(round(_RING_S * self._model_rate))
-        self._segmenter: Segmenter = segmenter_factory.new()
+        self._segmenter: Segmenter = segmenter_factory.new(offline=offline)
         self._blur = segmenter_factory.blur_s * sample_rate
         self._shortest_s = segmenter_factory.params.shortest_s
         self._learned = segmenter_factory.kind == "learned"
@@ -121,10 +126,10 @@ class Stream:
             self._to_segmenter = LowLatencyResampler(sample_rate, own_rate)
         elif own_rate != self._model_rate:
             self._to_segmenter = StreamResampler(sample_rate, own_rate)
-        # Hops end where the resampler completes the input of a segmenter step, so that no onset waits for a hop.
-        ahead = self._to_segmenter.delay_samples if isinstance(self._to_segmenter, LowLatencyResampler) else 0
-        self._blocks = Reblocker(self._hop, ahead % self._hop)
-        self._verdict = None if verdict is None else verdict.monitor(sample_rate)
+        self._blocks = self._ticks()
+        self._at_once = _OFFLINE_TICKS if offline and self._learned else 1
+        self._waiting: list[Samples] = []  # ticks, until so many are there
+        self._verdict = None if verdict is None else verdict.monitor(sample_rate, offline=offline)
         self._to_verdict: StreamResampler | None = None
         if verdict is not None and verdict.rate_hz != self._model_rate:
             self._to_verdict = StreamResampler(sample_rate, verdict.rate_hz)
@@ -139,6 +144,7 @@ class Stream:
         self._unclassified: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
         self._finished = False
         self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
+        self._segmenter_samples = 0  # given to the segmenter since the last start
         self._in_fragments = False  # the last quality emitted is ``gap``
         self._skipped = 0
         self.skip_classification = False  # set by the session when the machine is too slow
@@ -154,10 +160,19 @@ class Stream:
         """Evidence of the verdict so far; None where the bundle gives none."""
         return None if self._verdict is None else self._verdict.evidence
 
-    @property
-    def hop_samples(self) -> int:
-        """Samples of one step of computation."""
-        return self._hop
+    def _ticks(self) -> Reblocker:
+        """All computation runs in ticks, so that block sizes change nothing.
+
+        A tick is a step of the learned segmenter, and ends where the resampler completes the input of a step, so that
+        no onset waits for it.
+        """
+        segmenter, resampler = self._segmenter, self._to_segmenter
+        if not self._learned:
+            return Reblocker(max(1, round(_HOP_S * self.sample_rate)))
+        delay = resampler.delay_samples if isinstance(resampler, LowLatencyResampler) else 0
+        rate = Fraction(self.sample_rate, segmenter.sample_rate)
+        tick = segmenter.hop_samples * rate
+        return Reblocker(tick, math.ceil(segmenter.first_samples * rate + delay) % math.ceil(tick))
 
     def accept(self, block: AudioBlock | npt.NDArray[np.floating[Any]]) -> list[Event]:
         """Take the next samples and return the events they determine.
@@ -185,8 +200,10 @@ class Stream:
         self._place(block, events)
         self._samples_in += samples.size
         self._next += samples.size
-        for hop in self._blocks.accept(samples):
-            self._step(hop, events)
+        for tick in self._blocks.accept(samples):
+            self._waiting.append(tick)
+            if len(self._waiting) == self._at_once:
+                self._advance(events)
         return events
 
     def finish(self) -> list[Event]:
@@ -257,6 +274,7 @@ class Stream:
         self._base = self._done = base
         self._ring.reset()
         self._segmenter.reset()
+        self._segmenter_samples = 0
         self._context.reset()
         self._gate.reset(base)
         if self._verdict is not None:
@@ -265,6 +283,7 @@ class Stream:
 
     def _close_segment(self, events: list[Event], *, gap: bool) -> None:
         """Flush everything up to the last sample received; the cycle that is still open ends there."""
+        self._advance(events)
         rest = self._blocks.flush()
         self._done += rest.size
         model = np.concatenate((self._to_model.accept(rest), self._to_model.flush()))
@@ -278,23 +297,58 @@ class Stream:
         self._release(events, cut_by_gap=gap, everything=True)
         if self._learned and not gap:
             self._without_breath(self._monitor.finish(self._done, self._gate.state, self._gate.level_dbfs), events)
-        self._sounds(rest, model, events, closing=True)
+        if self._verdict is not None:
+            sounds = model
+            if self._to_verdict is not None:
+                sounds = np.concatenate((self._to_verdict.accept(rest), self._to_verdict.flush()))
+            self._verdict.compute(sounds)
+            self._sounds(sounds.size, events)
+            events.extend(self._verdict.close(usable=self._gate.state in (None, "ok"), now=self._done))
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
-    def _step(self, hop: Samples, events: list[Event]) -> None:
-        begin = self._done
-        self._done += hop.size
-        model = self._to_model.accept(hop)
-        self._ring.append(model)
-        segmenter_samples = model if self._to_segmenter is None else self._to_segmenter.accept(hop)
-        self._add_quality(self._gate.accept(hop, begin, model), events)
-        self._found.extend(self._segmenter.accept(segmenter_samples))
-        if self._found or self._unclassified:
-            self._release(events)
-        if self._learned:
-            self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
-        self._sounds(hop, model, events)
+    def _advance(self, events: list[Event]) -> None:
+        """Compute the ticks that wait, all networks first, and then go through them one by one."""
+        ticks, self._waiting = self._waiting, []
+        if not ticks:
+            return
+        models = [self._to_model.accept(tick) for tick in ticks]
+        found = self._segmented(ticks, models)
+        sounds = models if self._to_verdict is None else [self._to_verdict.accept(tick) for tick in ticks]
+        if self._verdict is not None:
+            self._verdict.compute(sounds[0] if len(ticks) == 1 else np.concatenate(sounds))
+        for k, (tick, model) in enumerate(zip(ticks, models, strict=True)):
+            begin = self._done
+            self._done += tick.size
+            self._ring.append(model)
+            self._add_quality(self._gate.accept(tick, begin, model), events)
+            self._found.extend(found[k])
+            if self._found or self._unclassified:
+                self._release(events)
+            if self._learned:
+                self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
+            self._sounds(sounds[k].size, events)
+
+    def _segmented(self, ticks: list[Samples], models: list[Samples]) -> list[Sequence[BreathCycle]]:
+        """Cycles that the segmenter emits in each tick."""
+        own = self._to_segmenter
+        if len(ticks) == 1:
+            return [self._segmenter.accept(models[0] if own is None else own.accept(ticks[0]))]
+        if isinstance(own, LowLatencyResampler):
+            samples, received = own.accept(np.concatenate(ticks)), self._done - self._base
+            ends = [own.ready(received := received + tick.size) for tick in ticks]
+        else:
+            parts = models if own is None else [own.accept(tick) for tick in ticks]
+            samples, received = np.concatenate(parts), self._segmenter_samples
+            ends = [received := received + part.size for part in parts]
+            self._segmenter_samples = received
+        found = deque(self._segmenter.accept(samples))
+        each: list[Sequence[BreathCycle]] = []
+        for end in ends:
+            each.append([])
+            while found and found[0].emitted_at <= end:
+                each[-1].append(found.popleft())
+        return each
 
     def _add_quality(self, found: list[QualityEvent], events: list[Event]) -> None:
         """Emit changes of quality; of many fragments in a row only the first."""
@@ -308,18 +362,10 @@ class Stream:
         if found and self._verdict is not None:
             self._verdict.not_breathing()
 
-    def _sounds(self, hop: Samples, model: Samples, events: list[Event], *, closing: bool = False) -> None:
-        """Pass the newest samples to the monitor of the verdict; after the cycles, which are evidence for it."""
-        if self._verdict is None:
-            return
-        own = self._to_verdict
-        samples = model if own is None else own.accept(hop)
-        if own is not None and closing:
-            samples = np.concatenate((samples, own.flush()))
-        usable = self._gate.state in (None, "ok")
-        events.extend(self._verdict.accept(samples, usable=usable, now=self._done))
-        if closing:
-            events.extend(self._verdict.close(usable=usable, now=self._done))
+    def _sounds(self, count: int, events: list[Event]) -> None:
+        """Go on with the verdict's monitor; after the cycles, which are evidence for it."""
+        if self._verdict is not None:
+            events.extend(self._verdict.accept(count, usable=self._gate.state in (None, "ok"), now=self._done))
 
     def _release(self, events: list[Event], *, cut_by_gap: bool = False, everything: bool = False) -> None:
         """Emit the cycles found, and classify the final ones whose samples are complete."""

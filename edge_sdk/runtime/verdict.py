@@ -164,9 +164,9 @@ class VerdictModel:
         """Rate of the samples that a monitor takes."""
         return self.sounds.settings.front_end.rate_hz
 
-    def monitor(self, sample_rate: int) -> VerdictMonitor:
-        """Monitor of one stream whose source has ``sample_rate`` Hz."""
-        return VerdictMonitor(self, sample_rate)
+    def monitor(self, sample_rate: int, *, offline: bool = False) -> VerdictMonitor:
+        """Monitor of one stream whose source has ``sample_rate`` Hz; ``offline``: a file, computed ahead."""
+        return VerdictMonitor(self, sample_rate, offline=offline)
 
 
 class Evidence:
@@ -231,14 +231,18 @@ class VerdictMonitor:
         Shared with other streams.
     sample_rate
         Hz, of the source.
+    offline
+        See :class:`~edge_sdk.runtime.adventitious.SoundRun`.
     """
 
-    def __init__(self, model: VerdictModel, sample_rate: int) -> None:
+    def __init__(self, model: VerdictModel, sample_rate: int, *, offline: bool = False) -> None:
         self._model, self._rate = model, sample_rate
         self._frame_s = model.sounds.settings.frame_s
-        self._run = SoundRun(model.sounds)
+        self._run = SoundRun(model.sounds, offline=offline)
         self._detector = SoundDetector(model.detector, self._frame_s)
         self._evidence = Evidence(self._frame_s)
+        self._ahead: deque[SoundFrames] = deque()  # computed, but their samples are not counted yet
+        self._counted = 0  # samples since the last reset
         self._pending: deque[SoundFrames] = deque()
         self._held = 0  # output frames in ``_pending``
         self._base = 0  # source sample of the network's first sample
@@ -256,8 +260,9 @@ class VerdictMonitor:
         """Start the network over at source sample ``base``, after a gap or at the start."""
         self._run.reset()
         self._detector.reset()
+        self._ahead.clear()
         self._pending.clear()
-        self._held = 0
+        self._held = self._counted = 0
         self._base = base
 
     def cycle(self, p_abnormal: float) -> None:
@@ -273,12 +278,16 @@ class VerdictMonitor:
         """Take a gap of so many source samples; it counts once audio follows it."""
         self._newly_lost += samples
 
-    def accept(self, samples: npt.NDArray[np.float32], *, usable: bool, now: int) -> list[Event]:
-        """Take ``[n]`` samples at the network's rate.
+    def compute(self, samples: npt.NDArray[np.float32]) -> None:
+        """Take the next ``[n]`` samples at the network's rate, which :meth:`accept` then counts."""
+        self._ahead.extend(self._run.accept(samples))
+
+    def accept(self, count: int, *, usable: bool, now: int) -> list[Event]:
+        """Go on by ``count`` of the samples that were computed.
 
         Parameters
         ----------
-        samples
+        count
             What the resampler released.
         usable
             Whether the quality gate accepts the audio around source sample ``now``.
@@ -286,11 +295,12 @@ class VerdictMonitor:
             Source samples consumed.
         """
         events: list[Event] = []
-        if samples.size:
+        if count:
             self._lost, self._newly_lost = self._lost + self._newly_lost, 0
-        for step in self._run.accept(samples):
-            self._pending.append(step)
-            self._held += step.frames.shape[1]
+        self._counted += count
+        while self._ahead and self._ahead[0].samples <= self._counted:
+            self._pending.append(self._ahead.popleft())
+            self._held += self._pending[-1].frames.shape[1]
         while self._pending and (self._held - self._pending[0].frames.shape[1]) * self._frame_s >= _QUALITY_DELAY_S:
             self._take(self._pending.popleft(), usable, now, events)
         if self._evidence.usable_s >= self._next_report_s:

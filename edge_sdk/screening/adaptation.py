@@ -162,7 +162,7 @@ def recording_evidence(bundle: Any, path: Path, channel: int = 0) -> RecordingEv
     normal = bundle.classifier.normal_label
     margins = []
     with FileSource(path, channel=channel, block_s=_BLOCK_S) as source:
-        stream = bundle.stream(source.sample_rate)
+        stream = bundle.stream(source.sample_rate, offline=True)
         events = [event for block in source for event in stream.accept(block)]
         events += stream.finish()
         for note in (*source.notes, *stream.notes):

@@ -304,7 +304,7 @@ def _play(
 ) -> Screening:
     records: list[dict[str, Any]] = []
     events: list[Event] = []
-    stream = bundle.stream(rate_hz, metadata=metadata or None)
+    stream = bundle.stream(rate_hz, metadata or None, offline=True)
     sink = JsonlSink(records.append, summary_labels(bundle))
     sink.open(name, rate_hz)
 

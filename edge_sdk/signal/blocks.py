@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,28 +32,28 @@ def on_grid(samples: npt.NDArray[np.float32], full_scale: int) -> tuple[npt.NDAr
 
 
 class Reblocker:
-    """Cuts a stream of samples into hops of exactly ``hop`` samples.
+    """Cuts a stream of samples into hops of one length.
 
     Parameters
     ----------
     hop
-        Samples of every block that comes out, at least 1.
+        Samples of every hop that comes out, at least 1. Of a fraction the hops are rounded so that they never drift:
+        hop ``k`` ends at ``first + k * hop``, rounded up.
     first
-        Samples of the first block, and of the first after :meth:`flush` or :meth:`reset`; 0: as the others.
+        Samples of the first hop, and of the first after :meth:`flush` or :meth:`reset`; 0: as the others.
     """
 
-    def __init__(self, hop: int, first: int = 0) -> None:
+    def __init__(self, hop: int | Fraction, first: int = 0) -> None:
         if hop < 1 or not 0 <= first <= hop:
             raise ValueError(f"hop must be at least 1 sample and the first no longer, got {hop} and {first}")
-        self.hop = hop
-        self._first = first or hop
-        self._size = self._first  # of the current hop
-        self._hop_buffer = np.zeros(hop, dtype=np.float32)
-        self._filled = 0
+        self._up, self._down = Fraction(hop).as_integer_ratio()
+        self._first = first
+        self._hop_buffer = np.zeros(self._end(1) if first == 0 else -(-self._up // self._down), dtype=np.float32)
+        self.reset()
 
     @property
     def pending(self) -> int:
-        """Samples held back because they do not fill a hop yet; always below ``hop``."""
+        """Samples held back because they do not fill a hop yet; always below the longest hop."""
         return self._filled
 
     def accept(self, samples: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
@@ -65,7 +67,8 @@ class Reblocker:
             position += take
             if self._filled == self._size:
                 hops.append(self._hop_buffer[: self._size].copy())
-                self._filled, self._size = 0, self.hop
+                self._filled, self._count = 0, self._count + 1
+                self._size = self._end(self._count + 1) - self._end(self._count)
         return hops
 
     def flush(self) -> npt.NDArray[np.float32]:
@@ -76,4 +79,11 @@ class Reblocker:
 
     def reset(self) -> None:
         """Forget the pending samples."""
-        self._filled, self._size = 0, self._first
+        self._filled = self._count = 0
+        self._size = self._end(1)  # of the current hop
+
+    def _end(self, count: int) -> int:
+        """Samples of the first ``count`` hops."""
+        if self._first == 0:
+            return -(-count * self._up // self._down)
+        return 0 if count == 0 else self._first - (-(count - 1) * self._up // self._down)

@@ -56,9 +56,14 @@ class LowLatencyResampler:
         if self.in_rate == self.out_rate:
             self._produced += samples.size
             return np.ascontiguousarray(samples, dtype=np.float32)
+        return self._produce(samples, self.ready(self._consumed))
+
+    def ready(self, consumed: int) -> int:
+        """Output samples that are returned by the time so many input samples have been accepted."""
+        if self.in_rate == self.out_rate:
+            return consumed
         # Output k reads inputs (k * down // up) - half + 1 to (k * down // up) + half.
-        ready = ((self._consumed - 1 - self._half) * self._up + self._up - 1) // self._down + 1
-        return self._produce(samples, max(ready, self._produced))
+        return max(0, ((consumed - 1 - self._half) * self._up + self._up - 1) // self._down + 1)
 
     def flush(self) -> npt.NDArray[np.float32]:
         """Return the rest, so that the total is ``n * out_rate / in_rate`` rounded half up, and start over."""
@@ -74,14 +79,15 @@ class LowLatencyResampler:
         if until == self._produced:
             self._held = held
             return np.zeros(0, dtype=np.float32)
-        place = np.arange(self._produced, until, dtype=np.int64) * self._down
-        first = place // self._up - self._half + 1 - self._start  # of the inputs of each output, in ``held``
+        # einsum sums each row by itself: an output has the same bits wherever it stands in its block.
         if self._up == 1:
-            windows = frame_view(held[first[0] :], 2 * self._half, self._down)[: len(first)]
-            # einsum sums each row by itself: an output has the same bits wherever it stands in its block.
+            first = self._produced * self._down - self._half + 1 - self._start  # input of the first output, in ``held``
+            windows = frame_view(held[first:], 2 * self._half, self._down)[: until - self._produced]
             out = np.einsum("ij,j->i", windows, self._bank[0])
         else:
-            out = np.einsum("ij,ij->i", frame_view(held, 2 * self._half)[first], self._bank[place % self._up])
+            place = np.arange(self._produced, until, dtype=np.int64) * self._down
+            inputs = place // self._up - self._half + 1 - self._start  # the first of each output
+            out = np.einsum("ij,ij->i", frame_view(held, 2 * self._half)[inputs], self._bank[place % self._up])
         self._produced = until
         keep = until * self._down // self._up - self._half + 1 - self._start
         if keep > 0:

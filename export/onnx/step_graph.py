@@ -6,12 +6,21 @@ import json
 from typing import Any
 
 import onnx
-import torch
+from torch import Tensor
 
-from edge_sdk.errors import ExportError
-from edge_sdk.models.segmenter import GATE_CLIP, PHASES, STRIDE, SegmenterNetwork, SegmenterStep, for_steps
-from export.onnx.exporter import run_exporter
+from edge_sdk.models.segmenter import (
+    CYCLE,
+    GATE_CLIP,
+    LEAST_VARIANCE,
+    LEVEL_SCALE,
+    PHASES,
+    STRIDE,
+    CausalBlock,
+    SegmenterNetwork,
+    for_steps,
+)
 from export.onnx.graph import finish
+from export.onnx.step_builder import StepGraph
 
 FRAMES_PER_STEP = 4
 KIND = "stetho-segmenter"
@@ -24,7 +33,7 @@ def export_segmenter(
     decoder: dict[str, Any] | None = None,
     name: str = "segmenter",
 ) -> onnx.ModelProto:
-    """Export the step graph for ``frames`` frames a call, all float32, batch 1, with its metadata properties.
+    """Write the step graph, all float32, batch 1, of any length, with its metadata properties.
 
     Inputs ``features [1, M, frames]`` (raw log-mel) and ``state_0 …``; outputs for each of the ``n = frames / STRIDE``
     output frames: ``activity [1, n]``, ``onset [1, n]``, ``phase [1, 3, n]`` (probabilities), ``cycle [1, 2, n]``; and
@@ -35,7 +44,7 @@ def export_segmenter(
     segmenter
         Trained or untrained network.
     frames
-        Number of frames in a step.
+        Number of frames in a step of a stream.
     decoder
         Settings of the decoder that were tuned with these weights.
     name
@@ -44,21 +53,30 @@ def export_segmenter(
     Raises
     ------
     ExportError
-        Torch cannot export the network, or the graph is not portable.
+        The graph is not portable.
     """
-    spec = segmenter.front_end
-    step = SegmenterStep(for_steps(segmenter, frames))
-    states = [f"state_{index}" for index in range(len(segmenter.state_shapes))]
-    example = (torch.randn(1, spec.mel_bins, frames), *(torch.zeros(shape) for shape in segmenter.state_shapes))
-    model = run_exporter(
-        step,
-        example,
-        inputs=["features", *states],
-        outputs=["activity", "onset", "phase", "cycle", *(f"{state}_next" for state in states)],
-    )
-    clip_gates(model)
-    onnx.helper.set_model_props(
-        model,
+    spec, folded = segmenter.front_end, for_steps(segmenter)
+    graph = StepGraph(spec.mel_bins)
+    own, level, spread = graph.normalised(folded.mean, folded.spread, LEAST_VARIANCE)
+    features = graph.op("Concat", own, level, graph.op("Log", spread), axis=1)
+    entry = folded.entry.weight.detach().clone()
+    entry[:, spec.mel_bins : 2 * spec.mel_bins] /= LEVEL_SCALE
+    x = _convolved(graph, features, entry, folded.entry.bias)
+    for block in folded.causal_blocks:
+        x = _block(graph, x, block)
+    x = _convolved(graph, x, folded.down.weight, folded.down.bias, strides=[STRIDE])
+    for block in folded.strided_blocks:
+        x = _block(graph, x, block)
+    y = graph.gru(graph.op("Transpose", x, perm=[2, 0, 1]), folded.gru, GATE_CLIP)  # [T, 1, H]
+    out = graph.op("Transpose", graph.linear(y, folded.head), perm=[1, 2, 0])  # [1, outputs, T]
+    sizes = graph.ints([2, len(PHASES), CYCLE])
+    graph.op("Split", out, sizes, axis=1, out=["both", "phases", graph.output("cycle", (CYCLE,))])
+    both = graph.op("Sigmoid", "both")
+    graph.op("Gather", both, graph.ints(0), axis=1, out=graph.output("activity", ()))
+    graph.op("Gather", both, graph.ints(1), axis=1, out=graph.output("onset", ()))
+    graph.op("Softmax", "phases", axis=1, out=graph.output("phase", (len(PHASES),)))
+    model = graph.model(
+        "segmenter",
         {
             "kind": KIND,
             "schema": "2",
@@ -77,9 +95,13 @@ def export_segmenter(
     return model
 
 
-def clip_gates(model: onnx.ModelProto, clip: float = GATE_CLIP) -> None:
-    """Clip the gates in the graph: ONNX's operator has this setting, torch's has not."""
-    recurrent = [node for node in model.graph.node if node.op_type == "GRU"]
-    if len(recurrent) != 1:
-        raise ExportError(f"expected one GRU in the step graph, found {len(recurrent)}; use another torch")
-    recurrent[0].attribute.append(onnx.helper.make_attribute("clip", clip))
+def _convolved(graph: StepGraph, x: str, weight: Tensor, bias: Tensor | None, **attributes: Any) -> str:
+    return graph.op("Relu", graph.op("Conv", x, graph.floats(weight), graph.floats(bias), **attributes))
+
+
+def _block(graph: StepGraph, x: str, block: CausalBlock) -> str:
+    depthwise, pointwise = block.depthwise, block.pointwise
+    held = graph.remembered(x, (1, depthwise.in_channels, block.memory), axis=2)
+    taps = graph.floats(depthwise.weight)
+    y = graph.op("Conv", held, taps, dilations=list(depthwise.dilation), group=depthwise.groups)
+    return graph.op("Add", x, _convolved(graph, y, pointwise.weight, pointwise.bias))

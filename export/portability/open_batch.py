@@ -48,6 +48,8 @@ def _open_reshapes(graph: onnx.GraphProto) -> None:
             continue
         tensor = constants.get(node.input[1])
         shape = None if tensor is None else numpy_helper.to_array(tensor)
+        if shape is not None and not shape[:2].any():
+            continue  # it keeps time and batch as they are
         if tensor is None or shape is None or int((shape == 1).sum()) != 1 or (shape < 0).any():
             raise ExportError(f"node {node.name} reshapes in a way that hides the batch; export the network again")
         opened = np.where(shape == 1, -1, shape)

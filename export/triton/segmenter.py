@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from edge_sdk.runtime.engines.steps import FRAMES, OUTPUTS
 from export.portability.open_batch import open_batch
 from export.triton.config import EnumName, TritonOptions, exact_on_gpu, instances, one_thread
 
@@ -16,8 +17,16 @@ _IDLE_US = 60_000_000  # a stream that sends nothing for so long has ended
 
 
 def segmenter_model(content: bytes) -> bytes:
-    """The bundle's step graph with an open batch."""
-    return bytes(open_batch(onnx.load_from_string(content)).SerializeToString())
+    """The bundle's step graph with an open batch, at the length of one step."""
+    model = onnx.load_from_string(content)
+    properties = {prop.key: prop.value for prop in model.metadata_props}
+    frames, stride = int(properties["frames_per_step"]), int(properties["stride"])
+    sizes = {FRAMES: frames, OUTPUTS: frames // stride}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in sizes:
+                axis.dim_value = sizes[axis.dim_param]
+    return bytes(open_batch(model).SerializeToString())
 
 
 def segmenter_config(name: str, content: bytes, options: TritonOptions) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from edge_sdk.errors import ExportError
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest, write_bundle
 from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.engines.steps import step_shapes
 from export.portability.open_batch import open_batch
 from export.triton.config import TritonOptions
 from export.triton.repository import write_repository
@@ -94,7 +95,8 @@ def test_an_open_batch_changes_no_number(name: str, tmp_path: Path) -> None:
     one = OrtEngine(DEFAULT_BUNDLE / name)
     onnx.save(open_batch(onnx.load(str(DEFAULT_BUNDLE / name))), str(tmp_path / "open.onnx"))
     many, rng = OrtEngine(tmp_path / "open.onnx"), np.random.default_rng(1)
-    feed = {n: rng.standard_normal((5, *shape[1:])).astype(np.float32) for n, shape in one.inputs.items()}
+    shapes = step_shapes(one, frames=40, outputs=0)
+    feed = {n: rng.standard_normal((5, *shapes[n][1:])).astype(np.float32) for n in one.inputs}
     found = many.run(feed)
     for row in range(5):
         for key, value in one.run({n: v[row : row + 1] for n, v in feed.items()}).items():

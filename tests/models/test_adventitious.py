@@ -85,14 +85,17 @@ def test_pooling_is_the_attention_weighted_mean_of_valid_frames(network: Adventi
     assert bounded(torch.tensor([1e6, -1e6, 0.5])).abs().max() <= ATTENTION_BOUND
 
 
-def test_the_exported_graph_streams_the_same_outputs(network: AdventitiousNetwork, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_exported_graph_streams_the_same_outputs(
+    network: AdventitiousNetwork, tmp_path: Path, offline: bool
+) -> None:
     path = tmp_path / "sounds.onnx"
     path.write_bytes(export_adventitious(network).SerializeToString())
     model = SoundModel(OrtEngine(path))
     assert model.settings.frames_per_step == FRAMES_PER_STEP
-    wave = breath(5.3)
-    run = SoundRun(model)
-    steps = [step for begin in range(0, wave.size, 700) for step in run.accept(wave[begin : begin + 700])]
+    wave, block = breath(5.3), 9000 if offline else 700
+    run = SoundRun(model, offline=offline)
+    steps = [step for begin in range(0, wave.size, block) for step in run.accept(wave[begin : begin + block])]
     steps += run.finish()
     streamed = np.concatenate([np.concatenate((s.frames, s.attention, s.clip)) for s in steps], axis=1)
     mel = log_mel(wave, SPEC)

@@ -16,7 +16,7 @@ from edge_sdk.models.segmenter import (
     STRIDE,
     TEMPI,
     SegmenterNetwork,
-    SegmenterStep,
+    SegmentLogits,
     delay_frames,
     for_steps,
 )
@@ -49,18 +49,21 @@ def _features(frames: int = 404, seed: int = 1) -> torch.Tensor:
 @torch.no_grad()
 def _in_steps(model: SegmenterNetwork, features: torch.Tensor, frames: int) -> torch.Tensor:
     """``[1, 7, T]`` probabilities and the angle, ``frames`` feature frames at a time."""
-    step, states = SegmenterStep(for_steps(model, frames)), model.initial_state()
+    folded, states = for_steps(model), model.initial_state()
     parts = []
     for chunk in features.split(frames, dim=2):
-        activity, onset, phase, cycle, *states = step(chunk, *states)
-        assert activity.shape == onset.shape == (1, chunk.shape[2] // STRIDE)
-        parts.append(torch.cat((activity[:, None], onset[:, None], phase, cycle), dim=1))
+        out, states = folded(chunk, *states)
+        assert out.activity.shape == out.onset.shape == (1, chunk.shape[2] // STRIDE)
+        parts.append(_probabilities(out))
     return torch.cat(parts, dim=2)
 
 
 @torch.no_grad()
 def _whole(model: SegmenterNetwork, features: torch.Tensor) -> torch.Tensor:
-    out, _ = model(features)
+    return _probabilities(model(features)[0])
+
+
+def _probabilities(out: SegmentLogits) -> torch.Tensor:
     activity, onset = torch.sigmoid(out.activity)[:, None], torch.sigmoid(out.onset)[:, None]
     return torch.cat((activity, onset, torch.softmax(out.phase, dim=1), out.cycle), dim=1)
 
@@ -168,7 +171,9 @@ def test_memory_ends_after_a_minute() -> None:
     assert (long[..., -50:] - fresh[..., -50:]).abs().max() < 1e-3
 
 
-def test_exported_step_graph_equals_the_network() -> None:
+@pytest.mark.parametrize("frames", [FRAMES_PER_STEP, 20, 80])
+def test_exported_step_graph_equals_the_network(frames: int) -> None:
+    """Steps of any length, up to the whole recording."""
     model, features = _segmenter("base"), _features(80)
     with torch.no_grad():
         model.gru.all_weights[0][0].mul_(8.0)  # so that gates are clipped, in the graph as here
@@ -187,7 +192,7 @@ def test_exported_step_graph_equals_the_network() -> None:
     names = [output.name for output in session.get_outputs()]
     state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "features"}
     parts = []
-    for chunk in features.split(FRAMES_PER_STEP, dim=2):
+    for chunk in features.split(frames, dim=2):
         out = dict(zip(names, session.run(None, {"features": chunk.numpy(), **state}), strict=True))
         state = {name: out[f"{name}_next"] for name in state}
         parts.append(

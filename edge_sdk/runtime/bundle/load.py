@@ -178,9 +178,22 @@ class Bundle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None) -> Stream:
-        """Make a stream for a source at ``sample_rate`` Hz; errors as :class:`~edge_sdk.runtime.stream.Stream`."""
-        return Stream(self.classifier, self.segmenter, self.quality_params, sample_rate, metadata, self.verdict)
+    def stream(
+        self, sample_rate: int, metadata: Mapping[str, Any] | None = None, *, offline: bool = False
+    ) -> Stream:
+        """Make a stream for a source at ``sample_rate`` Hz.
+
+        Parameters
+        ----------
+        sample_rate
+            Hz, of the source.
+        metadata
+            Of patient and device: see :class:`~edge_sdk.runtime.stream.Stream`, also for the errors.
+        offline
+            The samples are a file's: the same events for a fraction of the time, but seconds later.
+        """
+        parts = (self.classifier, self.segmenter, self.quality_params, sample_rate, metadata, self.verdict)
+        return Stream(*parts, offline=offline)
 
 
 def load_bundle(

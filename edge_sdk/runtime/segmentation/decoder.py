@@ -9,6 +9,7 @@ once the next one is announced; nothing final is ever revised.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -78,19 +79,20 @@ class _Tempi:
     def __init__(self, frame_s: float, p: DecoderParams) -> None:
         count = max(2, round(np.log(p.longest_s / p.shortest_s) / _LOG_STEP) + 1)
         seconds = np.exp(np.linspace(np.log(p.shortest_s), np.log(p.longest_s), count))
-        self.frames = np.unique(np.maximum(2, np.round(seconds / frame_s).astype(np.int64)))
+        self.frames = np.array(sorted({max(2, round(s / frame_s)) for s in seconds.tolist()}), dtype=np.int64)
         self.first = np.concatenate(([0], np.cumsum(self.frames)[:-1]))
         self.last = self.first + self.frames - 1
         self.length = np.repeat(np.arange(len(self.frames)), self.frames)  # i of each state
         self.age = np.concatenate([np.arange(n) for n in self.frames])  # k of each state
         angle = 2.0 * np.pi * (self.age + 0.5) / self.frames[self.length]
-        self.cosine, self.sine = p.cycle_weight * np.cos(angle), p.cycle_weight * np.sin(angle)
+        self.turns = p.cycle_weight * np.stack((np.cos(angle), np.sin(angle)))  # [2, states]
         log_length = np.log(self.frames * frame_s)
         change = -0.5 * np.square((log_length[None] - log_length[:, None]) / p.tempo_spread)
-        self.change = change - np.log(np.exp(change).sum(axis=1, keepdims=True))  # from i to j
+        change -= np.log(np.exp(change).sum(axis=1, keepdims=True))  # from i to j
+        self.change = np.ascontiguousarray(change.T)  # to j from i: the best i is sought in a row
         first = -0.5 * np.square((log_length - np.log(p.typical_s)) / p.first_spread)
         self.prior = first - np.log(np.exp(first).sum())
-        self.all = np.arange(len(self.frames))
+        self.rows = np.arange(len(self.frames)) * len(self.frames)  # where the rows of ``change`` begin
 
 
 class TempoDecoder:
@@ -111,12 +113,17 @@ class TempoDecoder:
         self._lag = round(p.final_lag_s / frame_s)
         self._same = round(p.same_s / frame_s)
         states, lengths = len(self._tempi.age), len(self._tempi.frames)
-        self._emitted, self._scaled = np.empty(states), np.empty(states)
         self._buffers = np.empty(states), np.empty(states)
+        # Written anew in every frame:
+        self._ended, self._resting, self._left = np.empty(lengths), np.empty(lengths), np.empty(lengths)
+        self._entered, self._paths = np.empty(lengths, dtype=bool), np.empty((lengths, lengths))
         longest = int(self._tempi.frames[-1])
         self._ring = 2 * longest + self._lag + 2  # frames whose begins are remembered
-        self._before = np.zeros((self._ring, lengths), dtype=np.int64)  # length of the cycle before one that begins
-        self._before_end = np.zeros((self._ring, lengths), dtype=np.int64)  # and where that ended; -1: there is none
+        # Of the cycles that begin at a frame: length of the cycle before each; and of each length, whether the cycle
+        # before may have ended right there, and the end of the last one before a pause (-1: there is none).
+        self._before = np.zeros((self._ring, lengths), dtype=np.int64)
+        self._direct = np.zeros((self._ring, lengths), dtype=bool)
+        self._rested = np.zeros((self._ring, lengths), dtype=np.int64)
         self._evidence = CycleEvidence(2 * longest + self._lag + 16)
         self.reset()
 
@@ -179,36 +186,35 @@ class TempoDecoder:
 
     def _advance(self, activity: Outputs, onset: Outputs, cycle: Outputs) -> None:
         p, tempi = self._p, self._tempi
-        begins = _log_odds(onset, p.onset_cap) * p.onset_weight + p.onset_bonus
-        active = (_log_odds(activity, p.onset_cap) - p.activity_bias) * p.activity_weight
-        for begin, gain, cosine, sine in zip(
-            begins.tolist(), active.tolist(), cycle[0].tolist(), cycle[1].tolist(), strict=True
-        ):
-            ended = self._scores[tempi.last]
-            resting = ended - p.pause_cost
-            entered = resting > self._pause
-            self._pause = np.where(entered, resting, self._pause)
-            self._since = np.where(entered, self._now, self._since)
+        ended, resting, left, entered, paths = self._ended, self._resting, self._left, self._entered, self._paths
+        emitted = np.asarray(cycle, dtype=np.float64).T @ tempi.turns  # [n, states]
+        for row, begins, active in zip(emitted, onset.tolist(), activity.tolist(), strict=True):
+            row += (_log_odds(active, p.onset_cap) - p.activity_bias) * p.activity_weight
+            scores, following, pause, since = self._scores, self._spare, self._pause, self._since
+            scores.take(tempi.last, out=ended)
+            np.subtract(ended, p.pause_cost, out=resting)
+            np.greater(resting, pause, out=entered)
+            np.copyto(pause, resting, where=entered)
+            np.copyto(since, self._now, where=entered)
             # A cycle begins right after another, or after a pause.
-            direct = ended >= self._pause
-            paths = np.where(direct, ended, self._pause)[:, None] + tempi.change
-            before = paths.argmax(axis=0)
-            row = self._now % self._ring
-            self._before[row] = before
-            self._before_end[row] = np.where(direct[before], self._now, self._since[before])
-            np.multiply(tempi.cosine, cosine, out=self._emitted)
-            np.multiply(tempi.sine, sine, out=self._scaled)
-            self._emitted += self._scaled
-            self._emitted += gain
-            np.add(self._scores[:-1], self._emitted[1:], out=self._spare[1:])
-            self._spare[tempi.first] = paths[before, tempi.all] + begin + self._emitted[tempi.first]
-            self._scores, self._spare = self._spare, self._scores
+            memory = self._now % self._ring
+            np.greater_equal(ended, pause, out=self._direct[memory])
+            self._rested[memory] = since
+            np.maximum(ended, pause, out=left)
+            np.add(tempi.change, left, out=paths)
+            before = paths.argmax(axis=1, out=self._before[memory])
+            np.add(scores[:-1], row[1:], out=following[1:])
+            first = paths.take(before + tempi.rows)
+            first += row.take(tempi.first)
+            first += _log_odds(begins, p.onset_cap) * p.onset_weight + p.onset_bonus
+            following[tempi.first] = first
+            self._scores, self._spare = following, scores
             self._now += 1
             if self._now % _RESCALE == 0:
-                top = max(float(self._scores.max()), float(self._pause.max()))
-                self._pause -= top
-                self._scores -= top
-                np.maximum(self._scores, _IMPOSSIBLE, out=self._scores)
+                top = max(float(following.max()), float(pause.max()))
+                pause -= top
+                following -= top
+                np.maximum(following, _IMPOSSIBLE, out=following)
 
     def _best(self) -> int | None:
         """State of the open cycle of the best path; None: it is in a pause."""
@@ -234,8 +240,9 @@ class TempoDecoder:
 
     def _previous(self, start: int, length: int) -> tuple[int, int]:
         """End and length of the cycle before the one that begins at ``start``; the end is -1 where there is none."""
-        row = start % self._ring
-        return int(self._before_end[row, length]), int(self._before[row, length])
+        memory = start % self._ring
+        before = int(self._before[memory, length])
+        return start if self._direct[memory, before] else int(self._rested[memory, before]), before
 
     def _finalise(self, best: int | None, until: int, found: list[DecodedCycle]) -> None:
         """Make the cycles of the best path that end by ``until`` final, the oldest first."""
@@ -292,7 +299,7 @@ class TempoDecoder:
         found.append(DecodedCycle(start, self._now, False, self._evidence.confidence(start, self._now, frames)))
 
 
-def _log_odds(probability: Outputs, cap: float) -> Floats:
-    """Log odds of ``[n]`` probabilities within ``±cap``."""
-    p = np.clip(np.asarray(probability, dtype=np.float64), _TINY, 1.0 - _TINY)
-    return np.asarray(np.clip(np.log(p / (1.0 - p)), -cap, cap))
+def _log_odds(probability: float, cap: float) -> float:
+    """Log odds of a probability within ``±cap``."""
+    p = min(max(probability, _TINY), 1.0 - _TINY)
+    return min(max(math.log(p / (1.0 - p)), -cap), cap)

@@ -41,7 +41,7 @@ class EnvelopeFactory:
         """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.params.smooth_s
 
-    def new(self) -> EnvelopeSegmenter:
+    def new(self, *, offline: bool = False) -> EnvelopeSegmenter:  # noqa: ARG002 — as of the learned one
         """Make a segmenter for one stream."""
         return EnvelopeSegmenter(self.rate_hz, self.params)
 
@@ -69,9 +69,9 @@ class LearnedFactory:
         """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.look_ahead_s
 
-    def new(self) -> LearnedSegmenter:
-        """Make a segmenter for one stream."""
-        return LearnedSegmenter(self.model, self.params)
+    def new(self, *, offline: bool = False) -> LearnedSegmenter:
+        """Make a segmenter for one stream; ``offline``: of a file, whose steps are run many at once."""
+        return LearnedSegmenter(self.model, self.params, offline=offline)
 
     def golden(self) -> list[float]:
         """See :func:`~edge_sdk.runtime.segmentation.network.golden_outputs`."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import StepState, state_names
+from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
@@ -99,22 +99,29 @@ class StepModel:
         if step.stride < 1 or step.frames_per_step < 1 or step.frames_per_step % step.stride:
             raise BundleError("the segmenter's step is no multiple of its stride; export it again")
         self._states = state_names(engine, ("features",), _OUTPUTS, "the segmenter")
+        self._shapes = step_shapes(engine, step.frames_per_step, step.outputs_per_step)
         wanted = (1, step.front_end.mel_bins, step.frames_per_step)
-        if tuple(engine.inputs["features"]) != wanted:
+        if self._shapes["features"] != wanted:
             raise BundleError(
                 f"the segmenter's graph takes features {list(engine.inputs['features'])}; "
                 f"expected features {list(wanted)}: export it again"
             )
         for name, rows in zip(_OUTPUTS, _ROWS, strict=True):
-            if tuple(engine.outputs[name]) != (1, *rows, step.outputs_per_step):
+            if self._shapes[name] != (1, *rows, step.outputs_per_step):
                 raise BundleError(
                     f"the segmenter's graph gives {name} {list(engine.outputs[name])}; "
                     f"expected {[1, *rows, step.outputs_per_step]}: export it again"
                 )
 
     def state(self) -> StepState:
-        """New state to run the network over one stream."""
-        return StepState(self.engine, self._states, _OUTPUTS)
+        """New state to step the network over one stream."""
+        return StepState(self.engine, self._shapes, self._states, _OUTPUTS)
+
+    def run_state(self) -> RunState | None:
+        """New state to run many steps at once; None: the graph takes one step only."""
+        if not takes_any_length(self.engine):
+            return None
+        return RunState(self.engine, self._shapes, self._states, _OUTPUTS)
 
 
 class LearnedSegmenter:
@@ -126,10 +133,14 @@ class LearnedSegmenter:
         Shared with other streams.
     params
         Of the decoder; those stored in the graph where absent.
+    offline
+        Run all steps of a block at once: for files. The cycles are the same, up to rounding.
     """
 
-    def __init__(self, model: StepModel, params: DecoderParams | None = None) -> None:
-        self._state = model.state()
+    def __init__(self, model: StepModel, params: DecoderParams | None = None, *, offline: bool = False) -> None:
+        run_state = model.run_state() if offline else None
+        self._at_once = run_state is not None
+        self._state: StepState | RunState = run_state or model.state()
         settings = self.settings = model.settings
         spec = self._spec = settings.front_end
         self._mel = LogMel(spec)
@@ -151,6 +162,11 @@ class LearnedSegmenter:
         return self._count * self._spec.hop_samples
 
     @property
+    def first_samples(self) -> int:
+        """Samples of the first step, which fill its first frame too."""
+        return self._spec.frame_samples + (self._count - 1) * self._spec.hop_samples
+
+    @property
     def look_ahead_s(self) -> float:
         """Seconds of audio after a moment that its output needs."""
         return self.settings.look_ahead_s
@@ -162,8 +178,7 @@ class LearnedSegmenter:
         self._state.reset()
         self._held: list[Floats] = []
         self._held_size = 0
-        spec = self._spec
-        self._needed = spec.frame_samples + (self._count - 1) * spec.hop_samples  # samples that the next step needs
+        self._needed = self.first_samples  # samples that the next step needs
         self._taken = 0  # samples in steps that have been run
         self._fed = 0  # feature frames given to the network
         self._index = 0
@@ -179,11 +194,12 @@ class LearnedSegmenter:
         held = np.concatenate(self._held)
         at = 0
         while held.size - at >= self._needed:
-            samples = held[at : at + self._needed]
-            at += self._needed
-            self._taken += self._needed
-            self._needed = self.hop_samples
-            self._step(self._mel.accept(samples), self._count, cycles, self._taken)
+            more = (held.size - at - self._needed) // self.hop_samples if self._at_once else 0
+            end = at + self._needed + more * self.hop_samples
+            # One by one, so that blocks of any size give the same bits; or all at once.
+            self._step(self._mel.accept(held[at:end]), self._count, cycles, self._taken + self._needed)
+            self._taken += end - at
+            self._needed, at = self.hop_samples, end
         self._held, self._held_size = [held[at:].copy()], held.size - at
         return cycles
 
@@ -203,24 +219,43 @@ class LearnedSegmenter:
             padded = np.concatenate((rest, np.repeat(last[None], missing + self._count, axis=0)))
             for begin in range(0, len(rest) + missing, self._count):
                 described = self._fed // self.settings.stride - ahead
-                self._step(padded[begin : begin + self._count], real - described, cycles, received)
+                self._step(padded[begin : begin + self._count], real - described, cycles, received, ended=True)
         self._emit(self._decoder.finish(cut=cut), cycles, received, to_the_end=True)
         self._held, self._held_size = [], 0
         return cycles
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
-    def _step(self, frames: Floats, most: int, cycles: list[BreathCycle], received: int) -> None:
-        """Run ``[n, M]`` frames; only the first ``most`` of the output frames that are described exist."""
+    def _step(
+        self, frames: Floats, most: int, cycles: list[BreathCycle], received: int, *, ended: bool = False
+    ) -> None:
+        """Run ``[n, M]`` frames of one or several steps.
+
+        Parameters
+        ----------
+        frames
+            Log-mel.
+        most
+            So many of the output frames described by a step exist.
+        cycles
+            Takes what is found.
+        received
+            Samples received by the end of the first step.
+        ended
+            No sample comes any more.
+        """
         outputs = self._state.step(frames)
+        activity, onset, phase, cycle = (outputs[name][0] for name in _OUTPUTS)
         self._last_frame = frames[-1]
-        described = self._fed // self.settings.stride - self.settings.look_ahead_frames
-        self._fed += self._count
-        first, end = max(0, -described), min(self.settings.outputs_per_step, most)
-        if first >= end:
-            return
-        activity, onset, phase, cycle = (outputs[name][0, ..., first:end] for name in _OUTPUTS)
-        self._emit(self._decoder.accept(activity, onset, phase, cycle), cycles, received)
+        each = self.settings.outputs_per_step
+        for begin in range(0, len(frames) // self.settings.stride, each):
+            described = self._fed // self.settings.stride - self.settings.look_ahead_frames
+            self._fed += self._count
+            part = slice(begin + max(0, -described), begin + min(each, most))
+            if part.start < part.stop:
+                found = self._decoder.accept(activity[part], onset[part], phase[:, part], cycle[:, part])
+                self._emit(found, cycles, received)
+            received += 0 if ended else self.hop_samples
 
     def _emit(
         self, decoded: list[DecodedCycle], cycles: list[BreathCycle], received: int, *, to_the_end: bool = False

@@ -72,7 +72,7 @@ def screen_upload(bundle: Bundle, job: Mapping[str, Any], report: Callable[[floa
             if source.duration_s > job["longest_s"]:
                 raise AudioError(f"it lasts {source.duration_s:.0f} s; {job['longest_s']:.0f} s are allowed")
             check_length(bundle, "it", source.duration_s)
-        stream = bundle.stream(source.sample_rate, job["about"].get("metadata") or None)
+        stream = bundle.stream(source.sample_rate, job["about"].get("metadata") or None, offline=True)
         sink = RecorderSink(Path(job["folder"]), summary_labels(bundle), about=job["about"])
         sink.open("upload", source.sample_rate)
         engine = EngineChanges(bundle.engine)
