@@ -78,7 +78,7 @@ class _Tempi:
     def __init__(self, frame_s: float, p: DecoderParams) -> None:
         count = max(2, round(np.log(p.longest_s / p.shortest_s) / _LOG_STEP) + 1)
         seconds = np.exp(np.linspace(np.log(p.shortest_s), np.log(p.longest_s), count))
-        self.frames = np.unique(np.maximum(2, np.round(seconds / frame_s).astype(np.int64)))
+        self.frames = np.array(sorted({max(2, round(s / frame_s)) for s in seconds.tolist()}), dtype=np.int64)
         self.first = np.concatenate(([0], np.cumsum(self.frames)[:-1]))
         self.last = self.first + self.frames - 1
         self.length = np.repeat(np.arange(len(self.frames)), self.frames)  # i of each state
