@@ -1,4 +1,4 @@
-"""Commands of a device start and end without what their libraries do in vain: threads that spin, searches for garbage."""
+"""Commands of a device start and end without what libraries do in vain: threads that spin, searches for garbage."""
 
 from __future__ import annotations
 
