@@ -58,10 +58,10 @@ def command_line(commands: Mapping[str, str], on_start: Callable[[], None] = lam
         """A group whose members are imported when they are called."""
 
         def list_commands(self, ctx: Any) -> list[str]:
-            return [name for name, module in commands.items() if importlib.util.find_spec(module)]
+            return [name for name, module in commands.items() if is_installed(module)]
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            if cmd_name not in self.list_commands(ctx):
+            if not is_installed(commands.get(cmd_name)):
                 return None
             command = load_command(cmd_name, commands[cmd_name], on_start)
             command.name = cmd_name
@@ -77,6 +77,11 @@ def command_line(commands: Mapping[str, str], on_start: Callable[[], None] = lam
     )
     app.callback()(_root)
     return typer.main.get_command(app)
+
+
+def is_installed(module: str | None) -> bool:
+    """Whether there is such a module; a distributor may leave commands out."""
+    return module is not None and importlib.util.find_spec(module) is not None
 
 
 def load_command(name: str, module_name: str, on_start: Callable[[], None] = lambda: None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from edge_sdk.cli.ending import Ending
-from edge_sdk.cli.surroundings import name_user, prepare_streams
+from edge_sdk.cli.surroundings import calm_libraries, name_user, prepare_streams
 
 TYPE_CHECKING = False  # typing takes longer to load than this module
 if TYPE_CHECKING:
@@ -51,17 +51,29 @@ def take_flags(arguments: Sequence[str]) -> tuple[list[str], bool, bool]:
     return [a for a in head if a != "--debug"] + tail, debug, json
 
 
+def runs_on_device(arguments: Sequence[str]) -> bool:
+    """Whether the command is one of the device's; no option before its name takes a value."""
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    return COMMANDS.get(name, "").startswith("edge_sdk.cli.runtime.")
+
+
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 usage, 128 + signal where stopped."""
     prepare_streams()  # first: nothing else may take the number of a closed stream
     with Ending(last=arguments is None) as ending:
         name_user()
+        args, debug, json = take_flags(sys.argv[1:] if arguments is None else arguments)
+        if runs_on_device(args):
+            calm_libraries()
         from edge_sdk.cli.commands import run_command
         from edge_sdk.cli.messages import guard
 
-        args, debug, json = take_flags(sys.argv[1:] if arguments is None else arguments)
         with guard(debug=debug, json=json, ending=ending):
             status = run_command(COMMANDS, args, on_start=ending.started)
+    if arguments is None:  # the process ends here: its last collections would search every module in vain
+        import gc
+
+        gc.freeze()
     raise SystemExit(status)
 
 

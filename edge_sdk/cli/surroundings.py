@@ -1,4 +1,4 @@
-"""What the command line needs around it: standard streams that are open and print any character, a user with a name."""
+"""What the command line needs around it: streams that print any character, a user with a name, calm libraries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import sys
 
 READABLE = "stetho-readable"
 """Name of the error handler: what the stream cannot encode becomes a plain character, an undecodable byte ``\\xNN``."""
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+"""Variables from which OpenBLAS takes the number of its threads, the first that is set."""
+
+_RARELY = (20_000, 20, 20)  # loading modules makes objects that stay: the default of 700 searches them in vain 80 times
 
 _PLAIN = {
     "✓": "+", "✗": "x", "–": "-", "—": "-", "−": "-", "‑": "-", "→": "->", "←": "<-", "≥": ">=", "≤": "<=", "≈": "~",
@@ -47,6 +52,19 @@ def name_user() -> None:
             pwd.getpwuid(os.getuid())
         except KeyError:
             os.environ["USER"] = f"uid-{os.getuid()}"
+
+
+def calm_libraries() -> None:
+    """Set up numpy and the garbage collector for a command that lives on a device; before numpy is loaded.
+
+    The threads of numpy's OpenBLAS spin for 20 ms after every matrix product that they share, on every core but one:
+    many times what the product of one breath costs. What the user has set stays.
+    """
+    import gc
+
+    if not any(os.environ.get(name) for name in BLAS_THREADS):
+        os.environ[BLAS_THREADS[0]] = "1"
+    gc.set_threshold(*_RARELY)
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:

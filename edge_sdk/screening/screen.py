@@ -24,7 +24,6 @@ from edge_sdk.screening.recordings import (
     screen_recording,
     screen_samples,
 )
-from edge_sdk.screening.results import KeptResults, run_identity
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
@@ -170,6 +169,8 @@ def screen_archive(
     if results is None:
         yield from _screened(bundle, recordings, options, engine, address, jobs)
         return
+    from edge_sdk.screening.results import KeptResults, run_identity
+
     with closing(KeptResults(results, run_identity(bundle, options))) as kept:
         rest = []
         for path in recordings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from edge_sdk.events import (
@@ -75,7 +74,9 @@ class RateMeter:
     def breaths_per_minute(self) -> float | None:
         """Rate in breaths per minute: None before the first cycle, from its length after a single one."""
         if self._intervals:
-            return 60.0 / median(self._intervals)
+            ordered = sorted(self._intervals)
+            middle = len(ordered) // 2
+            return 120.0 / (ordered[middle] + ordered[~middle])  # of the median; statistics takes long to load
         return 60.0 / self._last_duration if self._last_duration else None
 
     @property

@@ -23,7 +23,6 @@ from edge_sdk.cli.options import (
     given_metadata,
 )
 from edge_sdk.cli.progress import tracked
-from edge_sdk.cli.tables import Column, print_table
 from edge_sdk.screening.folders import find_recordings
 from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions
 from edge_sdk.screening.screen import screen_archive
@@ -117,7 +116,7 @@ def _report(item: ScreenedRecords, *, json: bool, cycles: bool) -> None:
 def _show_table(done: list[ScreenedRecords], labels: tuple[str, ...], folders: list[Path]) -> None:
     from rich.text import Text
 
-    from edge_sdk.cli.tables import stdout_console
+    from edge_sdk.cli.tables import Column, print_table, stdout_console
     from edge_sdk.notices import RESEARCH_USE
 
     columns = [

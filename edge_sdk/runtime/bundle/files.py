@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_sdk.audit import audit_log, file_facts
 from edge_sdk.errors import BundleError
 from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, encode_manifest
@@ -84,6 +82,10 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     AuditError
         The bundle is written, but the audit log cannot be.
     """
+    import tempfile
+
+    from edge_sdk.audit import audit_log, file_facts
+
     if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise BundleError(f"{outside[0]!r} lies outside the bundle {folder}; give names relative to it")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):

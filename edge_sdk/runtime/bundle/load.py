@@ -7,14 +7,13 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edge_sdk.errors import BundleError
 from edge_sdk.files import sha256_file
 from edge_sdk.protocols import Engine
-from edge_sdk.runtime.bundle.engine_trust import EngineTrust
 from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, write_bundle
 from edge_sdk.runtime.bundle.manifest import (
     DEFAULT_BUNDLE,
@@ -28,7 +27,7 @@ from edge_sdk.runtime.bundle.manifest import (
     settings,
 )
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest
-from edge_sdk.runtime.bundle.signature import check_version, record_version, trusted_keys
+from edge_sdk.runtime.bundle.signature import TrustedKey, check_version, record_version, trusted_keys
 from edge_sdk.runtime.bundle.verdict_part import verdict_check, verdict_model
 from edge_sdk.runtime.bundle.verification import (
     file_checks,
@@ -52,6 +51,9 @@ from edge_sdk.runtime.segmentation.factory import LearnedFactory, SegmenterFacto
 from edge_sdk.runtime.stream import Stream
 from edge_sdk.runtime.verdict import VerdictModel
 from edge_sdk.signal.spec import FrontEndSpec
+
+if TYPE_CHECKING:
+    from edge_sdk.runtime.bundle.engine_trust import EngineTrust
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -243,7 +245,7 @@ def load_bundle(
     if not allow_untrained:
         _refuse_untrained(folder, manifest)
     default = choose_artefact(folder, manifest, artefact)
-    trust, file_of = EngineTrust.of(folder, keys), partial(checked_file, folder)
+    trust, file_of = _engine_trust(folder, keys), partial(checked_file, folder)
     found = candidates(
         manifest,
         default,
@@ -270,6 +272,14 @@ def load_bundle(
     if keys:
         record_version(manifest.name, manifest.version)
     return bundle
+
+
+def _engine_trust(folder: Path, keys: Sequence[TrustedKey]) -> EngineTrust | None:
+    if not keys:  # nothing is asked of engines, and what checks them is not loaded
+        return None
+    from edge_sdk.runtime.bundle.engine_trust import EngineTrust
+
+    return EngineTrust.of(folder, keys)
 
 
 def _refuse_untrained(folder: Path, manifest: Manifest) -> None:

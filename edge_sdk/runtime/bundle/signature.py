@@ -15,12 +15,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import BundleError, MissingDependencyError
 from edge_sdk.files import own_folder, write_whole
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 SIGNATURE = "bundle.sig"
 KEYS_VARIABLE = "STETHO_TRUSTED_KEYS"
@@ -249,6 +250,8 @@ def _read_versions() -> dict[str, str]:
 
 def _ordered(version: str) -> Version:
     """The version in the order of PEP 440; other texts have no order and are refused."""
+    from packaging.version import InvalidVersion, Version
+
     try:
         return Version(version)
     except InvalidVersion as error:
@@ -259,6 +262,8 @@ def _ordered(version: str) -> Version:
 
 
 def _recorded(name: str, version: str) -> Version:
+    from packaging.version import InvalidVersion, Version
+
     try:
         return Version(version)
     except InvalidVersion as error:  # from an SDK before PEP 440 was required

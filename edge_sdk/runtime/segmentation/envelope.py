@@ -7,7 +7,6 @@ All thresholds are relative to floor and roof of the recent level, so that the l
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from dataclasses import dataclass
 
@@ -334,6 +333,8 @@ class EnvelopeSegmenter:
         self._account(peak.end)
 
     def _learn(self, peak: Peak) -> None:
+        import statistics  # takes long to load, and learned segmenters do without
+
         p = self._p
         self._lengths.append(peak.frames)
         wanted = p.typical_share * statistics.median(self._lengths)

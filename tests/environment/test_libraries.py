@@ -1,0 +1,91 @@
+"""Commands of a device start and end without what libraries do in vain: threads that spin, searches for garbage."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from edge_sdk.cli.main import COMMANDS, runs_on_device
+from edge_sdk.cli.surroundings import BLAS_THREADS, calm_libraries
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    threshold = gc.get_threshold()
+    yield
+    gc.set_threshold(*threshold)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, {"OPENBLAS_NUM_THREADS": "1"}),
+        ({"OPENBLAS_NUM_THREADS": ""}, {"OPENBLAS_NUM_THREADS": "1"}),
+        ({"OPENBLAS_NUM_THREADS": "3"}, {"OPENBLAS_NUM_THREADS": "3"}),
+        ({"GOTO_NUM_THREADS": "2"}, {"GOTO_NUM_THREADS": "2"}),
+        ({"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4"}),
+    ],
+)
+def test_numpy_gets_one_thread_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], found: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", {**given, "HOME": "/"})
+    calm_libraries()
+    assert {name: os.environ[name] for name in BLAS_THREADS if name in os.environ} == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_numpy_starts_no_threads_that_could_spin() -> None:
+    program = (
+        "import os\n"
+        "from edge_sdk.cli.surroundings import calm_libraries\n"
+        "calm_libraries()\n"
+        "import numpy as np\n"
+        "np.ones((400, 400)) @ np.ones((400, 400))\n"
+        "print(len(os.listdir('/proc/self/task')))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in BLAS_THREADS}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("screen a.wav", True),
+        ("--debug listen", True),
+        ("serve --help", True),
+        ("train recipe.yaml", False),
+        ("bench stream", False),
+        ("evaluate screen", False),
+        ("--help", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_only_commands_of_a_device_are_set_up_so(line: str, expected: bool) -> None:
+    assert runs_on_device(line.split()) is expected
+
+
+def test_the_commands_of_a_device_are_in_their_folder() -> None:
+    found = {name for name in COMMANDS if runs_on_device([name])}
+    assert {"demo", "listen", "screen", "serve"} <= found
+    assert found.isdisjoint({"train", "evaluate", "export", "bench"})
+
+
+@pytest.mark.parametrize(("call", "frozen"), [("run()", True), ("run(['--version'])", False)])
+def test_only_a_process_that_ends_leaves_its_modules_to_no_collection(call: str, frozen: bool) -> None:
+    program = (
+        "import gc, sys\n"
+        "sys.argv = ['stetho', '--version']\n"
+        "from edge_sdk.cli.main import run\n"
+        f"try: {call}\n"
+        "except SystemExit as ended: print(ended.code, gc.get_freeze_count() > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"0 {frozen}"
