@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.compare import ratio_interval
 from benchmarks.core.audio import PreloadedRecording, Samples, cycle_windows, folder_recordings, phantom_recordings
 from benchmarks.core.energy import EnergyMeter
-from benchmarks.core.harness import Interrupted, Row, interleave, machine_row, median_ratio, percentiles, pinned
+from benchmarks.core.harness import Interrupted, Row, interleave, machine_row, percentiles, pinned
 from benchmarks.core.roofline import Ceilings, count_macs, measure_ceilings
 from edge_sdk.errors import RecipeError, StethoError
 from edge_sdk.runtime.bundle.files import require
@@ -150,7 +151,7 @@ def _timed(
             "cpu_s": timing["cpu_s"],
             "rss_mb": None,
             "load_s": contender.load_s,
-            "ratio_to_torch": _ratio_to_torch(contender, timings),
+            **_ratio_to_torch(contender, timings),
             "cycles_per_s": batch / float(np.median(timing["seconds"])),
             "cores": cores,
             "input": _input(options),
@@ -172,11 +173,12 @@ def _call(call: Callable[[Samples], object], windows: Samples, batch: int) -> Ca
     return one
 
 
-def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) -> float | None:
+def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) -> Row:
     torch_key = " ".join(str(v) for v in {**contender.entry, "artefact": TORCH, "engine": _torch_name()}.values())
     if torch_key not in timings:
-        return None
-    return median_ratio(timings[torch_key]["seconds"], timings[contender.key]["seconds"])
+        return {"ratio_to_torch": None}
+    ratio, *ends = ratio_interval(timings[torch_key]["seconds"], timings[contender.key]["seconds"], paired=True)
+    return {"ratio_to_torch": ratio, "ratio_to_torch_ci": ends}
 
 
 def _work(contender: Contender, windows: Samples, median_s: float, ceilings: Ceilings) -> Row:
@@ -229,8 +231,7 @@ def _separate_figures(contender: Contender, call: Callable[[int], object], optio
             for index in range(options.rounds):
                 call(index)
         if meter.joules is not None:
-            row |= {"joules": meter.joules, "mj_per_call": 1e3 * meter.joules / options.rounds}
-            row["energy_source"] = meter.source
+            row |= meter.figures() | {"mj_per_call": 1e3 * meter.joules / options.rounds}
     return row
 
 

@@ -127,7 +127,8 @@ def test_stream_measures_all_its_parts(stream_rows: tuple[list[dict[str, Any]], 
     parts = _parts(rows)
     assert set(parts) == {
         "throughput", "replay onset", "replay breath", "replay label", "streams", "growth of streams", "sessions",
-        "growth of sessions", "import edge_sdk", "cold start",
+        "growth of sessions", "import edge_sdk", "import edge_sdk.screen", "import numpy, onnxruntime", "cold start",
+        "live", "files",
     }  # fmt: skip
     for row in rows:
         check_row(row)

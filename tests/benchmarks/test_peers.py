@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.core.energy import EnergyMeter
 from benchmarks.core.rows import check_row
 from benchmarks.peers import environments as peer_environments
 from benchmarks.peers import run as peers
+from benchmarks.peers import windows
+from benchmarks.peers.contests import Contest
 from benchmarks.peers.environments import interpreter
+from benchmarks.peers.worker import make_workload, reason
 from edge_sdk.cli.bench.group import app
 from edge_sdk.errors import StethoError
 
@@ -30,7 +36,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 def test_ours_is_measured_in_every_contest(rows: dict[str, dict[str, Any]]) -> None:
-    for part in ("front-end: ours", "inference: ours", "stream: ours 8000 Hz", "stream: ours 16000 Hz"):
+    for part in (
+        "front-end: ours",
+        "inference: ours",
+        "stream: ours 8000 Hz",
+        "stream: ours 16000 Hz",
+        "windows: ours",
+    ):
         assert rows[part]["cpu_s"] > 0 and len(rows[part]["samples_ms"]) == rows[part]["n"] == 3
 
 
@@ -112,12 +124,111 @@ class _Stopped:
 
 def test_ctrl_c_between_two_peers_keeps_the_whole_rounds() -> None:
     workers: dict[str, Any] = {"ours": _Stopped(99), "theirs": _Stopped(4)}
-    cpu, wall, interrupted = peers._rounds(workers, peers.PeerOptions(rounds=9, warm_up=1))
-    assert interrupted
-    assert cpu == {"ours": [1.0] * 3, "theirs": [1.0] * 3}
-    assert wall == {"ours": [2.0] * 3, "theirs": [2.0] * 3}
+    rounds = peers._rounds(workers, peers.PeerOptions(rounds=9, warm_up=1))
+    assert rounds.interrupted
+    assert rounds.cpu == {"ours": [1.0] * 3, "theirs": [1.0] * 3}
+    assert rounds.wall == {"ours": [2.0] * 3, "theirs": [2.0] * 3}
 
 
 def test_ctrl_c_before_the_first_round_leaves_nothing_to_keep() -> None:
     with pytest.raises(KeyboardInterrupt):
         peers._rounds({"ours": _Stopped(1)}, peers.PeerOptions(rounds=9, warm_up=1))  # type: ignore[dict-item]
+
+
+def test_a_machine_without_a_meter_has_no_energy_fields(rows: dict[str, dict[str, Any]]) -> None:
+    if EnergyMeter().available:
+        pytest.skip("this machine has a meter")
+    assert not any({"joules", "energy_ratio", "energy_source"} & set(row) for row in rows.values())
+
+
+class _Metered:
+    """A meter that counts 3 J for ours and 2 J for the peer."""
+
+    working = None  # name of the worker at work
+    joules: float | None = None
+    source = "rapl"
+
+    def __enter__(self) -> _Metered:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.joules = 3.0 if _Metered.working == "ours" else 2.0
+
+
+class _Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def request(self, command: str) -> dict[str, Any]:
+        _Metered.working = self.name
+        return {"cpu_s": 1.0, "wall_s": 1.0}
+
+
+def test_energy_is_compared_in_the_same_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "EnergyMeter", _Metered)
+    workers: dict[str, Any] = {name: _Named(name) for name in ("ours", "theirs")}
+    rounds = peers._rounds(workers, peers.PeerOptions(rounds=4, warm_up=1))
+    contest = Contest("stream", "a stream", ("theirs",), {}, 60.0)
+    row = peers._figures(contest, rounds, "theirs")
+    assert (row["joules"], row["energy_source"], row["energy_ratio"]) == (8.0, "rapl", 1.5)
+    rounds.joules["ours"] = []  # a counter that stood still
+    assert "energy_ratio" not in peers._figures(contest, rounds, "theirs")
+    assert "joules" not in peers._figures(contest, rounds, "ours")
+
+
+def test_compiling_without_a_compiler_is_a_reason_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(FileNotFoundError) as failed:
+        make_workload("inference/torch-compile", {})
+    assert "C++ compiler" in reason(failed.value) and "no-such-compiler" in reason(failed.value)
+    assert reason(RuntimeError("first\nsecond")) == "RuntimeError: first"
+    assert reason(RuntimeError()) == "RuntimeError"
+
+
+class _Interpreter:
+    """The part of LiteRT's interpreter that is used; the score is the mean of the window."""
+
+    def __init__(self, path: str, num_threads: int) -> None:
+        assert num_threads == 1
+
+    def allocate_tensors(self) -> None: ...
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return [{"index": 0, "shape": np.array([1, 30])}]
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        return [{"index": 1}]
+
+    def set_tensor(self, index: int, window: np.ndarray) -> None:
+        assert window.shape == (1, 30)
+        self.window = window
+
+    def invoke(self) -> None: ...
+
+    def get_tensor(self, index: int) -> np.ndarray:
+        return self.window.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1, 1), (3, 1), (9, 3), (10, 4)])
+def test_windows_cover_all_of_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, count: int
+) -> None:
+    module = types.ModuleType("ai_edge_litert.interpreter")
+    monkeypatch.setattr(module, "Interpreter", _Interpreter, raising=False)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+    monkeypatch.setattr(windows.Yamnet, "step_s", 3.0)
+    (tmp_path / "yamnet.tflite").write_bytes(b"model")
+    np.save(tmp_path / "audio.npy", np.ones(10 * seconds, np.float32))
+    settings = {
+        "audio": {"yamnet": str(tmp_path / "audio.npy")},
+        "rates_hz": {"yamnet": 10},
+        "yamnet": str(tmp_path / "yamnet.tflite"),
+    }
+    workload = windows.Yamnet(settings)
+    scores = np.asarray(workload.go())
+    assert scores.shape == (count, 1) and workload.about["windows"] == count
+    assert scores.sum() * 30 == pytest.approx(10 * seconds)  # every sample once
+    with pytest.raises(FileNotFoundError, match="STETHO_DATA"):
+        windows.Yamnet({**settings, "yamnet": str(tmp_path / "none")})

@@ -25,7 +25,7 @@ from edge_sdk.notices import RESEARCH_USE_IN_REPORTS
 TITLES = (
     "Latency against accuracy", "Latency of the model", "Stages of the stream", "Event F1 against delay",
     "Event F1 against look-ahead", "Streams against CPU", "The whole pipeline", "Archives", "Reliability",
-    "Networks side by side", "What the conversion costs", "Soak", "Faults", "Peers", "Other results", "Commands",
+    "Networks side by side", "What the conversion costs", "Soak", "Faults", "Peers", "Committed ratios", "Other results", "Commands",
 )  # fmt: skip
 EVIL = "<script>alert('x')</script>|& \"q\""
 MACHINE = {
