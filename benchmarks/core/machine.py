@@ -44,9 +44,10 @@ def machine_row() -> dict[str, Any]:
 
 def machine_name(row: Mapping[str, Any]) -> str:
     """Processor, cores, board and GPU of a machine's row in a few words; equal for machines of one kind."""
-    cpu = _MARKS.sub(" ", str(row.get("cpu") or "unknown CPU")).partition(" @ ")[0]
+    cpu = _MARKS.sub(" ", str(row.get("cpu") or "unknown")).partition(" @ ")[0]
     gpu = row.get("gpu")
-    parts = [" ".join(cpu.split()), f"{row.get('cores')} cores", str(row.get("board") or "").partition(",")[0]]
+    cores = f"{row['cores']} cores" if row.get("cores") else ""
+    parts = [" ".join(cpu.split()), cores, str(row.get("board") or "").partition(",")[0]]
     return ", ".join(
         part for part in (*parts, str(gpu.get("name") or "GPU") if isinstance(gpu, Mapping) else "") if part
     )

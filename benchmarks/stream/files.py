@@ -52,7 +52,7 @@ def live_and_files(
         calls = {"live": live, "files": files}
         interrupted = False
         try:
-            timings = interleave(calls, rounds=rounds, warm_up=1, on_round=on_round)
+            timings = interleave(calls, rounds=rounds, warm_up=min(1, rounds - 1), on_round=on_round)
         except Interrupted as stopped:
             timings, interrupted = stopped.timings, True
         seconds = sum(recording.seconds for recording in kept)

@@ -144,7 +144,7 @@ def test_a_machine_without_a_meter_has_no_energy_fields(rows: dict[str, dict[str
 class _Metered:
     """A meter that counts 3 J for ours and 2 J for the peer."""
 
-    working = None  # name of the worker at work
+    working: str = ""  # name of the worker at work
     joules: float | None = None
     source = "rapl"
 

@@ -38,7 +38,8 @@ def peers_command(
     windows: BirdNET and YAMNet label window after window of the recording that we screen. All run in the same rounds.
     Each peer has an environment of its own, made at the first run; --quick makes none.
     """
-    from benchmarks.peers.run import CONTESTS, PeerOptions, run_peers
+    from benchmarks.peers.contests import CONTESTS
+    from benchmarks.peers.run import PeerOptions, run_peers
 
     wrong = sorted(set(only or []) - set(CONTESTS))
     if wrong:

@@ -73,7 +73,7 @@ def stream_command(
         parts=tuple(part or PARTS),
         minutes=0.25 if quick else minutes,
         paced_s=min(paced, 2.0) if quick else paced,
-        rounds=2 if quick else rounds,
+        rounds=1 if quick else rounds,
         together=min(together, 2) if quick else together,
         starts=min(starts, 1) if quick else starts,
         hold_s=min(hold, 0.3) if quick else hold,
