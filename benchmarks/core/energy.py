@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class EnergyMeter:
 
     def figures(self) -> dict[str, Any]:
         """Fields of a benchmark row after the ``with`` block; empty where nothing was measured."""
-        return {} if self.joules is None else {"joules": self.joules, "energy_source": self.source}
+        return energy_of([self])
 
     def __enter__(self) -> EnergyMeter:
         if self._domains:
@@ -140,6 +140,14 @@ class EnergyMeter:
             watts = tegrastats_watts(line)
             if watts is not None:
                 self._watts.append((time.monotonic(), watts))
+
+
+def energy_of(meters: Sequence[EnergyMeter]) -> dict[str, Any]:
+    """Fields of a benchmark row for the spans of several meters; empty where one of them measured nothing."""
+    joules = [meter.joules for meter in meters if meter.joules is not None]
+    if not joules or len(joules) < len(meters):
+        return {}
+    return {"joules": sum(joules), "energy_source": meters[0].source}
 
 
 def _joules(path: Path) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.core.audio import PreloadedRecording, corpus_recordings, folder_recordings, phantom_recordings
-from benchmarks.core.energy import EnergyMeter
+from benchmarks.core.energy import EnergyMeter, energy_of
 from benchmarks.core.harness import Row, machine_row, pinned
 from benchmarks.core.rows import benchmarked_model
 from benchmarks.start import start_rows
@@ -121,13 +121,16 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
     """
     seconds, done, cycles, inference_ns, wall_s, cpu_s = 0.0, 0, 0, 0, 0.0, 0.0
     interrupted = False
-    with EnergyMeter() as meter, pinned(1) as cores:
+    meters: list[EnergyMeter] = []  # one a recording: its synthesis or reading is not counted
+    with pinned(1) as cores:
         try:
             for recording in _recordings(options, options.minutes * 60):
-                wall, cpu = time.perf_counter(), time.process_time()
-                stats = _pushed(bundle, recording)
-                wall_s += time.perf_counter() - wall
-                cpu_s += time.process_time() - cpu
+                with EnergyMeter() as meter:
+                    wall, cpu = time.perf_counter(), time.process_time()
+                    stats = _pushed(bundle, recording)
+                    wall_s += time.perf_counter() - wall
+                    cpu_s += time.process_time() - cpu
+                meters.append(meter)
                 seconds, done = seconds + recording.seconds, done + 1
                 cycles, inference_ns = cycles + stats.cycles, inference_ns + stats.inference_ns
         except KeyboardInterrupt:
@@ -148,7 +151,7 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
         "cpu_s_per_hour": cpu_s * 3600 / seconds,
         "classifier_s_per_hour": inference_ns / 1e9 * 3600 / seconds,
         "times_real_time": seconds / wall_s,
-        **meter.figures(),
+        **energy_of(meters),
     }
     if interrupted:
         raise KeyboardInterrupt

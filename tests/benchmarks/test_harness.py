@@ -14,7 +14,7 @@ import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.core.audio import LiveLoopSource, ScheduledLoopSource, folder_samples
-from benchmarks.core.energy import EnergyMeter, board_power, tegrastats_watts
+from benchmarks.core.energy import EnergyMeter, board_power, energy_of, tegrastats_watts
 from benchmarks.core.harness import (
     Interrupted,
     Row,
@@ -161,6 +161,20 @@ def test_a_machine_without_a_meter_reports_none(tmp_path: Path, monkeypatch: pyt
         pass
     assert not meter.available
     assert meter.joules is None
+    assert meter.figures() == energy_of([]) == {}
+
+
+def test_a_counter_that_stands_still_is_no_energy_of_zero(tmp_path: Path) -> None:
+    (tmp_path / "intel-rapl:0").mkdir()
+    for name in ("energy_uj", "max_energy_range_uj"):
+        (tmp_path / "intel-rapl:0" / name).write_text("1000000")
+    with EnergyMeter(tmp_path, tmp_path / "none") as still:
+        pass
+    assert still.figures() == {}
+    with EnergyMeter(tmp_path, tmp_path / "none") as moving:
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1500000")
+    assert energy_of([moving, moving]) == {"joules": 1.0, "energy_source": "rapl"}
+    assert energy_of([moving, still]) == {}
 
 
 def test_kept_results_are_readable_old_and_new(tmp_path: Path) -> None:

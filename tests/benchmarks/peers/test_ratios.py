@@ -15,7 +15,7 @@ from benchmarks.ratios import check_ratios, doubts, keep_ratios, ratios_of
 from edge_sdk.cli.bench.group import app
 from edge_sdk.errors import StethoError
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 
 def machine(cpu: str = "AMD EPYC", **more: Any) -> dict[str, Any]:
