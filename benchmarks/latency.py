@@ -64,8 +64,9 @@ def run_latency(options: LatencyOptions, on_round: Callable[[int, int], None] | 
     """Rows: the machine, its ceilings, every contender × batch timed in turn in the same rounds, then the stages.
 
     ``ratio_to_torch`` is the median over rounds of torch's time divided by the contender's: above 1 is faster than
-    torch. ``roofline_pct`` is the shortest time that the measured ceilings allow, divided by the median time. Both
-    ceilings are for float32 on the CPU, so that int8 may exceed 100 %.
+    torch. ``cpu_ratio`` is the contender's CPU time divided by torch's, which other load moves less.
+    ``roofline_pct`` is the shortest time that the measured ceilings allow, divided by the median time. Both ceilings
+    are for float32 on the CPU, so that int8 may exceed 100 %.
     """
     _check(options)
     yield machine_row()
@@ -177,8 +178,13 @@ def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) ->
     torch_key = " ".join(str(v) for v in {**contender.entry, "artefact": TORCH, "engine": _torch_name()}.values())
     if torch_key not in timings:
         return {"ratio_to_torch": None}
-    ratio, *ends = ratio_interval(timings[torch_key]["seconds"], timings[contender.key]["seconds"], paired=True)
-    return {"ratio_to_torch": ratio, "ratio_to_torch_ci": ends}
+    torch, own = timings[torch_key], timings[contender.key]
+    ratio, *ends = ratio_interval(torch["seconds"], own["seconds"], paired=True)
+    row: Row = {"ratio_to_torch": ratio, "ratio_to_torch_ci": ends}
+    if torch_key != contender.key:
+        row["cpu_ratio"], low, high = ratio_interval(own["cpu_seconds"], torch["cpu_seconds"], paired=True)
+        row |= {"cpu_ratio_low": low, "cpu_ratio_high": high, "reference": TORCH}
+    return row
 
 
 def _work(contender: Contender, windows: Samples, median_s: float, ceilings: Ceilings) -> Row:

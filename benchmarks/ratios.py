@@ -61,10 +61,10 @@ def ratios_of(rows: Sequence[Row], command: str = "") -> Iterator[dict[str, Any]
     command
         The one that wrote the rows.
     """
-    machine, when = "unknown", None
+    measured_on: dict[str, Any] = {"machine": "unknown"}
     for row in rows:
         if row.get("benchmark") == "machine":
-            machine, when = machine_name(row), row.get("when")
+            measured_on = {"machine": machine_name(row), "load": _load(row), "when": row.get("when")}
             continue
         if row.get("benchmark") == BENCHMARK:
             yield dict(row)
@@ -75,10 +75,9 @@ def ratios_of(rows: Sequence[Row], command: str = "") -> Iterator[dict[str, Any]
                 "benchmark": BENCHMARK,
                 "subject": _subject(row),
                 "of": row["benchmark"],
-                "machine": machine,
                 **figures,
                 "n": row.get("n"),
-                "when": when,
+                **measured_on,
                 "command": command,
             }
 
@@ -184,20 +183,29 @@ def _ours(row: Row) -> str:
     return _name({**row, "subject": {**subject, "part": f"{contest}: ours {rest}".strip()}})
 
 
+def _load(machine: Row) -> float | None:
+    """Load average of a core in the minute before the run."""
+    loads = machine.get("load_average")
+    return float(loads[0]) / (machine.get("cores") or 1) if loads else None
+
+
 def doubts(rows: Sequence[Row]) -> list[str]:
-    """Why ratios of these results may mislead: the machine was busy."""
+    """Why ratios of these results, or committed ones, may mislead: the machine was busy."""
     lines = []
     for row in rows:
-        load, cores = (row.get("load_average") or [0.0])[0], row.get("cores") or 1
-        if row.get("benchmark") == "machine" and load > _BUSY * cores:
-            lines.append(
-                f"{machine_name(row)} was busy (load {load:.1f}) when a run began: repeat it on a quiet machine"
-            )
+        if row.get("benchmark") == BENCHMARK:
+            name, load, what = row.get("machine"), row.get("load"), "when ratios were committed"
+        elif row.get("benchmark") == "machine":
+            name, load, what = machine_name(row), _load(row), "when a run began"
+        else:
+            continue
+        if load is not None and load > _BUSY:
+            lines.append(f"{name} was busy (load {load:.1f} a core) {what}: repeat it on a quiet machine")
     return list(dict.fromkeys(lines))
 
 
 def keep_ratios(path: Path, files: Sequence[Path], command: str) -> list[dict[str, Any]]:
-    """Write the ratios of results files; those of other processors that the file holds stay.
+    """Write the ratios of results files; others that the file holds, and those of other processors, stay.
 
     Returns
     -------
@@ -216,7 +224,8 @@ def keep_ratios(path: Path, files: Sequence[Path], command: str) -> list[dict[st
         raise StethoError(
             "no ratio in these results; 'stetho bench peers', 'latency' and 'stream --part files' give some"
         )
-    here = {row["machine"] for row in new}
-    kept = [row for row in read_results(path).rows if row.get("machine") not in here] if path.exists() else []
+    known = {(row["machine"], _name(row)) for row in new}
+    old = read_results(path).rows if path.exists() else ()
+    kept = [row for row in old if (row.get("machine"), _name(row)) not in known]
     write_results(path, command, [*kept, *new])
     return new

@@ -110,7 +110,8 @@ def latency_section(results: ResultSet) -> Section:
         "Latency of the model",
         "One breath in, logits out; all artefacts in the same interleaved rounds, nothing clipped.",
         [r for r in results.of("latency") if not part_of(r).startswith("stage")],
-        "p50_ms p95_ms p99_ms max_ms n ratio_to_torch ratio_to_torch_ci roofline_pct bound cycles_per_s rss_mb load_s",
+        "p50_ms p95_ms p99_ms max_ms n ratio_to_torch ratio_to_torch_ci cpu_ratio roofline_pct bound cycles_per_s "
+        "rss_mb load_s",
         COMMANDS["latency"],
         notes=reasons(results.failed("latency")),
     )
@@ -209,10 +210,11 @@ def ratios_section(results: ResultSet) -> Section:
     """The ratios that a new run is compared with."""
     return make_section(
         "Committed ratios",
-        "CPU time of ours by that of a reference in the same rounds (latency: by torch's), median with its 95 % "
-        "interval. 'stetho bench compare RATIOS RESULTS... --gate SHARE' fails where one got worse.",
+        "CPU time of ours by that of a reference in the same rounds (latency: torch), median with its 95 % interval. "
+        "Load: of a core before the run; a busy machine misleads. 'stetho bench compare RATIOS RESULTS... --gate SHARE' "
+        "fails where one got worse.",
         results.of("ratio"),
-        "cpu_ratio cpu_ratio_low cpu_ratio_high of n",
+        "cpu_ratio cpu_ratio_low cpu_ratio_high of load n",
         COMMANDS["ratio"],
     )
 

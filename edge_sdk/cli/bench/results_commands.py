@@ -40,7 +40,7 @@ def report_command(
 
 def compare_command(
     before: Annotated[Path, typer.Argument(help="Results file, or file of ratios.", metavar="BEFORE")],
-    after: Annotated[list[Path], typer.Argument(help="Results files of the same benchmarks.", metavar="AFTER...")],
+    after: Annotated[list[Path], typer.Argument(help="Results files of the same benchmarks.", metavar="AFTER")],
     margin: Annotated[
         float, typer.Option("--margin", min=0.0, max=1.0, help="Share by which two equal runs may differ.")
     ] = 0.05,
@@ -80,8 +80,8 @@ def compare_command(
 
 
 def ratios_command(
-    results: Annotated[list[Path], typer.Argument(help="Results files of this machine.", metavar="RESULTS...")],
-    out: Annotated[Path, typer.Option("--out", help="File of ratios; those of other processors in it stay.")] = (
+    results: Annotated[list[Path], typer.Argument(help="Results files.", metavar="RESULTS")],
+    out: Annotated[Path, typer.Option("--out", help="File of ratios; what was not measured again stays in it.")] = (
         _RESULTS / "ratios.json"
     ),
     json_: JsonOption = False,
@@ -120,7 +120,7 @@ def _gate(committed: Sequence[Row], rows: Sequence[Row], tolerance: float, json_
     worse = [one for one in found if one.verdict == "worse"]
     for one in worse:
         typer.echo(one.line, err=True)
-    for line in doubts(rows):
+    for line in doubts([*committed, *rows]):
         typer.echo(line, err=True)
     if worse:
         raise typer.Exit(1)
