@@ -211,8 +211,8 @@ def ratios_section(results: ResultSet) -> Section:
     return make_section(
         "Committed ratios",
         "CPU time of ours by that of a reference in the same rounds (latency: torch), median with its 95 % interval. "
-        "Load: of a core before the run; a busy machine misleads. 'stetho bench compare RATIOS RESULTS... --gate SHARE' "
-        "fails where one got worse.",
+        "Load: of a core before the run; a busy machine misleads. 'stetho bench compare RATIOS RESULTS... --gate' fails"
+        " where one got worse.",
         results.of("ratio"),
         "cpu_ratio cpu_ratio_low cpu_ratio_high of load n",
         COMMANDS["ratio"],

@@ -17,6 +17,9 @@ INTERRUPTED = " (interrupted)"
 """Suffix of the command in the results of a run that Ctrl-C ended."""
 
 
+_COMMANDS = {"roofline": "latency"}  # rows that are named otherwise than the command that makes them
+
+
 def run_and_show(
     measure: Callable[[Report], Iterable[Row]],
     title: str,
@@ -57,7 +60,7 @@ def run_and_show(
                 check_row(row)
                 kept.append(row)
                 if out is not None and (len(kept) > 1 or not out.is_dir()):  # the second row names the benchmark
-                    file = file or own_results_file(out, kept[0], str(row["benchmark"]))
+                    file = file or own_results_file(out, kept[0], _COMMANDS.get(row["benchmark"], row["benchmark"]))
                     write_results(file, command_line(), kept)
                 if json_:
                     emit_json(row)
