@@ -24,6 +24,7 @@ BENCHMARK = "ratio"
 TOLERANCE = 0.2
 """Two runs of the same code on one machine, one of them busy, differ by up to this share."""
 
+_FEWEST = 5  # rounds behind an interval
 _BUSY = 1.0  # load average per core from which on ratios are called doubtful
 _INTERVAL = ("cpu_ratio_low", "cpu_ratio_high")
 
@@ -126,7 +127,7 @@ def check_ratios(committed: Sequence[Row], rows: Sequence[Row], *, tolerance: fl
     Raises
     ------
     StethoError
-        The new run holds none of the committed ratios.
+        Nothing is committed, or the new run holds none of the committed ratios.
     """
     now = {_name(row): row for row in ratios_of(rows)}
     here = {str(row["machine"]) for row in now.values()}
@@ -135,9 +136,12 @@ def check_ratios(committed: Sequence[Row], rows: Sequence[Row], *, tolerance: fl
     for name, candidates in _by_name(ratios_of(committed)).items():
         row = max(candidates, key=lambda r: (str(r["machine"]) in here, float(r["cpu_ratio"])))
         found.append(_check(name, row, now.get(name), failed, tolerance))
+    if not found:
+        raise StethoError("the first file holds no ratios; make one with 'stetho bench ratios'")
     if all(one.verdict == "not measured" for one in found):
         raise StethoError(
-            "the new results hold none of the committed ratios; make them with the commands in the file of ratios"
+            f"the new results hold none of the committed ratios ({found[0].reason}); make them with the commands in "
+            "the file of ratios"
         )
     return found
 
@@ -160,6 +164,10 @@ def _check(name: str, committed: Row, now: Row | None, failed: Mapping[str, str]
         if ours in failed:
             return RatioCheck(name, before, machine, None, None, "worse", f"our part failed: {failed[ours]}")
         reason = failed.get(name, "not in the new results")
+        return RatioCheck(name, before, machine, None, None, "not measured", reason)
+    rounds = now.get("n")
+    if rounds is not None and rounds < _FEWEST:
+        reason = f"only {rounds} rounds; {_FEWEST} are needed"
         return RatioCheck(name, before, machine, None, None, "not measured", reason)
     ratio = float(now["cpu_ratio"])
     interval = (float(now[_INTERVAL[0]]), float(now[_INTERVAL[1]])) if _INTERVAL[0] in now else None

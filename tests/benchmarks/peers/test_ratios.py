@@ -93,6 +93,18 @@ def test_a_run_without_any_committed_ratio_is_an_error() -> None:
         check_ratios([machine(), peer(1.0)], [machine(), peer(1.0, part="front-end: librosa")])
 
 
+def test_few_rounds_are_no_measurement() -> None:
+    committed = [machine(), peer(1.0), peer(1.0, part="front-end: librosa")]
+    now = [machine(), {**peer(9.0), "n": 4}, peer(1.0, part="front-end: librosa")]
+    first, second = check_ratios(committed, now)
+    assert (first.verdict, second.verdict) == ("not measured", "no difference") and "only 4 rounds" in first.line
+
+
+def test_a_file_without_ratios_is_an_error() -> None:
+    with pytest.raises(StethoError, match="stetho bench ratios"):
+        check_ratios([machine()], [machine(), peer(1.0)])
+
+
 def test_the_latency_of_an_artefact_is_a_ratio_to_torch() -> None:
     subject = {"model": "compact 1.0", "artefact": "onnx-int8-cpu", "threads": 2}
     row = {"benchmark": "latency", "subject": subject, "ratio_to_torch": 4.0, "ratio_to_torch_ci": [3.2, 5.0], "n": 9}
