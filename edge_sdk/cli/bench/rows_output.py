@@ -60,7 +60,8 @@ def run_and_show(
                 check_row(row)
                 kept.append(row)
                 if out is not None and (len(kept) > 1 or not out.is_dir()):  # the second row names the benchmark
-                    file = file or own_results_file(out, kept[0], _COMMANDS.get(row["benchmark"], row["benchmark"]))
+                    name = str(row["benchmark"])
+                    file = file or own_results_file(out, kept[0], _COMMANDS.get(name, name))
                     write_results(file, command_line(), kept)
                 if json_:
                     emit_json(row)
