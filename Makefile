@@ -1,6 +1,7 @@
 # make demo       from nothing to labelled breaths: environment, runtime only (no torch), a simulated patient
 # make test       lint, types, walls and the test suite; what CI runs
 # make test-long  what is too slow for CI; fuzz tests take STETHO_FUZZ_S seconds each, 600
+# make ratios     our CPU time by that of peers, against the committed ratios; part of test-long (STETHO_DATA has YAMNet)
 # make results    committed figures that need no training, run again: says which moved (STETHO_DATA names the recordings)
 # make docs       the site, in build/site
 # make install    the environment with everything, for working on the project
@@ -12,7 +13,7 @@ EXTRAS := train,export,tensorrt-rtx,ray,report,metrics,mqtt,exchange,serve,docs,
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-long results install lint format docs clean
+.PHONY: demo test test-long ratios results install lint format docs clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
@@ -23,6 +24,15 @@ test: $(VENV)/.all
 
 test-long: $(VENV)/.all
 	$(BIN)/python -m pytest -m long
+	$(MAKE) --no-print-directory ratios
+
+# A share of 0.2: what a busy machine moves. A peer that cannot be installed is named and does not fail.
+ratios: $(VENV)/.all
+	rm -rf build/ratios && mkdir -p build/ratios
+	$(BIN)/stetho bench peers --rounds 15 --out build/ratios/peers.json
+	$(BIN)/stetho bench stream --part files --part start --minutes 2 --starts 10 --out build/ratios/stream.json
+	$(BIN)/stetho bench latency --rounds 200 --stages 0 --out build/ratios/latency.json
+	$(BIN)/stetho bench compare benchmarks/results/ratios.json build/ratios/*.json --gate 0.2
 
 results: $(VENV)/.all
 	$(BIN)/python -m benchmarks.rerun

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.compare import ratio_interval
 from benchmarks.core.audio import PreloadedRecording, Samples, cycle_windows, folder_recordings, phantom_recordings
 from benchmarks.core.energy import EnergyMeter
-from benchmarks.core.harness import Interrupted, Row, interleave, machine_row, median_ratio, percentiles, pinned
+from benchmarks.core.harness import Interrupted, Row, interleave, machine_row, percentiles, pinned
 from benchmarks.core.roofline import Ceilings, count_macs, measure_ceilings
 from edge_sdk.errors import RecipeError, StethoError
 from edge_sdk.runtime.bundle.files import require
@@ -63,8 +64,9 @@ def run_latency(options: LatencyOptions, on_round: Callable[[int, int], None] | 
     """Rows: the machine, its ceilings, every contender × batch timed in turn in the same rounds, then the stages.
 
     ``ratio_to_torch`` is the median over rounds of torch's time divided by the contender's: above 1 is faster than
-    torch. ``roofline_pct`` is the shortest time that the measured ceilings allow, divided by the median time. Both
-    ceilings are for float32 on the CPU, so that int8 may exceed 100 %.
+    torch. ``cpu_ratio`` is the contender's CPU time divided by torch's, which other load moves less.
+    ``roofline_pct`` is the shortest time that the measured ceilings allow, divided by the median time. Both ceilings
+    are for float32 on the CPU, so that int8 may exceed 100 %.
     """
     _check(options)
     yield machine_row()
@@ -150,7 +152,7 @@ def _timed(
             "cpu_s": timing["cpu_s"],
             "rss_mb": None,
             "load_s": contender.load_s,
-            "ratio_to_torch": _ratio_to_torch(contender, timings),
+            **_ratio_to_torch(contender, timings),
             "cycles_per_s": batch / float(np.median(timing["seconds"])),
             "cores": cores,
             "input": _input(options),
@@ -172,11 +174,17 @@ def _call(call: Callable[[Samples], object], windows: Samples, batch: int) -> Ca
     return one
 
 
-def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) -> float | None:
+def _ratio_to_torch(contender: Contender, timings: dict[str, dict[str, Any]]) -> Row:
     torch_key = " ".join(str(v) for v in {**contender.entry, "artefact": TORCH, "engine": _torch_name()}.values())
     if torch_key not in timings:
-        return None
-    return median_ratio(timings[torch_key]["seconds"], timings[contender.key]["seconds"])
+        return {"ratio_to_torch": None}
+    torch, own = timings[torch_key], timings[contender.key]
+    ratio, *ends = ratio_interval(torch["seconds"], own["seconds"], paired=True)
+    row: Row = {"ratio_to_torch": ratio, "ratio_to_torch_ci": ends}
+    if torch_key != contender.key:
+        row["cpu_ratio"], low, high = ratio_interval(own["cpu_seconds"], torch["cpu_seconds"], paired=True)
+        row |= {"cpu_ratio_low": low, "cpu_ratio_high": high, "reference": TORCH}
+    return row
 
 
 def _work(contender: Contender, windows: Samples, median_s: float, ceilings: Ceilings) -> Row:
@@ -229,8 +237,7 @@ def _separate_figures(contender: Contender, call: Callable[[int], object], optio
             for index in range(options.rounds):
                 call(index)
         if meter.joules is not None:
-            row |= {"joules": meter.joules, "mj_per_call": 1e3 * meter.joules / options.rounds}
-            row["energy_source"] = meter.source
+            row |= meter.figures() | {"mj_per_call": 1e3 * meter.joules / options.rounds}
     return row
 
 

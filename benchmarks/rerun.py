@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.core.audio import data_folder
 from edge_sdk.errors import StethoError
 from edge_sdk.files import sha256_file, whole_file
 from edge_sdk.json_lines import json_line
@@ -111,7 +112,7 @@ def main(
     tolerance: Annotated[float, typer.Option("--tolerance", min=0.0, help="Relative difference.")] = TOLERANCE,
 ) -> None:
     """Run committed figures again; the exit status is 1 when one moved and is not written."""
-    folder = (data or RESULTS.parents[1].parent / "shared" / "data").resolve()
+    folder = (data or data_folder()).resolve()
     lines: list[str] = []
     commit = git_commit()
     for name in files or RERUN:

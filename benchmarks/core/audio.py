@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,12 @@ class PreloadedRecording:
     def seconds(self) -> float:
         """Length."""
         return self.samples.size / self.rate_hz
+
+
+def data_folder() -> Path:
+    """Folder of recordings and published weights: ``$STETHO_DATA``, else ``shared/data`` beside the source tree."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    return Path(os.environ.get("STETHO_DATA") or beside).resolve()
 
 
 # -- recordings --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 _PERIOD_S = 0.1  # between two readings of a power sensor
 _TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "VDD_GPU_SOC")  # the whole board's input on Jetson boards
@@ -81,6 +82,10 @@ class EnergyMeter:
         """Whether the machine has a meter that this process may read."""
         return bool(self._domains or self._rail or self._tegrastats)
 
+    def figures(self) -> dict[str, Any]:
+        """Fields of a benchmark row after the ``with`` block; empty where nothing was measured."""
+        return energy_of([self])
+
     def __enter__(self) -> EnergyMeter:
         if self._domains:
             self.source = "rapl"
@@ -98,7 +103,8 @@ class EnergyMeter:
     def __exit__(self, *_: object) -> None:
         if self._domains:
             pairs = zip(self._domains, self._before, strict=True)
-            self.joules = sum((_joules(path) - before) % wrap for (path, wrap), before in pairs)
+            # The counters of some virtual machines stand still: that is no energy of 0.
+            self.joules = sum((_joules(path) - before) % wrap for (path, wrap), before in pairs) or None
             return
         self._stop.set()
         if self._child is not None:
@@ -134,6 +140,14 @@ class EnergyMeter:
             watts = tegrastats_watts(line)
             if watts is not None:
                 self._watts.append((time.monotonic(), watts))
+
+
+def energy_of(meters: Sequence[EnergyMeter]) -> dict[str, Any]:
+    """Fields of a benchmark row for the spans of several meters; empty where one of them measured nothing."""
+    joules = [meter.joules for meter in meters if meter.joules is not None]
+    if not joules or len(joules) < len(meters):
+        return {}
+    return {"joules": sum(joules), "energy_source": meters[0].source}
 
 
 def _joules(path: Path) -> float:

@@ -31,6 +31,7 @@ __all__ = [
     "percentiles",
     "pinned",
     "resident_mb",
+    "round_order",
     "usable_cores",
 ]
 
@@ -145,7 +146,8 @@ def interleave(
     Returns
     -------
     dict
-        Name → ``{"seconds": [rounds], "cpu_s": CPU seconds of the timed calls}``.
+        Name → ``{"seconds": [rounds], "cpu_seconds": [rounds], "cpu_s": CPU seconds of all timed calls}``; the CPU
+        seconds are of this process.
 
     Raises
     ------
@@ -159,9 +161,7 @@ def interleave(
     names = list(calls)
     try:
         for index in range(rounds):
-            # The order rotates every round, so that no call always runs on the cache that the same other call left.
-            shift = index % len(names)
-            rows.append({name: _timed(calls[name], index) for name in names[shift:] + names[:shift]})
+            rows.append({name: _timed(calls[name], index) for name in round_order(names, index)})
             if on_round is not None:
                 on_round(index + 1, rounds)
     except KeyboardInterrupt:
@@ -169,6 +169,15 @@ def interleave(
             raise Interrupted(_gathered(names, rows)) from None
         raise
     return _gathered(names, rows)
+
+
+def round_order(names: Sequence[str], index: int) -> list[str]:
+    """Order of round ``index``: no name always runs on the cache that the same other one left.
+
+    Every odd round is the one before it backwards, so that a steady drift of the CPU clock cancels.
+    """
+    order = np.random.default_rng(index // 2).permutation(len(names))
+    return [names[i] for i in (order[::-1] if index % 2 else order)]
 
 
 def _timed(call: Callable[[int], object], index: int) -> tuple[float, float]:
@@ -180,7 +189,12 @@ def _timed(call: Callable[[int], object], index: int) -> tuple[float, float]:
 
 def _gathered(names: Sequence[str], rows: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"seconds": [row[name][0] for row in rows], "cpu_s": sum(row[name][1] for row in rows)} for name in names
+        name: {
+            "seconds": [row[name][0] for row in rows],
+            "cpu_seconds": [row[name][1] for row in rows],
+            "cpu_s": sum(row[name][1] for row in rows),
+        }
+        for name in names
     }
 
 

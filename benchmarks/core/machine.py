@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "soxr", "soundfile", "torch", "torchaudio", "onnx", "tensorrt")
+_MARKS = re.compile(r"\((?:R|TM|C)\)|\b(?:CPU|Processor)\b", re.IGNORECASE)
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
 
 
@@ -37,6 +40,17 @@ def machine_row() -> dict[str, Any]:
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def machine_name(row: Mapping[str, Any]) -> str:
+    """Processor, cores, board and GPU of a machine's row in a few words; equal for machines of one kind."""
+    cpu = _MARKS.sub(" ", str(row.get("cpu") or "unknown")).partition(" @ ")[0]
+    gpu = row.get("gpu")
+    cores = f"{row['cores']} cores" if row.get("cores") else ""
+    parts = [" ".join(cpu.split()), cores, str(row.get("board") or "").partition(",")[0]]
+    return ", ".join(
+        part for part in (*parts, str(gpu.get("name") or "GPU") if isinstance(gpu, Mapping) else "") if part
+    )
 
 
 def usable_cores() -> list[int]:

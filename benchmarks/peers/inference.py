@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -79,9 +81,14 @@ class TorchInference(InferenceWorkload):
 
 
 class CompiledInference(TorchInference):
-    """The same network compiled by torch."""
+    """The same network compiled by torch, which calls a C++ compiler."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            raise FileNotFoundError(
+                f"torch.compile needs a C++ compiler and there is no {compiler}; install it or set CXX"
+            )
         super().__init__(settings)
         self.network = self.torch.compile(self.network)
         before = time.perf_counter()

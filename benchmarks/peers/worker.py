@@ -29,6 +29,9 @@ WORKLOADS = {
     "inference/onnxruntime-default": ("inference", "DefaultOrtInference"),
     "stream/ours": ("streaming", "OurStream"),
     "stream/silero-vad": ("streaming", "Silero"),
+    "windows/ours": ("windows", "OurScreening"),
+    "windows/birdnet": ("windows", "BirdNet"),
+    "windows/yamnet": ("windows", "Yamnet"),
     "events/ours": ("event_scores", "OurEvents"),
     "events/sed_eval": ("event_scores", "SedEval"),
 }
@@ -54,6 +57,12 @@ def serve(workload: PeerWorkload) -> None:
         _respond({"wall_s": (time.perf_counter_ns() - wall) / 1e9, "cpu_s": (time.process_time_ns() - cpu) / 1e9})
 
 
+def reason(error: Exception) -> str:
+    """One line; compilers report hundreds."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def _respond(record: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
@@ -65,6 +74,6 @@ if __name__ == "__main__":
     try:
         _workload = make_workload(sys.argv[1], _settings)
     except Exception as error:  # the parent process reports it
-        _respond({"failed": f"{type(error).__name__}: {error}"})
+        _respond({"failed": reason(error)})
         raise SystemExit(0) from None
     serve(_workload)

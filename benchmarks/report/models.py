@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 from benchmarks.core.rows import subject_name
 from benchmarks.report.charts import Axes, BarChart, LineChart, Series
 from benchmarks.report.results import ResultSet, Row
-from benchmarks.report.section import COMMANDS, Section, make_section, number, part_of, reasons, short, where
+from benchmarks.report.section import (
+    COMMANDS,
+    Section,
+    machines_of,
+    make_section,
+    number,
+    on_machine,
+    part_of,
+    reasons,
+    short,
+    where,
+)
 
 
 class _Point(NamedTuple):
@@ -24,8 +35,13 @@ class _Point(NamedTuple):
 def pareto_section(results: ResultSet) -> Section:
     """Artefacts beside the networks of the side-by-side training, each with its own latency."""
     timed: dict[Any, Row] = {}
-    for row in results.of("latency"):
-        if (row.get("subject") or {}).get("batch", 1) == 1 and not part_of(row):
+    latencies = results.of("latency")
+    for row in latencies:
+        if (
+            row.get("machine") in (None, *machines_of(latencies)[:1])
+            and (row.get("subject") or {}).get("batch", 1) == 1
+            and not part_of(row)
+        ):
             timed.setdefault(_artefact(row), row)
     accuracy: list[Row] = [{"p50_ms": timed.get(_artefact(r), {}).get("p50_ms"), **r} for r in results.of("accuracy")]
     drawn: dict[str, list[_Point]] = {}
@@ -47,7 +63,7 @@ def pareto_section(results: ResultSet) -> Section:
         "corpus split n p50_ms auroc auroc_ci score score_ci score_2class ece passed",
         COMMANDS["accuracy"],
         charts=[LineChart(series, axes, large=True)] if series else [],
-        notes=reasons(results.failed("accuracy")),
+        notes=[*(f"latencies of {name}" for name in machines_of(timed.values())), *reasons(results.failed("accuracy"))],
     )
 
 
@@ -94,7 +110,8 @@ def latency_section(results: ResultSet) -> Section:
         "Latency of the model",
         "One breath in, logits out; all artefacts in the same interleaved rounds, nothing clipped.",
         [r for r in results.of("latency") if not part_of(r).startswith("stage")],
-        "p50_ms p95_ms p99_ms max_ms n ratio_to_torch roofline_pct bound cycles_per_s rss_mb load_s",
+        "p50_ms p95_ms p99_ms max_ms n ratio_to_torch ratio_to_torch_ci cpu_ratio roofline_pct bound cycles_per_s "
+        "rss_mb load_s",
         COMMANDS["latency"],
         notes=reasons(results.failed("latency")),
     )
@@ -107,7 +124,8 @@ def stages_section(results: ResultSet) -> Section:
     for row in rows:
         if row.get("cpu_s_per_hour") is not None:
             share = (part_of(row).removeprefix("stage "), float(row["cpu_s_per_hour"]))
-            shares.setdefault(str(row["subject"].get("model") or ""), []).append(share)
+            model = str(row["subject"].get("model") or "") + on_machine(row, rows)
+            shares.setdefault(model, []).append(share)
     return make_section(
         "Stages of the stream",
         "CPU seconds of each stage for an hour of audio.",
@@ -173,18 +191,31 @@ def peers_section(results: ResultSet) -> Section:
     for row in rows:
         if row.get("stages"):
             shares = sorted(((k, 100 * float(v)) for k, v in row["stages"].items()), key=lambda s: -s[1])
-            charts.append(BarChart(shares, "%", f"Time by stage, {subject_name(row)}"))
+            charts.append(BarChart(shares, "%", f"Time by stage, {subject_name(row)}{on_machine(row, rows)}"))
     return make_section(
         "Peers",
         "CPU ratio: ours by the peer's, median of interleaved rounds with its 95 % interval; below 1 ours takes less.",
         rows,
-        "cpu_ratio cpu_ratio_low cpu_ratio_high wall_ratio p50_ms cpu_s_per_hour "
+        "cpu_ratio cpu_ratio_low cpu_ratio_high wall_ratio energy_ratio p50_ms cpu_s_per_hour joules "
         "largest_difference f1 agrees environment n",
         COMMANDS["peers"],
         charts=charts,
         notes=reasons(results.failed("peers")),
         name=_peer_name,
         group=lambda r: part_of(r).partition(":")[0],
+    )
+
+
+def ratios_section(results: ResultSet) -> Section:
+    """The ratios that a new run is compared with."""
+    return make_section(
+        "Committed ratios",
+        "CPU time of ours by that of a reference in the same rounds (latency: torch), median with its 95 % interval. "
+        "Load: of a core before the run; a busy machine misleads. 'stetho bench compare RATIOS RESULTS... --gate' fails"
+        " where one got worse.",
+        results.of("ratio"),
+        "cpu_ratio cpu_ratio_low cpu_ratio_high of load n",
+        COMMANDS["ratio"],
     )
 
 

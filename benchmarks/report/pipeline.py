@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from benchmarks.report.charts import Axes, LineChart, Series
 from benchmarks.report.results import ResultSet, Row
-from benchmarks.report.section import COMMANDS, Section, make_section, number, part_of, reasons, short, where
+from benchmarks.report.section import (
+    COMMANDS,
+    Section,
+    make_section,
+    number,
+    on_machine,
+    part_of,
+    reasons,
+    short,
+    where,
+)
 
 _F1 = "Event F1 (IoU ≥ 0.5)"
 
@@ -19,7 +29,7 @@ def delay_section(results: ResultSet) -> Section:
     names: dict[str, list[str]] = {}
     bars: dict[str, list[object]] = {}
     for row, what in [
-        *((r, "replay in real time") for r in _first_of_each(replayed)),
+        *((r, "replay in real time" + on_machine(r, replayed)) for r in _first_of_each(replayed)),
         *((r, where(r)) for r in scored),
     ]:
         x, y = number(row.get("detection_delay_p50_s")), number(row.get("event_f1"))
@@ -101,13 +111,11 @@ def streams_section(results: ResultSet) -> Section:
     ):
         series = []
         for part in ("streams", "sessions"):
-            points = [
-                (float(r["streams"]), float(r[figure]))
-                for r in levels
-                if part_of(r) == part and r.get(figure) is not None
-            ]
-            if points:
-                series.append(Series(part, sorted(points)))
+            points: dict[str, list[tuple[float, float]]] = {}
+            for row in (r for r in levels if part_of(r) == part and r.get(figure) is not None):
+                name = part + on_machine(row, levels)
+                points.setdefault(name, []).append((float(row["streams"]), float(row[figure])))
+            series += [Series(name, sorted(levels_of)) for name, levels_of in points.items()]
         deadlines = {float(r["deadline_ms"]) for r in levels if number(r.get("deadline_ms"))} if log else set()
         if series:
             most = max(x for one in series for x, _ in one.points)
@@ -129,8 +137,15 @@ def streams_section(results: ResultSet) -> Section:
     )
 
 
-_PIPELINE_GROUPS = {"throughput": "Throughput", "growth": "Growth with the number of streams",
-                    "time": "Growth with time", "cold start": "Start", "import": "Start"}  # fmt: skip
+_PIPELINE_GROUPS = {
+    "throughput": "Throughput",
+    "live": "Live and files",
+    "files": "Live and files",
+    "growth": "Growth with the number of streams",
+    "time": "Growth with time",
+    "cold start": "Start",
+    "import": "Start",
+}
 
 
 def pipeline_section(results: ResultSet) -> Section:
@@ -140,7 +155,8 @@ def pipeline_section(results: ResultSet) -> Section:
         "The whole pipeline",
         "Throughput, start, and how CPU and memory grow: with the number of streams, and of one number with time.",
         [r for r in results.of("stream") if part_of(r).startswith(kinds)],
-        "cpu_s_per_hour times_real_time most_without_miss missed_at cpu_load_per_stream cpu_r2 mb_per_stream streams "
+        "cpu_s_per_hour cpu_ratio cpu_ratio_low cpu_ratio_high times_real_time joules_per_hour cpu_ms "
+        "most_without_miss missed_at cpu_load_per_stream cpu_r2 mb_per_stream streams "
         "cpu_drift_pct rss_slope_mb_per_hour rss_mb p50_ms p99_ms n",
         COMMANDS["stream"],
         group=lambda r: next(name for kind, name in _PIPELINE_GROUPS.items() if part_of(r).startswith(kind)),
@@ -152,7 +168,7 @@ def screening_section(results: ResultSet) -> Section:
     rows = results.of("screening")
     by_engine: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        engine = str((row.get("subject") or {}).get("engine") or "")
+        engine = str((row.get("subject") or {}).get("engine") or "") + on_machine(row, rows)
         by_engine.setdefault(engine, []).append((float(row["workers"]), float(row["recordings_per_s"])))
     series = [Series(engine, sorted(points)) for engine, points in by_engine.items()]
     axes = Axes("workers", "Recordings per second", x_from=0.0, y_from=0.0, whole_x=True)
@@ -177,9 +193,12 @@ def soak_section(results: ResultSet) -> Section:
         ("drift_ms", "Drift of the source, ms"),
         ("temperature_c", "Hottest zone, °C"),
     ):
-        points = [(r["t_s"] / 60, float(r[figure])) for r in rows if r.get(figure) is not None]
+        points: dict[str, list[tuple[float, float]]] = {}
+        for row in (r for r in rows if r.get(figure) is not None):
+            points.setdefault(on_machine(row, rows).lstrip(" ·"), []).append((row["t_s"] / 60, float(row[figure])))
         if points:
-            charts.append(LineChart([Series("", points, dots=len(points) < 40)], Axes("minutes", label, x_from=0.0)))
+            series = [Series(name, found, dots=len(found) < 40) for name, found in points.items()]
+            charts.append(LineChart(series, Axes("minutes", label, x_from=0.0)))
     return make_section(
         "Soak",
         "One paced session for as long as asked; slopes by least squares after the warm-up, ± their standard error.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.core.machine import machine_name
 from benchmarks.core.rows import read_results
 from edge_sdk.errors import StethoError
 
@@ -57,8 +58,20 @@ def read_folder(folder: Path) -> ResultSet:
             continue
         commands[path.name] = results.command or str(valid[-1].get("command") or "")
         machines += [{**r, "file": path.name} for r in valid if r["benchmark"] == "machine"]
-        rows += [r for r in valid if r["benchmark"] != "machine"]
+        rows += _on_machines(valid)
     return ResultSet(tuple(rows), tuple(machines), commands, unread)
+
+
+def _on_machines(rows: Sequence[Row]) -> list[Row]:
+    """The measured rows; ``machine`` is the name of the one in the row before them."""
+    found: list[Row] = []
+    name: str | None = None
+    for row in rows:
+        if row["benchmark"] == "machine":
+            name = machine_name(row)
+        else:
+            found.append(row if name is None else {**row, "machine": name})
+    return found
 
 
 def _as_benchmark(row: Row, file: str) -> Row | None:

@@ -21,7 +21,8 @@ COMMANDS = {
     "conversion": "stetho export RUN/checkpoint.pt --out OUT --corpus sprsound --root $STETHO_DATA/sprsound --json",
     "soak": "stetho bench soak --minutes 60 --out benchmarks/results/soak.json",
     "faults": "stetho bench faults --out benchmarks/results/faults.json",
-    "peers": "stetho bench peers --out benchmarks/results/peers.json",
+    "peers": "stetho bench peers --out benchmarks/results",
+    "ratio": "stetho bench ratios benchmarks/results/*.json --out benchmarks/results/ratios.json",
 }
 
 
@@ -54,17 +55,29 @@ def make_section(
     name: Callable[[Row], str] = subject_name,
     group: Callable[[Row], str] = lambda row: "",
 ) -> Section:
-    """Make a section; rows of one group share a table, and a column without any figure is left out."""
+    """Make a section; rows of one group and machine share a table, and a column without any figure is left out."""
     if not rows:
         return Section(title, lead, notes=notes, missing=missing)
     groups: dict[str, list[Row]] = {}
+    several = len(machines_of(rows)) > 1
     for row in rows:
-        groups.setdefault(group(row), []).append(row)
+        words = (group(row), str(row.get("machine") or "") if several else "")
+        groups.setdefault(" · ".join(word for word in words if word), []).append(row)
     tables = []
     for caption, members in groups.items():
         used = [c for c in columns.split() if any(r.get(c) not in (None, "") for r in members)]
         tables.append(Table(used, [(name(r), r) for r in members], caption[:1].upper() + caption[1:]))
     return Section(title, lead, charts, tables, notes)
+
+
+def machines_of(rows: Iterable[Row]) -> list[str]:
+    """Machines that rows were measured on, in their order."""
+    return list(dict.fromkeys(str(row["machine"]) for row in rows if row.get("machine")))
+
+
+def on_machine(row: Row, rows: Iterable[Row]) -> str:
+    """`` · MACHINE`` where the rows are of several, else empty; for the names of series and plots."""
+    return f" · {row.get('machine')}" if len(machines_of(rows)) > 1 else ""
 
 
 def reasons(rows: Iterable[Row]) -> list[str]:

@@ -10,6 +10,7 @@ from benchmarks.report.models import (
     networks_section,
     pareto_section,
     peers_section,
+    ratios_section,
     reliability_section,
     stages_section,
 )
@@ -29,7 +30,7 @@ __all__ = ["COMMANDS", "SECTIONS", "Section"]
 
 _SHOWN = {
     "accuracy", "networks", "latency", "stream", "segmentation", "look-ahead", "screening", "conversion", "soak",
-    "faults", "peers", "machine", "roofline",
+    "faults", "peers", "ratio", "machine", "roofline",
 }  # fmt: skip
 _MOST = 12  # columns of a table whose figures are not known beforehand
 
@@ -39,7 +40,9 @@ def other_section(results: ResultSet) -> Section:
     rows = [r for r in results.rows if r["benchmark"] not in _SHOWN and not r.get("failed")]
     simple = [
         key
-        for key in dict.fromkeys(k for r in rows for k in r if k not in ("benchmark", "subject", "input", "command"))
+        for key in dict.fromkeys(
+            k for r in rows for k in r if k not in ("benchmark", "subject", "input", "command", "machine")
+        )
         if all(isinstance(r.get(key), (int, float, str, bool, type(None))) and len(str(r.get(key))) < 60 for r in rows)
     ]
     return make_section(
@@ -66,5 +69,6 @@ SECTIONS: tuple[Callable[[ResultSet], Section], ...] = (
     soak_section,
     faults_section,
     peers_section,
+    ratios_section,
     other_section,
 )

@@ -40,6 +40,10 @@ _HEADINGS = {
     "recordings_per_s": ("Recordings per second", ""),
     "roofline_pct": ("Of the roofline", "%"),
     "most_without_miss": ("Most without a miss", ""),
+    "joules_per_hour": ("Energy per hour of audio", "J"),
+    "joules": ("Energy", "J"),
+    "cpu_ms": ("CPU time", "ms"),
+    "of": ("Benchmark", ""),
     "cpu_ratio_low": ("CPU ratio 95 % from", ""),
     "cpu_ratio_high": ("to", ""),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from benchmarks.core.energy import EnergyMeter
 from benchmarks.core.harness import Row, deadline_misses, give_back_free_memory, linear_fit, percentiles, pinned
 from benchmarks.core.rows import benchmarked_model
 from benchmarks.stream.load_generators import SETTLE_S, LevelResult, LoadGenerator
@@ -161,7 +162,8 @@ def _loads_in_turns(test: _Test, passed: Passed, on_step: OnStep) -> dict[int, l
 def _time_row(test: _Test, level: int) -> Row:
     """One level measured several times, for the growth of CPU and memory with time."""
     parts, options = 5, test.options
-    result = [test.generator.hold(level, options.steady_s / parts) for _ in range(parts)]
+    with EnergyMeter() as meter:
+        result = [test.generator.hold(level, options.steady_s / parts) for _ in range(parts)]
     times = [(k + 1) * options.steady_s / parts for k in range(parts)]
     long = options.steady_s >= _SLOPE_FROM_S
     memory = linear_fit(times, [h.rss_mb or 0.0 for h in result]) if long and result[0].rss_mb else None
@@ -178,5 +180,6 @@ def _time_row(test: _Test, level: int) -> Row:
         rss_mb=result[-1].rss_mb,
         rss_slope_mb_per_hour=memory.slope * 3600 if memory else None,
         misses=deadline_misses(late, options.deadline_s),
+        **meter.figures(),
         **percentiles(late),
     )

@@ -1,22 +1,18 @@
-"""The whole pipeline: throughput, real-time replay, parallel streams, and cold start of ``stetho screen``."""
+"""The whole pipeline: throughput, live and files, real-time replay, parallel streams, and cold start."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.core.audio import PreloadedRecording, corpus_recordings, folder_recordings, phantom_recordings
-from benchmarks.core.harness import Row, machine_row, percentiles, pinned
+from benchmarks.core.energy import EnergyMeter, energy_of
+from benchmarks.core.harness import Row, machine_row, pinned
 from benchmarks.core.rows import benchmarked_model
+from benchmarks.start import start_rows
+from benchmarks.stream.files import live_and_files
 from benchmarks.stream.load_generators import LoadGenerator, SessionLoadGenerator, StreamLoadGenerator
 from benchmarks.stream.parallel import RampOptions, ramp
 from benchmarks.stream.replay import replay
@@ -24,12 +20,11 @@ from edge_sdk.errors import StethoError
 from edge_sdk.events import StreamStats
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.segmentation.factory import EnvelopeFactory, load_segmenter
-from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 
 STREAM_LEVELS = (1, 2, 4, 8, 16, 24, 32, 40, 50, 64, 80, 100, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 SESSION_LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192)
 QUICK_LEVELS = (1, 4)
-PARTS = ("throughput", "replay", "streams", "sessions", "start")
+PARTS = ("throughput", "files", "replay", "streams", "sessions", "start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +41,7 @@ class StreamOptions:
     minutes: float = 10.0  # of audio through the stream as fast as possible
     paced_s: float = 60.0  # of real-time replay; 0: no such rows
     together: int = 8  # recordings replayed at once: enough cycles for a P99 in a minute
+    rounds: int = 5  # of live and files
     starts: int = 5  # cold starts of ``stetho screen``; 0: no such rows
     hold_s: float = 10.0  # real time at each number of streams; 0: no such rows
     repeats: int = 3  # turns of the levels for the growth figures
@@ -66,6 +62,8 @@ def run_stream(options: StreamOptions, on_step: Callable[[str], None] | None = N
     if "throughput" in options.parts:
         report_step(f"{options.minutes:g} minutes of audio as fast as possible")
         yield from throughput(bundle, options)
+    if "files" in options.parts:
+        yield from _files(bundle, options, report_step)
     if "replay" in options.parts and options.paced_s > 0:
         yield from replay(
             bundle,
@@ -82,9 +80,7 @@ def run_stream(options: StreamOptions, on_step: Callable[[str], None] | None = N
         yield from _parallel(bundle.batched(), "batched sessions", options, report_step)
     if "start" in options.parts and options.starts > 0:
         report_step(f"{options.starts} cold starts")
-        yield import_time(options)
-        if not bundle.untrained:
-            yield cold_start(options)
+        yield from start_rows(options.bundle, options.artefact, starts=options.starts, screens=not bundle.untrained)
 
 
 def _bundle(options: StreamOptions) -> Bundle:
@@ -125,13 +121,16 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
     """
     seconds, done, cycles, inference_ns, wall_s, cpu_s = 0.0, 0, 0, 0, 0.0, 0.0
     interrupted = False
+    meters: list[EnergyMeter] = []  # one a recording: its synthesis or reading is not counted
     with pinned(1) as cores:
         try:
             for recording in _recordings(options, options.minutes * 60):
-                wall, cpu = time.perf_counter(), time.process_time()
-                stats = _pushed(bundle, recording)
-                wall_s += time.perf_counter() - wall
-                cpu_s += time.process_time() - cpu
+                with EnergyMeter() as meter:
+                    wall, cpu = time.perf_counter(), time.process_time()
+                    stats = _pushed(bundle, recording)
+                    wall_s += time.perf_counter() - wall
+                    cpu_s += time.process_time() - cpu
+                meters.append(meter)
                 seconds, done = seconds + recording.seconds, done + 1
                 cycles, inference_ns = cycles + stats.cycles, inference_ns + stats.inference_ns
         except KeyboardInterrupt:
@@ -152,9 +151,21 @@ def throughput(bundle: Bundle, options: StreamOptions) -> Iterator[Row]:
         "cpu_s_per_hour": cpu_s * 3600 / seconds,
         "classifier_s_per_hour": inference_ns / 1e9 * 3600 / seconds,
         "times_real_time": seconds / wall_s,
+        **energy_of(meters),
     }
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _files(bundle: Bundle, options: StreamOptions, on_step: Callable[[str], None]) -> Iterator[Row]:
+    if bundle.untrained:
+        reason = "an untrained bundle does not screen"
+        yield {"benchmark": "stream", "subject": benchmarked_model(bundle, "files"), "failed": reason}
+        return
+    on_step("the same recordings live and as files")
+    yield from live_and_files(
+        bundle, _recordings(options, options.minutes * 60), rounds=options.rounds, audio=_describe(options)
+    )
 
 
 def _pushed(bundle: Bundle, recording: PreloadedRecording) -> StreamStats:
@@ -184,58 +195,3 @@ def _annotated(options: StreamOptions) -> Iterator[PreloadedRecording]:
     if options.root is None:
         raise StethoError(f"the folder of {options.corpus} is missing; give it with --root")
     return corpus_recordings(options.corpus, options.root, options.split, seconds, longest_s=options.paced_s)
-
-
-def cold_start(options: StreamOptions) -> Row:
-    """``stetho screen`` of a 10-s recording in new processes: wall time until the end, peak resident memory."""
-    import soundfile
-
-    source = PhantomSource("asthma", seed=DEFAULT_SEED, duration_s=10.0, sample_rate=options.sample_rate)
-    samples = np.concatenate([block.samples for block in source])
-    walls, peaks = [], []
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "phantom.wav"
-        soundfile.write(path, samples, options.sample_rate)
-        command = [sys.executable, "-c", _SCREEN, str(path), options.bundle]
-        for _ in range(options.starts):
-            before = time.perf_counter_ns()
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
-            walls.append((time.perf_counter_ns() - before) / 1e9)
-            if done.returncode != 0:
-                raise StethoError(f"'stetho screen' failed in the cold-start benchmark: {done.stderr.strip()}")
-            peaks.append(float(json.loads(done.stderr.splitlines()[-1])["peak_mb"]))
-    return {
-        "benchmark": "stream",
-        "subject": {"model": options.bundle, "artefact": options.artefact, "part": "cold start", "batch": 1},
-        "input": "stetho screen --json of a 10-s phantom wav, a fresh process each",
-        **percentiles(walls),
-        "rss_mb": max(peaks),
-    }
-
-
-def import_time(options: StreamOptions) -> Row:
-    """``import edge_sdk`` in new processes, measured inside them."""
-    code = "import time; t = time.perf_counter(); import edge_sdk; print(time.perf_counter() - t)"
-    command = [sys.executable, "-c", code]
-    walls = [
-        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        for _ in range(options.starts + 1)
-    ]
-    return {
-        "benchmark": "stream",
-        "subject": {"model": None, "artefact": None, "part": "import edge_sdk", "batch": 1},
-        "input": "a fresh process each; the first fills the disk cache and does not count",
-        **percentiles(walls[1:]),
-    }
-
-
-_SCREEN = """
-import json, sys
-from edge_sdk.cli.main import run
-try:
-    run(["screen", sys.argv[1], "--bundle", sys.argv[2], "--json"])
-except SystemExit:
-    from benchmarks.core.harness import peak_rss_mb
-    print(json.dumps({"peak_mb": peak_rss_mb()}), file=sys.stderr)
-    raise
-"""

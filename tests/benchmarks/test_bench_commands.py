@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from benchmarks import start
 from benchmarks.core.audio import PreloadedRecording, phantom_recordings
 from benchmarks.core.harness import machine_row
 from benchmarks.core.rows import check_row, read_results
@@ -127,7 +128,8 @@ def test_stream_measures_all_its_parts(stream_rows: tuple[list[dict[str, Any]], 
     parts = _parts(rows)
     assert set(parts) == {
         "throughput", "replay onset", "replay breath", "replay label", "streams", "growth of streams", "sessions",
-        "growth of sessions", "import edge_sdk", "cold start",
+        "growth of sessions", "import edge_sdk", "import edge_sdk.screen", "import numpy, onnxruntime", "cold start",
+        "live", "files",
     }  # fmt: skip
     for row in rows:
         check_row(row)
@@ -135,8 +137,19 @@ def test_stream_measures_all_its_parts(stream_rows: tuple[list[dict[str, Any]], 
     assert parts["throughput"][0]["audio_s"] == pytest.approx(15.0)
     assert parts["replay label"][0]["lost_samples"] == 0
     assert parts["cold start"][0]["rss_mb"] > 10
+    for name in ("cold start", "import edge_sdk", "files"):
+        assert 0 < parts[name][0]["cpu_ratio_low"] <= parts[name][0]["cpu_ratio"]
+    assert parts["cold start"][0]["cpu_ms"] > parts["import edge_sdk"][0]["cpu_ms"] > 0
+    assert parts["live"][0]["audio_s"] == parts["files"][0]["audio_s"] == pytest.approx(15.0)
+    assert parts["live"][0]["cycles"] == parts["files"][0]["cycles"] > 0
     assert list(read_results(out).rows) == rows
     assert "| compact" in markdown.read_text()
+
+
+def test_a_start_that_fails_is_one_line_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "_PROGRAMS", {"import edge_sdk": "import sys; sys.exit('no such module')"})
+    with pytest.raises(StethoError, match="import edge_sdk failed in the benchmark of the start: no such module"):
+        list(start.start_rows("default", None, starts=1))
 
 
 def test_stream_reports_the_growth_of_cpu_and_memory_with_the_number(

@@ -14,7 +14,7 @@ import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.core.audio import LiveLoopSource, ScheduledLoopSource, folder_samples
-from benchmarks.core.energy import EnergyMeter, board_power, tegrastats_watts
+from benchmarks.core.energy import EnergyMeter, board_power, energy_of, tegrastats_watts
 from benchmarks.core.harness import (
     Interrupted,
     Row,
@@ -26,6 +26,7 @@ from benchmarks.core.harness import (
     peak_rss_mb,
     percentiles,
     pinned,
+    round_order,
 )
 from benchmarks.core.roofline import Ceilings, count_macs
 from benchmarks.core.rows import check_row, json_schema, markdown_table, read_results, write_results
@@ -33,14 +34,23 @@ from benchmarks.stream.stages import StageClock
 from edge_sdk.errors import StethoError
 
 
-def test_every_call_runs_in_every_round_and_the_order_rotates() -> None:
+def test_no_call_always_follows_the_same_other_one() -> None:
+    orders = [round_order("abcd", index) for index in range(24)]
+    assert all(sorted(order) == list("abcd") for order in orders)
+    assert all(odd == even[::-1] for even, odd in zip(orders[::2], orders[1::2], strict=True))
+    before = {name: {o[o.index(name) - 1] for o in orders if o.index(name)} for name in "abcd"}
+    assert all(before[name] == set("abcd") - {name} for name in "abcd")
+
+
+def test_every_call_runs_in_every_round_and_the_order_alternates() -> None:
     calls: list[tuple[str, int]] = []
     timings = interleave(
         {"a": lambda i: calls.append(("a", i)), "b": lambda i: calls.append(("b", i))}, rounds=4, warm_up=1
     )
     assert calls[:2] == [("a", 0), ("b", 0)]
-    assert [c[0] for c in calls[2:]] == ["a", "b", "b", "a", "a", "b", "b", "a"]
-    assert all(len(t["seconds"]) == 4 for t in timings.values())
+    order = "".join(call[0] for call in calls[2:])
+    assert [order[i : i + 4] for i in (0, 4)] in [[x, y] for x in ("abba", "baab") for y in ("abba", "baab")]
+    assert all(len(t["seconds"]) == len(t["cpu_seconds"]) == 4 for t in timings.values())
 
 
 def test_a_slower_call_has_the_larger_ratio() -> None:
@@ -151,6 +161,20 @@ def test_a_machine_without_a_meter_reports_none(tmp_path: Path, monkeypatch: pyt
         pass
     assert not meter.available
     assert meter.joules is None
+    assert meter.figures() == energy_of([]) == {}
+
+
+def test_a_counter_that_stands_still_is_no_energy_of_zero(tmp_path: Path) -> None:
+    (tmp_path / "intel-rapl:0").mkdir()
+    for name in ("energy_uj", "max_energy_range_uj"):
+        (tmp_path / "intel-rapl:0" / name).write_text("1000000")
+    with EnergyMeter(tmp_path, tmp_path / "none") as still:
+        pass
+    assert still.figures() == {}
+    with EnergyMeter(tmp_path, tmp_path / "none") as moving:
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1500000")
+    assert energy_of([moving, moving]) == {"joules": 1.0, "energy_source": "rapl"}
+    assert energy_of([moving, still]) == {}
 
 
 def test_kept_results_are_readable_old_and_new(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.report.charts import LineChart
 from benchmarks.report.models import pareto_section
 from benchmarks.report.page import write_report
 from benchmarks.report.results import ResultSet, read_folder
@@ -25,7 +26,8 @@ from edge_sdk.notices import RESEARCH_USE_IN_REPORTS
 TITLES = (
     "Latency against accuracy", "Latency of the model", "Stages of the stream", "Event F1 against delay",
     "Event F1 against look-ahead", "Streams against CPU", "The whole pipeline", "Archives", "Reliability",
-    "Networks side by side", "What the conversion costs", "Soak", "Faults", "Peers", "Other results", "Commands",
+    "Networks side by side", "What the conversion costs", "Soak", "Faults", "Peers", "Committed ratios",
+    "Other results", "Commands",
 )  # fmt: skip
 EVIL = "<script>alert('x')</script>|& \"q\""
 MACHINE = {
@@ -92,6 +94,10 @@ def everything() -> dict[str, list[dict[str, Any]]]:
         ]
         + [{"benchmark": "soak", "subject": subject(part="verdict"), "passed": True, "why": EVIL}],
         "faults": [{"benchmark": "faults", "subject": subject(part="unplug"), "fault": EVIL, "passed": False}],
+        "ratios": [
+            {"benchmark": "ratio", "subject": {"part": EVIL}, "of": "peers", "machine": name, "cpu_ratio": 1.5}
+            for name in ("One", "Two")
+        ],
         "peers": [{"benchmark": "peers", "subject": subject(part="stream: ours"), "stages": {EVIL: 0.6, "rest": 0.4}}],
     }
 
@@ -248,3 +254,22 @@ def test_without_a_library_the_extra_is_named(full: Path, tmp_path: Path, missin
     monkeypatch.setattr(extras, "find_spec", found)
     with pytest.raises(MissingDependencyError, match=rf"needs {missing}; .*stethoscope-edge-sdk\[report\]"):
         write_report(full, tmp_path / "out")
+
+
+def test_results_of_two_machines_stand_side_by_side_under_their_names(tmp_path: Path) -> None:
+    row = {"benchmark": "peers", "subject": subject(part="stream: silero-vad"), "cpu_ratio": 1.5}
+    level = {"benchmark": "stream", "subject": subject(part="streams"), "streams": 2, "cpu_load": 0.1}
+    for cpu, load in (("Intel(R) Xeon(R) Processor", 0.1), ("AMD EPYC", 0.3)):
+        rows = [{**MACHINE, "cpu": cpu}, row, {**level, "cpu_load": load}]
+        (tmp_path / f"{cpu[:3]}.json").write_text(json.dumps({"command": "c", "rows": rows}))
+    results = read_folder(tmp_path)
+    found = {section.title: section for section in (make(results) for make in SECTIONS)}
+    assert [t.caption for t in found["Peers"].tables] == ["Stream · AMD EPYC, 2 cores", "Stream · Intel Xeon, 2 cores"]
+    chart = found["Streams against CPU"].charts[0]
+    assert isinstance(chart, LineChart)
+    assert {one.name: one.points for one in chart.series} == {
+        "streams · AMD EPYC, 2 cores": [(2.0, 0.3)],
+        "streams · Intel Xeon, 2 cores": [(2.0, 0.1)],
+    }
+    _, markdown = write_report(tmp_path, tmp_path / "page")
+    assert "### Stream · Intel Xeon, 2 cores" in markdown.read_text()

@@ -9,7 +9,7 @@ from edge_sdk.cli.bench.faults_command import faults_command
 from edge_sdk.cli.bench.gpu_command import gpu_command
 from edge_sdk.cli.bench.latency_command import latency_command
 from edge_sdk.cli.bench.peers_command import peers_command
-from edge_sdk.cli.bench.results_commands import compare_command, report_command
+from edge_sdk.cli.bench.results_commands import compare_command, ratios_command, report_command
 from edge_sdk.cli.bench.soak_command import soak_command
 from edge_sdk.cli.bench.stream_command import stream_command
 
@@ -23,3 +23,4 @@ app.command("gpu")(gpu_command)
 app.command("peers")(peers_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)
+app.command("ratios")(ratios_command)

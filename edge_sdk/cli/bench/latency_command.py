@@ -11,8 +11,8 @@ from edge_sdk.cli.bench.rows_output import run_and_show
 from edge_sdk.cli.options import BundleOption, JsonOption
 
 _COLUMNS = (
-    "p50_ms", "p95_ms", "p99_ms", "max_ms", "n", "ratio_to_torch", "cycles_per_s", "roofline_pct", "bound", "rss_mb",
-    "share", "cpu_s_per_hour", "gemm_gflops", "memory_gb_s",
+    "p50_ms", "p95_ms", "p99_ms", "max_ms", "n", "ratio_to_torch", "cpu_ratio", "cycles_per_s", "roofline_pct", "bound",
+    "rss_mb", "share", "cpu_s_per_hour", "gemm_gflops", "memory_gb_s",
 )  # fmt: skip
 
 

@@ -11,14 +11,18 @@ from edge_sdk.cli.bench.options import BundleArgument, OutOption, QuickOption
 from edge_sdk.cli.bench.rows_output import run_and_show
 from edge_sdk.cli.options import BundleOption, JsonOption
 
-_COLUMNS = ("cpu_ratio", "cpu_ratio_low", "cpu_ratio_high", "wall_ratio", "p50_ms", "cpu_s_per_hour", "f1", "n")
+_COLUMNS = (
+    "cpu_ratio", "cpu_ratio_low", "cpu_ratio_high", "wall_ratio", "energy_ratio", "p50_ms", "cpu_s_per_hour", "joules",
+    "f1", "n",
+)  # fmt: skip
 
 
 def peers_command(
     bundle_argument: BundleArgument = None,
     bundle: BundleOption = "default",
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="front-end, inference, stream or events; may be repeated.")
+        list[str] | None,
+        typer.Option("--only", help="front-end, inference, stream, windows or events; may be repeated."),
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=8, help="Seconds of audio in one unit of work.")] = 60.0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of all contestants in turn.")] = 30,
@@ -29,11 +33,13 @@ def peers_command(
     out: OutOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compare ours with kaldi-native-fbank, torchaudio, librosa, torch, ONNX Runtime, silero-vad and sed_eval.
+    """Compare ours with kaldi-native-fbank, torchaudio, librosa, torch, ONNX Runtime, silero-vad, BirdNET and others.
 
-    All run in the same rounds. Each peer has an environment of its own, made at the first run; --quick makes none.
+    windows: BirdNET and YAMNet label window after window of the recording that we screen. All run in the same rounds.
+    Each peer has an environment of its own, made at the first run; --quick makes none.
     """
-    from benchmarks.peers.run import CONTESTS, PeerOptions, run_peers
+    from benchmarks.peers.contests import CONTESTS
+    from benchmarks.peers.run import PeerOptions, run_peers
 
     wrong = sorted(set(only or []) - set(CONTESTS))
     if wrong:

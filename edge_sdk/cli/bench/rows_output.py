@@ -17,6 +17,9 @@ INTERRUPTED = " (interrupted)"
 """Suffix of the command in the results of a run that Ctrl-C ended."""
 
 
+_COMMANDS = {"roofline": "latency"}  # rows that are named otherwise than the command that makes them
+
+
 def run_and_show(
     measure: Callable[[Report], Iterable[Row]],
     title: str,
@@ -30,7 +33,7 @@ def run_and_show(
     """Run a benchmark and write its rows as they come; Ctrl-C ends the run and keeps what was measured until then.
 
     The file is written anew with each row: one that cannot be written fails at the first row, and even a kill keeps
-    what was measured.
+    what was measured. One that holds results of another machine is refused; in a folder each machine has its own.
 
     Parameters
     ----------
@@ -46,8 +49,9 @@ def run_and_show(
     KeyboardInterrupt
         After everything is written.
     """
-    from benchmarks.core.rows import check_row, markdown_table, write_results
+    from benchmarks.core.rows import check_row, markdown_table, own_results_file, write_results
 
+    file: Path | None = None
     kept: list[Row] = []
     interrupted = False
     with progress_bar(title, quiet=json_) as report:
@@ -55,14 +59,16 @@ def run_and_show(
             for row in measure(report):
                 check_row(row)
                 kept.append(row)
-                if out is not None:
-                    write_results(out, command_line(), kept)
+                if out is not None and (len(kept) > 1 or not out.is_dir()):  # the second row names the benchmark
+                    name = str(row["benchmark"])
+                    file = file or own_results_file(out, kept[0], _COMMANDS.get(name, name))
+                    write_results(file, command_line(), kept)
                 if json_:
                     emit_json(row)
         except KeyboardInterrupt:
             interrupted = True
-            if out is not None and kept:
-                write_results(out, command_line() + INTERRUPTED, kept)
+            if file is not None:
+                write_results(file, command_line() + INTERRUPTED, kept)
     if markdown is not None and kept:
         markdown.parent.mkdir(parents=True, exist_ok=True)
         markdown.write_text(f"`{command_line()}`\n\n{markdown_table(kept, columns)}", encoding="utf-8")

@@ -11,9 +11,9 @@ from edge_sdk.cli.bench.rows_output import run_and_show
 from edge_sdk.cli.options import ArtefactOption, BundleOption, JsonOption
 
 _COLUMNS = (
-    "cpu_s_per_hour", "times_real_time", "cycles", "streams", "cpu_load", "others_load", "misses", "p50_ms", "p95_ms",
-    "p99_ms", "max_ms", "n", "rss_mb", "event_f1", "detection_delay_p50_s", "most_without_miss", "cpu_r2",
-    "mb_per_stream",
+    "cpu_s_per_hour", "cpu_ratio", "cpu_ms", "times_real_time", "joules", "cycles", "streams", "cpu_load",
+    "others_load", "misses", "p50_ms", "p95_ms", "p99_ms", "max_ms", "n", "rss_mb", "event_f1",
+    "detection_delay_p50_s", "most_without_miss", "cpu_r2", "mb_per_stream",
 )  # fmt: skip
 
 
@@ -31,11 +31,12 @@ def stream_command(
     split: Annotated[str, typer.Option("--split", help="Split of the corpus.")] = "all",
     part: Annotated[
         list[str] | None,
-        typer.Option("--part", help="throughput, replay, streams, sessions or start; may be repeated; else all."),
+        typer.Option("--part", help="throughput, files, replay, streams, sessions or start; may be repeated."),
     ] = None,
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.05, help="Minutes of audio pushed through at full speed.")
     ] = 10.0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of the same audio live and as files.")] = 5,
     paced: Annotated[float, typer.Option("--paced", min=0, help="Seconds of replay in real time.")] = 60.0,
     together: Annotated[int, typer.Option("--together", min=1, help="Recordings replayed at once.")] = 8,
     hold: Annotated[float, typer.Option("--hold", min=0, help="Seconds at each number of parallel streams.")] = 10.0,
@@ -72,6 +73,7 @@ def stream_command(
         parts=tuple(part or PARTS),
         minutes=0.25 if quick else minutes,
         paced_s=min(paced, 2.0) if quick else paced,
+        rounds=1 if quick else rounds,
         together=min(together, 2) if quick else together,
         starts=min(starts, 1) if quick else starts,
         hold_s=min(hold, 0.3) if quick else hold,
