@@ -228,7 +228,7 @@ def _frame_by_frame(spec: FrontEndSpec) -> tuple[npt.NDArray[np.float64], npt.ND
         window = 0.5 - 0.5 * np.cos(phase)
     else:
         window = _window(spec)
-    return _frozen(window * spec.scale), analysis_matrices(spec)[1]
+    return _frozen(window * spec.scale), _frozen(_slaney_bank(spec) if spec.kind == "stft-db" else _mel_bank(spec))
 
 
 def log_mel(samples: npt.NDArray[np.float32], spec: FrontEndSpec) -> npt.NDArray[np.float32]:

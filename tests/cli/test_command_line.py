@@ -76,8 +76,8 @@ def test_a_closed_pipe_is_no_error(recording: Path) -> None:
 
 NOT_FOR_ONE_RECORDING = (
     "asyncio", "concurrent.futures", "cryptography", "email", "hmac", "http", "importlib.metadata", "jinja2",
-    "matplotlib", "multiprocessing", "onnx", "packaging", "pandas", "pydantic", "rich", "scipy", "secrets", "sklearn",
-    "socket", "sounddevice", "ssl", "starlette", "statistics", "torch", "unittest", "yaml",
+    "matplotlib", "multiprocessing", "numpy.ma", "onnx", "packaging", "pandas", "pydantic", "rich", "scipy", "secrets",
+    "sklearn", "socket", "sounddevice", "ssl", "starlette", "statistics", "torch", "unittest", "yaml",
     "edge_sdk.audit", "edge_sdk.cli.tables", "edge_sdk.runtime.bundle.engine_trust", "edge_sdk.runtime.session",
     "edge_sdk.screening.archive", "edge_sdk.screening.results", "edge_sdk.server", "edge_sdk.sinks.live",
 )  # fmt: skip
