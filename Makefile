@@ -62,8 +62,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.all: pyproject.toml constraints.txt .ci/system-packages | $(BIN)/python
-	.ci/system-packages $(PYTHON)
-	$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
+	.ci/system-packages $(PYTHON) & packages=$$!; $(PIP_INSTALL) --editable '.[$(EXTRAS)]' && wait $$packages
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/python:

@@ -120,10 +120,6 @@ class Segmenter(Protocol):
     def hop_samples(self) -> int:
         """Samples of one step of computation."""
 
-    @property
-    def first_samples(self) -> int:
-        """Samples of the first step."""
-
     def accept(self, hop: npt.NDArray[np.float32]) -> Sequence[BreathCycle]:
         """Take ``[n]`` samples; return the provisional and final cycles they determine, in order."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
+from filelock import FileLock  # torch requires it
 
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
@@ -34,14 +37,36 @@ def randomise_zero_weights(checkpoint: Checkpoint) -> Checkpoint:
 
 
 class Exported:
-    """Exports in ``__init__``; creates the sessions on first use."""
+    """Exports in ``__init__``; creates the sessions on first use.
 
-    def __init__(self, recipe: str, size: str) -> None:
+    Parameters
+    ----------
+    recipe, size
+        Of the model.
+    kept
+        A folder with the graphs that another process exported, or for it; None: nothing is kept.
+    """
+
+    def __init__(self, recipe: str, size: str, kept: Path | None = None) -> None:
         self.checkpoint = randomise_zero_weights(untrained_checkpoint(recipe, size=size))
         self.spec, self.schema = self.checkpoint.front_end, self.checkpoint.metadata_schema
         self.model = self.checkpoint.build()
-        self.network = export_network(self.model, self.spec, self.schema)
-        self.joined = join(export_front_end(self.spec), self.network, {})
+        network, joined = self._graphs() if kept is None else self._kept_graphs(kept / f"{recipe}-{size}")
+        self.network, self.joined = network, joined
+
+    def _graphs(self) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+        network = export_network(self.model, self.spec, self.schema)
+        return network, join(export_front_end(self.spec), network, {})
+
+    def _kept_graphs(self, base: Path) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+        files = base.with_suffix(".network.onnx"), base.with_suffix(".joined.onnx")
+        base.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(base.with_suffix(".lock")):
+            if not files[1].exists():
+                for file, graph in zip(files, self._graphs(), strict=True):
+                    onnx.save(graph, file)
+        network, joined = (onnx.load(file) for file in files)
+        return network, joined
 
     @cached_property
     def sessions(self) -> dict[str, GraphRunner]:

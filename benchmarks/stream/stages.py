@@ -60,11 +60,12 @@ def timed_stream(bundle: Bundle, rate_hz: int, clock: StageClock) -> Stream:
     """A stream of the bundle with timed parts; its events do not change."""
     stream = bundle.with_engine(_TimedEngine(bundle.engine, clock)).stream(rate_hz)
     parts = vars(stream)
-    segmenter = parts["_segmenter"]
+    feed = parts["_feed"]
+    segmenter = feed.segmenter
     inner = vars(segmenter)
     for part, stage in (
         (parts["_to_model"], "resample"),
-        (parts["_to_segmenter"], "resample"),
+        (feed.resampler, "resample"),
         (parts["_gate"], "quality"),
         (inner.get("_mel") or inner.get("_level"), "front end"),
         (segmenter, "segmenter"),

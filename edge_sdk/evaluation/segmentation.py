@@ -38,7 +38,7 @@ def detect_cycles(
     metadata: Mapping[str, Any] | None = None,
 ) -> DetectedCycles:
     """Cycles that a new stream of ``bundle`` finds in ``[n]`` samples at ``rate`` Hz."""
-    found, stream = DetectedCycles(), bundle.stream(rate, metadata, offline=True)
+    found, stream = DetectedCycles(), bundle.stream(rate, metadata)
     step = max(1, round(BLOCK_S * rate))
     for begin in range(0, samples.size, step):
         for event in stream.accept(samples[begin : begin + step]):

@@ -190,7 +190,9 @@ class SoundRun:
         missing = self.settings.frames_per_step - len(rest)
         (step,) = self._steps(np.concatenate((rest, np.repeat(rest[-1:], missing, axis=0))), self._taken)
         frames, attention, clip = (part[:, :count] for part in (step.frames, step.attention, step.clip))
-        return [replace(step, frames=frames, attention=attention, clip=clip, mel=step.mel[: count * self.settings.stride])]
+        return [
+            replace(step, frames=frames, attention=attention, clip=clip, mel=step.mel[: count * self.settings.stride])
+        ]
 
     def _steps(self, mel: Floats, samples: int) -> list[SoundFrames]:
         """Run ``[n, M]`` frames of one or several steps; ``samples`` have been received by the end of the first."""

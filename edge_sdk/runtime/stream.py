@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +15,12 @@ from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, Qu
 from edge_sdk.metadata import checked_metadata
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.quality import NotBreathingMonitor, QualityGate, QualityParams
-from edge_sdk.signal.blocks import Reblocker
+from edge_sdk.runtime.segmenter_feed import SegmenterFeed
 from edge_sdk.signal.clock import convert_index
-from edge_sdk.signal.low_latency_resample import LowLatencyResampler
 from edge_sdk.signal.resample import StreamResampler
 from edge_sdk.signal.ring import Ring
 
 if TYPE_CHECKING:
-    from edge_sdk.protocols import Segmenter
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
     from edge_sdk.signal.spec import FrontEndSpec
@@ -116,17 +112,11 @@ class Stream:
         self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)
         self._ring = Ring(round(_RING_S * self._model_rate))
-        self._segmenter: Segmenter = segmenter_factory.new(offline=offline)
+        self._feed = SegmenterFeed(segmenter_factory, sample_rate, self._model_rate, offline=offline)
         self._blur = segmenter_factory.blur_s * sample_rate
         self._shortest_s = segmenter_factory.params.shortest_s
         self._learned = segmenter_factory.kind == "learned"
-        own_rate = self._segmenter.sample_rate
-        self._to_segmenter: LowLatencyResampler | StreamResampler | None = None
-        if self._learned and sample_rate != own_rate:  # soxr would delay onsets by 0.2 s and more
-            self._to_segmenter = LowLatencyResampler(sample_rate, own_rate)
-        elif own_rate != self._model_rate:
-            self._to_segmenter = StreamResampler(sample_rate, own_rate)
-        self._blocks = self._ticks()
+        self._blocks = self._feed.ticks()
         self._at_once = _OFFLINE_TICKS if offline and self._learned else 1
         self._waiting: list[Samples] = []  # ticks, until so many are there
         self._verdict = None if verdict is None else verdict.monitor(sample_rate, offline=offline)
@@ -139,12 +129,11 @@ class Stream:
         self._first: int | None = None  # source index of the first sample ever
         self._next = 0  # source index of the next sample expected
         self._base = 0  # source index of the first sample since the start or the last gap
-        self._done = 0  # source index up to which hops have been computed
+        self._done = 0  # source index up to which ticks have been computed
         self._found: list[BreathCycle] = []  # emitted by the segmenter, not released yet
         self._unclassified: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
         self._finished = False
         self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
-        self._segmenter_samples = 0  # given to the segmenter since the last start
         self._in_fragments = False  # the last quality emitted is ``gap``
         self._skipped = 0
         self.skip_classification = False  # set by the session when the machine is too slow
@@ -159,20 +148,6 @@ class Stream:
     def evidence(self) -> Evidence | None:
         """Evidence of the verdict so far; None where the bundle gives none."""
         return None if self._verdict is None else self._verdict.evidence
-
-    def _ticks(self) -> Reblocker:
-        """All computation runs in ticks, so that block sizes change nothing.
-
-        A tick is a step of the learned segmenter, and ends where the resampler completes the input of a step, so that
-        no onset waits for it.
-        """
-        segmenter, resampler = self._segmenter, self._to_segmenter
-        if not self._learned:
-            return Reblocker(max(1, round(_HOP_S * self.sample_rate)))
-        delay = resampler.delay_samples if isinstance(resampler, LowLatencyResampler) else 0
-        rate = Fraction(self.sample_rate, segmenter.sample_rate)
-        tick = segmenter.hop_samples * rate
-        return Reblocker(tick, math.ceil(segmenter.first_samples * rate + delay) % math.ceil(tick))
 
     def accept(self, block: AudioBlock | npt.NDArray[np.floating[Any]]) -> list[Event]:
         """Take the next samples and return the events they determine.
@@ -273,8 +248,7 @@ class Stream:
     def _restart(self, base: int) -> None:
         self._base = self._done = base
         self._ring.reset()
-        self._segmenter.reset()
-        self._segmenter_samples = 0
+        self._feed.reset()
         self._context.reset()
         self._gate.reset(base)
         if self._verdict is not None:
@@ -287,11 +261,9 @@ class Stream:
         rest = self._blocks.flush()
         self._done += rest.size
         model = np.concatenate((self._to_model.accept(rest), self._to_model.flush()))
-        own = self._to_segmenter
-        segmenter_samples = model if own is None else np.concatenate((own.accept(rest), own.flush()))
         self._ring.append(model)
         quality = self._gate.accept(rest, self._done - rest.size, model)
-        found = [*self._segmenter.accept(segmenter_samples), *self._segmenter.finish(cut=gap)]
+        found = self._feed.finish(rest, model, cut=gap)
         self._add_quality([*quality, *self._gate.finish(fragment=self._gaps > 0)], events)
         self._found.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
@@ -313,7 +285,7 @@ class Stream:
         if not ticks:
             return
         models = [self._to_model.accept(tick) for tick in ticks]
-        found = self._segmented(ticks, models)
+        found = self._feed.accept(ticks, models)
         sounds = models if self._to_verdict is None else [self._to_verdict.accept(tick) for tick in ticks]
         if self._verdict is not None:
             self._verdict.compute(sounds[0] if len(ticks) == 1 else np.concatenate(sounds))
@@ -328,27 +300,6 @@ class Stream:
             if self._learned:
                 self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
             self._sounds(sounds[k].size, events)
-
-    def _segmented(self, ticks: list[Samples], models: list[Samples]) -> list[Sequence[BreathCycle]]:
-        """Cycles that the segmenter emits in each tick."""
-        own = self._to_segmenter
-        if len(ticks) == 1:
-            return [self._segmenter.accept(models[0] if own is None else own.accept(ticks[0]))]
-        if isinstance(own, LowLatencyResampler):
-            samples, received = own.accept(np.concatenate(ticks)), self._done - self._base
-            ends = [own.ready(received := received + tick.size) for tick in ticks]
-        else:
-            parts = models if own is None else [own.accept(tick) for tick in ticks]
-            samples, received = np.concatenate(parts), self._segmenter_samples
-            ends = [received := received + part.size for part in parts]
-            self._segmenter_samples = received
-        found = deque(self._segmenter.accept(samples))
-        each: list[Sequence[BreathCycle]] = []
-        for end in ends:
-            each.append([])
-            while found and found[0].emitted_at <= end:
-                each[-1].append(found.popleft())
-        return each
 
     def _add_quality(self, found: list[QualityEvent], events: list[Event]) -> None:
         """Emit changes of quality; of many fragments in a row only the first."""
@@ -369,7 +320,7 @@ class Stream:
 
     def _release(self, events: list[Event], *, cut_by_gap: bool = False, everything: bool = False) -> None:
         """Emit the cycles found, and classify the final ones whose samples are complete."""
-        rate = self._segmenter.sample_rate
+        rate = self._feed.segmenter.sample_rate
         for found in self._found:
             begin, end = (convert_index(i, rate, self._model_rate) for i in (found.onset, found.end))
             cycle = self._on_source_clock(found)

@@ -98,7 +98,7 @@ def screen_on_ray(
 
 
 def _start(ray: Any, address: str | None) -> None:
-    """Connect, or start a cluster; a node that a busy machine did not start in Ray's fixed 30 s gets a second chance."""
+    """Connect, or start a cluster; a node that a busy machine does not start in Ray's fixed 30 s has a second try."""
     for last in (False, True):
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)

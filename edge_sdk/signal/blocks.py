@@ -48,8 +48,9 @@ class Reblocker:
             raise ValueError(f"hop must be at least 1 sample and the first no longer, got {hop} and {first}")
         self._up, self._down = Fraction(hop).as_integer_ratio()
         self._first = first
-        self._hop_buffer = np.zeros(self._end(1) if first == 0 else -(-self._up // self._down), dtype=np.float32)
-        self.reset()
+        self._hop_buffer = np.zeros(-(-self._up // self._down), dtype=np.float32)
+        self._filled = self._count = 0
+        self._size = self._end(1)  # of the current hop
 
     @property
     def pending(self) -> int:
@@ -80,7 +81,7 @@ class Reblocker:
     def reset(self) -> None:
         """Forget the pending samples."""
         self._filled = self._count = 0
-        self._size = self._end(1)  # of the current hop
+        self._size = self._end(1)
 
     def _end(self, count: int) -> int:
         """Samples of the first ``count`` hops."""

@@ -44,6 +44,11 @@ class LowLatencyResampler:
         """Input samples beyond an output sample's time that must have been received."""
         return 0 if self.in_rate == self.out_rate else self._half
 
+    @property
+    def consumed(self) -> int:
+        """Input samples accepted since the start or ``reset``."""
+        return self._consumed
+
     def reset(self) -> None:
         """Forget all samples; the next one is the first of a new stream."""
         self._held: npt.NDArray[np.float32] = np.zeros(self._half - 1, dtype=np.float32)

@@ -1,7 +1,7 @@
 """Step graphs are written node by node: symbolic lengths, explicit states, and as few nodes as there can be.
 
-A step on the device is a few frames, for which each node costs as much as its arithmetic, while a file is run in one
-go: torch's exporter writes neither graphs of any length with a GRU nor short ones. Tests keep the graphs equal to torch.
+In a step of a few frames each node costs as much as its arithmetic, while a file is run in one go; torch's exporter
+writes neither graphs of any length with a GRU nor short ones. Tests keep the graphs equal to torch.
 """
 
 from __future__ import annotations

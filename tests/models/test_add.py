@@ -363,7 +363,8 @@ def test_the_loss_falls(tiny: Add) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("axes", ["time", pytest.param("time+mel", marks=pytest.mark.long)])
+@pytest.mark.long  # CI exports it in tests/export/onnx/test_every_model.py
+@pytest.mark.parametrize("axes", ["time", "time+mel"])
 def test_the_exported_graph_has_no_fourier_operator_and_the_logits_of_torch(axes: FilterAxes) -> None:
     torch.manual_seed(0)
     model = Add(size="tiny", front_end=COMPACT, axes=axes, alpha=1e-3).eval()

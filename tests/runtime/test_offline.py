@@ -28,15 +28,15 @@ def _breaths(scenario: str, seconds: float, rate: int, seed: int) -> npt.NDArray
     return np.concatenate([block.samples for block in source]).astype(np.float32)
 
 
-def _events(
-    bundle: Bundle, blocks: Sequence[AudioBlock], *, offline: bool
-) -> list[Event]:
+def _events(bundle: Bundle, blocks: Sequence[AudioBlock], *, offline: bool) -> list[Event]:
     stream = bundle.stream(blocks[0].sample_rate, offline=offline)
     events = [event for block in blocks for event in stream.accept(block)]
     return [*events, *stream.finish()]
 
 
-def _blocks(samples: npt.NDArray[np.float32], rate: int, size: int, gap: tuple[int, int] | None = None) -> list[AudioBlock]:
+def _blocks(
+    samples: npt.NDArray[np.float32], rate: int, size: int, gap: tuple[int, int] | None = None
+) -> list[AudioBlock]:
     """Blocks of ``size`` samples; ``gap``: those from the first to the second sample are lost."""
     kept = [(0, samples.size)] if gap is None else [(0, gap[0]), (gap[1], samples.size)]
     lost = 0 if gap is None else gap[1] - gap[0]

@@ -103,7 +103,7 @@ def test_truth_grows_with_what_was_delivered() -> None:
     [("healthy", 0.0), ("apnoea", 0.0), ("asthma", 0.65), ("pneumonia", 0.67), ("copd", 0.67), ("noisy-ward", 0.36)],
 )
 def test_abnormal_cycles_are_as_frequent_as_the_scenario_specifies(scenario: str, abnormal: float) -> None:
-    _, truth = patient(scenario, 600.0, 2000)
+    _, truth = patient(scenario, 300.0, 2000)
     share = np.mean([c.label != "normal" for c in truth])
     assert share == pytest.approx(abnormal, abs=0.1 if abnormal else 0.0)
 

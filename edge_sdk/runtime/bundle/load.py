@@ -180,9 +180,7 @@ class Bundle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stream(
-        self, sample_rate: int, metadata: Mapping[str, Any] | None = None, *, offline: bool = False
-    ) -> Stream:
+    def stream(self, sample_rate: int, metadata: Mapping[str, Any] | None = None, *, offline: bool = False) -> Stream:
         """Make a stream for a source at ``sample_rate`` Hz.
 
         Parameters

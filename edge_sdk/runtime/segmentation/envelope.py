@@ -201,11 +201,6 @@ class EnvelopeSegmenter:
         """Samples of one step; blocks of any other size are accepted too."""
         return self._level.hop_samples
 
-    @property
-    def first_samples(self) -> int:
-        """Samples of the first step: a frame of two hops."""
-        return 2 * self._level.hop_samples
-
     def reset(self) -> None:
         """Start over: the next sample has index 0, the next cycle too."""
         self._level.reset()

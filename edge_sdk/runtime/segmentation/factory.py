@@ -41,7 +41,7 @@ class EnvelopeFactory:
         """Seconds before a gap within which the end of a cycle is uncertain."""
         return self.params.smooth_s
 
-    def new(self, *, offline: bool = False) -> EnvelopeSegmenter:  # noqa: ARG002 — as of the learned one
+    def new(self, *, offline: bool = False) -> EnvelopeSegmenter:
         """Make a segmenter for one stream."""
         return EnvelopeSegmenter(self.rate_hz, self.params)
 

@@ -48,6 +48,11 @@ class StepSettings:
         return (frames * spec.hop_samples + spec.frame_samples / 2) / spec.rate_hz
 
     @property
+    def first_samples(self) -> int:
+        """Samples of the first step, which fill its first frame too."""
+        return self.front_end.frame_samples + (self.frames_per_step - 1) * self.front_end.hop_samples
+
+    @property
     def outputs_per_step(self) -> int:
         """Output frames of one step."""
         return self.frames_per_step // self.stride
@@ -162,11 +167,6 @@ class LearnedSegmenter:
         return self._count * self._spec.hop_samples
 
     @property
-    def first_samples(self) -> int:
-        """Samples of the first step, which fill its first frame too."""
-        return self._spec.frame_samples + (self._count - 1) * self._spec.hop_samples
-
-    @property
     def look_ahead_s(self) -> float:
         """Seconds of audio after a moment that its output needs."""
         return self.settings.look_ahead_s
@@ -178,7 +178,7 @@ class LearnedSegmenter:
         self._state.reset()
         self._held: list[Floats] = []
         self._held_size = 0
-        self._needed = self.first_samples  # samples that the next step needs
+        self._needed = self.settings.first_samples  # samples that the next step needs
         self._taken = 0  # samples in steps that have been run
         self._fed = 0  # feature frames given to the network
         self._index = 0

@@ -87,6 +87,7 @@ def test_the_graph_is_portable_and_has_no_serial_nodes(tiny: tuple[Dass, onnx.Mo
     assert len(graph.graph.node) <= 1000
 
 
+@pytest.mark.long
 def test_tensorrt_rtx_parses_and_builds_the_tiny_network(tiny: tuple[Dass, onnx.ModelProto], build: Build) -> None:
     assert build(tiny[1], COMPACT) > 50_000
 

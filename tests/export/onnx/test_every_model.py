@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,7 +28,9 @@ PARITY = 1e-4
 
 @cache
 def exported(recipe: str, size: str) -> Exported:
-    return Exported(recipe, size)
+    """Exported once in a run of the tests, by whichever worker needs it first."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    return Exported(recipe, size, None if run is None else Path(tempfile.gettempdir()) / f"stetho-exports-{run}")
 
 
 @pytest.mark.parametrize("recipe", IN_CI)

@@ -231,6 +231,7 @@ def test_groups_are_layers_of_small_networks_and_blocks_of_large_ones() -> None:
     assert list(groups_of(many)) == [f"encoder.blocks.{b}" for b in range(12)]
 
 
+@pytest.mark.long  # CI exports a conditioned bundle in tests/export/test_export_command.py
 def test_metadata_goes_through_calibration_into_int8(features: torch.Tensor) -> None:
     torch.manual_seed(0)
     model = with_large_weights(Ast(4, "tiny", SPEC, conditioning="film", metadata_schema=SCHEMA))

@@ -1,0 +1,97 @@
+"""What feeds a segmenter: the samples of a source, at the segmenter's rate, in ticks."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.events import BreathCycle
+from edge_sdk.runtime.segmentation.factory import LearnedFactory
+from edge_sdk.signal.blocks import Reblocker
+from edge_sdk.signal.low_latency_resample import LowLatencyResampler
+from edge_sdk.signal.resample import StreamResampler
+
+if TYPE_CHECKING:
+    from edge_sdk.protocols import Segmenter
+    from edge_sdk.runtime.segmentation.factory import SegmenterFactory
+
+_HOP_S = 0.02  # where the segmenter has no network, which would set the step
+
+Samples = npt.NDArray[np.float32]
+
+
+class SegmenterFeed:
+    """A segmenter and the resampler before it.
+
+    Parameters
+    ----------
+    factory
+        Makes the segmenter.
+    sample_rate, model_rate
+        Hz, of the source and of the classifier's samples, which the segmenter shares where it can.
+    offline
+        See :meth:`~edge_sdk.runtime.bundle.load.Bundle.stream`.
+    """
+
+    def __init__(self, factory: SegmenterFactory, sample_rate: int, model_rate: int, *, offline: bool) -> None:
+        self.segmenter: Segmenter = factory.new(offline=offline)
+        self._rate = sample_rate
+        self._first = factory.model.settings.first_samples if isinstance(factory, LearnedFactory) else None
+        own_rate = self.segmenter.sample_rate
+        self.resampler: LowLatencyResampler | StreamResampler | None = None  # None: it takes the classifier's samples
+        if self._first is not None and sample_rate != own_rate:  # soxr would delay onsets by 0.2 s and more
+            self.resampler = LowLatencyResampler(sample_rate, own_rate)
+        elif own_rate != model_rate:
+            self.resampler = StreamResampler(sample_rate, own_rate)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        self.segmenter.reset()
+        self._received = 0  # samples that came by another way than the low-latency resampler
+
+    def ticks(self) -> Reblocker:
+        """All computation of a stream runs in ticks, so that block sizes change nothing.
+
+        A tick is a step of the learned segmenter, and ends where the resampler completes the input of a step, so that
+        no onset waits for it.
+        """
+        if self._first is None:
+            return Reblocker(max(1, round(_HOP_S * self._rate)))
+        delay = self.resampler.delay_samples if isinstance(self.resampler, LowLatencyResampler) else 0
+        rate = Fraction(self._rate, self.segmenter.sample_rate)
+        tick = self.segmenter.hop_samples * rate
+        return Reblocker(tick, math.ceil(self._first * rate + delay) % math.ceil(tick))
+
+    def accept(self, ticks: Sequence[Samples], models: Sequence[Samples]) -> list[list[BreathCycle]]:
+        """Take ticks of the source and the classifier's samples of each; return the cycles emitted in each."""
+        own = self.resampler
+        if isinstance(own, LowLatencyResampler):
+            consumed = [*accumulate((tick.size for tick in ticks), initial=own.consumed)][1:]
+            samples = own.accept(ticks[0] if len(ticks) == 1 else np.concatenate(ticks))
+            ends = [own.ready(count) for count in consumed]
+        else:
+            parts = models if own is None else [own.accept(tick) for tick in ticks]
+            samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
+            self._received = ends[-1]
+        found = deque(self.segmenter.accept(samples))
+        each: list[list[BreathCycle]] = []
+        for end in ends:
+            each.append([])
+            while found and found[0].emitted_at <= end:
+                each[-1].append(found.popleft())
+        return each
+
+    def finish(self, rest: Samples, model: Samples, *, cut: bool) -> list[BreathCycle]:
+        """Take the last samples, which fill no tick; return the cycles that are not emitted yet."""
+        own = self.resampler
+        samples = model if own is None else np.concatenate((own.accept(rest), own.flush()))
+        return [*self.segmenter.accept(samples), *self.segmenter.finish(cut=cut)]
