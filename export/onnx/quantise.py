@@ -26,8 +26,10 @@ Scheme = Literal["dynamic", "static-u8s8", "static-s8"]
 """``dynamic``: linear layers, ranges of activations measured at run time. ``static-u8s8``: convolutions, for CPUs.
 ``static-s8``: both, symmetric and with float bias, for TensorRT.
 
-The schemes for CPUs use 7 of a weight's 8 bits. x86-64 without VNNI adds pairs of U8 x S8 products in 16 bits; 255 * 64 * 2
-fits, 255 * 127 * 2 does not: ONNX Runtime then computes wrong sums, or runs its kernels for U8 x U8, half as fast again."""
+The schemes for CPUs use 7 of a weight's 8 bits. x86-64 without VNNI adds pairs of U8 x S8 products in 16 bits, which
+hold 255 * 64 * 2 but not 255 * 127 * 2: there ONNX Runtime's sums would be wrong or, with the exact kernels that the
+engine asks for, take up to half as long again.
+"""
 
 Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """One batch of the network's inputs by name."""
