@@ -95,7 +95,7 @@ def test_smoothing_keeps_int8_right_where_channels_are_outliers(
     assert count >= 2 * len(outliers.encoder.blocks)
     with Quantiser(export_network(smoothed, SPEC), "dynamic") as quantiser:
         error = _error(quantiser.quantise(), outliers, features)
-    assert error <= 0.03
+    assert error <= 0.06  # weights of 7 bits; with 8 it was 0.03
     assert rough > 3 * error
 
 
