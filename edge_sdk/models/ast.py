@@ -245,8 +245,13 @@ class Ast(Network):
             self.conditioner.masks.anneal(epoch, epochs)
 
     def folded(self) -> Ast:
-        """For export: a copy with equal logits in which SoftFiLM's masks are part of one linear layer."""
+        """For export: a copy with equal logits that computes nothing twice and nothing that nobody reads.
+
+        SoftFiLM's masks are part of one linear layer, and the last block computes only the tokens of the pooling.
+        """
         clone = copy.deepcopy(self)
+        if clone.pooling == "cls_dist":
+            clone.encoder.kept = TOKENS
         if isinstance(clone.conditioner, Conditioner):
             clone.conditioner = clone.conditioner.folded()
         return clone

@@ -48,10 +48,10 @@ class AdaptedBlock(Block):
         self.adapter_attention = Adapter(dim, bottleneck, norm_eps)
         self.adapter_mlp = Adapter(dim, bottleneck, norm_eps)
 
-    def attention_branch(self, x: Tensor) -> Tensor:
-        """Addition of attention and its adapter to the residual, ``[B, N, D]``."""
-        added = super().attention_branch(x)
-        return added + self.adapter_attention(x if self.placement == "parallel" else added)
+    def attention_branch(self, x: Tensor, kept: int | None = None) -> Tensor:
+        """Addition of attention and its adapter to the residual, ``[B, N, D]`` or the first ``kept`` tokens of it."""
+        added = super().attention_branch(x, kept)
+        return added + self.adapter_attention(x[:, : added.shape[1]] if self.placement == "parallel" else added)
 
     def mlp_branch(self, x: Tensor, modulation: Tensor | None) -> Tensor:
         """Addition of the MLP and its adapter to the residual, ``[B, N, D]``."""

@@ -27,6 +27,7 @@ class _Attention:
     output: str  # [B, N, D]
     heads: int
     scale: float
+    kept: tuple[str, str] | None  # names of the first and last token whose queries are read; None: all
     last: onnx.NodeProto
 
 
@@ -55,8 +56,17 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 def _fused(attention: _Attention) -> list[onnx.NodeProto]:
     path = attention.last.name.rpartition("/")[0] or attention.output
     parts = [f"{path}/{name}" for name in ("queries", "keys", "values")]
+    nodes = [helper.make_node("Split", [attention.joined], parts, name=f"{path}/split", axis=-1, num_outputs=3)]
+    if attention.kept is not None:
+        axis = f"{path}/tokens"
+        chosen = f"{path}/chosen"
+        nodes += [
+            helper.make_node("Constant", [], [axis], name=axis, value_ints=[1]),
+            helper.make_node("Slice", [parts[0], *attention.kept, axis], [chosen], name=chosen),
+        ]
+        parts[0] = chosen
     return [
-        helper.make_node("Split", [attention.joined], parts, name=f"{path}/split", axis=-1, num_outputs=3),
+        *nodes,
         helper.make_node(
             "MultiHeadAttention", parts, [attention.output], name=f"{path}/attention", domain=DOMAIN,
             num_heads=attention.heads, scale=attention.scale,
@@ -117,8 +127,11 @@ class _Finder:
         if queries is None or keys is None or list(_permutation(turned)) != [0, 2, 1, 3]:
             return None
         scales = [self._constant(node.input[1]) for node in (queries, keys)]
+        chosen = self._made(queries.input[0], "Slice")
+        if chosen is not None and not self._takes_first_tokens(chosen):
+            return None
         sources = [
-            self._part(queries.input[0], 0),
+            self._part(queries.input[0] if chosen is None else chosen.input[0], 0),
             self._part(self._transposed(keys.input[0]), 1),
             self._part(mixed.input[1], 2),
         ]
@@ -126,7 +139,13 @@ class _Finder:
             return None
         scale = float(np.prod([s.item() for s in scales if s is not None]))
         joined, heads = sources[0]
-        return _Attention(joined, last.output[0], heads, scale, last)
+        kept = None if chosen is None else (chosen.input[1], chosen.input[2])
+        return _Attention(joined, last.output[0], heads, scale, kept, last)
+
+    def _takes_first_tokens(self, chosen: onnx.NodeProto) -> bool:
+        """Whether a slice of ``[B, heads, N, d]`` is along the tokens."""
+        settings = [self._constant(name) for name in (chosen.input[1], *chosen.input[3:5])]
+        return [v.item() for v in settings if v is not None and v.size == 1] == [0, 2, 1]
 
     def _part(self, name: str | None, index: int) -> tuple[str, int] | None:
         """Source of the queries (0), keys (1) or values (2), and the number of their heads."""

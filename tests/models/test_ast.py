@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from edge_sdk.errors import RecipeError
+from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models import MODELS, build_model, count_parameters
 from edge_sdk.models.ast import SILENCE, Ast
-from edge_sdk.models.layers.ast_encoder import TOKENS, resize_positions
+from edge_sdk.models.layers.ast_encoder import TOKENS, Block, resize_positions
 from edge_sdk.models.network import Network
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.recipes.recipe import load_recipe
@@ -85,6 +86,27 @@ def test_pooling_takes_the_tokens_it_names(pooling: Any) -> None:
     tokens = model.encoder(features := torch.randn(2, 1, 32, 64))
     chosen = {"cls_dist": tokens[:, :2], "all": tokens, "patches": tokens[:, 2:]}[pooling]
     torch.testing.assert_close(model.embed(features), chosen.mean(dim=1))
+
+
+@pytest.mark.parametrize("conditioning", ["none", "tafilm"])
+def test_a_folded_network_leaves_out_the_patches_that_its_pooling_does_not_read(conditioning: str) -> None:
+    schema = MetadataSchema({"site": ("Trachea", "Posterior")}, (), (), ())
+    model = Ast(4, "tiny", picture=(32, 64), conditioning=conditioning, metadata_schema=schema).eval()
+    folded, features = model.folded(), torch.randn(2, 1, 32, 64)
+    rows: list[int] = []
+    for block in folded.encoder.blocks:
+        assert isinstance(block, Block)
+        block.mlp.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[1]))
+    torch.testing.assert_close(folded(features), model(features))
+    assert rows == [TOKENS + 8, TOKENS]
+    assert model.encoder(features).shape[1] == TOKENS + 8  # training and analysis still see them
+
+
+@pytest.mark.parametrize("pooling", ["all", "patches"])
+def test_a_folded_network_keeps_every_token_that_its_pooling_reads(pooling: Any) -> None:
+    model, features = Ast(4, "tiny", picture=(32, 64), pooling=pooling).eval(), torch.randn(2, 1, 32, 64)
+    assert model.folded().encoder(features).shape[1] == TOKENS + 8
+    torch.testing.assert_close(model.folded()(features), model(features))
 
 
 def test_any_picture_is_served_by_resampled_positions() -> None:

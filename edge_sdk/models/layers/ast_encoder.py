@@ -61,9 +61,11 @@ class Attention(nn.Module):
         parts = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         return parts[0], parts[1], parts[2]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, N, D]`` → ``[B, N, D]``."""
+    def forward(self, x: Tensor, kept: int | None = None) -> Tensor:
+        """``[B, N, D]`` → ``[B, N, D]``, or the first ``kept`` tokens of it."""
         query, key, value = self.queries_keys_values(x)
+        if kept is not None:
+            x, query = x[:, :kept], query[:, :, :kept]
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(x.shape))
 
@@ -87,6 +89,8 @@ def modulate(x: Tensor, modulation: Tensor) -> Tensor:
     if modulation.shape[1] == 1:
         return x * scale + shift
     classes = x[:, :TOKENS] * scale[:, :1] + shift[:, :1]
+    if x.shape[1] == TOKENS:
+        return classes
     patches = x[:, TOKENS:] * scale[:, 1:] + shift[:, 1:]
     return torch.cat([classes, patches], dim=1)
 
@@ -101,18 +105,18 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim)
 
-    def attention_branch(self, x: Tensor) -> Tensor:
-        """Attention's addition to the residual, ``[B, N, D]``."""
-        return self.attn(self.norm1(x))
+    def attention_branch(self, x: Tensor, kept: int | None = None) -> Tensor:
+        """Attention's addition to the residual, ``[B, N, D]``, or to that of the first ``kept`` tokens."""
+        return self.attn(self.norm1(x), kept)
 
     def mlp_branch(self, x: Tensor, modulation: Tensor | None) -> Tensor:
         """The MLP's addition to the residual, ``[B, N, D]``."""
         y = self.norm2(x)
         return self.mlp(y if modulation is None else modulate(y, modulation))
 
-    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``[B, N, D]``, optional modulation ``[B, G, 2, D]`` → ``[B, N, D]``."""
-        x = x + self.attention_branch(x)
+    def forward(self, x: Tensor, modulation: Tensor | None = None, kept: int | None = None) -> Tensor:
+        """``[B, N, D]``, optional modulation ``[B, G, 2, D]`` → ``[B, N, D]``, or the first ``kept`` tokens of it."""
+        x = (x if kept is None else x[:, :kept]) + self.attention_branch(x, kept)
         return x + self.mlp_branch(x, modulation)
 
 
@@ -176,6 +180,7 @@ class AstEncoder(nn.Module):
     def __init__(self, plan: AstPlan, picture: tuple[int, int], rule: PositionRule = "bicubic") -> None:
         super().__init__()
         self.plan, self.rule = plan, rule
+        self.kept: int | None = None  # tokens that somebody reads; None: all
         self.grid = plan.grid(picture)
         self.patch_embed = nn.Conv2d(1, plan.dim, plan.patch, stride=plan.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, plan.dim))
@@ -193,7 +198,7 @@ class AstEncoder(nn.Module):
     def forward(
         self, picture: Tensor, modulation: Mapping[int, Tensor] | None = None, mix: GridMix | None = None
     ) -> Tensor:
-        """``[B, 1, M, T]`` → ``[B, 2 + H * W, D]``.
+        """``[B, 1, M, T]`` → ``[B, 2 + H * W, D]``, or the first ``kept`` tokens of it.
 
         Parameters
         ----------
@@ -215,5 +220,6 @@ class AstEncoder(nn.Module):
         own = torch.cat([self.cls_token, self.dist_token], dim=1).expand(batch, TOKENS, dim)
         x = torch.cat([own, patches], dim=1) + positions  # [B, N, D]
         for index, block in enumerate(self.blocks):
-            x = block(x, None if modulation is None else modulation.get(index))
+            last = index + 1 == len(self.blocks)
+            x = block(x, None if modulation is None else modulation.get(index), self.kept if last else None)
         return self.norm(x)

@@ -63,12 +63,14 @@ class FoldedFrontEnd(nn.Module):
     """
 
     analysis: Tensor  # [2 * bins, 1, frame_samples, or one less on differences]: real rows, then imaginary rows
-    mel: Tensor  # [mel_bins, bins, 1]
+    mel: Tensor  # [mel_bins, bins, 1]; bins: those of the FFT that any mel bin reads
 
     def __init__(self, spec: FrontEndSpec) -> None:
         super().__init__()
         self.spec = spec
         analysis, mel = analysis_matrices(spec)  # [frame, 2 * bins], [bins, mel_bins]
+        read = mel.any(axis=1)
+        analysis, mel = analysis[:, np.tile(read, 2)], mel[read]
         if spec.remove_dc:  # frame = first sample + running sum of differences, and the first sample drops out
             analysis = np.cumsum(analysis[::-1], axis=0)[::-1][1:]
         self.register_buffer("analysis", torch.from_numpy(analysis.T.copy()).float().unsqueeze(1), persistent=False)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from edge_sdk.metadata import MetadataSchema
@@ -15,13 +16,14 @@ from edge_sdk.models.layers.ast_encoder import Block
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.lung_adapter import LungAdapter
 from edge_sdk.models.registry import build_model
+from edge_sdk.runtime.engines.library import onnxruntime
 from edge_sdk.signal.spec import FrontEndSpec
 from export.formats import FORMATS
 from export.golden import simulated_breaths
 from export.onnx.build import BuildRequest, build_network, int8_cpu
 from export.onnx.graph import example_metadata, export_network
 from export.onnx.lint import lint
-from export.onnx.quantise import Feed, Int8Count, Quantiser, cpu_scheme
+from export.onnx.quantise import Feed, Int8Count, Quantiser, Scheme, cpu_scheme
 from export.onnx.runner import GraphRunner
 from export.onnx.sensitivity import Trial, groups_of, search_float_groups
 from export.onnx.smooth import smooth_activations
@@ -93,7 +95,7 @@ def test_smoothing_keeps_int8_right_where_channels_are_outliers(
     assert count >= 2 * len(outliers.encoder.blocks)
     with Quantiser(export_network(smoothed, SPEC), "dynamic") as quantiser:
         error = _error(quantiser.quantise(), outliers, features)
-    assert error <= 0.03
+    assert error <= 0.06  # weights of 7 bits; with 8 it was 0.03
     assert rough > 3 * error
 
 
@@ -243,3 +245,20 @@ def test_metadata_goes_through_calibration_into_int8(features: torch.Tensor) -> 
     with torch.no_grad():
         expected = model(features[:8], Metadata.from_arrays(arrays)).numpy()
     assert np.linalg.norm(found - expected) <= 0.1 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("scheme", ["dynamic", "static-u8s8"])
+def test_int8_for_cpus_has_the_same_sums_on_processors_without_vnni(
+    scheme: Scheme, network: onnx.ModelProto, features: torch.Tensor
+) -> None:
+    """Pairs of its products fit into 16 bits, so ONNX Runtime's default kernels and its exact ones agree."""
+    feed: Feed = {"features": features.numpy()}
+    if scheme == "static-u8s8":
+        network = export_network(build_model("compact", size="tiny", classes=4, front_end=SPEC), SPEC)
+    with Quantiser(network, scheme, [feed]) as quantiser:
+        graph = quantiser.quantise()
+    weights = [numpy_helper.to_array(t) for t in graph.graph.initializer if t.data_type == TensorProto.INT8]
+    largest = max(int(np.abs(w.astype(np.int32)).max()) for w in weights if w.ndim >= 2)
+    assert largest <= 64 and 2 * 255 * largest < 2**15
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, feed)[0], GraphRunner(graph).run(feed))
