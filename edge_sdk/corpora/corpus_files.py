@@ -89,6 +89,14 @@ def without_audio_suffix(name: str) -> str:
     return path[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else path
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name from a table may be longer than any file's can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 @contextmanager
 def corpus_audio(path: Path) -> Iterator[AudioReader]:
     """Open an audio file of a corpus.
@@ -98,7 +106,7 @@ def corpus_audio(path: Path) -> Iterator[AudioReader]:
     AudioError
         Not audio, or not readable; while it is read, damaged.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise AudioError(f"{path} does not exist; check the name")
     try:
         with open_audio(path) as reader:

@@ -21,6 +21,7 @@ Marked = TypeVar("Marked", PhaseEvent, SoundEvent)
 
 _ROUNDING_S = 0.001  # annotations are rounded to milliseconds
 _SHOWN = 5  # faults that have a line each
+_LONGEST_LINE = 300  # characters of a fault in a message: a damaged table may hold values of any length
 _STATED_LENGTH_S = 0.02  # by which a table may miss the length of a file; it is rounded to hundredths
 
 
@@ -53,11 +54,11 @@ def load_corpus(name: str, root: Path | str, *, split: str = "all", partial: boo
     if fatal and not partial:
         more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
         raise CorpusError(
-            f"{entry.title} at {root}: {fatal[0].message}{more}; fetch the files again, "
+            f"{entry.title} at {root}: {_short(fatal[0].message)}{more}; fetch the files again, "
             f"see 'stetho data check {entry.name}', or pass --partial to go on without them"
         )
     for fault in fatal[:_SHOWN]:
-        _log.warning("%s: passed over: %s", entry.title, fault.message)
+        _log.warning("%s: passed over: %s", entry.title, _short(fault.message))
     if len(fatal) > _SHOWN:
         _log.warning(
             "%s: %d more faults passed over; see 'stetho data check %s'", entry.title, len(fatal) - _SHOWN, entry.name
@@ -172,3 +173,7 @@ def _inside(cycle: Cycle, duration_s: float, overrun_s: float, faults: list[Faul
         )
         faults.append(Fault(message, cycle.recording_id, fatal=fatal))
     return None if fatal else replace(cycle, end_s=duration_s)
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= _LONGEST_LINE else f"{message[: _LONGEST_LINE - 1]}…"

@@ -129,6 +129,19 @@ def test_check_names_every_fault(root: Path, make_audio: Callable[..., Path]) ->
         report.refuse_partial()
 
 
+@pytest.mark.parametrize("name", ["9" * 5000, "x/" * 3000])
+def test_a_name_that_no_file_can_have_is_a_fault_as_any_other(
+    root: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_table(root, ROWS | {f"rain/{name}.flac": "rain,ESC-10,1.5"})
+    corpus = load_corpus("noise", root, partial=True)
+    assert len(corpus.recordings) == len(ROWS)
+    line = caplog.records[0].getMessage()
+    assert "passed over: rain/" in line and len(line) < 400
+    with pytest.raises(CorpusError, match="rain/"):
+        load_corpus("noise", root)
+
+
 def test_audio_that_is_not_that_of_its_checksum_is_named(root: Path) -> None:
     one, other = (root / f"rain/1-17367-{take}.flac" for take in "AB")
     audio = bytearray(one.read_bytes())

@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_sdk.corpora.corpus_files import (
     AUDIO_SUFFIXES,
     CsvTable,
+    is_file,
     parse_number,
     parse_sex,
     read_csv,
@@ -113,7 +114,7 @@ class _Rows:
     def _check(self, recording: Recording) -> None:
         known = self.recordings.setdefault(recording.id, recording)
         if known is recording:
-            if not recording.path.is_file():
+            if not is_file(recording.path):
                 message = f"{recording.id}: {self._table.name} names it, but there is no such audio file"
                 self.faults.append(Fault(message, recording.id, fatal=True))
             return
@@ -212,4 +213,4 @@ def _audio_path(folder: Path, name: str) -> Path:
     path = folder / name.replace("\\", "/")
     if path.suffix.lower() in AUDIO_SUFFIXES:
         return path
-    return next((p for p in (path.with_name(path.name + s) for s in AUDIO_SUFFIXES) if p.is_file()), path)
+    return next((p for p in (path.with_name(path.name + s) for s in AUDIO_SUFFIXES) if is_file(p)), path)

@@ -262,6 +262,7 @@ def _flac(name: str, file: FileBytes, begin: int) -> AudioReader:
     scan = scan_flac(file, begin)
     if scan is None:
         return _library(name, file, file.file.fileno())
+    checked_rate(name, scan.rate)
     notes: list[str] = []
     stream: Any = file.file.fileno()
     if begin or (scan.found is not None and scan.stated < scan.found):

@@ -179,3 +179,15 @@ def test_ogg_says_when_pages_are_missing(subtype: str) -> None:
         Path("b.ogg").write_bytes(damaged)
         found = read_all("b.ogg")
         assert words in found.notes[0] and found.cut, words
+
+
+@pytest.mark.parametrize("stated", [0, 1, 12_000])
+def test_a_flac_without_a_rate_is_refused(stated: int) -> None:
+    soundfile.write("a.flac", breathing(8000, 2.0, 1), 8000, format="FLAC")
+    content = bytearray(Path("a.flac").read_bytes())
+    fields = int.from_bytes(content[18:26], "big")
+    kept = fields & ((1 << 44) - 1) & ~((1 << 36) - 1)  # channels and bits
+    content[18:26] = (kept | stated).to_bytes(8, "big")
+    Path("a.flac").write_bytes(content)
+    with pytest.raises(AudioError, match="sample rate of 0 Hz is none of audio"):
+        open_audio(Path("a.flac"))
