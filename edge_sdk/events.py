@@ -149,6 +149,8 @@ class Verdict:
     usable_s: float  # audio that the quality gate accepts, in seconds
     cycles: int  # labelled ones
     final: bool  # the last one of a stream; those before it are running ones
+    respiratory_rate_bpm: float | None = None  # median of the last 500 cycles; None before the first
+    respiratory_rate_confident: bool | None = None  # whether the rate can be relied on; None without one
 
     @property
     def at_s(self) -> float:

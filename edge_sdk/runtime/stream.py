@@ -337,8 +337,10 @@ class Stream:
             cycle, begin, end = self._unclassified.popleft()
             result = self._classify(cycle, begin, end, cut_by_gap=cut_by_gap)
             events.append(result)
-            if self._verdict is not None and result.label is not None:
-                self._verdict.cycle(1.0 - result.probabilities[self.classifier.normal_label])
+            if self._verdict is not None:
+                labelled = result.label is not None
+                p_normal = result.probabilities[self.classifier.normal_label] if labelled else 0.0
+                self._verdict.cycle(result, 1.0 - p_normal if labelled else None)
 
     def _is_no_breath(self, cycle: BreathCycle, begin: int, end: int) -> bool:
         """Whether the quality gate rules the cycle out: silence, hum or steady noise."""

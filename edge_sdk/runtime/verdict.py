@@ -18,15 +18,17 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from edge_sdk.events import Adventitious, Event, Verdict, VerdictName, VerdictReason
+from edge_sdk.events import Adventitious, CycleResult, Event, Verdict, VerdictName, VerdictReason
 from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundFrames, SoundModel, SoundParams, SoundRun
 from edge_sdk.runtime.familiarity import FamiliarityParams, SpectrumSums
 from edge_sdk.settings import NonNegative, Positive, Settings
+from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.signal.clock import convert_index
 
 _QUALITY_DELAY_S = 1.2  # the quality gate needs about a second to notice a change
 _LEAST_SHARE = 1e-4  # probabilities are clipped here before their logit
 _REFERENCE_S = 9.0  # seconds of audio at which the term of the length is zero
+_RATE_CYCLES = 500  # whose rate a verdict gives: bounded, however long a stream is
 _WEIGHTS = 4  # of a join, without its offsets
 _LONGEST_S = 60.0  # longer audio counts as so long
 
@@ -240,7 +242,7 @@ class VerdictMonitor:
         self._frame_s = model.sounds.settings.frame_s
         self._run = SoundRun(model.sounds, offline=offline)
         self._detector = SoundDetector(model.detector, self._frame_s)
-        self._evidence = Evidence(self._frame_s)
+        self._evidence, self._rate_meter = Evidence(self._frame_s), RateMeter(keep=_RATE_CYCLES)
         self._ahead: deque[SoundFrames] = deque()  # computed, but their samples are not counted yet
         self._counted = 0  # samples since the last reset
         self._pending: deque[SoundFrames] = deque()
@@ -265,10 +267,12 @@ class VerdictMonitor:
         self._held = self._counted = 0
         self._base = base
 
-    def cycle(self, p_abnormal: float) -> None:
-        """Take a labelled cycle."""
-        self._evidence.cycle(p_abnormal)
-        self._breathing = True
+    def cycle(self, result: CycleResult, p_abnormal: float | None) -> None:
+        """Take a final cycle; with ``p_abnormal`` where it has a label."""
+        self._rate_meter.result(result)
+        if p_abnormal is not None:
+            self._evidence.cycle(p_abnormal)
+            self._breathing = True
 
     def not_breathing(self) -> None:
         """Take that no respiratory cycle has been found for long; without any, no answer is given."""
@@ -277,6 +281,7 @@ class VerdictMonitor:
     def lost(self, samples: int) -> None:
         """Take a gap of so many source samples; it counts once audio follows it."""
         self._newly_lost += samples
+        self._rate_meter.restart()
 
     def compute(self, samples: npt.NDArray[np.float32]) -> None:
         """Take the next ``[n]`` samples at the network's rate, which :meth:`accept` then counts."""
@@ -324,11 +329,13 @@ class VerdictMonitor:
         probability = params.probability(evidence.network, evidence.cycles_abnormal, evidence.usable_s, group)
         reason = self._reason(familiar=distance <= familiarity.farthest)
         name: VerdictName = "uncertain"
+        rate = self._rate_meter.breaths_per_minute
         if reason is None and probability is not None:
             name = params.answer(probability, evidence.usable_s)
         return Verdict(
             now, self._rate, name, None if probability is None else round(probability, 6), reason,
             round(evidence.usable_s, 3), evidence.cycles, final,
+            None if rate is None else round(rate, 2), self._rate_meter.confident,
         )  # fmt: skip
 
     def _reason(self, *, familiar: bool) -> VerdictReason | None:

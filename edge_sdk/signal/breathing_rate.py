@@ -1,11 +1,22 @@
-"""Whether a respiratory rate can be relied on, from the cycles it was computed from."""
+"""The respiratory rate of a series of cycles, and whether it can be relied on."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from edge_sdk.events import BreathCycle, CycleResult
+
+_LONGEST_INTERVAL_S = 12.0  # onsets further apart are a pause, not a cycle (5 /min)
+_NO_RATE = frozenset({"silence", "no-contact", "noisy"})
+"""Qualities under which detected cycles do not count for the respiratory rate."""
+
+
+PRESENT_CYCLES = 6
+"""Cycles whose rate is shown as the present one."""
 
 LEAST_INTERVALS = 3
 MOST_SPREAD = 0.12
@@ -42,3 +53,50 @@ def _median(values: npt.NDArray[np.float64]) -> float:
     ordered = np.sort(values)
     middle = len(ordered) // 2
     return float((ordered[middle] + ordered[~middle]) / 2)
+
+
+class RateMeter:
+    """Respiratory rate as the median interval between onsets: robust against a pause, a gap or a missed cycle."""
+
+    def __init__(self, keep: int | None = None) -> None:
+        self._intervals: deque[float] = deque(maxlen=keep)
+        self._confidences: deque[float] = deque(maxlen=None if keep is None else keep + 1)
+        self._last_onset: float | None = None
+        self._last_duration: float | None = None
+
+    def cycle(self, cycle: BreathCycle) -> None:
+        """Add a cycle."""
+        if self._last_onset is not None:
+            interval = cycle.start_s - self._last_onset
+            if 0 < interval <= _LONGEST_INTERVAL_S:
+                self._intervals.append(interval)
+        self._confidences.append(cycle.confidence)
+        self._last_onset = cycle.start_s
+        self._last_duration = cycle.duration_s
+
+    def result(self, result: CycleResult) -> None:
+        """Add a classified cycle; one of a quality that does not count for the rate interrupts the series."""
+        if result.quality in _NO_RATE:
+            self.restart()
+        else:
+            self.cycle(result.cycle)
+
+    def restart(self) -> None:
+        """Start a new series of intervals, after dropped samples."""
+        self._last_onset = None
+
+    @property
+    def breaths_per_minute(self) -> float | None:
+        """Rate in breaths per minute: None before the first cycle, from its length after a single one."""
+        if self._intervals:
+            ordered = sorted(self._intervals)
+            middle = len(ordered) // 2
+            return 120.0 / (ordered[middle] + ordered[~middle])  # of the median; statistics takes long to load
+        return 60.0 / self._last_duration if self._last_duration else None
+
+    @property
+    def confident(self) -> bool | None:
+        """Whether the rate can be relied on; None without a rate."""
+        if self.breaths_per_minute is None:
+            return None
+        return rate_is_confident(list(self._intervals), list(self._confidences))

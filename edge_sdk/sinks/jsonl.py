@@ -80,6 +80,8 @@ def verdict_record(source: str, event: Verdict) -> dict[str, Any]:
         "verdict_reason": event.reason,
         "usable_s": event.usable_s,
         "cycles": event.cycles,
+        "respiratory_rate_bpm": event.respiratory_rate_bpm,
+        "respiratory_rate_confident": event.respiratory_rate_confident,
     }
 
 

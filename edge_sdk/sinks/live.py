@@ -27,10 +27,11 @@ from edge_sdk.events import (
     Verdict,
 )
 from edge_sdk.notices import RESEARCH_USE
+from edge_sdk.signal.breathing_rate import PRESENT_CYCLES, RateMeter
 from edge_sdk.sinks.console import rate_text, record_line, summary_lines
 from edge_sdk.sinks.jsonl import device_record
 from edge_sdk.sinks.strip import Picture, Strip
-from edge_sdk.sinks.summary import PRESENT_CYCLES, Labels, RateMeter, SummaryBuilder
+from edge_sdk.sinks.summary import Labels, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
 
 _ABNORMAL_COLOURS = ("yellow", "magenta", "red", "bright_red", "cyan", "blue")

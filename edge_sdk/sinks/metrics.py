@@ -24,7 +24,7 @@ from edge_sdk.events import (
     VerdictName,
 )
 from edge_sdk.extras import require_extra
-from edge_sdk.sinks.summary import PRESENT_CYCLES, RateMeter
+from edge_sdk.signal.breathing_rate import PRESENT_CYCLES, RateMeter
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -11,11 +11,12 @@ from typing import Any
 
 from edge_sdk.events import AudioBlock, CycleResult, Event, Gap, Health, QualityEvent, StreamStats, Verdict
 from edge_sdk.json_lines import json_line
+from edge_sdk.signal.breathing_rate import PRESENT_CYCLES, RateMeter
 from edge_sdk.sinks.home_assistant import Device, discovery_messages
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.mqtt_address import Broker
 from edge_sdk.sinks.mqtt_publisher import WAITING, Message, MqttPublisher
-from edge_sdk.sinks.summary import PRESENT_CYCLES, Labels, RateMeter
+from edge_sdk.sinks.summary import Labels
 
 _log = logging.getLogger(__name__)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.events import (
     Adventitious,
     AudioBlock,
-    BreathCycle,
     CycleResult,
     Event,
     Gap,
@@ -18,10 +17,8 @@ from edge_sdk.events import (
     StreamStats,
     Verdict,
 )
-from edge_sdk.signal.breathing_rate import rate_is_confident
+from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.sinks.truth import Truth
-
-_LONGEST_INTERVAL_S = 12.0  # onsets further apart are a pause, not a cycle (5 /min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,61 +27,6 @@ class Labels:
 
     names: tuple[str, ...]  # in the classifier's order
     normal: str  # the one that is not abnormal
-
-
-_NO_RATE = frozenset({"silence", "no-contact", "noisy"})
-"""Qualities under which detected cycles do not count for the respiratory rate."""
-
-
-PRESENT_CYCLES = 6
-"""Cycles whose rate is shown as the present one."""
-
-
-class RateMeter:
-    """Respiratory rate as the median interval between onsets: robust against a pause, a gap or a missed cycle."""
-
-    def __init__(self, keep: int | None = None) -> None:
-        self._intervals: deque[float] = deque(maxlen=keep)
-        self._confidences: deque[float] = deque(maxlen=None if keep is None else keep + 1)
-        self._last_onset: float | None = None
-        self._last_duration: float | None = None
-
-    def cycle(self, cycle: BreathCycle) -> None:
-        """Add a cycle."""
-        if self._last_onset is not None:
-            interval = cycle.start_s - self._last_onset
-            if 0 < interval <= _LONGEST_INTERVAL_S:
-                self._intervals.append(interval)
-        self._confidences.append(cycle.confidence)
-        self._last_onset = cycle.start_s
-        self._last_duration = cycle.duration_s
-
-    def result(self, result: CycleResult) -> None:
-        """Add a classified cycle; one of a quality that does not count for the rate interrupts the series."""
-        if result.quality in _NO_RATE:
-            self.restart()
-        else:
-            self.cycle(result.cycle)
-
-    def restart(self) -> None:
-        """Start a new series of intervals, after dropped samples."""
-        self._last_onset = None
-
-    @property
-    def breaths_per_minute(self) -> float | None:
-        """Rate in breaths per minute: None before the first cycle, from its length after a single one."""
-        if self._intervals:
-            ordered = sorted(self._intervals)
-            middle = len(ordered) // 2
-            return 120.0 / (ordered[middle] + ordered[~middle])  # of the median; statistics takes long to load
-        return 60.0 / self._last_duration if self._last_duration else None
-
-    @property
-    def confident(self) -> bool | None:
-        """Whether the rate can be relied on; None without a rate."""
-        if self.breaths_per_minute is None:
-            return None
-        return rate_is_confident(list(self._intervals), list(self._confidences))
 
 
 def received_fraction(samples: int, lost: int) -> float | None:

@@ -97,3 +97,14 @@ def test_a_tick_is_a_step_of_the_segmenter(bundle: Bundle) -> None:
         first = min(emitted)
         steps = [(at - first) / rate / 0.08 for at in emitted]
         assert all(abs(step - round(step)) < 2 / (0.08 * rate) for step in steps), rate
+
+
+def test_the_verdict_gives_the_rate_of_the_summary() -> None:
+    screening = edge_sdk.screen((_breaths("healthy", 25.0, 4000, 6), 4000))
+    verdicts = [event for event in screening.events if isinstance(event, Verdict)]
+    rate = screening.summary["respiratory_rate_bpm"]
+    assert 5 < rate < 40
+    assert (verdicts[-1].respiratory_rate_bpm, verdicts[-1].respiratory_rate_confident) == (
+        rate, screening.summary["respiratory_rate_confident"],
+    )  # fmt: skip
+    assert verdicts[0].respiratory_rate_bpm is not None and not verdicts[0].final

@@ -25,12 +25,13 @@ from edge_sdk.events import (
     StreamStats,
 )
 from edge_sdk.json_lines import jsonable
+from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.sinks.console import ConsoleSink, record_lines
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.live import LiveSink, LiveView
 from edge_sdk.sinks.recorder import RecorderSink
 from edge_sdk.sinks.strip import Strip
-from edge_sdk.sinks.summary import Labels, RateMeter, SummaryBuilder
+from edge_sdk.sinks.summary import Labels, SummaryBuilder
 from edge_sdk.sinks.truth import Truth
 
 RATE = 4000

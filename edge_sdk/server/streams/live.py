@@ -24,10 +24,11 @@ from edge_sdk.screening.recordings import summary_labels
 from edge_sdk.server.context import ServerContext
 from edge_sdk.server.streams.feed import StreamFeed
 from edge_sdk.server.streams.outbox import Outbox
+from edge_sdk.signal.breathing_rate import PRESENT_CYCLES, RateMeter
 from edge_sdk.sinks.flac import FULL_SCALE
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.recorder import RecorderSink
-from edge_sdk.sinks.summary import PRESENT_CYCLES, RateMeter, SummaryBuilder
+from edge_sdk.sinks.summary import SummaryBuilder
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink, Source
