@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from edge_sdk.numbers import whole_number
+
 BundleOption = Annotated[
     str, typer.Option("--bundle", "-b", help="Bundle directory, or a name: 'default', 'standard'.", metavar="B")
 ]
@@ -51,8 +53,9 @@ def channel_of(text: str) -> int | Literal["mix"]:
     """``--channel`` as sources take it."""
     if text == "mix":
         return "mix"
-    if text.isdecimal():
-        return int(text)
+    number = whole_number(text)
+    if number is not None:
+        return number
     raise typer.BadParameter(f"{text!r} is neither a channel number from 0 nor 'mix'", param_hint="--channel")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_sdk.errors import EngineError
 from edge_sdk.extras import require_extra
 from edge_sdk.json_lines import jsonable
+from edge_sdk.numbers import whole_number
 from edge_sdk.runtime.bundle.load import packaged_bundles
 from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions, screen_safely
 from edge_sdk.screening.worker import catch_warnings, log_again
@@ -115,8 +116,9 @@ def _start(ray: Any, address: str | None) -> None:
 def _check_reachable(address: str | None) -> None:
     """Fail early: Ray itself retries for many minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+    number = whole_number(port)
+    if host and number is not None:
+        socket.create_connection((host, number), timeout=_PATIENCE_S).close()
 
 
 def _ray() -> Any:

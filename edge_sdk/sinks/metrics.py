@@ -24,6 +24,7 @@ from edge_sdk.events import (
     VerdictName,
 )
 from edge_sdk.extras import require_extra
+from edge_sdk.numbers import whole_number
 from edge_sdk.signal.breathing_rate import PRESENT_CYCLES, RateMeter
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ def metrics_address(text: str) -> tuple[str, int]:
         Not an address.
     """
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port) < 65_536) or (not host and ":" in text):
+    number = whole_number(port)
+    if number is None or number > 65_535 or (not host and ":" in text):
         raise StethoError(f"--metrics {text!r} is not PORT (0 to 65535) or HOST:PORT")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", number

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from edge_sdk.errors import SourceError
+from edge_sdk.numbers import whole_number
 
 if TYPE_CHECKING:
     from edge_sdk.protocols import Source
@@ -93,7 +94,10 @@ def _open_phantom(rest: str, *, paced: bool, speed: float, duration_s: float | N
     from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 
     scenario, _, seed_text = rest.partition(":")
-    if seed_text and not (seed_text.isascii() and seed_text.isdigit()):
-        raise SourceError(f"phantom seed {seed_text!r} is no whole number; write for example phantom:asthma:1000007")
-    seed = int(seed_text) if seed_text else DEFAULT_SEED
+    seed = whole_number(seed_text) if seed_text else DEFAULT_SEED
+    if seed is None:
+        raise SourceError(
+            f"phantom seed {seed_text!r} is no whole number of at most 18 digits; "
+            "write for example phantom:asthma:1000007"
+        )
     return PhantomSource(scenario or "healthy", seed=seed, duration_s=duration_s, paced=paced, speed=speed)

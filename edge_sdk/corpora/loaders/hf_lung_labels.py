@@ -19,6 +19,7 @@ from edge_sdk.corpora.loaders import hf_lung_clips
 from edge_sdk.corpora.loaders.hf_lung_v1 import PHASE_TAGS, SOUND_TAGS, Mark, sound_labels
 from edge_sdk.corpora.table import Corpus, Cycle, Fault, PhaseEvent, Recording, SoundEvent
 from edge_sdk.errors import CorpusError
+from edge_sdk.numbers import whole_number
 
 NAME = "hf_lung_labels"
 TABLE = "labels.csv"
@@ -30,7 +31,7 @@ RECORDING_S = 15.0
 Marks = Mapping[int, Mark]
 """Labels of a recording by line."""
 
-_CLIP_NAME = re.compile(r"(?P<recording>.+)_(?P<line>\d+)")
+_CLIP_NAME = re.compile(r"(?P<recording>.+)_(?P<line>[0-9]{1,9})")
 
 
 def load(root: Path) -> Corpus:
@@ -131,19 +132,20 @@ def _read(table: Path) -> tuple[dict[str, dict[int, Mark]], list[Fault]]:
     for number, row in read_csv(table, COLUMNS, faults).rows:
         problems = list(_row_problems(row))
         marks = labels.setdefault(row["recording"], {}) if row["recording"] else {}
-        if not problems and int(row["line"]) in marks:
+        mark = whole_number(row["line"])
+        if not problems and mark in marks:
             problems = [f"line {row['line']} of {row['recording']} is listed twice"]
         if problems:
             faults += [Fault(f"{TABLE} line {number}: {problem}", fatal=True) for problem in problems]
-        else:
-            marks[int(row["line"])] = Mark(row["tag"].lower(), float(row["start_s"]), float(row["end_s"]))
+        elif mark is not None:
+            marks[mark] = Mark(row["tag"].lower(), float(row["start_s"]), float(row["end_s"]))
     return labels, faults
 
 
 def _row_problems(row: Mapping[str, str]) -> Iterator[str]:
     if not row["recording"]:
         yield "recording is empty"
-    if not row["line"].isdecimal():
+    if whole_number(row["line"]) is None:
         yield f"line {row['line']!r} is no number from 0"
     if row["tag"].lower() not in (*PHASE_TAGS, *SOUND_TAGS):
         yield f"tag {row['tag']!r} is none of I, E, D, W, R, S"

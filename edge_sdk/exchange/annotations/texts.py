@@ -13,6 +13,7 @@ from edge_sdk.corpora.table import LABELS
 from edge_sdk.errors import ExchangeError
 from edge_sdk.exchange.examination import ExaminedRecording, find_audio
 from edge_sdk.exchange.spans import CycleSpan, GapSpan, SoundSpan, Span
+from edge_sdk.numbers import whole_number
 
 _NO_LABEL = "no label"
 _PLURALS = {"crackles": "crackle", "wheezes": "wheeze", "crackle+wheeze": "both", "wheeze+crackle": "both"}
@@ -56,8 +57,8 @@ def span_of(text: str, start_s: float, end_s: float) -> Span:
     folded = kind.casefold()
     if folded == "sound" and detail:
         return SoundSpan(start_s, end_s, _folded_label(detail))
-    if folded == "gap" and (not detail or detail.isdecimal()):
-        return GapSpan(start_s, end_s, int(detail) if detail else None)
+    if folded == "gap" and (not detail or whole_number(detail) is not None):
+        return GapSpan(start_s, end_s, whole_number(detail))
     if folded == _NO_LABEL or not text.strip():
         return CycleSpan(start_s, end_s, None, quality=detail or "ok")
     label = text.strip()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from edge_sdk.numbers import whole_number
 from edge_sdk.server.audit import ServerAudit
 from edge_sdk.server.metrics import ServerMetrics
 from edge_sdk.server.security.access import Access
@@ -207,7 +208,10 @@ class _BoundedBody:
 
     def check_length(self, stated: str | None) -> None:
         """Refuse a body whose head says that it is too large."""
-        if stated is not None and stated.isdigit() and int(stated) > self._most:
+        if stated is None:
+            return
+        size = whole_number(stated)
+        if (size is None and stated.isdecimal()) or (size is not None and size > self._most):
             self._too_large()
 
     async def __call__(self) -> Message:

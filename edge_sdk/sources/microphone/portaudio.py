@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import MissingDependencyError, SourceError
+from edge_sdk.numbers import whole_number
 
 _log = logging.getLogger(__name__)
 
@@ -188,9 +189,10 @@ def find_input(sd: Any, device: str | int | None) -> dict[str, Any]:
     if device is None:
         default = sd.default.device[0]
         return next((found for found in inputs if found["index"] == default), inputs[0])
-    if isinstance(device, int) or device.isdecimal():
+    number = device if isinstance(device, int) else whole_number(device)
+    if isinstance(device, int) or number is not None:
         for found in inputs:
-            if found["index"] == int(device):
+            if found["index"] == number:
                 return found
         raise SourceError(f"microphone {device} does not exist; there is: {names} ('stetho devices' has the numbers)")
     exact = [found for found in inputs if found["name"] == device]
