@@ -119,6 +119,14 @@ def native_name(path: Path) -> str | bytes:
     return str(path)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that comes from a file may be longer than any file's can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file, as a hex digest."""
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_sdk.corpora.table import Fault
 from edge_sdk.errors import AudioError, CorpusError
-from edge_sdk.files import native_name, sha256_file
+from edge_sdk.files import is_file, native_name, sha256_file
 from edge_sdk.signal.audio_file.opening import open_audio
 from edge_sdk.signal.audio_file.reader import AudioReader
 
@@ -87,14 +87,6 @@ def without_audio_suffix(name: str) -> str:
     path = name.replace("\\", "/")
     suffix = Path(path).suffix
     return path[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else path
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name from a table may be longer than any file's can be."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from edge_sdk.exchange.spans import (
     read_json_lines,
     spans_of,
 )
+from edge_sdk.files import is_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -290,10 +291,10 @@ def find_audio(source: str, beside: Iterable[Path], audio: Path | None) -> Path 
     """Find the audio file of a source: in the folder ``audio`` by its name, else by its path; None where absent."""
     name = re.split(r"[\\/]", source)[-1]
     if audio is not None:
-        candidates = [audio / name, *sorted(audio.rglob(name))]
+        candidates = [audio / name, *sorted(path for path in audio.rglob("*") if path.name == name)]
     else:
         candidates = [Path(source), *(folder / source for folder in beside), *(folder / name for folder in beside)]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def _session_of(path: Path) -> Path | None:
@@ -331,7 +332,7 @@ def _session(
         notes.append(f"{path.name}: a reviewer's corrections are not applied; these are the results of the SDK")
     return recording_of(
         lines,
-        audio=sound if sound.is_file() else None,
+        audio=sound if is_file(sound) else None,
         metadata=metadata,
         device=device,
         bundle=BundleIdentity.of(about.get("bundle")),

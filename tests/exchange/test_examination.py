@@ -12,7 +12,7 @@ import pytest
 import edge_sdk
 from edge_sdk.cli.main import run
 from edge_sdk.errors import ExchangeError
-from edge_sdk.exchange.examination import BundleIdentity, Screener, load_examination
+from edge_sdk.exchange.examination import BundleIdentity, Screener, find_audio, load_examination
 from edge_sdk.json_lines import json_line
 
 
@@ -53,6 +53,13 @@ def test_audio_of_lines_is_found_by_its_name_in_another_folder(
     path = write_lines(tmp_path / "moved.jsonl", moved)
     assert load_examination([path]).recordings[0].audio is None
     assert load_examination([path], audio=kauh_file.parent).recordings[0].audio == kauh_file
+
+
+@pytest.mark.parametrize("name", ["", "x/", "**", "[", "a" * 5000, "a\0b"])
+def test_a_source_that_names_no_file_has_no_audio(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other.wav").write_bytes(b"")
+    assert find_audio(name, (tmp_path,), None) is None
+    assert find_audio(name, (tmp_path,), tmp_path) is None
 
 
 def test_a_folder_of_sessions_is_an_examination_and_a_cut_off_one_is_screened_again(

@@ -14,7 +14,6 @@ from pathlib import Path
 from edge_sdk.corpora.corpus_files import (
     AUDIO_SUFFIXES,
     CsvTable,
-    is_file,
     parse_number,
     parse_sex,
     read_csv,
@@ -23,6 +22,7 @@ from edge_sdk.corpora.corpus_files import (
 from edge_sdk.corpora.splits import SPLIT_FILE
 from edge_sdk.corpora.table import CSV_COLUMNS, LABELS, OTHER, SITES, Corpus, Cycle, Fault, Recording
 from edge_sdk.errors import CorpusError
+from edge_sdk.files import is_file
 
 NAME = "csv"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_sdk.errors import BundleError
-from edge_sdk.files import sha256_file
+from edge_sdk.files import is_file, sha256_file
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, encode_manifest
 
 
@@ -36,8 +36,8 @@ def file_inside(folder: Path, name: str) -> Path:
         raise BundleError(
             f"{folder / MANIFEST} names {name!r}, which lies outside the bundle; do not trust this bundle"
         )
-    if not path.is_file():
-        raise BundleError(f"{folder} is incomplete: {name} is missing; copy or export the bundle again")
+    if not is_file(path):
+        raise BundleError(f"{folder} is incomplete: {name[:200]} is missing; copy or export the bundle again")
     return path
 
 

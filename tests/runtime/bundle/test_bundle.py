@@ -106,6 +106,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other weights": (other_weights, "the golden vector of onnx-fp32 comes out"),
     "path upwards": (set_in("artefacts", 0, "file", to="../evil.onnx"), "lies outside the bundle"),
     "absolute path": (set_in("artefacts", 0, "file", to="/etc/passwd"), "lies outside the bundle"),
+    "a name no file can have": (set_in("artefacts", 0, "file", to="x" * 5000), "is incomplete: xxx"),
     "golden upwards": (set_in("golden", "file", to="../../golden.npz"), "lies outside the bundle"),
 }  # fmt: skip
 
