@@ -55,7 +55,7 @@ def make_section(
     name: Callable[[Row], str] = subject_name,
     group: Callable[[Row], str] = lambda row: "",
 ) -> Section:
-    """Make a section; rows of one group and machine share a table, and a column without any figure is left out."""
+    """Make a section; rows of one group and machine share a table. A column or table without figures is left out."""
     if not rows:
         return Section(title, lead, notes=notes, missing=missing)
     groups: dict[str, list[Row]] = {}
@@ -66,7 +66,8 @@ def make_section(
     tables = []
     for caption, members in groups.items():
         used = [c for c in columns.split() if any(r.get(c) not in (None, "") for r in members)]
-        tables.append(Table(used, [(name(r), r) for r in members], caption[:1].upper() + caption[1:]))
+        if used:
+            tables.append(Table(used, [(name(r), r) for r in members], caption[:1].upper() + caption[1:]))
     return Section(title, lead, charts, tables, notes)
 
 

@@ -70,10 +70,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
         with guard(debug=debug, json=json, ending=ending):
             status = run_command(COMMANDS, args, on_start=ending.started)
-    if arguments is None:  # the process ends here: its last collections would search every module in vain
-        import gc
-
-        gc.freeze()
     raise SystemExit(status)
 
 

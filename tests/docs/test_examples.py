@@ -73,7 +73,9 @@ def test_each_example_is_tested(repo_root: Path) -> None:
     assert len(names) >= 8
 
 
-@pytest.mark.parametrize("name", sorted(RUNS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "batch_with_ray" else ()) for name in sorted(RUNS)]
+)  # CI has Ray in tests/cli/screen/test_screen_on_ray.py
 def test_an_example_runs(repo_root: Path, places: dict[str, str], tmp_path: Path, name: str) -> None:
     arguments = [places.get(word, str(tmp_path / "out") if word == "OUT" else word) for word in RUNS[name]]
     script = repo_root / "docs" / "examples" / f"{name}.py"

@@ -76,16 +76,3 @@ def test_the_commands_of_a_device_are_in_their_folder() -> None:
     found = {name for name in COMMANDS if runs_on_device([name])}
     assert {"demo", "listen", "screen", "serve"} <= found
     assert found.isdisjoint({"train", "evaluate", "export", "bench"})
-
-
-@pytest.mark.parametrize(("call", "frozen"), [("run()", True), ("run(['--version'])", False)])
-def test_only_a_process_that_ends_leaves_its_modules_to_no_collection(call: str, frozen: bool) -> None:
-    program = (
-        "import gc, sys\n"
-        "sys.argv = ['stetho', '--version']\n"
-        "from edge_sdk.cli.main import run\n"
-        f"try: {call}\n"
-        "except SystemExit as ended: print(ended.code, gc.get_freeze_count() > 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"0 {frozen}"
