@@ -6,6 +6,7 @@ real path and compared by its checksum, so a recording that was replaced under i
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import os
@@ -179,7 +180,7 @@ class KeptResults:
         self._check_run(content[:head])
         complete, superfluous = self._read_blocks(content, head)
         self._file.truncate(complete)  # what a kill cut short
-        if superfluous:
+        if superfluous or content.startswith(codecs.BOM_UTF8):  # an editor's, which other readers of JSON refuse
             self._rewrite()
 
     def _check_run(self, line: bytes) -> None:

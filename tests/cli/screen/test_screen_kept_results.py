@@ -77,6 +77,15 @@ def test_a_recording_cut_short_by_a_kill_is_done_again(tmp_path: Path, cut: int)
     assert (tmp_path / "r").read_bytes() == whole
 
 
+@pytest.mark.parametrize("cut", [0, 5])
+def test_a_byte_order_mark_of_an_editor_is_taken_out(tmp_path: Path, cut: int) -> None:
+    write(tmp_path / "r", screened("a"), screened("b"))
+    whole = (tmp_path / "r").read_bytes()
+    (tmp_path / "r").write_bytes(b"\xef\xbb\xbf" + whole[: len(whole) - cut])
+    assert found(tmp_path / "r", "a", "b") == (["a"] if cut else ["a", "b"])
+    assert summaries(tmp_path / "r") == (["a"] if cut else ["a", "b"])
+
+
 def test_a_failed_recording_is_tried_again_and_its_line_does_not_pile_up(tmp_path: Path) -> None:
     for _ in range(3):
         write(tmp_path / "r", ScreenedRecords("bad", error="no audio"))
