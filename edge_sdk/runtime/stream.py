@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
     from edge_sdk.signal.spec import FrontEndSpec
 
-_HOP_S = 0.02  # where the segmenter has no step of its own
 _OFFLINE_TICKS = 32  # of a file are computed at once
 _RING_S = 20.0  # longer than the longest cycle and its delays
 _NO_BREATH = ("silence", "no-contact", "noisy")
