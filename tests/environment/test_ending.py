@@ -100,8 +100,8 @@ def test_ctrl_c_twice_ends_a_command_that_is_stuck_in_a_library_with_all_its_chi
         '    inner = \'import subprocess, time; subprocess.Popen(["sleep", "60"]); \'\n'
         "    inner += 'print(1, flush=True); time.sleep(60)'\n"
         "    child = subprocess.Popen([sys.executable, '-c', inner], stdout=subprocess.PIPE)\n"
-        "    print(child.stdout.readline(), flush=True)\n"
         "    try:\n"
+        "        print(child.stdout.readline(), flush=True)\n"
         "        ctypes.CDLL(None).sleep(60)\n"
         "    finally:\n"
         "        while ctypes.CDLL(None).sleep(60): pass\n"

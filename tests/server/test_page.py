@@ -65,6 +65,15 @@ def go(page: Page, place: str) -> None:
     page.evaluate("place => { location.hash = place; }", place)
 
 
+def pause(page: Page) -> None:
+    """The live view, paused with some cycles, whatever the tests before left; workers share the tests of a file."""
+    go(page, "#live")
+    if page.locator("#live-pause").text_content() == "Pause":
+        eventually(lambda: len(shown(page, "#live-canvas", "cycles") or []) > 2)
+        page.click("#live-pause")
+    expect(page.locator("#live-pause")).not_to_have_text("Pause")
+
+
 def barriers(page: Page, **options: Any) -> list[str]:
     """Serious findings of axe-core on what is shown."""
     found = Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
@@ -101,6 +110,7 @@ def test_labels_on_the_canvas_are_the_events(page: Page, served: Served) -> None
 
 
 def test_pause_holds_the_picture_and_the_last_minute_can_be_looked_at(page: Page) -> None:
+    pause(page)
     page.wait_for_timeout(700)  # the label of a cycle before the pause may still be on its way
     before = shown(page, "#live-canvas", "cycles")
     page.wait_for_timeout(500)
@@ -111,10 +121,12 @@ def test_pause_holds_the_picture_and_the_last_minute_can_be_looked_at(page: Page
     expect(page.locator("#live-back-text")).to_have_text("−4.0 s")
     eventually(lambda: shown(page, "#live-canvas", "cycles") != before)
     earlier = shown(page, "#live-canvas", "cycles")
-    assert earlier[0]["start_s"] < before[0]["start_s"]
+    fewer = len(earlier) < len(before)  # of a stream that is younger than the window
+    assert fewer or earlier[0]["start_s"] < before[0]["start_s"]
 
 
 def test_a_stretch_plays_at_half_speed_with_its_pitch_and_live_audio_through_filters(page: Page) -> None:
+    pause(page)
     player = page.locator("#live-player")
     player.get_by_role("button", name="½ speed").click()
     player.get_by_role("button", name="Play").click()
