@@ -116,17 +116,15 @@ class CausalMean(nn.Module):
         Time constant.
     hop_s
         Seconds between frames.
-    chunk
-        Frames of one matrix product.
     """
 
     weights: Tensor  # [n + 1, n] of the state (first row) and of the frames (the others) for the sum at each column
 
-    def __init__(self, seconds: float, hop_s: float, chunk: int = _CHUNK) -> None:
+    def __init__(self, seconds: float, hop_s: float) -> None:
         super().__init__()
-        self.seconds, self.hop_s, self.chunk = seconds, hop_s, chunk
+        self.seconds, self.hop_s = seconds, hop_s
         keep = torch.exp(torch.tensor(-hop_s / seconds, dtype=torch.float64))
-        lag = torch.arange(chunk)[None] - torch.arange(-1, chunk)[:, None]
+        lag = torch.arange(_CHUNK)[None] - torch.arange(-1, _CHUNK)[:, None]
         weights = torch.where(lag >= 0, keep ** lag.clamp(min=0), 0.0)
         self.register_buffer("weights", weights.float(), persistent=False)
 
@@ -135,13 +133,12 @@ class CausalMean(nn.Module):
         bins = x.shape[1]
         counted = F.pad(x, (0, 0, 0, 1), value=1.0)  # [B, M + 1, T]; the last row adds up the weights
         sums = []
-        # A step is one chunk and is not split: each node of its graph costs as much as its arithmetic.
-        for chunk in (counted,) if x.shape[2] <= self.chunk else counted.split(self.chunk, dim=2):
+        for chunk in counted.split(_CHUNK, dim=2):
             n = chunk.shape[2]
             total = torch.cat((state, chunk), dim=2) @ self.weights[: n + 1, :n]  # [B, M + 1, n]
             state = total[:, :, -1:]
             sums.append(total)
-        total = sums[0] if len(sums) == 1 else torch.cat(sums, dim=2)
+        total = torch.cat(sums, dim=2)
         return total[:, :bins] / total[:, bins:], state
 
 

@@ -88,6 +88,7 @@ class SegmenterFeed:
             each.append([])
             while found and found[0].emitted_at <= end:
                 each[-1].append(found.popleft())
+        each[-1] += found  # nothing is lost, whatever a segmenter says of its time
         return each
 
     def finish(self, rest: Samples, model: Samples, *, cut: bool) -> list[BreathCycle]:

@@ -72,8 +72,8 @@ class Stream:
     verdict
         Finds adventitious sounds and gives verdicts; None: such events are not emitted.
     offline
-        The samples are a file's: some seconds are computed at once, several times faster. The events are the same, up
-        to rounding, and come later.
+        The samples are a file's: some seconds are computed at once, in about half the time. The events are the same,
+        up to rounding, and come later.
 
     Raises
     ------

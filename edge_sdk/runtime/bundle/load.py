@@ -190,7 +190,7 @@ class Bundle:
         metadata
             Of patient and device: see :class:`~edge_sdk.runtime.stream.Stream`, also for the errors.
         offline
-            The samples are a file's: the same events for a fraction of the time, but seconds later.
+            The samples are a file's: the same events in about half the time, but seconds later.
         """
         parts = (self.classifier, self.segmenter, self.quality_params, sample_rate, metadata, self.verdict)
         return Stream(*parts, offline=offline)
