@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from edge_sdk.settings import NonNegative, Positive, Settings
 
 Floats = npt.NDArray[np.float64]
 Outputs = npt.NDArray[np.floating[Any]]
+
+Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 
 _IMPOSSIBLE = -1e9
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
@@ -56,6 +58,19 @@ class DecoderParams(Settings, frozen=True):
     audible: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # activity from which a frame of a cycle is audible
     phase_shortest_s: float = 0.15  # of an inspiration and of an expiration
     phase_margin: float = 3.0  # lead over "no phase change" at which one is reported
+    search: Literal["path", "posterior"] = "path"  # the best path, or the probabilities of all; for these:
+    onset_window_s: Positive = 0.2  # an onset is the same within this distance
+    announce_share: Share = 0.9  # probability at which an onset is announced at once; it falls
+    late_share: Share = 0.5  # to this
+    late_s: Positive = 0.6  # at this age
+    settle_s: Positive = 0.6  # age up to which an announced onset may move or be withdrawn,
+    withdraw_share: Share = 0.3  # below this probability
+    begun_share: Share = 0.8  # probability of a new cycle at which the likeliest onset is announced
+    forced_share: Share = 0.25  # from this probability
+    forced_s: NonNegative = 0.4  # and age on
+    pause_share: Share = 0.5  # probability of a pause that ends the open cycle
+    apart_s: Positive = 0.3  # least time between two onsets
+    young_s: Positive = 2.0  # onsets longer ago are not sought
 
     def _problem(self) -> str | None:
         return None if self.shortest_s < self.longest_s else "need shortest_s < longest_s"
@@ -73,7 +88,7 @@ class DecodedCycle:
     audible: tuple[int, int] | None = None  # first audible frame, and one past the last
 
 
-class _Tempi:
+class Tempi:
     """Constants of all states; state ``(i, k)`` is frame ``k`` of a cycle of length ``i``, at ``first[i] + k``."""
 
     def __init__(self, frame_s: float, p: DecoderParams) -> None:
@@ -109,7 +124,7 @@ class TempoDecoder:
     def __init__(self, frame_s: float, params: DecoderParams | None = None) -> None:
         p = self._p = params or DecoderParams()
         self.frame_s = frame_s
-        self._tempi = _Tempi(frame_s, p)
+        self._tempi = Tempi(frame_s, p)
         self._lag = round(p.final_lag_s / frame_s)
         self._same = round(p.same_s / frame_s)
         states, lengths = len(self._tempi.age), len(self._tempi.frames)
@@ -189,7 +204,7 @@ class TempoDecoder:
         ended, resting, left, entered, paths = self._ended, self._resting, self._left, self._entered, self._paths
         emitted = np.asarray(cycle, dtype=np.float64).T @ tempi.turns  # [n, states]
         for row, begins, active in zip(emitted, onset.tolist(), activity.tolist(), strict=True):
-            row += (_log_odds(active, p.onset_cap) - p.activity_bias) * p.activity_weight
+            row += (log_odds(active, p.onset_cap) - p.activity_bias) * p.activity_weight
             scores, following, pause, since = self._scores, self._spare, self._pause, self._since
             scores.take(tempi.last, out=ended)
             np.subtract(ended, p.pause_cost, out=resting)
@@ -206,7 +221,7 @@ class TempoDecoder:
             np.add(scores[:-1], row[1:], out=following[1:])
             first = paths.take(before + tempi.rows)
             first += row.take(tempi.first)
-            first += _log_odds(begins, p.onset_cap) * p.onset_weight + p.onset_bonus
+            first += log_odds(begins, p.onset_cap) * p.onset_weight + p.onset_bonus
             following[tempi.first] = first
             self._scores, self._spare = following, scores
             self._now += 1
@@ -299,7 +314,7 @@ class TempoDecoder:
         found.append(DecodedCycle(start, self._now, False, self._evidence.confidence(start, self._now, frames)))
 
 
-def _log_odds(probability: float, cap: float) -> float:
+def log_odds(probability: float, cap: float) -> float:
     """Log odds of a probability within ``±cap``."""
     p = min(max(probability, _TINY), 1.0 - _TINY)
     return min(max(math.log(p / (1.0 - p)), -cap), cap)
