@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ from edge_sdk.settings import NonNegative, Positive, Settings
 
 Floats = npt.NDArray[np.float64]
 Outputs = npt.NDArray[np.floating[Any]]
-
-Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 
 _IMPOSSIBLE = -1e9
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
@@ -58,19 +56,8 @@ class DecoderParams(Settings, frozen=True):
     audible: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # activity from which a frame of a cycle is audible
     phase_shortest_s: float = 0.15  # of an inspiration and of an expiration
     phase_margin: float = 3.0  # lead over "no phase change" at which one is reported
-    search: Literal["path", "posterior"] = "path"  # the best path, or the probabilities of all; for these:
-    onset_window_s: Positive = 0.2  # an onset is the same within this distance
-    announce_share: Share = 0.9  # probability at which an onset is announced at once; it falls
-    late_share: Share = 0.5  # to this
-    late_s: Positive = 0.6  # at this age
-    settle_s: Positive = 0.6  # age up to which an announced onset may move or be withdrawn,
-    withdraw_share: Share = 0.3  # below this probability
-    begun_share: Share = 0.8  # probability of a new cycle at which the likeliest onset is announced
-    forced_share: Share = 0.25  # from this probability
-    forced_s: NonNegative = 0.4  # and age on
-    pause_share: Share = 0.5  # probability of a pause that ends the open cycle
-    apart_s: Positive = 0.3  # least time between two onsets
-    young_s: Positive = 2.0  # onsets longer ago are not sought
+    blend_s: NonNegative = 0.0  # the onset is the mean of the paths within this distance; 0: that of the best path
+    settle_s: Positive = 0.6  # age up to which the mean of an announced onset moves
 
     def _problem(self) -> str | None:
         return None if self.shortest_s < self.longest_s else "need shortest_s < longest_s"
@@ -88,7 +75,7 @@ class DecodedCycle:
     audible: tuple[int, int] | None = None  # first audible frame, and one past the last
 
 
-class Tempi:
+class _Tempi:
     """Constants of all states; state ``(i, k)`` is frame ``k`` of a cycle of length ``i``, at ``first[i] + k``."""
 
     def __init__(self, frame_s: float, p: DecoderParams) -> None:
@@ -124,9 +111,11 @@ class TempoDecoder:
     def __init__(self, frame_s: float, params: DecoderParams | None = None) -> None:
         p = self._p = params or DecoderParams()
         self.frame_s = frame_s
-        self._tempi = Tempi(frame_s, p)
+        self._tempi = _Tempi(frame_s, p)
         self._lag = round(p.final_lag_s / frame_s)
         self._same = round(p.same_s / frame_s)
+        self._blend = round(p.blend_s / frame_s)
+        self._settled = round(p.settle_s / frame_s)
         states, lengths = len(self._tempi.age), len(self._tempi.frames)
         self._buffers = np.empty(states), np.empty(states)
         # Written anew in every frame:
@@ -156,6 +145,9 @@ class TempoDecoder:
         self._since = np.full(len(self._pause), -1, dtype=np.int64)  # where that cycle ended
         self._final_end = 0
         self._announced: int | None = None
+        self._onset: int | None = None  # where the announced cycle begins in the mean of the paths
+        self._following: tuple[int, int] | None = None  # the cycle about to be announced: begin, and in the mean
+        self._reported_end = 0
         self._evidence.reset()
 
     def accept(self, activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs) -> list[DecodedCycle]:
@@ -176,6 +168,7 @@ class TempoDecoder:
         self._advance(activity, onset, cycle)
         found: list[DecodedCycle] = []
         best = self._best()
+        self._refine(best)
         self._finalise(best, self._now - self._lag, found)
         self._follow_open(best, found)
         return found
@@ -204,7 +197,7 @@ class TempoDecoder:
         ended, resting, left, entered, paths = self._ended, self._resting, self._left, self._entered, self._paths
         emitted = np.asarray(cycle, dtype=np.float64).T @ tempi.turns  # [n, states]
         for row, begins, active in zip(emitted, onset.tolist(), activity.tolist(), strict=True):
-            row += (log_odds(active, p.onset_cap) - p.activity_bias) * p.activity_weight
+            row += (_log_odds(active, p.onset_cap) - p.activity_bias) * p.activity_weight
             scores, following, pause, since = self._scores, self._spare, self._pause, self._since
             scores.take(tempi.last, out=ended)
             np.subtract(ended, p.pause_cost, out=resting)
@@ -221,7 +214,7 @@ class TempoDecoder:
             np.add(scores[:-1], row[1:], out=following[1:])
             first = paths.take(before + tempi.rows)
             first += row.take(tempi.first)
-            first += log_odds(begins, p.onset_cap) * p.onset_weight + p.onset_bonus
+            first += _log_odds(begins, p.onset_cap) * p.onset_weight + p.onset_bonus
             following[tempi.first] = first
             self._scores, self._spare = following, scores
             self._now += 1
@@ -272,19 +265,46 @@ class TempoDecoder:
 
     def _close(self, start: int, end: int, length: int, found: list[DecodedCycle]) -> None:
         p, evidence = self._p, self._evidence
+        self._final_end = end
+        inside = self._tempi.age >= self._now - end
+        if self._onset is not None and self._is_announced(start):
+            start = self._onset
+        if self._following is not None and self._following[0] == end:
+            end = self._following[1]
+        start = max(start, self._reported_end, end - int(self._tempi.frames[-1]))
+        end = self._reported_end = max(end, start + 1)
         confidence = evidence.confidence(start, end, int(self._tempi.frames[length]))
         if confidence >= p.least_confidence:
             least = max(1, round(p.phase_shortest_s / self.frame_s))
             change = evidence.phase_change(start, end, least, p.phase_margin)
             found.append(DecodedCycle(start, end, True, confidence, change, evidence.audible(start, end, p.audible)))
-        self._final_end = end
-        if self._announced is not None and self._announced < end:
-            self._announced = None
+        if self._announced is not None and self._announced < self._final_end:
+            self._announced = self._onset = None
         # No path may begin a cycle inside a final one any more.
-        inside = self._tempi.age >= self._now - end
         self._scores[inside] = _IMPOSSIBLE
 
     # -- the open cycle ------------------------------------------------------------------------------------------------
+
+    def _mean_begin(self, best: int) -> int:
+        """Where the open cycle begins in the mean of the paths around the best one."""
+        tempi, scores = self._tempi, self._scores
+        age = int(tempi.age[best])
+        if not self._blend:
+            return self._now - age - 1
+        near = np.abs(tempi.age - age) <= self._blend
+        weights = np.exp(scores[near] - scores[best])
+        return max(self._now - 1 - round(float(weights @ tempi.age[near]) / float(weights.sum())), self._reported_end)
+
+    def _is_announced(self, start: int) -> bool:
+        return self._announced is not None and abs(start - self._announced) <= self._same
+
+    def _refine(self, best: int | None) -> None:
+        """Let a young announced cycle begin where the paths now do."""
+        if best is None or self._onset is None:
+            return
+        age = int(self._tempi.age[best])
+        if age < self._settled and self._is_announced(self._now - age - 1):
+            self._onset = self._mean_begin(best)
 
     def _follow_open(self, best: int | None, found: list[DecodedCycle]) -> None:
         p, tempi = self._p, self._tempi
@@ -295,7 +315,7 @@ class TempoDecoder:
                 if start is None or same:
                     return
             else:
-                self._announced = None
+                self._announced = self._onset = None
         if start is None or best is None or start < self._final_end:
             return
         age = (self._now - start) * self.frame_s
@@ -303,18 +323,24 @@ class TempoDecoder:
         rival = max(float(self._scores[elsewhere].max()), float(self._pause.max()))
         if float(self._scores[best]) - rival < p.announce_margin * (1.0 - age / p.announce_s):
             return
+        begin = self._mean_begin(best)
+        self._following = (start, begin)
         self._finalise(best, self._now, found)
+        self._following = None
         if start < self._final_end:
             return
         self._announced = start
+        begin = max(begin, self._reported_end)
+        self._onset = begin if self._blend else None
         # Hysteresis: every path without the announced cycle loses.
         self._scores[elsewhere] -= p.withdraw_margin
         self._pause -= p.withdraw_margin
         frames = int(tempi.frames[tempi.length[best]])
-        found.append(DecodedCycle(start, self._now, False, self._evidence.confidence(start, self._now, frames)))
+        now = max(self._now, begin + 1)
+        found.append(DecodedCycle(begin, now, False, self._evidence.confidence(begin, self._now, frames)))
 
 
-def log_odds(probability: float, cap: float) -> float:
+def _log_odds(probability: float, cap: float) -> float:
     """Log odds of a probability within ``±cap``."""
     p = min(max(probability, _TINY), 1.0 - _TINY)
     return min(max(math.log(p / (1.0 - p)), -cap), cap)

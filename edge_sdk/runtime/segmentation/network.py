@@ -17,8 +17,7 @@ from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams
-from edge_sdk.runtime.segmentation.posterior import new_decoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -153,7 +152,7 @@ class LearnedSegmenter:
         self._count = settings.frames_per_step
         decoder = params or settings.decoder
         self._hop = settings.stride * spec.hop_samples  # samples of an output frame
-        self._decoder = new_decoder(self._hop / spec.rate_hz, decoder)
+        self._decoder = TempoDecoder(self._hop / spec.rate_hz, decoder)
         self._shift = (spec.frame_samples - spec.hop_samples) // 2
         self.reset()
 

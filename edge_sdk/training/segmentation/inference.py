@@ -12,8 +12,7 @@ import torch
 from edge_sdk.metrics.events import Announcement, ScoredRecording
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams
-from edge_sdk.runtime.segmentation.posterior import new_decoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import AnnotatedRecording
@@ -94,7 +93,7 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
     """
     spec = outputs.spec
     hop = STRIDE * spec.hop_samples
-    decoder = new_decoder(hop / spec.rate_hz, params)
+    decoder = TempoDecoder(hop / spec.rate_hz, params)
     shift = (spec.frame_samples - spec.hop_samples) // 2
     found: list[tuple[float, float]] = []
     announcements: list[Announcement] = []
