@@ -55,7 +55,7 @@ class SegmenterFeed:
     def reset(self) -> None:
         """Start over."""
         self.segmenter.reset()
-        self._received = 0  # samples that came by another way than the low-latency resampler
+        self._received = 0  # samples; only of use where they come by another way than the low-latency resampler
 
     def ticks(self) -> Reblocker:
         """All computation of a stream runs in ticks, so that block sizes change nothing.
@@ -73,13 +73,17 @@ class SegmenterFeed:
     def accept(self, ticks: Sequence[Samples], models: Sequence[Samples]) -> list[list[BreathCycle]]:
         """Take ticks of the source and the classifier's samples of each; return the cycles emitted in each."""
         own = self.resampler
+        if len(ticks) == 1:  # live
+            samples = models[0] if own is None else own.accept(ticks[0])
+            self._received += samples.size
+            return [self.segmenter.accept(samples)]
         if isinstance(own, LowLatencyResampler):
             consumed = [*accumulate((tick.size for tick in ticks), initial=own.consumed)][1:]
-            samples = own.accept(ticks[0] if len(ticks) == 1 else np.concatenate(ticks))
+            samples = own.accept(np.concatenate(ticks))
             ends = [own.ready(count) for count in consumed]
         else:
             parts = models if own is None else [own.accept(tick) for tick in ticks]
-            samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            samples = np.concatenate(parts)
             ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
             self._received = ends[-1]
         found = deque(self.segmenter.accept(samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -167,11 +168,19 @@ class Stream:
         """
         if self._finished:
             raise StreamError("this stream is finished; make a new one with bundle.stream()")
-        if not isinstance(block, AudioBlock):
-            block = AudioBlock(block, self.sample_rate, self._next)
-        samples = self._checked(block)
         events: list[Event] = []
-        self._place(block, events)
+        if isinstance(block, AudioBlock):
+            if block.sample_rate != self.sample_rate:
+                raise StreamError(
+                    f"a block at {block.sample_rate} Hz on a stream at {self.sample_rate} Hz; "
+                    "make a stream for each rate"
+                )
+            samples = self._checked(block.samples, block.first_sample)
+            self._check_time(block)
+            self._place(block.first_sample, block.lost_before, events)
+        else:
+            samples = self._checked(block, self._next)
+            self._place(self._next, 0, events)
         self._samples_in += samples.size
         self._next += samples.size
         for tick in self._blocks.accept(samples):
@@ -198,23 +207,23 @@ class Stream:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def _checked(self, block: AudioBlock) -> Samples:
-        samples = np.asarray(block.samples)
-        if block.sample_rate != self.sample_rate:
-            raise StreamError(
-                f"a block at {block.sample_rate} Hz on a stream at {self.sample_rate} Hz; make a stream for each rate"
-            )
+    def _checked(self, block: npt.NDArray[np.floating[Any]], first: int) -> Samples:
+        """Samples of a block that begins at source sample ``first``."""
+        samples = np.asarray(block)
         if samples.ndim != 1 or samples.dtype.kind != "f":
             raise AudioError(
                 f"a block must be [n] floats of one channel in ±1, got {samples.dtype} {list(samples.shape)}; "
                 "choose a channel and divide integers by their full scale"
             )
         samples = samples.astype(np.float32, copy=False)
-        if not np.isfinite(samples.sum(dtype=np.float64)):
+        if not math.isfinite(samples.dot(samples)):
             finite = np.isfinite(samples)
             if not finite.all():
-                at = block.first_sample + int(np.argmin(finite))
+                at = first + int(np.argmin(finite))
                 raise AudioError(f"sample {at} is NaN or infinite; repair the source, or leave the block out as lost")
+        return samples
+
+    def _check_time(self, block: AudioBlock) -> None:
         if self._first is not None and block.first_sample < self._next:
             raise StreamError(
                 f"time ran backwards: a block begins at sample {block.first_sample}, expected {self._next}"
@@ -224,14 +233,12 @@ class Stream:
                 f"a block says that {block.lost_before} samples were lost before it, "
                 f"its first sample says {block.first_sample - self._next}; count both on the source's clock"
             )
-        return samples
 
-    def _place(self, block: AudioBlock, events: list[Event]) -> None:
+    def _place(self, first: int, lost_before: int, events: list[Event]) -> None:
         if self._first is None:
-            begin = block.first_sample - block.lost_before
-            self._first = self._next = begin
-            self._restart(begin)
-        lost = block.first_sample - self._next
+            self._first = self._next = first - lost_before
+            self._restart(self._first)
+        lost = first - self._next
         if lost == 0:
             return
         gap = Gap(self._next, lost, self.sample_rate)
@@ -292,9 +299,10 @@ class Stream:
             begin = self._done
             self._done += tick.size
             self._ring.append(model)
-            self._add_quality(self._gate.accept(tick, begin, model), events)
-            self._found.extend(found[k])
-            if self._found or self._unclassified:
+            if changes := self._gate.accept(tick, begin, model):
+                self._add_quality(changes, events)
+            if found[k] or self._unclassified:
+                self._found.extend(found[k])
                 self._release(events)
             if self._learned:
                 self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
@@ -308,9 +316,10 @@ class Stream:
             self._in_fragments = event.state == "gap"
 
     def _without_breath(self, found: list[QualityEvent], events: list[Event]) -> None:
-        events.extend(found)
-        if found and self._verdict is not None:
-            self._verdict.not_breathing()
+        if found:
+            events.extend(found)
+            if self._verdict is not None:
+                self._verdict.not_breathing()
 
     def _sounds(self, count: int, events: list[Event]) -> None:
         """Go on with the verdict's monitor; after the cycles, which are evidence for it."""
