@@ -17,13 +17,23 @@ from msgspec import Meta
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
+from edge_sdk.runtime.engines.steps import (
+    RunState,
+    StepState,
+    state_names,
+    step_shapes,
+    takes_any_length,
+    takes_many_streams,
+)
 from edge_sdk.settings import NonNegative, Positive, Settings
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
 KIND = "stetho-adventitious"
 SOUNDS = ("crackle", "wheeze")
+SCHEMA, OLDER_SCHEMA = "2", "1"
+"""Of the step graph; the older one steps a single stream, and has rows where the present one has columns."""
+
 OUTPUTS = ("frames", "attention", "clip")
 
 _GOLDEN_S = 1.6
@@ -67,7 +77,7 @@ class SoundStepSettings:
         BundleError
             It is no step graph of this kind, or incomplete.
         """
-        if properties.get("kind") != KIND or properties.get("schema") != "1":
+        if properties.get("kind") != KIND or properties.get("schema") not in (SCHEMA, OLDER_SCHEMA):
             raise BundleError(f"{name} is no network of crackles and wheezes that this SDK can step; export it again")
         try:
             found = cls(
@@ -88,8 +98,9 @@ class SoundModel:
     Parameters
     ----------
     engine
-        Inputs ``features [1, M, n]`` and ``state_i``; outputs ``frames [1, 3, t]`` (probabilities of crackle, wheeze
-        and breathing), ``attention [1, 2, t]``, ``clip [1, 2, t]`` and ``state_i_next``; t is n over the stride.
+        Inputs ``features [streams, n, M]`` and ``state_i``; outputs ``frames [streams, t, 3]`` (probabilities of
+        crackle, wheeze and breathing), ``attention [streams, t, 2]``, ``clip [streams, t, 2]`` and ``state_i_next``; t
+        is n over the stride. Or those of an older bundle, for one stream, with the last two axes exchanged.
     name
         Of the file, for messages.
 
@@ -106,7 +117,9 @@ class SoundModel:
         spec, frames = self.settings.front_end, self.settings.frames_per_step
         count = frames // self.settings.stride
         found = self._shapes = step_shapes(engine, frames, count)
-        wanted = {"features": (1, spec.mel_bins, frames), "frames": (1, 3, count), "attention": (1, 2, count)}
+        sizes = {"features": (frames, spec.mel_bins), "frames": (count, 3), "attention": (count, 2)}
+        self.by_frame = takes_many_streams(engine)  # else the last two axes are exchanged
+        wanted = {name: (1, *(size if self.by_frame else size[::-1])) for name, size in sizes.items()}
         if wrong := [key for key, shape in wanted.items() if found[key] != shape]:
             raise BundleError(f"{name}: {wrong[0]} is {found[wrong[0]]}, not {wanted[wrong[0]]}; export it again")
 
@@ -148,6 +161,7 @@ class SoundRun:
         self.settings = model.settings
         run_state = model.run_state() if offline else None
         self._at_once = run_state is not None
+        self._by_frame = model.by_frame
         self._state: StepState | RunState = run_state or model.state()
         self._mel = LogMel(model.settings.front_end)
         self.reset()
@@ -197,11 +211,12 @@ class SoundRun:
     def _steps(self, mel: Floats, samples: int) -> list[SoundFrames]:
         """Run ``[n, M]`` frames of one or several steps; ``samples`` have been received by the end of the first."""
         outputs = self._state.step(mel)
+        parts = [outputs[name][0].T if self._by_frame else outputs[name][0] for name in OUTPUTS]
         size = self.settings.frames_per_step
         each = size // self.settings.stride
         steps = []
         for k in range(len(mel) // size):
-            frames, attention, clip = (outputs[name][0, :, k * each : (k + 1) * each].copy() for name in OUTPUTS)
+            frames, attention, clip = (part[:, k * each : (k + 1) * each].copy() for part in parts)
             taken = samples + k * size * self.settings.front_end.hop_samples
             steps.append(SoundFrames(self._done, frames, attention, clip, mel[k * size : (k + 1) * size], taken))
             self._done += each

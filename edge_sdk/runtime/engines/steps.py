@@ -13,19 +13,27 @@ from edge_sdk.runtime.engines.onnx import OrtEngine
 Floats = npt.NDArray[np.float32]
 
 
-FRAMES, OUTPUTS = "frames", "outputs"
-"""Symbolic axes of a step graph of any length: frames that go in, and the output frames that come out."""
+STREAMS, FRAMES, OUTPUTS = "streams", "frames", "outputs"
+"""Symbolic axes of a step graph: streams that step together, frames that go in, and output frames that come out."""
 
 Shape = tuple[int, ...]
 
 
-def step_shapes(engine: OrtEngine, frames: int, outputs: int) -> dict[str, Shape]:
-    """Shapes of a step graph's inputs and outputs in a step of so many frames and output frames, by name."""
-    sizes = {FRAMES: frames, OUTPUTS: outputs}
+def step_shapes(engine: OrtEngine, frames: int, outputs: int, streams: int = 1) -> dict[str, Shape]:
+    """Shapes of a step graph's inputs and outputs in a step of so many frames, output frames and streams, by name."""
+    sizes = {FRAMES: frames, OUTPUTS: outputs, STREAMS: streams}
     return {
         name: tuple(sizes.get(axis, axis) for axis in shape)
         for name, shape in {**engine.inputs, **engine.outputs}.items()
     }
+
+
+def takes_many_streams(engine: OrtEngine) -> bool:
+    """Whether a step graph takes ``features [streams, frames, M]`` and gives ``[streams, outputs, k]``.
+
+    Those of older bundles take ``[1, M, frames]`` and give ``[1, k, outputs]``.
+    """
+    return STREAMS in engine.inputs.get("features", ())
 
 
 def takes_any_length(engine: OrtEngine) -> bool:
@@ -79,12 +87,13 @@ class StepState:
     def __init__(
         self, engine: OrtEngine, shapes: Mapping[str, Shape], states: Sequence[str], outputs: Sequence[str]
     ) -> None:
-        self._features = np.zeros(shapes["features"], dtype=np.float32)
+        features = np.zeros(shapes["features"], dtype=np.float32)
+        self._frames = features[0] if takes_many_streams(engine) else features[0].T  # [n, M]
         self.outputs: dict[str, Floats] = {n: np.zeros(shapes[n], dtype=np.float32) for n in outputs}
         self._states = tuple({n: np.zeros(shapes[n], dtype=np.float32) for n in states} for _ in range(2))
         self._turns = tuple(
             engine.bind(
-                {"features": self._features, **now},
+                {"features": features, **now},
                 {**self.outputs, **{f"{name}_next": array for name, array in following.items()}},
             )
             for now, following in (self._states, self._states[::-1])
@@ -99,7 +108,7 @@ class StepState:
 
     def step(self, frames: Floats) -> dict[str, Floats]:
         """Run ``[n, M]`` frames; the outputs stay valid until the next step."""
-        self._features[0] = frames.T
+        self._frames[:] = frames
         self._turns[self._turn]()
         self._turn = 1 - self._turn
         return self.outputs
@@ -122,6 +131,7 @@ class RunState:
         self, engine: OrtEngine, shapes: Mapping[str, Shape], states: Sequence[str], outputs: Sequence[str]
     ) -> None:
         self._engine, self._names = engine, tuple(outputs)
+        self._by_frame = takes_many_streams(engine)
         self._first = {name: np.zeros(shapes[name], dtype=np.float32) for name in states}
         self.reset()
 
@@ -131,6 +141,7 @@ class RunState:
 
     def step(self, frames: Floats) -> dict[str, Floats]:
         """Run ``[n, M]`` frames, n a multiple of the step's."""
-        found = self._engine.run({"features": np.ascontiguousarray(frames.T)[None], **self._states})
+        features = np.ascontiguousarray(frames if self._by_frame else frames.T)[None]
+        found = self._engine.run({"features": features, **self._states})
         self._states = {name: found[f"{name}_next"] for name in self._states}
         return {name: found[name] for name in self._names}

@@ -16,15 +16,20 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
+from edge_sdk.runtime.engines.steps import (
+    RunState,
+    StepState,
+    state_names,
+    step_shapes,
+    takes_any_length,
+    takes_many_streams,
+)
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
+from edge_sdk.runtime.segmentation.outputs import COLUMNS, OLDER_ROWS, OLDER_SCHEMA, SCHEMA, read_outputs
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
 _KIND = "stetho-segmenter"
-_OUTPUTS = ("activity", "onset", "phase", "cycle")
-_ROWS: tuple[tuple[int, ...], ...] = ((), (), (3,), (2,))  # of each, for every output frame
-_SCHEMA = "2"  # of the step graph
 _GOLDEN_S = 2.4
 
 Floats = npt.NDArray[np.float32]
@@ -66,7 +71,7 @@ class StepSettings:
         BundleError
             It is no step graph, or of an unknown kind.
         """
-        if properties.get("kind") != _KIND or properties.get("schema") != _SCHEMA:
+        if properties.get("kind") != _KIND or properties.get("schema") not in (SCHEMA, OLDER_SCHEMA):
             raise BundleError(f"{name} is no segmenter that this SDK can step through; export it again")
         try:
             return cls(
@@ -86,8 +91,9 @@ class StepModel:
     Parameters
     ----------
     engine
-        Inputs ``features [1, M, stride * n]`` and ``state_0 …``; outputs ``activity [1, n]``, ``onset [1, n]``,
-        ``phase [1, 3, n]``, ``cycle [1, 2, n]`` and ``state_0_next …``; all float32.
+        Inputs ``features [streams, stride * n, M]`` and ``state_0 …``; outputs ``sounding [streams, n, 2]``,
+        ``phase [streams, n, 3]``, ``cycle [streams, n, 2]`` and ``state_0_next …``; all float32. Or those of an older
+        bundle, for one stream.
     settings
         See :class:`StepSettings`; read from the graph where absent.
 
@@ -103,30 +109,37 @@ class StepModel:
         step = self.settings
         if step.stride < 1 or step.frames_per_step < 1 or step.frames_per_step % step.stride:
             raise BundleError("the segmenter's step is no multiple of its stride; export it again")
-        self._states = state_names(engine, ("features",), _OUTPUTS, "the segmenter")
-        self._shapes = step_shapes(engine, step.frames_per_step, step.outputs_per_step)
-        wanted = (1, step.front_end.mel_bins, step.frames_per_step)
-        if self._shapes["features"] != wanted:
+        count, bins = step.outputs_per_step, step.front_end.mel_bins
+        if takes_many_streams(engine):
+            wanted = {name: (1, count, columns) for name, columns in COLUMNS.items()}
+            features: tuple[int, ...] = (1, step.frames_per_step, bins)
+        else:
+            wanted = {name: (1, *rows, count) for name, rows in OLDER_ROWS.items()}
+            features = (1, bins, step.frames_per_step)
+        self._outputs = tuple(wanted)
+        self._states = state_names(engine, ("features",), self._outputs, "the segmenter")
+        self._shapes = step_shapes(engine, step.frames_per_step, count)
+        if self._shapes["features"] != features:
             raise BundleError(
                 f"the segmenter's graph takes features {list(engine.inputs['features'])}; "
-                f"expected features {list(wanted)}: export it again"
+                f"expected features {list(features)}: export it again"
             )
-        for name, rows in zip(_OUTPUTS, _ROWS, strict=True):
-            if self._shapes[name] != (1, *rows, step.outputs_per_step):
+        for name, shape in wanted.items():
+            if self._shapes[name] != shape:
                 raise BundleError(
                     f"the segmenter's graph gives {name} {list(engine.outputs[name])}; "
-                    f"expected {[1, *rows, step.outputs_per_step]}: export it again"
+                    f"expected {list(shape)}: export it again"
                 )
 
     def state(self) -> StepState:
         """New state to step the network over one stream."""
-        return StepState(self.engine, self._shapes, self._states, _OUTPUTS)
+        return StepState(self.engine, self._shapes, self._states, self._outputs)
 
     def run_state(self) -> RunState | None:
         """New state to run many steps at once; None: the graph takes one step only."""
         if not takes_any_length(self.engine):
             return None
-        return RunState(self.engine, self._shapes, self._states, _OUTPUTS)
+        return RunState(self.engine, self._shapes, self._states, self._outputs)
 
 
 class LearnedSegmenter:
@@ -244,8 +257,7 @@ class LearnedSegmenter:
         ended
             No sample comes any more.
         """
-        outputs = self._state.step(frames)
-        activity, onset, phase, cycle = (outputs[name][0] for name in _OUTPUTS)
+        activity, onset, phase, cycle = read_outputs(self._state.step(frames))
         self._last_frame = frames[-1]
         each = self.settings.outputs_per_step
         for begin in range(0, len(frames) // self.settings.stride, each):
@@ -298,6 +310,6 @@ def golden_outputs(model: StepModel) -> list[float]:
     state, count = model.state(), model.settings.frames_per_step
     for begin in range(0, len(frames) - count + 1, count):
         state.step(frames[begin : begin + count])
-    outputs = state.outputs
-    rows = (outputs["activity"][0], outputs["onset"][0], outputs["phase"][0, 0], *outputs["cycle"][0])
+    activity, onset, phase, cycle = read_outputs(state.outputs)
+    rows = (activity, onset, phase[0], *cycle)
     return [round(float(value), 6) for row in rows for value in row]
