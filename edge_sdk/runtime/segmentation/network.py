@@ -111,7 +111,7 @@ class StepModel:
             raise BundleError("the segmenter's step is no multiple of its stride; export it again")
         count, bins = step.outputs_per_step, step.front_end.mel_bins
         if takes_many_streams(engine):
-            wanted = {name: (1, count, columns) for name, columns in COLUMNS.items()}
+            wanted: dict[str, tuple[int, ...]] = {name: (1, count, columns) for name, columns in COLUMNS.items()}
             features: tuple[int, ...] = (1, step.frames_per_step, bins)
         else:
             wanted = {name: (1, *rows, count) for name, rows in OLDER_ROWS.items()}
