@@ -350,10 +350,9 @@ class Stream:
         begin, end = max(begin, self._ring.start), min(end, self._ring.end)
         if end <= begin:
             return False
-        pcm = self._ring.read(begin, end)
-        state, _ = self._gate.assess(pcm, cycle.onset, cycle.end)
+        state, _ = self._gate.assess(self._ring.read(begin, end), begin, cycle.onset, cycle.end)
         if state == "clipping":
-            return self._gate.is_steady(pcm)
+            return self._gate.is_steady(begin, end)
         return state == "silence" or (cycle.final and state in _NO_BREATH)
 
     def _on_source_clock(self, found: BreathCycle) -> BreathCycle:
@@ -381,7 +380,7 @@ class Stream:
         if end <= begin:
             return CycleResult(cycle, None, quality="too-short")
         pcm = self._ring.read(begin, end)
-        quality, _ = self._gate.assess(pcm, cycle.onset, cycle.end)
+        quality, _ = self._gate.assess(pcm, begin, cycle.onset, cycle.end)
         if quality != "ok":
             return CycleResult(cycle, None, quality=quality)
         if self.skip_classification:

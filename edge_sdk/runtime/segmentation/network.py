@@ -161,7 +161,7 @@ class LearnedSegmenter:
         self._state: StepState | RunState = run_state or model.state()
         settings = self.settings = model.settings
         spec = self._spec = settings.front_end
-        self._mel = LogMel(spec)
+        self._mel = LogMel(spec, single=True)
         self._count = settings.frames_per_step
         decoder = params or settings.decoder
         self._hop = settings.stride * spec.hop_samples  # samples of an output frame
