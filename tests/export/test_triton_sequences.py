@@ -68,7 +68,7 @@ def test_interleaved_sequences_give_what_each_stream_alone_gives(tmp_path: Path)
         features = {key: rng.standard_normal((1, frames, bins)).astype(np.float32) for key in present}
         found = server.run(features)
         for key, values in features.items():
-            expected = alone.setdefault(key, model.state()).step(values[0])
+            expected = alone.setdefault(key, model.network.state()).step(values[0])
             for name, value in found[key].items():
                 np.testing.assert_allclose(value, expected[name], atol=2e-6, err_msg=f"{name} of {key} at {step}")
 
