@@ -264,6 +264,11 @@ class VerdictMonitor:
         """What is known so far."""
         return self._evidence
 
+    @property
+    def steps(self) -> SoundRun:
+        """The steps of the network, which can run with those of other streams."""
+        return self._run
+
     def reset(self, base: int) -> None:
         """Start the network over at source sample ``base``, after a gap or at the start."""
         self._run.reset()
@@ -291,7 +296,16 @@ class VerdictMonitor:
 
     def compute(self, samples: npt.NDArray[np.float32]) -> None:
         """Take the next ``[n]`` samples at the network's rate, which :meth:`accept` then counts."""
-        self._ahead.extend(self._run.accept(samples))
+        self.hold(samples)
+        self.advance()
+
+    def hold(self, samples: npt.NDArray[np.float32]) -> None:
+        """Take the next ``[n]`` samples at the network's rate, which :meth:`advance` computes."""
+        self._run.hold(samples)
+
+    def advance(self) -> None:
+        """Compute the samples that were held."""
+        self._ahead.extend(self._run.found())
 
     def accept(self, count: int, *, usable: bool, now: int) -> list[Event]:
         """Go on by ``count`` of the samples that were computed.

@@ -7,6 +7,7 @@ the steps one by one with an FFT in float64 elsewhere; tests keep them equal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -176,16 +177,42 @@ class LogMel:
 
     def accept(self, samples: Samples) -> Samples:
         """Take ``[n]`` samples, n >= 0, and return ``[k, mel_bins]`` natural-log mel energies, k >= 0."""
+        frames = self._frames(samples)
+        return np.zeros((0, self.spec.mel_bins), dtype=np.float32) if frames is None else self._log_energies(frames)
+
+    def _frames(self, samples: Samples) -> Samples | None:
+        """Take samples; the ``[k, frame_samples]`` frames that they complete, None where there is none."""
         skipped = min(self._skip, samples.size)
         self._skip -= skipped
         held = np.concatenate((self._carry, samples[skipped:]), dtype=np.float32)
         if held.size < self._size:
             self._carry = held
-            return np.zeros((0, self.spec.mel_bins), dtype=np.float32)
+            return None
         used = (1 + (held.size - self._size) // self._hop) * self._hop
         self._carry = held[used:].copy()
         self._skip += max(0, used - held.size)
-        return _analyse(held, self.spec) if self._folded is None else _analyse_folded(held, self.spec, self._folded)
+        return frame_view(held, self._size, self._hop)
+
+    def _log_energies(self, frames: Samples) -> Samples:
+        return _analyse(frames, self.spec) if self._folded is None else _analyse_folded(frames, self.spec, self._folded)
+
+    @staticmethod
+    def accept_together(extractors: Sequence[LogMel], samples: Sequence[Samples]) -> Samples:
+        """As :meth:`accept`, of many streams with one front end, in one computation.
+
+        Parameters
+        ----------
+        extractors, samples
+            Of each stream; the samples complete the same number k of frames in all of them.
+
+        Returns
+        -------
+        array
+            ``[streams, k, mel_bins]``.
+        """
+        found = [one._frames(part) for one, part in zip(extractors, samples, strict=True)]
+        frames = np.concatenate([part for part in found if part is not None])
+        return extractors[0]._log_energies(frames).reshape(len(found), -1, extractors[0].spec.mel_bins)
 
     def reset(self) -> None:
         """Forget the remainder: the next sample starts the first frame."""
@@ -217,19 +244,18 @@ def _read_bins(mel: Doubles) -> slice:
     return slice(read[0], read[-1] + 1)
 
 
-def _analyse_folded(samples: Samples, spec: FrontEndSpec, folded: _Folded) -> Samples:
+def _analyse_folded(frames: Samples, spec: FrontEndSpec, folded: _Folded) -> Samples:
     """As :func:`_analyse`, in float32."""
-    power = frame_product(frame_view(samples, spec.frame_samples, spec.hop_samples), folded.dft)
+    power = frame_product(frames, folded.dft)
     np.square(power, out=power)
     energies = frame_product(power, folded.mel)
     np.maximum(energies, np.float32(spec.log_floor), out=energies)
     return np.log(energies, out=energies)
 
 
-def _analyse(samples: Samples, spec: FrontEndSpec) -> Samples:
-    """Every whole frame of ``[n]`` samples, n >= frame_samples: ``[k, mel_bins]`` log energies."""
+def _analyse(frames: Samples, spec: FrontEndSpec) -> Samples:
+    """``[k, frame_samples]`` frames → ``[k, mel_bins]`` log energies."""
     steps = _steps(spec)
-    frames = frame_view(np.ascontiguousarray(samples, dtype=np.float32), spec.frame_samples, spec.hop_samples)
     logs = np.empty((len(frames), spec.mel_bins), dtype=np.float32)
     for begin in range(0, len(frames), _FRAMES_AT_ONCE):
         shaped = _shaped(frames[begin : begin + _FRAMES_AT_ONCE], steps, spec)
@@ -280,7 +306,8 @@ def log_mel(samples: Samples, spec: FrontEndSpec) -> Samples:
         if spec.frames_of(samples.size) == 0:
             return np.zeros((spec.mel_bins, 0), dtype=np.float32)
         padded = np.pad(samples, spec.fft_size // 2, mode="reflect")
-        return np.ascontiguousarray(_analyse(padded, spec).T)
+        frames = frame_view(np.ascontiguousarray(padded, dtype=np.float32), spec.frame_samples, spec.hop_samples)
+        return np.ascontiguousarray(_analyse(frames, spec).T)
     return np.ascontiguousarray(LogMel(spec).accept(samples).T)
 
 
