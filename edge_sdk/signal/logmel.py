@@ -173,7 +173,8 @@ class LogMel:
         self.spec = spec
         self._size, self._hop = spec.frame_samples, spec.hop_samples
         self._folded = _folded(spec) if single else None
-        self.reset()
+        self._carry: Samples = np.zeros(0, dtype=np.float32)
+        self._skip = 0  # samples between frames, where the hop is longer than the frame
 
     def accept(self, samples: Samples) -> Samples:
         """Take ``[n]`` samples, n >= 0, and return ``[k, mel_bins]`` natural-log mel energies, k >= 0."""
@@ -217,7 +218,7 @@ class LogMel:
     def reset(self) -> None:
         """Forget the remainder: the next sample starts the first frame."""
         self._carry = np.zeros(0, dtype=np.float32)
-        self._skip = 0  # samples between frames, where the hop is longer than the frame
+        self._skip = 0
 
 
 class _Folded(NamedTuple):
