@@ -89,7 +89,7 @@ class SegmenterFeed:
             self._ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
             self._received = self._ends[-1]
         if self.steps is None:
-            self._found = self.segmenter.accept(samples)
+            self._found = [*self.segmenter.accept(samples)]
         else:
             self.steps.hold(samples)
 
