@@ -242,9 +242,9 @@ class QualityGate:
         if self._clipped_share(*source) >= p.clipped_share:
             return "clipping"
         if found.swing_db(first, last) < p.steady_db:
-            if found.level_dbfs(first, last) >= p.loud_dbfs:
-                if flatness(np.concatenate(parts), self._model_rate) >= p.tonal_flatness:
-                    return "noisy"
+            loud = found.level_dbfs(first, last) >= p.loud_dbfs
+            if loud and flatness(np.concatenate(parts), self._model_rate) >= p.tonal_flatness:
+                return "noisy"
             if found.heart_db(first, last) < p.heart_db:
                 return "no-contact"
         return "ok"

@@ -79,13 +79,17 @@ class SegmenterFeed:
     def hold(self, ticks: Sequence[Samples], models: Sequence[Samples]) -> None:
         """Take ticks of the source and the classifier's samples of each, which :meth:`found` computes."""
         own = self.resampler
-        if isinstance(own, LowLatencyResampler):
+        if len(ticks) == 1:  # live
+            samples = models[0] if own is None else own.accept(ticks[0])
+            self._received += samples.size
+            self._ends = [self._received]
+        elif isinstance(own, LowLatencyResampler):
             consumed = [*accumulate((tick.size for tick in ticks), initial=own.consumed)][1:]
-            samples = own.accept(ticks[0] if len(ticks) == 1 else np.concatenate(ticks))
+            samples = own.accept(np.concatenate(ticks))
             self._ends = [own.ready(count) for count in consumed]
         else:
             parts = models if own is None else [own.accept(tick) for tick in ticks]
-            samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            samples = np.concatenate(parts)
             self._ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
             self._received = self._ends[-1]
         if self.steps is None:
@@ -97,13 +101,16 @@ class SegmenterFeed:
         """Cycles emitted in each tick that was held last."""
         if self.steps is not None:
             self._found = self.steps.found()
-        found, self._found = deque(self._found), []
+        found, self._found = self._found, []
+        if len(self._ends) == 1:
+            return [found]
+        following = deque(found)
         each: list[list[BreathCycle]] = []
         for end in self._ends:
             each.append([])
-            while found and found[0].emitted_at <= end:
-                each[-1].append(found.popleft())
-        each[-1] += found  # nothing is lost, whatever a segmenter says of its time
+            while following and following[0].emitted_at <= end:
+                each[-1].append(following.popleft())
+        each[-1] += following  # nothing is lost, whatever a segmenter says of its time
         return each
 
     def finish(self, rest: Samples, model: Samples, *, cut: bool) -> list[BreathCycle]:

@@ -16,7 +16,7 @@ from edge_sdk.metadata import checked_metadata
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.quality import NotBreathingMonitor, QualityGate, QualityParams
 from edge_sdk.runtime.segmenter_feed import SegmenterFeed
-from edge_sdk.signal.checks import band_notes, checked_samples
+from edge_sdk.signal.checks import band_notes, checked_block, checked_samples
 from edge_sdk.signal.clock import convert_index
 from edge_sdk.signal.resample import StreamResampler
 from edge_sdk.signal.ring import Ring
@@ -206,20 +206,21 @@ class Stream:
     def _receive(self, block: AudioBlock | npt.NDArray[np.floating[Any]], events: list[Event]) -> Iterable[Samples]:
         if self._finished:
             raise StreamError("this stream is finished; make a new one with bundle.stream()")
-        if not isinstance(block, AudioBlock):
-            block = AudioBlock(block, self.sample_rate, self._next)
-        samples = checked_samples(block, self.sample_rate, None if self._first is None else self._next)
-        self._place(block, events)
+        if isinstance(block, AudioBlock):
+            samples = checked_block(block, self.sample_rate, None if self._first is None else self._next)
+            self._place(block.first_sample, block.lost_before, events)
+        else:
+            samples = checked_samples(block, self._next)
+            self._place(self._next, 0, events)
         self._samples_in += samples.size
         self._next += samples.size
         return self._blocks.accept(samples)
 
-    def _place(self, block: AudioBlock, events: list[Event]) -> None:
+    def _place(self, first: int, lost_before: int, events: list[Event]) -> None:
         if self._first is None:
-            begin = block.first_sample - block.lost_before
-            self._first = self._next = begin
-            self._restart(begin)
-        lost = block.first_sample - self._next
+            self._first = self._next = first - lost_before
+            self._restart(self._first)
+        lost = first - self._next
         if lost == 0:
             return
         gap = Gap(self._next, lost, self.sample_rate)
@@ -291,9 +292,10 @@ class Stream:
             begin = self._done
             self._done += tick.size
             self._ring.append(model)
-            self._add_quality(self._gate.accept(tick, begin, model), events)
-            self._found.extend(found[k])
-            if self._found or self._unclassified:
+            if changes := self._gate.accept(tick, begin, model):
+                self._add_quality(changes, events)
+            if found[k] or self._unclassified:
+                self._found.extend(found[k])
                 self._release(events)
             if self._learned:
                 self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
@@ -307,9 +309,10 @@ class Stream:
             self._in_fragments = event.state == "gap"
 
     def _without_breath(self, found: list[QualityEvent], events: list[Event]) -> None:
-        events.extend(found)
-        if found and self._verdict is not None:
-            self._verdict.not_breathing()
+        if found:
+            events.extend(found)
+            if self._verdict is not None:
+                self._verdict.not_breathing()
 
     def _sounds(self, count: int, events: list[Event]) -> None:
         """Go on with the verdict's monitor; after the cycles, which are evidence for it."""

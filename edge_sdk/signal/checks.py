@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,7 +36,30 @@ def band_notes(front_end: FrontEndSpec, rate_hz: int) -> tuple[str, ...]:
     )
 
 
-def checked_samples(block: AudioBlock, sample_rate: int, due: int | None) -> npt.NDArray[np.float32]:
+def checked_samples(samples: npt.NDArray[np.floating[Any]], first: int) -> npt.NDArray[np.float32]:
+    """``[n]`` samples, of which the first has index ``first``, if they are audio.
+
+    Raises
+    ------
+    AudioError
+        Samples that are NaN or infinite, no floats, or of several channels.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise AudioError(
+            f"a block must be [n] floats of one channel in ±1, got {samples.dtype} {list(samples.shape)}; "
+            "choose a channel and divide integers by their full scale"
+        )
+    checked = samples.astype(np.float32, copy=False)
+    if not math.isfinite(checked.dot(checked)):
+        finite = np.isfinite(checked)
+        if not finite.all():
+            at = first + int(np.argmin(finite))
+            raise AudioError(f"sample {at} is NaN or infinite; repair the source, or leave the block out as lost")
+    return checked
+
+
+def checked_block(block: AudioBlock, sample_rate: int, due: int | None) -> npt.NDArray[np.float32]:
     """The ``[n]`` samples of a block, if a stream can go on with them.
 
     Parameters
@@ -52,22 +78,11 @@ def checked_samples(block: AudioBlock, sample_rate: int, due: int | None) -> npt
     AudioError
         Samples that are NaN or infinite, no floats, or of several channels.
     """
-    samples = np.asarray(block.samples)
     if block.sample_rate != sample_rate:
         raise StreamError(
             f"a block at {block.sample_rate} Hz on a stream at {sample_rate} Hz; make a stream for each rate"
         )
-    if samples.ndim != 1 or samples.dtype.kind != "f":
-        raise AudioError(
-            f"a block must be [n] floats of one channel in ±1, got {samples.dtype} {list(samples.shape)}; "
-            "choose a channel and divide integers by their full scale"
-        )
-    samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples.sum(dtype=np.float64)):
-        finite = np.isfinite(samples)
-        if not finite.all():
-            at = block.first_sample + int(np.argmin(finite))
-            raise AudioError(f"sample {at} is NaN or infinite; repair the source, or leave the block out as lost")
+    samples = checked_samples(block.samples, block.first_sample)
     if due is not None and block.first_sample < due:
         raise StreamError(f"time ran backwards: a block begins at sample {block.first_sample}, expected {due}")
     if due is not None and 0 < block.lost_before != block.first_sample - due:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.signal.frames import frame_view
+from edge_sdk.signal.frames import frame_product, frame_view, rows_of_product
 from edge_sdk.signal.spec import FrontEndSpec
 
 Samples: TypeAlias = npt.NDArray[np.float32]
@@ -22,8 +22,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 
 DECIBEL = float(10.0 / np.log(10.0))  # of one unit of natural-log power
 _FRAMES_AT_ONCE = 2048  # bounds the memory of long recordings
-_ONE_THREAD = 1 << 18  # multiplications of a matrix product up to which OpenBLAS starts no threads, which would spin
-_LEAST_ROWS = 4  # frames in a product of this size, or the FFT is faster
+_LEAST_ROWS = 4  # frames in a matrix product, or the FFT is faster
 
 
 def analysis_matrices(spec: FrontEndSpec) -> tuple[Doubles, Doubles]:
@@ -226,7 +225,6 @@ class _Folded(NamedTuple):
 
     dft: Samples  # [frame_samples, 2 * bins]
     mel: Samples  # [2 * bins, mel_bins]: the bank twice, so that it adds the squares of real and imaginary parts
-    rows: int  # frames in one product
 
 
 @lru_cache(maxsize=32)
@@ -234,11 +232,10 @@ def _folded(spec: FrontEndSpec) -> _Folded | None:
     """None: the frames are so long that the FFT is faster."""
     dft, mel = kaldi_matrices(spec)
     read = _read_bins(mel)
-    dft = np.concatenate((dft[:, read], dft[:, len(mel) :][:, read]), axis=1)
-    rows = _ONE_THREAD // dft.size
-    if rows < _LEAST_ROWS:
+    folded = np.concatenate((dft[:, read], dft[:, len(mel) :][:, read]), axis=1).astype(np.float32)
+    if rows_of_product(folded) < _LEAST_ROWS:
         return None
-    return _Folded(dft.astype(np.float32), np.concatenate((mel[read], mel[read])).astype(np.float32), rows)
+    return _Folded(folded, np.concatenate((mel[read], mel[read])).astype(np.float32))
 
 
 def _read_bins(mel: Doubles) -> slice:
@@ -249,14 +246,11 @@ def _read_bins(mel: Doubles) -> slice:
 
 def _analyse_folded(frames: Samples, spec: FrontEndSpec, folded: _Folded) -> Samples:
     """As :func:`_analyse`, in float32."""
-    logs = np.empty((len(frames), spec.mel_bins), dtype=np.float32)
-    for begin in range(0, len(frames), folded.rows):
-        # Copied, since BLAS takes no rows that overlap.
-        power = np.ascontiguousarray(frames[begin : begin + folded.rows]) @ folded.dft
-        np.square(power, out=power)
-        np.matmul(power, folded.mel, out=logs[begin : begin + folded.rows])
-    np.maximum(logs, np.float32(spec.log_floor), out=logs)
-    return np.log(logs, out=logs)
+    power = frame_product(frames, folded.dft)
+    np.square(power, out=power)
+    energies = frame_product(power, folded.mel)
+    np.maximum(energies, np.float32(spec.log_floor), out=energies)
+    return np.log(energies, out=energies)
 
 
 def _analyse(frames: Samples, spec: FrontEndSpec) -> Samples:

@@ -1,4 +1,4 @@
-"""How much the level of a stream varies from frame to frame: in the band of breath sounds, and in that of heart beats."""
+"""How much the level of a stream varies from frame to frame, in the bands of breath sounds and of heart beats."""
 
 from __future__ import annotations
 
