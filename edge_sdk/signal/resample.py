@@ -50,7 +50,7 @@ class StreamResampler:
         if self._soxr is None:
             out = samples
         elif 0 < samples.size <= _SLICE:
-            out = self._soxr.resample_chunk(samples)
+            out = self._soxr.resample_chunk(samples[:, None])[:, 0]  # its own change of the shape costs more
         else:
             slices = [self._soxr.resample_chunk(samples[at : at + _SLICE]) for at in range(0, samples.size, _SLICE)]
             out = np.concatenate((_NOTHING, *slices))

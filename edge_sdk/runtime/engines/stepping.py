@@ -83,7 +83,7 @@ class Stepping(ABC):
         self._step_end = self._taken + self._needed
         self._taken += end
         self._needed = self._each
-        self._held, self._held_size = [held[end:].copy()], held.size - end
+        self._held, self._held_size = ([held[end:].copy()] if end < held.size else []), held.size - end
         return held[:end]
 
     def _rest(self) -> Floats:
