@@ -158,11 +158,11 @@ class StreamLoadGenerator:
 class GroupLoadGenerator(StreamLoadGenerator):
     """The same streams in a :class:`~edge_sdk.runtime.group.StreamGroup`: all blocks that are due are one call.
 
-    A call begins 10 ms after the first of them, which costs each block at most so much and lets others join it.
+    A call begins 30 ms after the first of them, which costs each block at most so much and lets others join it.
     """
 
     kind = "batched streams"
-    _gather_ns = 10_000_000
+    _gather_ns = 30_000_000
 
     def __init__(
         self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float, fill_s: float
