@@ -76,7 +76,7 @@ def measure(samples: Samples, sample_rate: int) -> Measures:
 class _Power(NamedTuple):
     """Running sums of samples."""
 
-    count: int
+    size: int
     total: float
     squares: float
 
@@ -86,13 +86,13 @@ class _Power(NamedTuple):
         return cls(samples.size, float(np.add.reduce(exact)), float(exact.dot(exact)))
 
     def and_(self, other: _Power) -> _Power:
-        return _Power(self.count + other.count, self.total + other.total, self.squares + other.squares)
+        return _Power(self.size + other.size, self.total + other.total, self.squares + other.squares)
 
     @property
     def dbfs(self) -> float:
         """RMS without the mean."""
-        mean = self.total / self.count
-        return 10.0 * math.log10(max(0.0, self.squares / self.count - mean * mean) + _TINY)
+        mean = self.total / self.size
+        return 10.0 * math.log10(max(0.0, self.squares / self.size - mean * mean) + _TINY)
 
 
 class QualityGate:
@@ -216,7 +216,7 @@ class QualityGate:
         if level < self._p.silence_dbfs:  # by the newest step alone: a device that became silent
             return "silence", level
         power = reduce(_Power.and_, powers)
-        return self._assess(power.dbfs, parts, now - power.count, now, (begin, end)), power.dbfs
+        return self._assess(power.dbfs, parts, now - power.size, now, (begin, end)), power.dbfs
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,8 @@ class Reblocker:
         self._up, self._down = Fraction(hop).as_integer_ratio()
         self._first = first
         self._hop_buffer = np.zeros(-(-self._up // self._down), dtype=np.float32)
-        self.reset()
+        self._filled = self._count = 0
+        self._size = self._stop = self._end(1)  # of the current hop
 
     @property
     def pending(self) -> int:
@@ -83,7 +84,7 @@ class Reblocker:
     def reset(self) -> None:
         """Forget the pending samples."""
         self._filled = self._count = 0
-        self._size = self._stop = self._end(1)  # of the current hop
+        self._size = self._stop = self._end(1)
 
     def _end(self, count: int) -> int:
         """Samples of the first ``count`` hops."""
