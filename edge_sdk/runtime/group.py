@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -54,7 +55,7 @@ class StreamGroup:
         if len({id(stream) for stream, _ in blocks}) < len(blocks):
             raise StreamError("a stream is given twice in one call; join its blocks, or give them one after the other")
         turns = [_Turn(stream, block) for stream, block in blocks]
-        active = [turn for turn in turns if turn.next_tick()]
+        active = [turn for turn in turns if turn.receive() and turn.next_tick()]
         while active:
             self._together.run_due([steps for turn in active for steps in turn.stream.steps])
             for turn in active:
@@ -67,25 +68,26 @@ class _Turn:
     """One stream in a call."""
 
     def __init__(self, stream: Stream, block: Block) -> None:
-        self.stream = stream
+        self.stream, self._block = stream, block
         self.events: list[Event] = []
         self.error: Exception | None = None
-        self._ticks: Iterator[Samples] = iter(())
+        self._ticks: deque[Samples] = deque()
+
+    def receive(self) -> bool:
+        """Take the block; whether it completes a tick."""
         try:
-            self.events, ticks = stream.receive(block)
-            self._ticks = iter(ticks)
+            self.events, ticks = self.stream.receive(self._block)
+            self._ticks.extend(ticks)
         except Exception as error:
             self.error = error
+        return bool(self._ticks)
 
     def next_tick(self) -> bool:
         """Hold the next tick; False: there is none, or the stream has failed."""
-        if self.error is not None:
+        if self.error is not None or not self._ticks:
             return False
         try:
-            tick = next(self._ticks, None)
-            if tick is None:
-                return False
-            self.stream.hold(tick)
+            self.stream.hold(self._ticks.popleft())
         except Exception as error:
             self.error = error
             return False

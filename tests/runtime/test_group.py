@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ import pytest
 import edge_sdk
 from edge_sdk.errors import AudioError, EngineError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, Verdict
-from edge_sdk.runtime.bundle.load import Bundle
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.engines.steps import MOST_STREAMS, StepBatch
 from edge_sdk.runtime.group import StreamGroup
+from edge_sdk.runtime.segmentation.factory import LearnedFactory
 from edge_sdk.runtime.stream import Stream
 from tests.runtime.conftest import Samples, assert_same, phantom
+from tests.runtime.segmentation.conftest import write_learned
+from tests.support.tiny_segmenter import write_tiny_segmenter
 
 SECONDS = 8.0
 
@@ -121,6 +125,21 @@ def test_a_stream_goes_from_group_to_group_and_on_alone(bundle: Bundle) -> None:
     check([one, other])
 
 
+def test_bundles_without_a_common_run_take_part_too(bundle: Bundle, bundle_folder: Path, tmp_path: Path) -> None:
+    """One whose segmenter has no network, and an older one whose graph takes a single stream."""
+    envelope = load_bundle(bundle_folder, allow_untrained=True)
+    older = load_bundle(write_learned(tmp_path / "older", write_tiny_segmenter(tmp_path)), allow_untrained=True)
+    assert isinstance(older.segmenter, LearnedFactory)
+    network = older.segmenter.model.network
+    assert not network.by_frame and network.most_streams == 1
+    with pytest.raises(ValueError, match="one stream at a time"):
+        StepBatch(network)
+    listeners = [Listener(one, k, 8000, 500) for one in (envelope, older, bundle) for k in (1, 2)]
+    advance(StreamGroup(), listeners)
+    check(listeners)
+    assert all(any(isinstance(event, BreathCycle) for event in one.events) for one in listeners)
+
+
 def test_a_stream_waits_for_no_other(bundle: Bundle) -> None:
     """What a block completes is computed by the call that takes it, whatever others still lack."""
     ahead, behind = bundle.stream(8000), bundle.stream(8000)
@@ -185,12 +204,12 @@ def test_a_group_runs_each_network_once(bundle: Bundle, monkeypatch: pytest.Monk
         return once
 
     monkeypatch.setattr(OrtEngine, "bind", counted)
-    streams, group = [bundle.stream(8000) for _ in range(5)], StreamGroup()
+    streams, group = [bundle.stream(8000) for _ in range(4)], StreamGroup()
     samples = phantom("asthma", SECONDS, 8000)
     for at in range(0, 40_000, 640):
         group.accept([(stream, samples[at : at + 640]) for stream in streams])
-    assert set(runs) == {5}
-    assert 60 <= runs[5] <= 5.0 / 0.08 + 5.0 / 0.4
+    assert set(runs) == {4}
+    assert 60 <= runs[4] <= 5.0 / 0.08 + 5.0 / 0.4
 
 
 def test_a_stream_cannot_be_given_twice(bundle: Bundle) -> None:

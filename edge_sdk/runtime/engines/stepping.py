@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edge_sdk.errors import EngineError
-from edge_sdk.runtime.engines.steps import MOST_STREAMS, Floats, RunState, StepBatch, StepNetwork, StepState
+from edge_sdk.runtime.engines.steps import Floats, RunState, StepBatch, StepNetwork, StepState
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -115,8 +115,9 @@ class StepsTogether:
             if stream.due and stream._frames is None and stream.joins is not None:
                 found.setdefault(id(stream.network), []).append(stream)
         for joined in found.values():
-            for begin in range(0, len(joined), MOST_STREAMS):
-                self._run(joined[begin : begin + MOST_STREAMS])
+            most = joined[0].network.most_streams
+            for begin in range(0, len(joined), most):
+                self._run(joined[begin : begin + most])
 
     def _run(self, joined: Sequence[Stepping]) -> None:
         if len(joined) < 2:

@@ -22,6 +22,8 @@ STREAMS, FRAMES, OUTPUTS = "streams", "frames", "outputs"
 MOST_STREAMS = 32
 """Streams in one run: more of them save nothing, and the first would wait for the last."""
 
+_MOST_FRAMES = 160  # in one run: beyond, activations leave the caches and are allocated from the system page by page
+
 Shape = tuple[int, ...]
 
 
@@ -95,6 +97,7 @@ class StepNetwork:
         self.states = state_names(engine, ("features",), outputs, what)
         self.by_frame = takes_many_streams(engine)
         self.any_length = FRAMES in engine.inputs["features"]
+        self.most_streams = min(MOST_STREAMS, max(1, _MOST_FRAMES // frames)) if self.by_frame else 1  # in one run
 
     def shapes(self, streams: int = 1) -> dict[str, Shape]:
         """Shapes of inputs and outputs in a step, by name."""
@@ -194,10 +197,10 @@ class StepBatch:
         if not network.by_frame:
             raise ValueError("this step graph is of an older bundle and takes one stream at a time")
         self._network = network
-        shapes = network.shapes(MOST_STREAMS)
+        shapes = network.shapes(network.most_streams)
         self._arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
         size = sum(int(np.prod(shape)) for name, shape in network.shapes().items() if name in network.states)
-        self._packed = np.zeros((MOST_STREAMS, size), dtype=np.float32)
+        self._packed = np.zeros((network.most_streams, size), dtype=np.float32)
         self._runs: dict[int, _Run] = {}
 
     def step(self, states: Sequence[StepState], frames: Floats) -> dict[str, Floats]:
