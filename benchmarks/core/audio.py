@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.errors import SourceError, StethoError
+from edge_sdk.errors import AudioError, SourceError, StethoError
 from edge_sdk.events import AudioBlock
+from edge_sdk.screening.folders import find_recordings
 from edge_sdk.signal.padding import fit_window
 from edge_sdk.signal.resample import resample
 from edge_sdk.signal.spec import FrontEndSpec
@@ -25,7 +26,6 @@ from edge_sdk.sources.phantom import DEFAULT_SEED, PhantomSource
 Samples = npt.NDArray[np.float32]
 
 SCENARIOS = ("healthy", "asthma", "pneumonia", "copd")
-_SUFFIXES = frozenset({".wav", ".flac"})
 _WINDOW_S = 2.0  # replaces a cycle where none are annotated
 _LONGEST_FOLDER_S = 600.0  # of recordings kept in memory for a live source
 
@@ -95,8 +95,11 @@ def folder_recordings(root: Path, seconds: float) -> Iterator[PreloadedRecording
 
 
 def audio_files(root: Path) -> list[Path]:
-    """Every wav and flac file under a folder, sorted by path."""
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    """Every recording under a folder, sorted by path, as ``stetho screen`` finds them; none where it is no folder."""
+    try:
+        return sorted(find_recordings([root]).recordings) if root.is_dir() else []
+    except AudioError:
+        return []
 
 
 def corpus_recordings(

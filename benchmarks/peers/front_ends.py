@@ -49,7 +49,7 @@ class OurFrontEnd(FrontEndWorkload):
         from edge_sdk.signal.logmel import LogMel
         from edge_sdk.signal.spec import FrontEndSpec
 
-        self.make = lambda: LogMel(FrontEndSpec.from_dict(self.spec))
+        self.make = lambda: LogMel(FrontEndSpec.from_dict(self.spec), single=True)  # as in a stream; theirs is too
 
     def frames(self) -> np.ndarray:
         mel = self.make()

@@ -103,14 +103,15 @@ def look_ahead_section(results: ResultSet) -> Section:
 
 def streams_section(results: ResultSet) -> Section:
     """Load and lateness of parallel streams and sessions."""
-    levels = [r for r in results.of("stream", "streams", "sessions") if r.get("streams")]
+    parts = ("streams", "batched streams", "sessions", "batched sessions")
+    levels = [r for r in results.of("stream", *parts) if r.get("streams")]
     charts = []
     for figure, label, log in (
         ("cpu_load", "CPU seconds per second", False),
         ("p99_ms", "P99 from capture to events, ms (logarithmic)", True),
     ):
         series = []
-        for part in ("streams", "sessions"):
+        for part in parts:
             points: dict[str, list[tuple[float, float]]] = {}
             for row in (r for r in levels if part_of(r) == part and r.get(figure) is not None):
                 name = part + on_machine(row, levels)

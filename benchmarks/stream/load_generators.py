@@ -15,6 +15,7 @@ from benchmarks.core.harness import resident_mb
 from benchmarks.core.machine import usable_cores
 from edge_sdk.events import AudioBlock, Event, StreamStats
 from edge_sdk.runtime.bundle.load import Bundle
+from edge_sdk.runtime.group import StreamGroup
 from edge_sdk.runtime.session import Session
 
 SETTLE_S = 0.5  # at the start of every level, not measured: streams start, caches fill
@@ -93,6 +94,7 @@ class StreamLoadGenerator:
     """
 
     kind = "streams"
+    _gather_ns = 0  # a call waits for so long after its first block
 
     def __init__(
         self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float, fill_s: float
@@ -115,36 +117,75 @@ class StreamLoadGenerator:
         late: list[float] = []
         meter = CpuMeter()
         while due:
-            due_ns, k, number = due[0]
+            due_ns, _, number = due[0]
             if number == settled and not late:
                 meter.start()
-            wait_ns = due_ns - time.monotonic_ns()
+            wait_ns = due_ns + self._gather_ns - time.monotonic_ns()
             if wait_ns > 0:
                 time.sleep(wait_ns / 1e9)
-            self._push(k, self._block)
-            if number >= settled:
-                late.append((time.monotonic_ns() - due_ns) / 1e9)
-            if number < last:
-                heapq.heapreplace(due, (due_ns + block_ns, k, number + 1))
-            else:
-                heapq.heappop(due)
+            taken = self._taken(due)
+            self._push([k for _, k, _ in taken], self._block)
+            now_ns = time.monotonic_ns()
+            for due_ns, k, number in taken:
+                if number >= settled:
+                    late.append((now_ns - due_ns) / 1e9)
+                if number < last:
+                    heapq.heappush(due, (due_ns + block_ns, k, number + 1))
         cpu_load, others_load = meter.loads()
         return LevelResult(tuple(late), cpu_load, resident_mb(), others_load)
 
-    def _push(self, k: int, size: int) -> None:
-        stream, samples, at = self._streams[k]
-        stream.accept(loop_slice(samples, at, size))
-        self._streams[k] = (stream, samples, at + size)
+    def _taken(self, due: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        """Take what is computed next from the heap of ``(ns, stream, number of the block)``."""
+        return [heapq.heappop(due)]
+
+    def _push(self, streams: Sequence[int], size: int) -> None:
+        for k in streams:
+            stream, samples, at = self._streams[k]
+            stream.accept(loop_slice(samples, at, size))
+            self._streams[k] = (stream, samples, at + size)
 
     def _grow(self, count: int) -> None:
-        while len(self._streams) < count:
-            k = len(self._streams)
+        new = range(len(self._streams), count)
+        for k in new:
             self._streams.append(
                 (self._bundle.stream(self._rate), self._recordings[k % len(self._recordings)], 997 * k)
             )
-            self._push(k, 1 + round(k * _GOLDEN % 1.0 * _SPREAD_S * self._rate))
-            for _ in range(round(self._fill_s / self._block_s)):
-                self._push(k, self._block)
+            self._push([k], 1 + round(k * _GOLDEN % 1.0 * _SPREAD_S * self._rate))
+        for _ in range(round(self._fill_s / self._block_s)):
+            self._push(new, self._block)
+
+
+class GroupLoadGenerator(StreamLoadGenerator):
+    """The same streams in a :class:`~edge_sdk.runtime.group.StreamGroup`: all blocks that are due are one call.
+
+    A call begins 30 ms after the first of them, which costs each block at most so much and lets others join it.
+    """
+
+    kind = "batched streams"
+    _gather_ns = 30_000_000
+
+    def __init__(
+        self, bundle: Bundle, recordings: Sequence[PreloadedRecording], *, block_s: float, fill_s: float
+    ) -> None:
+        super().__init__(bundle, recordings, block_s=block_s, fill_s=fill_s)
+        self._group = StreamGroup()
+
+    def _taken(self, due: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        now_ns = time.monotonic_ns()
+        taken: dict[int, tuple[int, int, int]] = {}
+        while due and due[0][0] <= now_ns and due[0][1] not in taken:  # a stream that is behind comes again
+            found = heapq.heappop(due)
+            taken[found[1]] = found
+        return list(taken.values())
+
+    def _push(self, streams: Sequence[int], size: int) -> None:
+        blocks = [(self._streams[k][0], loop_slice(*self._streams[k][1:], size)) for k in streams]
+        for found in self._group.accept(blocks):
+            if isinstance(found, Exception):
+                raise found
+        for k in streams:
+            stream, samples, at = self._streams[k]
+            self._streams[k] = (stream, samples, at + size)
 
 
 class _Lateness:

@@ -108,7 +108,7 @@ def _level_row(test: _Test, level: int, result: LevelResult, attempt: int) -> Ro
         misses=misses,
         input=f"blocks of {options.block_s * 1e3:g} ms in real time; latency from capture to all events of a block",
         warm_up=f"{options.fill_s:g} s of audio through a new stream, then {SETTLE_S:g} s of every level"
-        if test.generator.kind == "streams"
+        if test.generator.kind.endswith("streams")
         else f"{SETTLE_S:g} s of every level",
         **percentiles(result.seconds),
     )

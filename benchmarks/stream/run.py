@@ -13,7 +13,12 @@ from benchmarks.core.harness import Row, machine_row, pinned
 from benchmarks.core.rows import benchmarked_model
 from benchmarks.start import start_rows
 from benchmarks.stream.files import live_and_files
-from benchmarks.stream.load_generators import LoadGenerator, SessionLoadGenerator, StreamLoadGenerator
+from benchmarks.stream.load_generators import (
+    GroupLoadGenerator,
+    LoadGenerator,
+    SessionLoadGenerator,
+    StreamLoadGenerator,
+)
 from benchmarks.stream.parallel import RampOptions, ramp
 from benchmarks.stream.replay import replay
 from edge_sdk.errors import StethoError
@@ -50,7 +55,7 @@ class StreamOptions:
     deadline_s: float = 0.1
     cores: int = 1  # for the parallel streams
     sample_rate: int = 8000  # Hz of simulated patients
-    batched: bool = False  # sessions once more, which join their classifications
+    batched: bool = False  # streams once more, in a group; sessions once more, which join their classifications
     quick: bool = False
 
 
@@ -76,8 +81,9 @@ def run_stream(options: StreamOptions, on_step: Callable[[str], None] | None = N
     for kind in ("streams", "sessions"):
         if kind in options.parts and options.hold_s > 0:
             yield from _parallel(bundle, kind, options, report_step)
-    if options.batched and options.hold_s > 0:
-        yield from _parallel(bundle.batched(), "batched sessions", options, report_step)
+            if options.batched:
+                other = bundle if kind == "streams" else bundle.batched()
+                yield from _parallel(other, f"batched {kind}", options, report_step)
     if "start" in options.parts and options.starts > 0:
         report_step(f"{options.starts} cold starts")
         yield from start_rows(options.bundle, options.artefact, starts=options.starts, screens=not bundle.untrained)
@@ -93,7 +99,8 @@ def _bundle(options: StreamOptions) -> Bundle:
 
 
 def _parallel(bundle: Bundle, kind: str, options: StreamOptions, on_step: Callable[[str], None]) -> Iterator[Row]:
-    levels = QUICK_LEVELS if options.quick else STREAM_LEVELS if kind == "streams" else SESSION_LEVELS
+    streams = kind.endswith("streams")
+    levels = QUICK_LEVELS if options.quick else STREAM_LEVELS if streams else SESSION_LEVELS
     ramp_options = RampOptions(
         levels=tuple(n for n in levels if n <= options.most),
         hold_s=options.hold_s,
@@ -102,13 +109,12 @@ def _parallel(bundle: Bundle, kind: str, options: StreamOptions, on_step: Callab
         fill_s=1.0 if options.quick else 25.0,
         repeats=0 if options.quick else options.repeats,
         steady_s=options.steady_s,
-        steady_at=50 if kind == "streams" else 16,
+        steady_at=50 if streams else 16,
     )
     recordings = list(_recordings(options, 15.0 if options.quick else 300.0))
-    if kind == "streams":
-        generator: LoadGenerator = StreamLoadGenerator(
-            bundle, recordings, block_s=ramp_options.block_s, fill_s=ramp_options.fill_s
-        )
+    if streams:
+        made = StreamLoadGenerator if kind == "streams" else GroupLoadGenerator
+        generator: LoadGenerator = made(bundle, recordings, block_s=ramp_options.block_s, fill_s=ramp_options.fill_s)
     else:
         generator = SessionLoadGenerator(bundle, recordings, block_s=ramp_options.block_s, kind=kind)
     yield from ramp(generator, bundle, ramp_options, on_step)

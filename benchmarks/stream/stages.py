@@ -63,19 +63,17 @@ def timed_stream(bundle: Bundle, rate_hz: int, clock: StageClock) -> Stream:
     feed = parts["_feed"]
     segmenter = feed.segmenter
     inner = vars(segmenter)
-    for part, stage in (
-        (parts["_to_model"], "resample"),
-        (feed.resampler, "resample"),
-        (parts["_gate"], "quality"),
-        (inner.get("_mel") or inner.get("_level"), "front end"),
-        (segmenter, "segmenter"),
-        (stream, "emit"),
+    for part, name, stage in (
+        (parts["_to_model"], "accept", "resample"),
+        (feed.resampler, "accept", "resample"),
+        (parts["_gate"], "accept", "quality"),
+        (parts["_gate"], "assess", "quality"),
+        (inner.get("_mel") or inner.get("_level"), "accept", "front end"),
+        (segmenter, "accept" if feed.steps is None else "found", "segmenter"),
+        (stream, "accept", "emit"),
     ):
         if part is not None:
-            name = "accept"
-            setattr(part, name, clock.timed(stage, part.accept))
-    gate, name = parts["_gate"], "assess"
-    setattr(gate, name, clock.timed("quality", gate.assess))
+            setattr(part, name, clock.timed(stage, getattr(part, name)))
     return stream
 
 

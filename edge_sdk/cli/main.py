@@ -39,6 +39,8 @@ COMMANDS = {
 }
 """Sub-command → module that holds ``NAME_command`` or ``NAME``, or for a group a ``typer.Typer`` named ``app``."""
 
+_DEVICE_BENCHMARKS = frozenset({"stream", "soak", "faults"})
+
 
 def take_flags(arguments: Sequence[str]) -> tuple[list[str], bool, bool]:
     """Take ``--debug`` out of the arguments, where it may stand anywhere before ``--``, and look for ``--json``."""
@@ -57,13 +59,19 @@ def runs_on_device(arguments: Sequence[str]) -> bool:
     return COMMANDS.get(name, "").startswith("edge_sdk.cli.runtime.")
 
 
+def measures_device(arguments: Sequence[str]) -> bool:
+    """Whether the command is a benchmark that runs in this process what a command of the device does."""
+    group, name, *_ = [word for word in arguments if not word.startswith("-")] + ["", ""]
+    return group == "bench" and name in _DEVICE_BENCHMARKS
+
+
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 usage, 128 + signal where stopped."""
     prepare_streams()  # first: nothing else may take the number of a closed stream
     with Ending(last=arguments is None) as ending:
         name_user()
         args, debug, json = take_flags(sys.argv[1:] if arguments is None else arguments)
-        if runs_on_device(args):
+        if runs_on_device(args) or measures_device(args):
             calm_libraries()
         from edge_sdk.cli.commands import run_command
         from edge_sdk.cli.messages import guard

@@ -17,13 +17,16 @@ from msgspec import Meta
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
+from edge_sdk.runtime.engines.stepping import Stepping
+from edge_sdk.runtime.engines.steps import StepNetwork
 from edge_sdk.settings import NonNegative, Positive, Settings
-from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
 KIND = "stetho-adventitious"
 SOUNDS = ("crackle", "wheeze")
+SCHEMA, OLDER_SCHEMA = "2", "1"
+"""Of the step graph; the older one steps a single stream, and has rows where the present one has columns."""
+
 OUTPUTS = ("frames", "attention", "clip")
 
 _GOLDEN_S = 1.6
@@ -67,7 +70,7 @@ class SoundStepSettings:
         BundleError
             It is no step graph of this kind, or incomplete.
         """
-        if properties.get("kind") != KIND or properties.get("schema") != "1":
+        if properties.get("kind") != KIND or properties.get("schema") not in (SCHEMA, OLDER_SCHEMA):
             raise BundleError(f"{name} is no network of crackles and wheezes that this SDK can step; export it again")
         try:
             found = cls(
@@ -88,8 +91,9 @@ class SoundModel:
     Parameters
     ----------
     engine
-        Inputs ``features [1, M, n]`` and ``state_i``; outputs ``frames [1, 3, t]`` (probabilities of crackle, wheeze
-        and breathing), ``attention [1, 2, t]``, ``clip [1, 2, t]`` and ``state_i_next``; t is n over the stride.
+        Inputs ``features [streams, n, M]`` and ``state_i``; outputs ``frames [streams, t, 3]`` (probabilities of
+        crackle, wheeze and breathing), ``attention [streams, t, 2]``, ``clip [streams, t, 2]`` and ``state_i_next``; t
+        is n over the stride. Or those of an older bundle, for one stream, with the last two axes exchanged.
     name
         Of the file, for messages.
 
@@ -102,23 +106,14 @@ class SoundModel:
     def __init__(self, engine: OrtEngine, name: str = "adventitious.onnx") -> None:
         self.engine = engine
         self.settings = SoundStepSettings.from_properties(engine.properties, name)
-        self._states = state_names(engine, ("features",), OUTPUTS, name)
         spec, frames = self.settings.front_end, self.settings.frames_per_step
         count = frames // self.settings.stride
-        found = self._shapes = step_shapes(engine, frames, count)
-        wanted = {"features": (1, spec.mel_bins, frames), "frames": (1, 3, count), "attention": (1, 2, count)}
+        self.network = StepNetwork(engine, frames, count, OUTPUTS, name)
+        found = self.network.shapes()
+        sizes = {"features": (frames, spec.mel_bins), "frames": (count, 3), "attention": (count, 2)}
+        wanted = {name: (1, *(size if self.network.by_frame else size[::-1])) for name, size in sizes.items()}
         if wrong := [key for key, shape in wanted.items() if found[key] != shape]:
             raise BundleError(f"{name}: {wrong[0]} is {found[wrong[0]]}, not {wanted[wrong[0]]}; export it again")
-
-    def state(self) -> StepState:
-        """New state to step the network over one stream."""
-        return StepState(self.engine, self._shapes, self._states, OUTPUTS)
-
-    def run_state(self) -> RunState | None:
-        """New state to run many steps at once; None: the graph takes one step only."""
-        if not takes_any_length(self.engine):
-            return None
-        return RunState(self.engine, self._shapes, self._states, OUTPUTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,7 @@ class SoundFrames:
     samples: int  # received when the step was complete
 
 
-class SoundRun:
+class SoundRun(Stepping):
     """Steps the network over a stream of samples at its rate.
 
     Parameters
@@ -146,62 +141,51 @@ class SoundRun:
 
     def __init__(self, model: SoundModel, *, offline: bool = False) -> None:
         self.settings = model.settings
-        run_state = model.run_state() if offline else None
-        self._at_once = run_state is not None
-        self._state: StepState | RunState = run_state or model.state()
-        self._mel = LogMel(model.settings.front_end)
+        super().__init__(model.network, model.settings.front_end, offline=offline, single=False)
         self.reset()
 
     def reset(self) -> None:
         """Start over: the next sample is the first, and the next output frame number 0."""
-        self._mel.reset()
-        self._state.reset()
-        self._held: list[Floats] = []
-        self._held_size = 0
-        spec, frames = self.settings.front_end, self.settings.frames_per_step
-        self._needed = spec.frame_samples + (frames - 1) * spec.hop_samples  # samples that the next step needs
-        self._done = self._taken = 0  # output frames; samples in steps that have been run
+        self._restart()
+        self._done = 0  # output frames
+        self._found: list[SoundFrames] = []  # not returned yet
 
     def accept(self, samples: Floats) -> list[SoundFrames]:
         """Take ``[n]`` samples; return the steps that are complete."""
-        self._held.append(samples)
-        self._held_size += samples.size
-        steps: list[SoundFrames] = []
-        if self._held_size < self._needed:
-            return steps
-        held, at = np.concatenate(self._held), 0
-        each = self.settings.frames_per_step * self.settings.front_end.hop_samples
-        while held.size - at >= self._needed:
-            more = (held.size - at - self._needed) // each if self._at_once else 0
-            end = at + self._needed + more * each
-            steps += self._steps(self._mel.accept(held[at:end]), self._taken + self._needed)
-            self._taken += end - at
-            self._needed, at = each, end
-        self._held, self._held_size = [held[at:].copy()], held.size - at
+        self.hold(samples)
+        return self.found()
+
+    def found(self) -> list[SoundFrames]:
+        """Run the steps that are due, and return those that were computed since the last call."""
+        self.run_due()
+        steps, self._found = self._found, []
         return steps
 
     def finish(self) -> list[SoundFrames]:
         """End of the samples: return the last, shorter step, if it has an output frame."""
-        rest = self._mel.accept(np.concatenate([*self._held, np.zeros(0, np.float32)]))
-        self._held, self._held_size = [], 0
+        rest = self._rest()
         count = len(rest) // self.settings.stride
         if not count:
             return []
         missing = self.settings.frames_per_step - len(rest)
-        (step,) = self._steps(np.concatenate((rest, np.repeat(rest[-1:], missing, axis=0))), self._taken)
+        padded = np.concatenate((rest, np.repeat(rest[-1:], missing, axis=0)))
+        (step,) = self._steps(padded, self._state.step(padded), 0, self._taken)
         frames, attention, clip = (part[:, :count] for part in (step.frames, step.attention, step.clip))
         return [
             replace(step, frames=frames, attention=attention, clip=clip, mel=step.mel[: count * self.settings.stride])
         ]
 
-    def _steps(self, mel: Floats, samples: int) -> list[SoundFrames]:
-        """Run ``[n, M]`` frames of one or several steps; ``samples`` have been received by the end of the first."""
-        outputs = self._state.step(mel)
+    def _accept_outputs(self, frames: Floats, outputs: Mapping[str, Floats], stream: int) -> None:
+        self._found += self._steps(frames, outputs, stream, self._step_end)
+
+    def _steps(self, mel: Floats, outputs: Mapping[str, Floats], stream: int, samples: int) -> list[SoundFrames]:
+        """Steps of ``[n, M]`` frames; ``samples`` have been received by the end of the first."""
+        parts = [outputs[name][stream].T if self.network.by_frame else outputs[name][stream] for name in OUTPUTS]
         size = self.settings.frames_per_step
         each = size // self.settings.stride
         steps = []
         for k in range(len(mel) // size):
-            frames, attention, clip = (outputs[name][0, :, k * each : (k + 1) * each].copy() for name in OUTPUTS)
+            frames, attention, clip = (part[:, k * each : (k + 1) * each].copy() for part in parts)
             taken = samples + k * size * self.settings.front_end.hop_samples
             steps.append(SoundFrames(self._done, frames, attention, clip, mel[k * size : (k + 1) * size], taken))
             self._done += each

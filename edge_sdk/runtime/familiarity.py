@@ -7,6 +7,7 @@ shrunk covariance. Another device, or noise of any kind, lies far from all of th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,16 +40,27 @@ class FamiliarityParams(Settings, frozen=True):
         return None
 
     def nearest(self, features: Floats) -> tuple[int, float]:
-        """Number of the centre nearest to ``[FEATURES]``, and the distance to it; 0 and 0 without any centre."""
-        if not self.centres:
-            return 0, 0.0
-        differences = (features - np.array(self.centres)) @ np.array(self.whitening)  # [G, FEATURES]
-        squares = np.square(differences).sum(axis=1)
-        return int(squares.argmin()), float(np.sqrt(squares.min()))
+        """See :meth:`Centres.nearest`."""
+        return Centres(self).nearest(features)
 
     def distance(self, features: Floats) -> float:
         """Distance of ``[FEATURES]`` to the nearest centre; 0 without any centre."""
         return self.nearest(features)[1]
+
+
+class Centres:
+    """The centres of :class:`FamiliarityParams` as arrays, made once for many recordings."""
+
+    def __init__(self, params: FamiliarityParams) -> None:
+        self._centres, self._whitening = np.array(params.centres), np.array(params.whitening)
+
+    def nearest(self, features: Floats) -> tuple[int, float]:
+        """Number of the centre nearest to ``[FEATURES]``, and the distance to it; 0 and 0 without any centre."""
+        if not self._centres.size:
+            return 0, 0.0
+        differences = (features - self._centres) @ self._whitening  # [G, FEATURES]
+        squares = np.square(differences).sum(axis=1)
+        return int(squares.argmin()), float(np.sqrt(squares.min()))
 
 
 class SpectrumSums:
@@ -61,10 +73,10 @@ class SpectrumSums:
 
     def add(self, mel: npt.NDArray[np.floating[Any]]) -> None:
         """Take ``[n, M]`` frames, M a multiple of :data:`GROUPS`."""
-        grouped = mel.astype(np.float64).reshape(len(mel), GROUPS, -1).mean(axis=2)
+        grouped = mel.astype(np.float64) @ _means(mel.shape[1])
         self.frames += len(mel)
-        self._sum += grouped.sum(axis=0)
-        self._squares += np.square(grouped).sum(axis=0)
+        self._sum += np.add.reduce(grouped)
+        self._squares += np.einsum("ij,ij->j", grouped, grouped)
 
     def features(self) -> Floats:
         """``[FEATURES]``: mean of each group minus that of all, and logarithm of its standard deviation.
@@ -79,3 +91,9 @@ class SpectrumSums:
         mean = self._sum / self.frames
         spread = np.sqrt(np.maximum(self._squares / self.frames - np.square(mean), 1e-4))
         return np.concatenate((mean - mean.mean(), np.log(spread)))
+
+
+@lru_cache(maxsize=4)
+def _means(bands: int) -> Floats:
+    """``[bands, GROUPS]``: the mean of each group."""
+    return np.repeat(np.eye(GROUPS), bands // GROUPS, axis=0) * (GROUPS / bands)

@@ -8,10 +8,12 @@ white and pink noise are always detected. These measures do not separate crying,
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from functools import reduce
+from typing import Annotated, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +21,12 @@ from msgspec import Meta
 
 from edge_sdk.events import QualityEvent, QualityState
 from edge_sdk.settings import Positive, Settings
-from edge_sdk.signal.frames import frame_view
+from edge_sdk.signal.modulation import Modulation, flatness
+
+Samples: TypeAlias = npt.NDArray[np.float32]
 
 _TINY = 1e-14  # added to energies before the logarithm
-_FRAME_S = 0.064
-_MEMORY_S = 30.0  # clipped samples are remembered for so long
+_MEMORY_S = 30.0  # clipped samples and the levels of frames are remembered for so long
 _SMALLEST_PEAK = 0.05  # below this a flat top is quantisation, not clipping
 
 
@@ -58,42 +61,38 @@ class Measures:
     flatness: float  # of the mean spectrum above 100 Hz: 1 white, near 0 tonal or steep
 
 
-def measure(samples: npt.NDArray[np.float32], sample_rate: int) -> Measures:
+def measure(samples: Samples, sample_rate: int) -> Measures:
     """Measure ``[n]`` samples, n >= 1."""
-    centred = samples - samples.mean(dtype=np.float64)
-    rms_dbfs = _dbfs(centred)
-    window, band_bins, heart_bins, wide_bins = _analysis(sample_rate)
-    size = window.size
-    if centred.size < 3 * size:
-        return Measures(
-            rms_dbfs, float("inf"), float("inf"), rms_dbfs, 0.0
-        )  # too short to separate noise from breathing
-    frames = frame_view(centred, size, size // 2) * window  # [k, size]
-    spectrum = np.fft.rfft(frames, axis=1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)  # [k, bins]
-    band = power[:, band_bins].sum(axis=1)
-    low = power[:, heart_bins].sum(axis=1)
-    swing_db, heart_db = (float(np.std(10 * np.log10(energy + _TINY))) for energy in (band, low))
-    band_dbfs = float(10 * np.log10(band.mean() / (0.1875 * size * size) + _TINY))  # Hann: 3/8 of the energy, halved
-    wide = power[:, wide_bins].mean(axis=0) + _TINY
-    flatness = float(np.exp(np.mean(np.log(wide))) / np.mean(wide))
-    return Measures(rms_dbfs, swing_db, heart_db, band_dbfs, flatness)
+    rms_dbfs, modulation = _Power.of(samples).dbfs, Modulation(sample_rate, samples.size / sample_rate + 1.0)
+    modulation.accept(samples)
+    whole = (0, samples.size)
+    swing_db = modulation.swing_db(*whole)
+    if math.isinf(swing_db):
+        return Measures(rms_dbfs, swing_db, swing_db, rms_dbfs, 0.0)  # too short to separate noise from breathing
+    heart_db, band_dbfs = modulation.heart_db(*whole), modulation.level_dbfs(*whole)
+    return Measures(rms_dbfs, swing_db, heart_db, band_dbfs, flatness(samples, sample_rate))
 
 
-@lru_cache(maxsize=16)
-def _analysis(sample_rate: int) -> tuple[npt.NDArray[np.float64], slice, slice, slice]:
-    """Window of a frame, and the bins of 100-1000 Hz, 30-200 Hz and above 100 Hz."""
-    size = max(8, round(_FRAME_S * sample_rate))
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-    frequencies = np.arange(size // 2 + 1) * sample_rate / size
-    top = 0.45 * sample_rate
-    spans = ((100.0, min(1000.0, top)), (30.0, 200.0), (100.0, top))
-    band, heart, wide = (slice(*np.searchsorted(frequencies, span).tolist()) for span in spans)
-    return window, band, heart, wide
+class _Power(NamedTuple):
+    """Running sums of samples."""
 
+    size: int
+    total: float
+    squares: float
 
-def _dbfs(centred: npt.NDArray[np.floating[Any]]) -> float:
-    return float(10 * np.log10(np.mean(np.square(centred)) + _TINY))
+    @classmethod
+    def of(cls, samples: Samples) -> _Power:
+        exact = samples.astype(np.float64)
+        return cls(samples.size, float(np.add.reduce(exact)), float(exact.dot(exact)))
+
+    def and_(self, other: _Power) -> _Power:
+        return _Power(self.size + other.size, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def dbfs(self) -> float:
+        """RMS without the mean."""
+        mean = self.total / self.size
+        return 10.0 * math.log10(max(0.0, self.squares / self.size - mean * mean) + _TINY)
 
 
 class QualityGate:
@@ -114,16 +113,19 @@ class QualityGate:
         self._source_rate, self._model_rate = source_rate, model_rate
         self._step = max(1, round(self._p.step_s * model_rate))
         self._steps = max(1, round(self._p.window_s / self._p.step_s))
+        self._modulation = Modulation(model_rate, _MEMORY_S)
         self.reset()
 
     def reset(self, first: int = 0) -> None:
         """Start over at source sample ``first``."""
         self._first = first  # source index of model sample 0
         self._clips: deque[tuple[int, int, int]] = deque()  # (begin, end, clipped samples) of each hop
+        self._clipped = 0  # hops in it with clipped samples
         self._peak = 0.0
-        self._open: list[npt.NDArray[np.float32]] = []
+        self._modulation.reset()
+        self._open: list[Samples] = []  # samples of the step that is not complete yet
         self._open_size = 0
-        self._window: deque[npt.NDArray[np.float32]] = deque(maxlen=self._steps)
+        self._window: deque[tuple[_Power, Samples]] = deque(maxlen=self._steps)
         self._measured = 0
         self._state: QualityState | None = None
         self._level_dbfs = -140.0
@@ -139,14 +141,14 @@ class QualityGate:
         """RMS in dBFS of the newest measurement, rounded."""
         return self._level_dbfs
 
-    def accept(
-        self, source_hop: npt.NDArray[np.float32], begin: int, model_samples: npt.NDArray[np.float32]
-    ) -> list[QualityEvent]:
+    def accept(self, source_hop: Samples, begin: int, model_samples: Samples) -> list[QualityEvent]:
         """Take a hop at the source's rate, from source index ``begin``, and the ``[m]`` model samples it released."""
         self._count_clips(source_hop, begin)
-        self._open.append(model_samples)
-        self._open_size += model_samples.size
         events: list[QualityEvent] = []
+        if model_samples.size:
+            self._modulation.accept(model_samples)
+            self._open.append(model_samples)
+            self._open_size += model_samples.size
         while self._open_size >= self._step:
             held = np.concatenate(self._open)
             self._open, self._open_size = [held[self._step :]], held.size - self._step
@@ -167,28 +169,29 @@ class QualityGate:
         if self._state is None and (rest.size or self._window):
             too_short = fragment and not self._window
             if rest.size:
-                self._window.append(rest)
-            state, level = self._assess_window(self._first, self._first + (1 << 62))
+                self._window.append((_Power.of(rest), rest))
+            end = self._measured * self._step + rest.size
+            state, level = self._assess_window(end, self._first, self._first + (1 << 62))
             if too_short:
                 state = "gap"
             events.append(QualityEvent(self._first, self._source_rate, state, level))
             self._state = state
         return events
 
-    def is_steady(self, pcm: npt.NDArray[np.float32]) -> bool:
-        """Whether the level of ``[n]`` model samples is constant, clipped or not: a tone, a hum or noise."""
-        found = measure(pcm, self._model_rate)
-        return found.swing_db < self._p.steady_db and found.heart_db < self._p.heart_db
+    def is_steady(self, begin: int, end: int) -> bool:
+        """Whether the level of model samples ``[begin, end)`` is constant, clipped or not: a tone, a hum or noise."""
+        found = self._modulation
+        return found.swing_db(begin, end) < self._p.steady_db and found.heart_db(begin, end) < self._p.heart_db
 
     # -- the running state ---------------------------------------------------------------------------------------------
 
-    def _measure_step(self, step: npt.NDArray[np.float32], events: list[QualityEvent]) -> None:
-        self._window.append(step)
+    def _measure_step(self, step: Samples, events: list[QualityEvent]) -> None:
+        self._window.append((_Power.of(step), step))
         self._measured += 1
         end = self._source_index(self._measured * self._step)
         since = self._source_index((self._measured - 1) * self._step)
         begin = self._source_index((self._measured - len(self._window)) * self._step)
-        state, level = self._assess_window(begin, end)
+        state, level = self._assess_window(self._measured * self._step, begin, end)
         self._level_dbfs = round(level, 2)
         if state == self._state:
             self._candidate = None
@@ -206,46 +209,68 @@ class QualityGate:
     def _source_index(self, model_index: int) -> int:
         return self._first + model_index * self._source_rate // self._model_rate
 
-    def _assess_window(self, begin: int, end: int) -> tuple[QualityState, float]:
-        newest = self._window[-1]
-        level = _dbfs(newest - newest.mean(dtype=np.float64))
+    def _assess_window(self, now: int, begin: int, end: int) -> tuple[QualityState, float]:
+        """Assess the window that ends with model sample ``now``, and spans the source's ``[begin, end)``."""
+        powers, parts = zip(*self._window, strict=True)
+        level = powers[-1].dbfs
         if level < self._p.silence_dbfs:  # by the newest step alone: a device that became silent
             return "silence", level
-        return self.assess(np.concatenate(tuple(self._window)), begin, end)
+        power = reduce(_Power.and_, powers)
+        return self._assess(power.dbfs, parts, now - power.size, now, (begin, end)), power.dbfs
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def assess(self, pcm: npt.NDArray[np.float32], begin: int, end: int) -> tuple[QualityState, float]:
-        """State and RMS in dBFS of ``[n]`` model samples that span the source's samples ``[begin, end)``."""
-        p = self._p
-        found = measure(pcm, self._model_rate)
-        if found.rms_dbfs < p.silence_dbfs:
-            return "silence", found.rms_dbfs
-        if self._clipped_share(begin, end) >= p.clipped_share:
-            return "clipping", found.rms_dbfs
-        if found.swing_db < p.steady_db:
-            if found.band_dbfs >= p.loud_dbfs and found.flatness >= p.tonal_flatness:
-                return "noisy", found.rms_dbfs
-            if found.heart_db < p.heart_db:
-                return "no-contact", found.rms_dbfs
-        return "ok", found.rms_dbfs
+    def assess(self, pcm: Samples, first: int, begin: int, end: int) -> tuple[QualityState, float]:
+        """State and RMS in dBFS of a part of the stream.
 
-    def _count_clips(self, hop: npt.NDArray[np.float32], begin: int) -> None:
-        size = np.abs(hop)
-        loudest = float(size.max(initial=0.0))
-        self._peak = max(self._peak, loudest)
+        Parameters
+        ----------
+        pcm, first
+            ``[n]`` model samples, and the index of the first.
+        begin, end
+            They span the source's samples ``[begin, end)``.
+        """
+        rms_dbfs = _Power.of(pcm).dbfs
+        return self._assess(rms_dbfs, (pcm,), first, first + pcm.size, (begin, end)), rms_dbfs
+
+    def _assess(
+        self, rms_dbfs: float, parts: Sequence[Samples], first: int, last: int, source: tuple[int, int]
+    ) -> QualityState:
+        p, found = self._p, self._modulation
+        if rms_dbfs < p.silence_dbfs:
+            return "silence"
+        if self._clipped_share(*source) >= p.clipped_share:
+            return "clipping"
+        if found.swing_db(first, last) < p.steady_db:
+            loud = found.level_dbfs(first, last) >= p.loud_dbfs
+            if loud and flatness(np.concatenate(parts), self._model_rate) >= p.tonal_flatness:
+                return "noisy"
+            if found.heart_db(first, last) < p.heart_db:
+                return "no-contact"
+        return "ok"
+
+    def _count_clips(self, hop: Samples, begin: int) -> None:
         clipped = 0
-        if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else no sample reaches the threshold below
-            high = size >= 0.985 * self._peak
-            if high.any():
-                flat = np.abs(np.diff(hop)) <= 1e-4 * self._peak
-                clipped = int(np.count_nonzero(high[1:] & flat))
+        if hop.size:
+            loudest = max(float(np.maximum.reduce(hop)), -float(np.minimum.reduce(hop)))
+            self._peak = max(self._peak, loudest)
+            if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else no sample reaches the threshold
+                clipped = self._flat_tops(hop)
         self._clips.append((begin, begin + hop.size, clipped))
+        self._clipped += clipped > 0
         oldest = begin - _MEMORY_S * self._source_rate
         while self._clips[0][1] < oldest:
-            self._clips.popleft()
+            self._clipped -= self._clips.popleft()[2] > 0
+
+    def _flat_tops(self, hop: Samples) -> int:
+        """Samples at the largest level so far that equal the one before."""
+        high = np.abs(hop) >= 0.985 * self._peak
+        flat = np.abs(np.diff(hop)) <= 1e-4 * self._peak
+        return int(np.count_nonzero(high[1:] & flat))
 
     def _clipped_share(self, begin: int, end: int) -> float:
+        if not self._clipped:
+            return 0.0
         total = clipped = 0
         for hop_begin, hop_end, count in reversed(self._clips):  # newest first: requests are about recent samples
             if hop_end <= begin:

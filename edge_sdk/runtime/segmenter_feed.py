@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.segmentation.factory import LearnedFactory
+from edge_sdk.runtime.segmentation.network import LearnedSegmenter
 from edge_sdk.signal.blocks import Reblocker
 from edge_sdk.signal.low_latency_resample import LowLatencyResampler
 from edge_sdk.signal.resample import StreamResampler
@@ -42,6 +43,9 @@ class SegmenterFeed:
 
     def __init__(self, factory: SegmenterFactory, sample_rate: int, model_rate: int, *, offline: bool) -> None:
         self.segmenter: Segmenter = factory.new(offline=offline)
+        self.steps = self.segmenter if isinstance(self.segmenter, LearnedSegmenter) else None
+        """The segmenter, where its steps can run with those of other streams."""
+
         self._rate = sample_rate
         self._first = factory.model.settings.first_samples if isinstance(factory, LearnedFactory) else None
         own_rate = self.segmenter.sample_rate
@@ -55,6 +59,8 @@ class SegmenterFeed:
     def reset(self) -> None:
         """Start over."""
         self.segmenter.reset()
+        self._found: list[BreathCycle] = []
+        self._ends: list[int] = []  # of the ticks that were held last, in the segmenter's samples
         self._received = 0  # samples that came by another way than the low-latency resampler
 
     def ticks(self) -> Reblocker:
@@ -70,25 +76,41 @@ class SegmenterFeed:
         tick = self.segmenter.hop_samples * rate
         return Reblocker(tick, math.ceil(self._first * rate + delay) % math.ceil(tick))
 
-    def accept(self, ticks: Sequence[Samples], models: Sequence[Samples]) -> list[list[BreathCycle]]:
-        """Take ticks of the source and the classifier's samples of each; return the cycles emitted in each."""
+    def hold(self, ticks: Sequence[Samples], models: Sequence[Samples]) -> None:
+        """Take ticks of the source and the classifier's samples of each, which :meth:`found` computes."""
         own = self.resampler
-        if isinstance(own, LowLatencyResampler):
+        if len(ticks) == 1:  # live
+            samples = models[0] if own is None else own.accept(ticks[0])
+            self._received += samples.size
+            self._ends = [self._received]
+        elif isinstance(own, LowLatencyResampler):
             consumed = [*accumulate((tick.size for tick in ticks), initial=own.consumed)][1:]
-            samples = own.accept(ticks[0] if len(ticks) == 1 else np.concatenate(ticks))
-            ends = [own.ready(count) for count in consumed]
+            samples = own.accept(np.concatenate(ticks))
+            self._ends = [own.ready(count) for count in consumed]
         else:
             parts = models if own is None else [own.accept(tick) for tick in ticks]
-            samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
-            self._received = ends[-1]
-        found = deque(self.segmenter.accept(samples))
+            samples = np.concatenate(parts)
+            self._ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
+            self._received = self._ends[-1]
+        if self.steps is None:
+            self._found = [*self.segmenter.accept(samples)]
+        else:
+            self.steps.hold(samples)
+
+    def found(self) -> list[list[BreathCycle]]:
+        """Cycles emitted in each tick that was held last."""
+        if self.steps is not None:
+            self._found = self.steps.found()
+        found, self._found = self._found, []
+        if len(self._ends) == 1:
+            return [found]
+        following = deque(found)
         each: list[list[BreathCycle]] = []
-        for end in ends:
+        for end in self._ends:
             each.append([])
-            while found and found[0].emitted_at <= end:
-                each[-1].append(found.popleft())
-        each[-1] += found  # nothing is lost, whatever a segmenter says of its time
+            while following and following[0].emitted_at <= end:
+                each[-1].append(following.popleft())
+        each[-1] += following  # nothing is lost, whatever a segmenter says of its time
         return each
 
     def finish(self, rest: Samples, model: Samples, *, cut: bool) -> list[BreathCycle]:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.errors import AudioError, StreamError
+from edge_sdk.errors import StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
 from edge_sdk.metadata import checked_metadata
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.quality import NotBreathingMonitor, QualityGate, QualityParams
 from edge_sdk.runtime.segmenter_feed import SegmenterFeed
+from edge_sdk.signal.checks import band_notes, checked_block, checked_samples
 from edge_sdk.signal.clock import convert_index
 from edge_sdk.signal.resample import StreamResampler
 from edge_sdk.signal.ring import Ring
 
 if TYPE_CHECKING:
+    from edge_sdk.runtime.engines.stepping import Stepping
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
-    from edge_sdk.signal.spec import FrontEndSpec
 
 _OFFLINE_TICKS = 32  # of a file are computed at once
 _RING_S = 20.0  # longer than the longest cycle and its delays
@@ -33,27 +34,12 @@ _NO_BREATH = ("silence", "no-contact", "noisy")
 Samples = npt.NDArray[np.float32]
 
 
-def _band_notes(front_end: FrontEndSpec, rate_hz: int) -> tuple[str, ...]:
-    """What is to be said about a source's rate.
+class _Held(NamedTuple):
+    """Ticks whose networks' input is ready, and the samples of each at the rates of classifier and verdict."""
 
-    Raises
-    ------
-    AudioError
-        It is too low for the front end.
-    """
-    need, least = front_end.full_rate_hz, front_end.least_rate_hz
-    if rate_hz >= need:
-        return ()
-    if rate_hz < least:
-        raise AudioError(
-            f"a sample rate of {rate_hz} Hz is too low: nothing above {rate_hz / 2:g} Hz is in the audio, and the "
-            f"bundle's front end uses {front_end.low_hz:g} to {front_end.high_hz:g} Hz; record at {need:g} Hz or more "
-            f"({least} Hz is the least)"
-        )
-    return (
-        f"band-limited: nothing above {rate_hz / 2:g} Hz is in the audio, and the bundle's front end uses up to "
-        f"{front_end.high_hz:g} Hz; labels are less reliable, record at {need:g} Hz or more",
-    )
+    ticks: list[Samples]
+    models: list[Samples]
+    sounds: list[Samples]
 
 
 class Stream:
@@ -101,7 +87,7 @@ class Stream:
     ) -> None:
         if sample_rate < 1:
             raise StreamError(f"a stream needs a positive sample rate, got {sample_rate}")
-        self.notes = _band_notes(classifier.front_end, sample_rate)
+        self.notes = band_notes(classifier.front_end, sample_rate)
         try:
             self.metadata = checked_metadata(metadata or {}, classifier.metadata_schema)
         except ValueError as error:
@@ -118,6 +104,7 @@ class Stream:
         self._blocks = self._feed.ticks()
         self._at_once = _OFFLINE_TICKS if offline and self._learned else 1
         self._waiting: list[Samples] = []  # ticks, until so many are there
+        self._held: _Held | None = None
         self._verdict = None if verdict is None else verdict.monitor(sample_rate, offline=offline)
         self._to_verdict: StreamResampler | None = None
         if verdict is not None and verdict.rate_hz != self._model_rate:
@@ -165,16 +152,8 @@ class Stream:
         EngineError
             The engine failed.
         """
-        if self._finished:
-            raise StreamError("this stream is finished; make a new one with bundle.stream()")
-        if not isinstance(block, AudioBlock):
-            block = AudioBlock(block, self.sample_rate, self._next)
-        samples = self._checked(block)
         events: list[Event] = []
-        self._place(block, events)
-        self._samples_in += samples.size
-        self._next += samples.size
-        for tick in self._blocks.accept(samples):
+        for tick in self._receive(block, events):
             self._waiting.append(tick)
             if len(self._waiting) == self._at_once:
                 self._advance(events)
@@ -196,42 +175,52 @@ class Stream:
             events.insert(0, QualityEvent(self._base, self.sample_rate, "too-short", level))
         return events
 
+    # -- together with other streams, see StreamGroup ------------------------------------------------------------------
+
+    @property
+    def steps(self) -> tuple[Stepping, ...]:
+        """The networks of this stream, whose steps can run with those of other streams."""
+        verdict = () if self._verdict is None else (self._verdict.steps,)
+        return verdict if self._feed.steps is None else (self._feed.steps, *verdict)
+
+    def receive(self, block: AudioBlock | npt.NDArray[np.floating[Any]]) -> tuple[list[Event], Iterable[Samples]]:
+        """As :meth:`accept`, but return the ticks, each of which goes through :meth:`hold` and :meth:`found`."""
+        events: list[Event] = []
+        return events, self._receive(block, events)
+
+    def hold(self, tick: Samples) -> None:
+        """Take a tick: what its networks need is then ready."""
+        self._waiting.append(tick)
+        self._held = self._prepared()
+
+    def found(self) -> list[Event]:
+        """Events of the tick that was held, whose steps may have run by now."""
+        events: list[Event] = []
+        held, self._held = self._held, None
+        if held is not None:
+            self._go_on(held, events)
+        return events
+
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def _checked(self, block: AudioBlock) -> Samples:
-        samples = np.asarray(block.samples)
-        if block.sample_rate != self.sample_rate:
-            raise StreamError(
-                f"a block at {block.sample_rate} Hz on a stream at {self.sample_rate} Hz; make a stream for each rate"
-            )
-        if samples.ndim != 1 or samples.dtype.kind != "f":
-            raise AudioError(
-                f"a block must be [n] floats of one channel in ±1, got {samples.dtype} {list(samples.shape)}; "
-                "choose a channel and divide integers by their full scale"
-            )
-        samples = samples.astype(np.float32, copy=False)
-        if not np.isfinite(samples.sum(dtype=np.float64)):
-            finite = np.isfinite(samples)
-            if not finite.all():
-                at = block.first_sample + int(np.argmin(finite))
-                raise AudioError(f"sample {at} is NaN or infinite; repair the source, or leave the block out as lost")
-        if self._first is not None and block.first_sample < self._next:
-            raise StreamError(
-                f"time ran backwards: a block begins at sample {block.first_sample}, expected {self._next}"
-            )
-        if self._first is not None and 0 < block.lost_before != block.first_sample - self._next:
-            raise StreamError(
-                f"a block says that {block.lost_before} samples were lost before it, "
-                f"its first sample says {block.first_sample - self._next}; count both on the source's clock"
-            )
-        return samples
+    def _receive(self, block: AudioBlock | npt.NDArray[np.floating[Any]], events: list[Event]) -> Iterable[Samples]:
+        if self._finished:
+            raise StreamError("this stream is finished; make a new one with bundle.stream()")
+        if isinstance(block, AudioBlock):
+            samples = checked_block(block, self.sample_rate, None if self._first is None else self._next)
+            self._place(block.first_sample, block.lost_before, events)
+        else:
+            samples = checked_samples(block, self._next)
+            self._place(self._next, 0, events)
+        self._samples_in += samples.size
+        self._next += samples.size
+        return self._blocks.accept(samples)
 
-    def _place(self, block: AudioBlock, events: list[Event]) -> None:
+    def _place(self, first: int, lost_before: int, events: list[Event]) -> None:
         if self._first is None:
-            begin = block.first_sample - block.lost_before
-            self._first = self._next = begin
-            self._restart(begin)
-        lost = block.first_sample - self._next
+            self._first = self._next = first - lost_before
+            self._restart(self._first)
+        lost = first - self._next
         if lost == 0:
             return
         gap = Gap(self._next, lost, self.sample_rate)
@@ -280,21 +269,33 @@ class Stream:
 
     def _advance(self, events: list[Event]) -> None:
         """Compute the ticks that wait, all networks first, and then go through them one by one."""
+        if self._waiting:
+            self._go_on(self._prepared(), events)
+
+    def _prepared(self) -> _Held:
+        """Resample the ticks that wait, and hold the networks' input."""
         ticks, self._waiting = self._waiting, []
-        if not ticks:
-            return
         models = [self._to_model.accept(tick) for tick in ticks]
-        found = self._feed.accept(ticks, models)
+        self._feed.hold(ticks, models)
         sounds = models if self._to_verdict is None else [self._to_verdict.accept(tick) for tick in ticks]
         if self._verdict is not None:
-            self._verdict.compute(sounds[0] if len(ticks) == 1 else np.concatenate(sounds))
+            self._verdict.hold(sounds[0] if len(ticks) == 1 else np.concatenate(sounds))
+        return _Held(ticks, models, sounds)
+
+    def _go_on(self, held: _Held, events: list[Event]) -> None:
+        """Run the networks' steps that are due, and go through the ticks."""
+        ticks, models, sounds = held
+        found = self._feed.found()
+        if self._verdict is not None:
+            self._verdict.advance()
         for k, (tick, model) in enumerate(zip(ticks, models, strict=True)):
             begin = self._done
             self._done += tick.size
             self._ring.append(model)
-            self._add_quality(self._gate.accept(tick, begin, model), events)
-            self._found.extend(found[k])
-            if self._found or self._unclassified:
+            if changes := self._gate.accept(tick, begin, model):
+                self._add_quality(changes, events)
+            if found[k] or self._unclassified:
+                self._found.extend(found[k])
                 self._release(events)
             if self._learned:
                 self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
@@ -308,9 +309,10 @@ class Stream:
             self._in_fragments = event.state == "gap"
 
     def _without_breath(self, found: list[QualityEvent], events: list[Event]) -> None:
-        events.extend(found)
-        if found and self._verdict is not None:
-            self._verdict.not_breathing()
+        if found:
+            events.extend(found)
+            if self._verdict is not None:
+                self._verdict.not_breathing()
 
     def _sounds(self, count: int, events: list[Event]) -> None:
         """Go on with the verdict's monitor; after the cycles, which are evidence for it."""
@@ -350,10 +352,9 @@ class Stream:
         begin, end = max(begin, self._ring.start), min(end, self._ring.end)
         if end <= begin:
             return False
-        pcm = self._ring.read(begin, end)
-        state, _ = self._gate.assess(pcm, cycle.onset, cycle.end)
+        state, _ = self._gate.assess(self._ring.read(begin, end), begin, cycle.onset, cycle.end)
         if state == "clipping":
-            return self._gate.is_steady(pcm)
+            return self._gate.is_steady(begin, end)
         return state == "silence" or (cycle.final and state in _NO_BREATH)
 
     def _on_source_clock(self, found: BreathCycle) -> BreathCycle:
@@ -381,7 +382,7 @@ class Stream:
         if end <= begin:
             return CycleResult(cycle, None, quality="too-short")
         pcm = self._ring.read(begin, end)
-        quality, _ = self._gate.assess(pcm, cycle.onset, cycle.end)
+        quality, _ = self._gate.assess(pcm, begin, cycle.onset, cycle.end)
         if quality != "ok":
             return CycleResult(cycle, None, quality=quality)
         if self.skip_classification:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from msgspec import Meta
 
 from edge_sdk.events import Adventitious, CycleResult, Event, Verdict, VerdictName, VerdictReason
 from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundFrames, SoundModel, SoundParams, SoundRun
-from edge_sdk.runtime.familiarity import FamiliarityParams, SpectrumSums
+from edge_sdk.runtime.familiarity import Centres, FamiliarityParams, SpectrumSums
 from edge_sdk.settings import NonNegative, Positive, Settings
 from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.signal.clock import convert_index
@@ -161,6 +162,11 @@ class VerdictModel:
     familiarity: FamiliarityParams = field(default_factory=FamiliarityParams)
     detector: SoundParams = field(default_factory=SoundParams)
 
+    @cached_property
+    def centres(self) -> Centres:
+        """Those of the familiarity."""
+        return Centres(self.familiarity)
+
     @property
     def rate_hz(self) -> int:
         """Rate of the samples that a monitor takes."""
@@ -191,9 +197,9 @@ class Evidence:
 
     def add(self, step: SoundFrames) -> None:
         """Add a step of usable audio."""
-        weight = np.exp(step.attention.astype(np.float64))
-        self._weight += weight.sum(axis=1)
-        self._weighted += (weight * step.clip).sum(axis=1)
+        weight = np.exp(step.attention, dtype=np.float64)
+        self._weight += np.add.reduce(weight, axis=1)
+        self._weighted += np.einsum("ij,ij->i", weight, step.clip)
         self._frames += step.frames.shape[1]
         self.spectrum.add(step.mel)
 
@@ -258,6 +264,11 @@ class VerdictMonitor:
         """What is known so far."""
         return self._evidence
 
+    @property
+    def steps(self) -> SoundRun:
+        """The steps of the network, which can run with those of other streams."""
+        return self._run
+
     def reset(self, base: int) -> None:
         """Start the network over at source sample ``base``, after a gap or at the start."""
         self._run.reset()
@@ -285,7 +296,16 @@ class VerdictMonitor:
 
     def compute(self, samples: npt.NDArray[np.float32]) -> None:
         """Take the next ``[n]`` samples at the network's rate, which :meth:`accept` then counts."""
-        self._ahead.extend(self._run.accept(samples))
+        self.hold(samples)
+        self.advance()
+
+    def hold(self, samples: npt.NDArray[np.float32]) -> None:
+        """Take the next ``[n]`` samples at the network's rate, which :meth:`advance` computes."""
+        self._run.hold(samples)
+
+    def advance(self) -> None:
+        """Compute the samples that were held."""
+        self._ahead.extend(self._run.found())
 
     def accept(self, count: int, *, usable: bool, now: int) -> list[Event]:
         """Go on by ``count`` of the samples that were computed.
@@ -325,7 +345,7 @@ class VerdictMonitor:
     def verdict(self, now: int, *, final: bool) -> Verdict:
         """The verdict by the evidence so far."""
         evidence, params, familiarity = self._evidence, self._model.params, self._model.familiarity
-        group, distance = familiarity.nearest(evidence.spectrum.features()) if evidence.usable_s else (0, 0.0)
+        group, distance = self._model.centres.nearest(evidence.spectrum.features()) if evidence.usable_s else (0, 0.0)
         probability = params.probability(evidence.network, evidence.cycles_abnormal, evidence.usable_s, group)
         reason = self._reason(familiar=distance <= familiarity.farthest)
         name: VerdictName = "uncertain"

@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from edge_sdk.audit import ENVIRONMENT as AUDIT_VARIABLE
+from edge_sdk.numbers import whole_number
 from edge_sdk.server.context import ServerContext, context_of, json_body, session_fields
 from edge_sdk.server.settings import RequestError, patient_code
 from edge_sdk.server.store.corpus import choose, write_corpus
@@ -275,10 +276,10 @@ def _temporary(suffix: str) -> Path:
 
 
 def _count(request: Request, key: str, default: int) -> int:
-    text = request.query_params.get(key, str(default))
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+    count = whole_number(request.query_params.get(key, str(default)))
+    if count is None:
         raise RequestError(422, f"{key} must be a whole number from 0")
-    return int(text)
+    return count
 
 
 ROUTES = [

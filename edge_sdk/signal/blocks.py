@@ -50,7 +50,7 @@ class Reblocker:
         self._first = first
         self._hop_buffer = np.zeros(-(-self._up // self._down), dtype=np.float32)
         self._filled = self._count = 0
-        self._size = self._end(1)  # of the current hop
+        self._size = self._stop = self._end(1)  # of the current hop
 
     @property
     def pending(self) -> int:
@@ -62,14 +62,17 @@ class Reblocker:
         hops: list[npt.NDArray[np.float32]] = []
         position = 0
         while position < samples.size:
-            take = min(self._size - self._filled, samples.size - position)
-            self._hop_buffer[self._filled : self._filled + take] = samples[position : position + take]
-            self._filled += take
+            filled = self._filled
+            take = min(self._size - filled, samples.size - position)
+            self._hop_buffer[filled : filled + take] = samples[position : position + take]
             position += take
-            if self._filled == self._size:
-                hops.append(self._hop_buffer[: self._size].copy())
-                self._filled, self._count = 0, self._count + 1
-                self._size = self._end(self._count + 1) - self._end(self._count)
+            if filled + take < self._size:
+                self._filled = filled + take
+                return hops
+            hops.append(self._hop_buffer[: self._size].copy())
+            self._filled, self._count = 0, self._count + 1
+            following = self._end(self._count + 1)
+            self._size, self._stop = following - self._stop, following
         return hops
 
     def flush(self) -> npt.NDArray[np.float32]:
@@ -81,7 +84,7 @@ class Reblocker:
     def reset(self) -> None:
         """Forget the pending samples."""
         self._filled = self._count = 0
-        self._size = self._end(1)
+        self._size = self._stop = self._end(1)
 
     def _end(self, count: int) -> int:
         """Samples of the first ``count`` hops."""

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+Samples: TypeAlias = npt.NDArray[np.float32]
+
+_ONE_THREAD = 1 << 18  # multiplications of a product up to which OpenBLAS starts no threads, which would spin
+
+
+def rows_of_product(matrix: Samples) -> int:
+    """Frames that a product with the matrix takes at once; 0: it is too large for one."""
+    return _ONE_THREAD // matrix.size
+
+
+def frame_product(frames: Samples, matrix: Samples) -> Samples:
+    """``frames @ matrix`` of a :func:`frame_view`, in parts that numpy computes in one thread: ``[k, m]``.
+
+    The last bits depend on the number of frames.
+    """
+    rows = max(1, rows_of_product(matrix))
+    if len(frames) <= rows:  # copied, since BLAS takes no rows that overlap
+        return np.ascontiguousarray(frames) @ matrix
+    found = np.empty((len(frames), matrix.shape[1]), dtype=np.float32)
+    for begin in range(0, len(frames), rows):
+        np.matmul(np.ascontiguousarray(frames[begin : begin + rows]), matrix, out=found[begin : begin + rows])
+    return found
 
 
 def frame_view(samples: npt.NDArray[Any], size: int, hop: int = 1) -> npt.NDArray[Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import soxr
@@ -48,7 +46,14 @@ class StreamResampler:
     def accept(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Take ``[n]`` samples, n >= 0, and return the ``[m]`` output samples that are ready, m >= 0."""
         self._consumed += samples.size
-        out = self._convert(samples)
+        samples = np.ascontiguousarray(samples, dtype=np.float32)
+        if self._soxr is None:
+            out = samples
+        elif 0 < samples.size <= _SLICE:
+            out = self._soxr.resample_chunk(samples[:, None])[:, 0]  # its own change of the shape costs more
+        else:
+            slices = [self._soxr.resample_chunk(samples[at : at + _SLICE]) for at in range(0, samples.size, _SLICE)]
+            out = np.concatenate((_NOTHING, *slices))
         self._produced += out.size
         return out
 
@@ -66,19 +71,6 @@ class StreamResampler:
         self._consumed = self._produced = 0
         if self._soxr is not None:
             self._soxr.clear()
-
-    def _convert(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if samples.size == 0:
-            return _NOTHING
-        samples = np.ascontiguousarray(samples, dtype=np.float32)
-        if self._soxr is None:
-            return samples
-        if samples.size <= _SLICE:
-            return np.asarray(self._soxr.resample_chunk(samples), dtype=np.float32)
-        slices = math.ceil(samples.size / _SLICE)
-        return np.concatenate(
-            [self._soxr.resample_chunk(samples[i * _SLICE : (i + 1) * _SLICE]) for i in range(slices)]
-        )
 
 
 def resample(samples: npt.NDArray[np.float32], in_rate: int, out_rate: int) -> npt.NDArray[np.float32]:

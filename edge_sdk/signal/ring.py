@@ -46,7 +46,8 @@ class Ring:
         begin = (self._end - kept.size) % self.capacity
         head = min(kept.size, self.capacity - begin)
         self._buffer[begin : begin + head] = kept[:head]
-        self._buffer[: kept.size - head] = kept[head:]
+        if head < kept.size:
+            self._buffer[: kept.size - head] = kept[head:]
 
     def read(self, begin: int, end: int) -> npt.NDArray[np.float32]:
         """Return a copy of the samples ``[begin, end)``.

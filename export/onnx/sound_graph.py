@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import onnx
+import torch
 from torch import Tensor, nn
 
 from edge_sdk.models.adventitious import (
@@ -19,10 +21,11 @@ from edge_sdk.models.adventitious import (
     CausalConv,
     for_steps,
 )
-from edge_sdk.runtime.adventitious import KIND, OUTPUTS
+from edge_sdk.runtime.adventitious import KIND, OUTPUTS, SCHEMA
 from export.onnx.graph import finish
 from export.onnx.step_builder import StepGraph
 
+_SIZES = (FRAME_OUTPUTS, len(SOUNDS), len(SOUNDS))
 FRAMES_PER_STEP = 40
 """Input frames of a step, 0.4 s: nobody waits for a verdict, and each call costs as much as the arithmetic of a few."""
 
@@ -30,10 +33,11 @@ FRAMES_PER_STEP = 40
 def export_adventitious(
     network: AdventitiousNetwork, *, frames: int = FRAMES_PER_STEP, name: str = "adventitious"
 ) -> onnx.ModelProto:
-    """Write the step graph, all float32, batch 1, of any length, with its metadata properties.
+    """Write the step graph, all float32, of any number of streams and any length, with its metadata properties.
 
-    Inputs ``features [1, M, frames]`` (raw log-mel) and ``state_0 …``; outputs ``frames [1, 3, t]`` (probabilities of
-    crackle, wheeze and breathing), ``attention [1, 2, t]``, ``clip [1, 2, t]`` and ``state_0_next …``, t = frames / 4.
+    Inputs ``features [streams, frames, M]`` (raw log-mel) and ``state_0 …``; outputs ``frames [streams, t, 3]``
+    (probabilities of crackle, wheeze and breathing), ``attention [streams, t, 2]``, ``clip [streams, t, 2]`` and
+    ``state_0_next …``, t = frames / 4.
 
     Parameters
     ----------
@@ -51,9 +55,10 @@ def export_adventitious(
     """
     spec, folded = network.front_end, for_steps(network)
     graph, bins = StepGraph(spec.mel_bins), spec.mel_bins
-    own, level, _ = graph.normalised(folded.mean, folded.spread, LEAST_VARIANCE)
-    one = graph.ints([1])
-    x = graph.op("Concat", graph.op("Unsqueeze", own, one), graph.op("Unsqueeze", level, one), axis=1)
+    found = graph.normalised(folded.mean, folded.spread, LEAST_VARIANCE)
+    level = graph.op("Sub", found.features, graph.op("ReduceMean", found.means, graph.ints([2])))
+    pairs = graph.op("Reshape", graph.op("Concat", found.own, level, axis=2), graph.ints([0, 0, 2, bins]))
+    x = graph.op("Transpose", pairs, perm=[1, 2, 3, 0])  # [B, 2, M, T]
     entry = folded.entry.conv.weight.detach().clone()  # [C, 2, taps, taps]
     entry[:, 1] /= LEVEL_SCALE
     x = _causal(graph, x, folded.entry, bins, entry)
@@ -61,22 +66,20 @@ def export_adventitious(
     x = _convolved(graph, graph.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), folded.widen)
     x = _convolved(graph, _causal(graph, x, folded.middle, bins // 4), folded.late)
     x = _causal(graph, graph.op("MaxPool", x, kernel_shape=[3, 1], strides=[3, 1]), folded.last, bins // 12)
-    # [1, C, F, T] -> [T, 1, C * F]
+    # [B, C, F, T] -> [T, B, C * F]
     rows = graph.op("Reshape", graph.op("Transpose", x, perm=[3, 0, 1, 2]), graph.ints([0, 0, -1]))
     now = graph.op("Relu", graph.linear(rows, folded.project))
     y = graph.op("Concat", graph.gru(now, folded.gru, GATE_CLIP), now, axis=2)
-    out = graph.op("Transpose", graph.linear(y, folded.head), perm=[1, 2, 0])  # [1, outputs, T]
-    sizes = graph.ints([FRAME_OUTPUTS, len(SOUNDS), len(SOUNDS)])
-    frames_out, attention, clip = (graph.output(n, (r,)) for n, r in zip(OUTPUTS, (FRAME_OUTPUTS, 2, 2), strict=True))
-    graph.op("Split", out, sizes, axis=1, out=["frame_logits", "unbounded", clip])
+    out = graph.op("Transpose", graph.linear(y, _unbounded(folded.head)), perm=[1, 0, 2])  # [B, T, outputs]
+    frames_out, attention, clip = (graph.output(n, size) for n, size in zip(OUTPUTS, _SIZES, strict=True))
+    graph.op("Split", out, graph.ints(_SIZES), axis=2, out=["frame_logits", "unbounded", clip])
     graph.op("Sigmoid", "frame_logits", out=frames_out)
-    bound = graph.floats(ATTENTION_BOUND)
-    graph.op("Mul", graph.op("Tanh", graph.op("Div", "unbounded", bound)), bound, out=attention)
+    graph.op("Mul", graph.op("Tanh", "unbounded"), graph.floats(ATTENTION_BOUND), out=attention)
     model = graph.model(
         "adventitious",
         {
             "kind": KIND,
-            "schema": "1",
+            "schema": SCHEMA,
             "name": name,
             "front_end": json.dumps(spec.to_dict(), sort_keys=True),
             "frames_per_step": str(frames),
@@ -89,9 +92,19 @@ def export_adventitious(
     return model
 
 
+def _unbounded(head: nn.Linear) -> nn.Linear:
+    """The heads with the attention over its bound."""
+    scaled = copy.deepcopy(head)
+    begin, end = FRAME_OUTPUTS, FRAME_OUTPUTS + len(SOUNDS)
+    with torch.no_grad():
+        scaled.weight[begin:end] /= ATTENTION_BOUND
+        scaled.bias[begin:end] /= ATTENTION_BOUND
+    return scaled
+
+
 def _causal(graph: StepGraph, x: str, block: CausalConv, rows: int, weight: Tensor | None = None) -> str:
     conv = block.conv
-    held = graph.remembered(x, (1, conv.in_channels, rows, block.memory), axis=3)
+    held = graph.remembered(x, (conv.in_channels, rows, block.memory), axis=3)
     return _convolved(graph, held, conv, weight)
 
 

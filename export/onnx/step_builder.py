@@ -2,11 +2,15 @@
 
 In a step of a few frames each node costs as much as its arithmetic, while a file is run in one go; torch's exporter
 writes neither graphs of any length with a GRU nor short ones. Tests keep the graphs equal to torch.
+
+Rows are ``[T, B, C]`` inside a graph, as recurrent operators take them. Convolutions have two dimensions, one of them
+of size 1 where there is only time: ONNX Runtime has fast depthwise kernels for those alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +20,20 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edge_sdk.models.segmenter import CausalMean
-from edge_sdk.runtime.engines.steps import FRAMES, OUTPUTS
+from edge_sdk.runtime.engines.steps import FRAMES, OUTPUTS, STREAMS
 from export.onnx.lint import MAX_IR, OPSET
 
 _END = 2**62  # of a slice: the end of the axis
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """Names of what normalisation gives, ``[T, B, M]`` and the variance ``[T, B, 1]``."""
+
+    features: str
+    means: str  # causal
+    own: str  # (features - means) / sqrt(variance)
+    variance: str  # causal, of all bins
 
 
 class StepGraph:
@@ -28,11 +42,11 @@ class StepGraph:
     Parameters
     ----------
     mel_bins
-        Rows of the input ``features [1, M, frames]``.
+        Columns of the input ``features [streams, frames, M]``.
     """
 
     def __init__(self, mel_bins: int) -> None:
-        self._inputs = [_value("features", (1, mel_bins, FRAMES))]
+        self._inputs = [_value("features", (STREAMS, FRAMES, mel_bins))]
         self._outputs: list[onnx.ValueInfoProto] = []
         self._following: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
@@ -63,66 +77,62 @@ class StepGraph:
             self._constants[key] = numpy_helper.from_array(array, f"constant_{len(self._constants)}")
         return self._constants[key].name
 
-    def state(self, shape: tuple[int, ...]) -> tuple[str, str]:
+    def state(self, shape: Sequence[int | str]) -> tuple[str, str]:
         """Add a state; returns the names of its input and of its output."""
         name = f"state_{len(self._following)}"
         self._inputs.append(_value(name, shape))
         self._following.append(_value(f"{name}_next", shape))
         return name, f"{name}_next"
 
-    def output(self, name: str, rows: tuple[int, ...]) -> str:
-        """Declare an output ``[1, *rows, outputs]``."""
-        self._outputs.append(_value(name, (1, *rows, OUTPUTS)))
+    def output(self, name: str, columns: int) -> str:
+        """Declare an output ``[streams, outputs, columns]``."""
+        self._outputs.append(_value(name, (STREAMS, OUTPUTS, columns)))
         return name
 
     def remembered(self, x: str, shape: tuple[int, ...], axis: int) -> str:
-        """``x`` with a state of this shape before it; the state becomes the end of both."""
-        before, following = self.state(shape)
+        """``x`` with a state ``[streams, *shape]`` before it; the state becomes the end of both."""
+        before, following = self.state((STREAMS, *shape))
         held = self.op("Concat", before, x, axis=axis)
-        self.op("Slice", held, self.ints([-shape[axis]]), self.ints([_END]), self.ints([axis]), out=following)
+        self.op("Slice", held, self.ints([-shape[axis - 1]]), self.ints([_END]), self.ints([axis]), out=following)
         return held
 
-    def normalised(self, mean: CausalMean, spread: CausalMean, least_variance: float) -> tuple[str, str, str]:
-        """Features over their causal mean and spread; the two have one time constant.
-
-        Returns
-        -------
-        own, level, spread
-            ``(x - mean) / spread``, ``x`` minus the mean of all bins' means, both ``[1, M, T]``; spread ``[1, 1, T]``.
-        """
+    def normalised(self, mean: CausalMean, spread: CausalMean, least_variance: float) -> Normalised:
+        """Features over their causal mean and spread; the two have one time constant."""
         if (mean.seconds, mean.hop_s) != (spread.seconds, spread.hop_s):
             raise ValueError("step graph: mean and spread need one time constant, they share their weights' sum")
-        rate = self.floats(-mean.hop_s / mean.seconds)
-        zero, one, axis = self.ints([0]), self.ints([1]), self.ints([2])
-        count = self.op("Squeeze", self.op("Shape", "features", start=2, end=3), zero)
-        ages = self.op("Cast", self.op("Range", self.ints(0), count, self.ints(1)), to=TensorProto.FLOAT)  # [T]
-        lag = self.op("Sub", self.op("Unsqueeze", ages, zero), self.op("Unsqueeze", ages, one))  # [T, T]
-        none = self.floats(0.0)
-        weights = self.op(
-            "Where", self.op("Less", lag, none), none, self.op("Exp", self.op("Mul", lag, rate))
-        )  # of frame i for the sum at frame j
-        faded = self.op("Exp", self.op("Mul", self.op("Add", ages, self.floats(1.0)), rate))  # weight of the state
+        keep, bins = float(np.exp(-mean.hop_s / mean.seconds)), self._bins
+        features = self.op("Transpose", "features", perm=[1, 0, 2])  # [T, B, M]
+        # The sums of the bins, and with a bias of 1 the sum of the weights.
+        gains = np.eye(bins + 1, bins)
+        biases = np.append(np.zeros(bins), 1.0)
+        totals = self._faded(features, keep, gains, biases)
+        sums, weight = f"{totals}_of_bins", f"{totals}_of_weights"
+        self.op("Split", totals, self.ints([bins, 1]), axis=2, out=[sums, weight])
+        means = self.op("Div", sums, weight)
+        centred = self.op("Sub", features, means)
+        squares = self.op("ReduceSumSquare", centred, self.ints([2]))  # [T, B, 1]
+        # The bias adds the least variance: its sum over that of the weights is the bias itself.
+        total = self._faded(squares, keep, np.array([[1.0 / bins]]), np.array([least_variance]))
+        variance = self.op("Div", total, weight)
+        own = self.op("Div", centred, self.op("Sqrt", variance))
+        return Normalised(features, means, own, variance)
 
-        def summed(x: str, rows: int) -> str:
-            state, following = self.state((1, rows, 1))
-            new = self.op("MatMul", x, weights) if x else self.op("ReduceSum", weights, zero, keepdims=0)
-            total = self.op("Add", new, self.op("Mul", state, faded))  # [1, rows, T]
-            self.op("Slice", total, self.ints([-1]), self.ints([_END]), axis, out=following)
-            return total
-
-        weight = summed("", 1)
-        means = self.op("Div", summed("features", self._bins), weight)
-        centred = self.op("Sub", "features", means)
-        squares = self.op("ReduceMean", self.op("Mul", centred, centred), one)
-        variance = self.op("Div", summed(squares, 1), weight)
-        deviation = self.op("Sqrt", self.op("Add", variance, self.floats(least_variance)))
-        level = self.op("Sub", "features", self.op("ReduceMean", means, one))
-        return self.op("Div", centred, deviation), level, deviation
+    def _faded(self, x: str, keep: float, gains: npt.ArrayLike, biases: npt.NDArray[np.float64]) -> str:
+        """Sums of ``gains @ x + biases`` that fade by ``keep`` from frame to frame, ``[T, B, H]``: a linear RNN."""
+        rows = len(biases)
+        state, following = self.state((1, STREAMS, rows))
+        y = self.op(
+            "RNN", x, self.floats(np.asarray(gains)[None]), self.floats(keep * np.eye(rows)[None]),
+            self.floats(np.concatenate((biases, np.zeros(rows)))[None]), "", state,
+            out=[f"rnn_{len(self._nodes)}", following],
+            hidden_size=rows, activations=["LeakyRelu"], activation_alpha=[1.0],  # the identity
+        )  # fmt: skip
+        return self.op("Squeeze", y, self.ints([1]))
 
     def gru(self, x: str, gru: nn.GRU, clip: float) -> str:
-        """``x [T, 1, C]`` → ``[T, 1, H]``; the gates are clipped, as torch's operator cannot."""
+        """``x [T, B, C]`` → ``[T, B, H]``; the gates are clipped, as torch's operator cannot."""
         of_input, of_state, *biases = (_update_first(weight) for weight in gru.all_weights[0])
-        state, following = self.state((1, 1, gru.hidden_size))
+        state, following = self.state((1, STREAMS, gru.hidden_size))
         y = self.op(
             "GRU", x, self.floats(of_input[None]), self.floats(of_state[None]),
             self.floats(np.concatenate(biases)[None]), "", state,

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import onnx
+import torch
 from torch import Tensor
 
 from edge_sdk.models.segmenter import (
@@ -19,6 +20,7 @@ from edge_sdk.models.segmenter import (
     SegmenterNetwork,
     for_steps,
 )
+from edge_sdk.runtime.segmentation.outputs import SCHEMA, SOUNDING
 from export.onnx.graph import finish
 from export.onnx.step_builder import StepGraph
 
@@ -33,11 +35,11 @@ def export_segmenter(
     decoder: dict[str, Any] | None = None,
     name: str = "segmenter",
 ) -> onnx.ModelProto:
-    """Write the step graph, all float32, batch 1, of any length, with its metadata properties.
+    """Write the step graph, all float32, of any number of streams and any length, with its metadata properties.
 
-    Inputs ``features [1, M, frames]`` (raw log-mel) and ``state_0 …``; outputs for each of the ``n = frames / STRIDE``
-    output frames: ``activity [1, n]``, ``onset [1, n]``, ``phase [1, 3, n]`` (probabilities), ``cycle [1, 2, n]``; and
-    ``state_0_next …``.
+    Inputs ``features [streams, frames, M]`` (raw log-mel) and ``state_0 …``; outputs for each of the
+    ``n = frames / STRIDE`` output frames: ``sounding [streams, n, 2]`` (probabilities of activity and onset),
+    ``phase [streams, n, 3]`` (probabilities), ``cycle [streams, n, 2]``; and ``state_0_next …``.
 
     Parameters
     ----------
@@ -56,30 +58,29 @@ def export_segmenter(
         The graph is not portable.
     """
     spec, folded = segmenter.front_end, for_steps(segmenter)
-    graph = StepGraph(spec.mel_bins)
-    own, level, spread = graph.normalised(folded.mean, folded.spread, LEAST_VARIANCE)
-    features = graph.op("Concat", own, level, graph.op("Log", spread), axis=1)
-    entry = folded.entry.weight.detach().clone()
-    entry[:, spec.mel_bins : 2 * spec.mel_bins] /= LEVEL_SCALE
-    x = _convolved(graph, features, entry, folded.entry.bias)
+    bins = spec.mel_bins
+    graph = StepGraph(bins)
+    found = graph.normalised(folded.mean, folded.spread, LEAST_VARIANCE)
+    features = graph.op("Concat", found.own, found.features, found.means, graph.op("Log", found.variance), axis=2)
+    x = _planes(graph, features)  # [B, 3 M + 1, 1, T]
+    x = _convolved(graph, x, _entry(folded.entry.weight, bins), folded.entry.bias)
     for block in folded.causal_blocks:
         x = _block(graph, x, block)
-    x = _convolved(graph, x, folded.down.weight, folded.down.bias, strides=[STRIDE])
+    x = _convolved(graph, x, folded.down.weight, folded.down.bias, strides=[1, STRIDE])
     for block in folded.strided_blocks:
         x = _block(graph, x, block)
-    y = graph.gru(graph.op("Transpose", x, perm=[2, 0, 1]), folded.gru, GATE_CLIP)  # [T, 1, H]
-    out = graph.op("Transpose", graph.linear(y, folded.head), perm=[1, 2, 0])  # [1, outputs, T]
-    sizes = graph.ints([2, len(PHASES), CYCLE])
-    graph.op("Split", out, sizes, axis=1, out=["both", "phases", graph.output("cycle", (CYCLE,))])
-    both = graph.op("Sigmoid", "both")
-    graph.op("Gather", both, graph.ints(0), axis=1, out=graph.output("activity", ()))
-    graph.op("Gather", both, graph.ints(1), axis=1, out=graph.output("onset", ()))
-    graph.op("Softmax", "phases", axis=1, out=graph.output("phase", (len(PHASES),)))
+    rows = graph.op("Squeeze", graph.op("Transpose", x, perm=[3, 0, 1, 2]), graph.ints([3]))  # [T, B, C]
+    out = graph.linear(graph.gru(rows, folded.gru, GATE_CLIP), folded.head)
+    sizes = graph.ints([len(SOUNDING), len(PHASES), CYCLE])
+    parts = ["both", "phases", graph.output("cycle", CYCLE)]
+    graph.op("Split", graph.op("Transpose", out, perm=[1, 0, 2]), sizes, axis=2, out=parts)
+    graph.op("Sigmoid", "both", out=graph.output("sounding", len(SOUNDING)))
+    graph.op("Softmax", "phases", axis=2, out=graph.output("phase", len(PHASES)))
     model = graph.model(
         "segmenter",
         {
             "kind": KIND,
-            "schema": "2",
+            "schema": SCHEMA,
             "name": name,
             "front_end": json.dumps(spec.to_dict(), sort_keys=True),
             "frames_per_step": str(frames),
@@ -95,13 +96,31 @@ def export_segmenter(
     return model
 
 
+def _entry(weight: Tensor, bins: int) -> Tensor:
+    """Weights ``[C, 3 M + 1, 1]`` of own, features, means and the logarithm of the variance.
+
+    The network takes own, the features minus the level of all bins over a constant, and the logarithm of the spread;
+    all of it but ``own`` is linear in these.
+    """
+    own, relative, spread = weight.detach().split((bins, bins, 1), dim=1)
+    relative = relative / LEVEL_SCALE
+    level = -relative.sum(dim=1, keepdim=True).expand_as(relative) / bins
+    return torch.cat((own, relative, level, 0.5 * spread), dim=1)
+
+
+def _planes(graph: StepGraph, rows: str) -> str:
+    """``[T, B, C]`` → ``[B, C, 1, T]``."""
+    return graph.op("Unsqueeze", graph.op("Transpose", rows, perm=[1, 2, 0]), graph.ints([2]))
+
+
 def _convolved(graph: StepGraph, x: str, weight: Tensor, bias: Tensor | None, **attributes: Any) -> str:
-    return graph.op("Relu", graph.op("Conv", x, graph.floats(weight), graph.floats(bias), **attributes))
+    planes = weight.detach()[:, :, None]  # [C', C, 1, taps]
+    return graph.op("Relu", graph.op("Conv", x, graph.floats(planes), graph.floats(bias), **attributes))
 
 
 def _block(graph: StepGraph, x: str, block: CausalBlock) -> str:
     depthwise, pointwise = block.depthwise, block.pointwise
-    held = graph.remembered(x, (1, depthwise.in_channels, block.memory), axis=2)
-    taps = graph.floats(depthwise.weight)
-    y = graph.op("Conv", held, taps, dilations=list(depthwise.dilation), group=depthwise.groups)
+    held = graph.remembered(x, (depthwise.in_channels, 1, block.memory), axis=3)
+    taps = graph.floats(depthwise.weight.detach()[:, :, None])
+    y = graph.op("Conv", held, taps, dilations=[1, *depthwise.dilation], group=depthwise.groups)
     return graph.op("Add", x, _convolved(graph, y, pointwise.weight, pointwise.bias))

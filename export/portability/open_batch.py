@@ -1,4 +1,4 @@
-"""Step graphs with an open batch: one run steps many streams; the weights and every other node stay as they are."""
+"""Step graphs as servers batch them: the streams are the first axis of everything, the recurrent states too."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_sdk.errors import ExportError
+from edge_sdk.runtime.engines.steps import STREAMS
 
 BATCH = "batch"
 
 
 def open_batch(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A step graph of batch 1 → the same with the batch as its first axis, open, of every input and output.
+    """A step graph → the same with the batch as its first axis, open, of every input and output.
 
     The state of a recurrent layer, which ONNX keeps as ``[1, B, H]``, becomes ``[B, 1, H]``: the same bytes for one
-    stream.
+    stream. Graphs of older bundles, which step one stream, are opened.
 
     Raises
     ------
@@ -25,16 +26,26 @@ def open_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    for value in (*graph.input, *graph.output):
+    values = (*graph.input, *graph.output)
+    opened = any(axis.dim_param == STREAMS for value in values for axis in value.type.tensor_type.shape.dim)
+    for value in values:
         axes = value.type.tensor_type.shape.dim
-        if not axes or axes[0].dim_value != 1:
+        streams = [axis for axis in axes if axis.dim_param == STREAMS] if opened else list(axes)[:1]
+        if not streams or (not opened and streams[0].dim_value != 1):
             raise ExportError(f"{value.name} has no batch of one; only step graphs of this SDK are opened")
+        if streams[0] is not axes[0]:
+            streams[0].Clear()
+            streams[0].dim_value = 1
         axes[0].Clear()
         axes[0].dim_param = BATCH
-    _open_reshapes(graph)
-    recurrent = [node for node in graph.node if node.op_type == "GRU"]
-    for node in recurrent:
-        _batch_first(graph, node)
+    if not opened:
+        _open_reshapes(graph)
+    recurrent = [node for node in graph.node if node.op_type in ("GRU", "RNN")]
+    turns = [_batch_first(graph, node) for node in recurrent]
+    nodes = [*(first for first, _ in turns), *graph.node, *(last for _, last in turns)]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
     del graph.value_info[:]  # shapes of a batch of one
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -58,8 +69,8 @@ def _open_reshapes(graph: onnx.GraphProto) -> None:
         node.input[1] = name
 
 
-def _batch_first(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """Turn the layer's state from ``[1, B, H]`` inside to ``[B, 1, H]`` at the graph's input and output."""
+def _batch_first(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    """Nodes that turn the layer's state from ``[1, B, H]`` inside to ``[B, 1, H]`` at the graph's input and output."""
     inputs = {value.name for value in graph.input}
     makers = {output: maker for maker in graph.node for output in maker.output}
     source = node.input[5]
@@ -73,7 +84,4 @@ def _batch_first(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     node.output[1] = f"{target}/inside"
     turn_in = helper.make_node("Transpose", [source], [f"{source}/inside"], f"{source}/turn", perm=[1, 0, 2])
     turn_out = helper.make_node("Transpose", [f"{target}/inside"], [target], f"{target}/turn", perm=[1, 0, 2])
-    nodes = [turn_in, *graph.node, turn_out]
-    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    return turn_in, turn_out

@@ -12,7 +12,15 @@ import pytest
 from benchmarks.core.audio import PreloadedRecording, phantom_recordings
 from benchmarks.core.harness import Row
 from benchmarks.stream import load_generators
-from benchmarks.stream.load_generators import SETTLE_S, LevelResult, SessionLoadGenerator, StreamLoadGenerator, busy_s
+from benchmarks.stream.load_generators import (
+    SETTLE_S,
+    GroupLoadGenerator,
+    LevelResult,
+    LoadGenerator,
+    SessionLoadGenerator,
+    StreamLoadGenerator,
+    busy_s,
+)
 from benchmarks.stream.parallel import RampOptions, even_levels, ramp
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 
@@ -101,14 +109,14 @@ def test_sessions_that_are_interrupted_are_closed(bundle: Bundle, monkeypatch: p
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("kind", ["streams", "sessions"])
+@pytest.mark.parametrize("kind", ["streams", "batched streams", "sessions"])
 def test_a_level_counts_every_settled_block_of_every_stream(bundle: Bundle, kind: str) -> None:
     recordings = list(phantom_recordings(8.0, RATE))
-    made = (
-        StreamLoadGenerator(bundle, recordings, block_s=0.05, fill_s=0.1)
-        if kind == "streams"
-        else SessionLoadGenerator(bundle, recordings, block_s=0.05)
-    )
+    made: LoadGenerator = SessionLoadGenerator(bundle, recordings, block_s=0.05)
+    if kind != "sessions":
+        generator = StreamLoadGenerator if kind == "streams" else GroupLoadGenerator
+        made = generator(bundle, recordings, block_s=0.05, fill_s=0.1)
+        assert made.kind == kind
     held = made.hold(3, 0.5)
     assert 3 * 9 <= len(held.seconds) <= 3 * 11  # ten blocks each; a session's first and last may straddle the span
     assert min(held.seconds) >= 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_sdk.cli.main import COMMANDS, runs_on_device
+from edge_sdk.cli.main import COMMANDS, measures_device, runs_on_device
 from edge_sdk.cli.surroundings import BLAS_THREADS, calm_libraries
 
 
@@ -70,6 +70,22 @@ def test_numpy_starts_no_threads_that_could_spin() -> None:
 )
 def test_only_commands_of_a_device_are_set_up_so(line: str, expected: bool) -> None:
     assert runs_on_device(line.split()) is expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("bench stream --quick", True),
+        ("--debug bench --json stream", True),
+        ("bench soak", True),
+        ("bench accuracy stream", False),
+        ("bench", False),
+        ("screen bench stream", False),
+        ("", False),
+    ],
+)
+def test_benchmarks_of_a_stream_run_as_on_a_device(line: str, expected: bool) -> None:
+    assert measures_device(line.split()) is expected
 
 
 def test_the_commands_of_a_device_are_in_their_folder() -> None:

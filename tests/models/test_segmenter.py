@@ -173,14 +173,15 @@ def test_memory_ends_after_a_minute() -> None:
 
 @pytest.mark.parametrize("frames", [FRAMES_PER_STEP, 20, 80])
 def test_exported_step_graph_equals_the_network(frames: int) -> None:
-    """Steps of any length, up to the whole recording."""
+    """Steps of any length, up to the whole recording, of two streams at once."""
     model, features = _segmenter("base"), _features(80)
+    features = torch.cat((features, features.flip(2)))  # two streams
     with torch.no_grad():
         model.gru.all_weights[0][0].mul_(8.0)  # so that gates are clipped, in the graph as here
         model.tempo.bias.fill_(np.nan)  # the auxiliary head is not exported
     graph = export_segmenter(model, decoder={"onset_bonus": 2.0})
     properties = {p.key: p.value for p in graph.metadata_props}
-    wanted = {"kind": "stetho-segmenter", "schema": "2", "look_ahead_frames": str(model.delay), "stride": str(STRIDE)}
+    wanted = {"kind": "stetho-segmenter", "schema": "3", "look_ahead_frames": str(model.delay), "stride": str(STRIDE)}
     assert wanted.items() <= properties.items()
     assert StepSettings.from_properties(properties) == StepSettings(
         SPEC, FRAMES_PER_STEP, model.delay, STRIDE, DecoderParams(onset_bonus=2.0)
@@ -190,15 +191,19 @@ def test_exported_step_graph_equals_the_network(frames: int) -> None:
     assert len(data) < 300_000
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "features"}
+    state = {
+        i.name: np.zeros([2 if axis == "streams" else axis for axis in i.shape], np.float32)
+        for i in session.get_inputs()
+        if i.name != "features"
+    }
     parts = []
     for chunk in features.split(frames, dim=2):
-        out = dict(zip(names, session.run(None, {"features": chunk.numpy(), **state}), strict=True))
+        frames_first = chunk.transpose(1, 2).contiguous().numpy()
+        out = dict(zip(names, session.run(None, {"features": frames_first, **state}), strict=True))
         state = {name: out[f"{name}_next"] for name in state}
-        parts.append(
-            np.concatenate((out["activity"][:, None], out["onset"][:, None], out["phase"], out["cycle"]), axis=1)
-        )
-    np.testing.assert_allclose(np.concatenate(parts, axis=2), _whole(model, features).numpy(), atol=1e-4)
+        parts.append(np.concatenate((out["sounding"], out["phase"], out["cycle"]), axis=2))
+    streamed = np.concatenate(parts, axis=1).transpose(0, 2, 1)
+    np.testing.assert_allclose(streamed, _whole(model, features).numpy(), atol=1e-4)
 
 
 def test_every_size_stays_within_the_budget() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,3 +51,19 @@ def real_audio(sprsound_file: Path, kauh_file: Path) -> Callable[[int], Samples]
         return resample(samples[: own_rate * 10], own_rate, rate)
 
     return at
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Equal but for the rounding of probabilities and confidences."""
+    assert type(one) is type(other)
+    if isinstance(one, float):
+        assert other == pytest.approx(one, abs=2e-4)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert_same(value, other[key])
+    elif is_dataclass(one):
+        for field in fields(one):
+            assert_same(getattr(one, field.name), getattr(other, field.name))
+    else:
+        assert one == other

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ import edge_sdk
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Verdict
 from edge_sdk.runtime.bundle.load import Bundle
 from edge_sdk.sources.phantom import PhantomSource
+from tests.runtime.conftest import assert_same
 
 RATES = [4000, 8000, 11025, 44100]
 
@@ -47,22 +46,6 @@ def _blocks(
     ]
 
 
-def _assert_same(live: Any, offline: Any) -> None:
-    """Equal but for the rounding of probabilities and confidences."""
-    assert type(live) is type(offline)
-    if isinstance(live, float):
-        assert offline == pytest.approx(live, abs=2e-4)
-    elif isinstance(live, dict):
-        assert live.keys() == offline.keys()
-        for key, value in live.items():
-            _assert_same(value, offline[key])
-    elif is_dataclass(live):
-        for field in fields(live):
-            _assert_same(getattr(live, field.name), getattr(offline, field.name))
-    else:
-        assert live == offline
-
-
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("gap", [None, (3.1, 3.4)])
 def test_a_file_has_the_events_of_its_live_stream(bundle: Bundle, rate: int, gap: tuple[float, float] | None) -> None:
@@ -72,7 +55,7 @@ def test_a_file_has_the_events_of_its_live_stream(bundle: Bundle, rate: int, gap
     offline = _events(bundle, _blocks(samples, rate, 5 * rate, lost), offline=True)
     assert len(live) == len(offline)
     for one, other in zip(live, offline, strict=True):
-        _assert_same(one, other)
+        assert_same(one, other)
     kinds = {type(event) for event in offline}
     assert {BreathCycle, CycleResult, Verdict} <= kinds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from threading import Thread
 
@@ -10,7 +11,7 @@ import pytest
 
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, QualityEvent
-from edge_sdk.runtime.bundle.load import Bundle
+from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from tests.runtime.conftest import Samples, phantom
 
 RATE = 4000
@@ -223,3 +224,28 @@ def test_probabilities_are_those_of_the_bundle_on_the_same_samples(bundle: Bundl
         assert np.allclose(list(result.probabilities.values()), expected, atol=1e-6)
         assert result.label == bundle.labels[int(expected.argmax())]
         assert abs(sum(result.probabilities.values()) - 1) < 1e-9
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_a_stream_without_events_keeps_no_memory_and_needs_little(rate: int) -> None:
+    tick = round(0.08 * rate)
+    audio = (np.random.default_rng(0).standard_normal(64 * rate) * 1e-3).astype(np.float32)  # noise: no cycles
+    stream, events, held, most = load_bundle("default").stream(rate), [], [], 0
+    tracemalloc.start()
+    try:
+        for number, begin in enumerate(range(0, audio.size - tick, tick)):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            found = stream.accept(audio[begin : begin + tick])
+            if number * tick < 32 * rate:  # after 30 s nothing is left to fill
+                continue
+            after, peak = tracemalloc.get_traced_memory()
+            events += found
+            most = max(most, peak - before)
+            if number % 25 == 0:  # 2 s: all parts of a stream are at the same place in their steps
+                held.append(after)
+    finally:
+        tracemalloc.stop()
+    assert not events
+    assert len(held) >= 15 and max(held[8:]) - max(held[:8]) <= 8 << 10
+    assert most <= 400 << 10

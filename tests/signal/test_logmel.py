@@ -16,11 +16,19 @@ NOISE = np.random.default_rng(0).normal(0.0, 0.05, 4000).astype(np.float32)
 
 
 @given(cuts=st.lists(st.integers(0, NOISE.size), max_size=30), hop=st.sampled_from([1, 40, 128, 300]))
-def test_frames_do_not_depend_on_block_sizes(cuts: list[int], hop: int) -> None:
+@pytest.mark.parametrize(("single", "tolerance"), [(False, 2e-6), (True, 2e-4)])
+def test_frames_do_not_depend_on_block_sizes(cuts: list[int], hop: int, single: bool, tolerance: float) -> None:
     spec = replace(SPEC, hop_samples=hop)  # 300: hop longer than the frame
-    extractor = LogMel(spec)
+    extractor = LogMel(spec, single=single)
     parts = [extractor.accept(block) for block in np.split(NOISE, sorted(cuts))]
-    np.testing.assert_allclose(np.concatenate(parts).T, log_mel(NOISE, spec), atol=2e-6)
+    np.testing.assert_allclose(np.concatenate(parts).T, log_mel(NOISE, spec), atol=tolerance)
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, frame_samples=1024, hop_samples=400), replace(SPEC, mel_bins=1)])
+def test_single_precision_gives_the_same_energies(spec: FrontEndSpec) -> None:
+    found = LogMel(spec, single=True).accept(NOISE)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.T, log_mel(NOISE, spec), atol=2e-4)
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 167, 168, 4000])

@@ -55,14 +55,18 @@ def _one_shot(samples: Samples, spec: FrontEndSpec) -> Samples:
     return log_mel(samples, spec)
 
 
-def _incremental(samples: Samples, spec: FrontEndSpec) -> Samples:
-    extractor, rng, position = LogMel(spec), np.random.default_rng(3), 0
+def _incremental(samples: Samples, spec: FrontEndSpec, *, single: bool = False) -> Samples:
+    extractor, rng, position = LogMel(spec, single=single), np.random.default_rng(3), 0
     frames = [extractor.accept(samples[:0])]
     while position < samples.size:
         size = int(rng.choice([0, 1, 7, 39, 40, 41, 128, 1000, 8000]))
         frames.append(extractor.accept(samples[position : position + size]))
         position += size
     return np.ascontiguousarray(np.concatenate(frames).T)
+
+
+def _single(samples: Samples, spec: FrontEndSpec) -> Samples:
+    return _incremental(samples, spec, single=True)
 
 
 def _folded(samples: Samples, spec: FrontEndSpec) -> Samples:
@@ -111,7 +115,7 @@ def _recordings(data_root: Path, rate: int) -> tuple[Samples, ...]:
     return tuple(clips)
 
 
-@pytest.mark.parametrize("implementation", [_one_shot, _incremental, _folded])
+@pytest.mark.parametrize("implementation", [_one_shot, _incremental, _single, _folded])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.rate_hz}-{s.frame_samples}-{s.window_type}-scale{s.scale:g}")
 @pytest.mark.requirement("RES-6")
 def test_every_implementation_equals_torchaudio_kaldi_fbank_on_real_recordings(

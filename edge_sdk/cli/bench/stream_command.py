@@ -50,7 +50,8 @@ def stream_command(
         float, typer.Option("--deadline-ms", min=1, help="Deadline from capture to events, ms.")
     ] = 100.0,
     batched: Annotated[
-        bool, typer.Option("--batched", help="Sessions once more, joining their classifications (for a GPU).")
+        bool,
+        typer.Option("--batched", help="Streams once more, as one group; sessions once more, joining classifications."),
     ] = False,
     starts: Annotated[int, typer.Option("--starts", min=0, help="Cold starts of 'stetho screen'.")] = 5,
     quick: QuickOption = False,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_sdk.signal.logmel import DECIBEL, analysis_matrices
+from edge_sdk.signal.logmel import DECIBEL, analysis_matrices, on_differences
 from edge_sdk.signal.spec import FrontEndSpec
 
 
@@ -71,8 +71,8 @@ class FoldedFrontEnd(nn.Module):
         analysis, mel = analysis_matrices(spec)  # [frame, 2 * bins], [bins, mel_bins]
         read = mel.any(axis=1)
         analysis, mel = analysis[:, np.tile(read, 2)], mel[read]
-        if spec.remove_dc:  # frame = first sample + running sum of differences, and the first sample drops out
-            analysis = np.cumsum(analysis[::-1], axis=0)[::-1][1:]
+        if spec.remove_dc:
+            analysis = on_differences(analysis)
         self.register_buffer("analysis", torch.from_numpy(analysis.T.copy()).float().unsqueeze(1), persistent=False)
         self.register_buffer("mel", torch.from_numpy(mel.T.copy()).float().unsqueeze(2), persistent=False)
 

@@ -16,15 +16,14 @@ import numpy.typing as npt
 from edge_sdk.errors import BundleError
 from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.engines.steps import RunState, StepState, state_names, step_shapes, takes_any_length
+from edge_sdk.runtime.engines.stepping import Stepping
+from edge_sdk.runtime.engines.steps import StepNetwork, takes_many_streams
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
+from edge_sdk.runtime.segmentation.outputs import COLUMNS, OLDER_ROWS, OLDER_SCHEMA, SCHEMA, StepOutputs, read_outputs
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
 _KIND = "stetho-segmenter"
-_OUTPUTS = ("activity", "onset", "phase", "cycle")
-_ROWS: tuple[tuple[int, ...], ...] = ((), (), (3,), (2,))  # of each, for every output frame
-_SCHEMA = "2"  # of the step graph
 _GOLDEN_S = 2.4
 
 Floats = npt.NDArray[np.float32]
@@ -66,7 +65,7 @@ class StepSettings:
         BundleError
             It is no step graph, or of an unknown kind.
         """
-        if properties.get("kind") != _KIND or properties.get("schema") != _SCHEMA:
+        if properties.get("kind") != _KIND or properties.get("schema") not in (SCHEMA, OLDER_SCHEMA):
             raise BundleError(f"{name} is no segmenter that this SDK can step through; export it again")
         try:
             return cls(
@@ -86,8 +85,9 @@ class StepModel:
     Parameters
     ----------
     engine
-        Inputs ``features [1, M, stride * n]`` and ``state_0 …``; outputs ``activity [1, n]``, ``onset [1, n]``,
-        ``phase [1, 3, n]``, ``cycle [1, 2, n]`` and ``state_0_next …``; all float32.
+        Inputs ``features [streams, stride * n, M]`` and ``state_0 …``; outputs ``sounding [streams, n, 2]``,
+        ``phase [streams, n, 3]``, ``cycle [streams, n, 2]`` and ``state_0_next …``; all float32. Or those of an older
+        bundle, for one stream.
     settings
         See :class:`StepSettings`; read from the graph where absent.
 
@@ -103,33 +103,29 @@ class StepModel:
         step = self.settings
         if step.stride < 1 or step.frames_per_step < 1 or step.frames_per_step % step.stride:
             raise BundleError("the segmenter's step is no multiple of its stride; export it again")
-        self._states = state_names(engine, ("features",), _OUTPUTS, "the segmenter")
-        self._shapes = step_shapes(engine, step.frames_per_step, step.outputs_per_step)
-        wanted = (1, step.front_end.mel_bins, step.frames_per_step)
-        if self._shapes["features"] != wanted:
+        count, bins = step.outputs_per_step, step.front_end.mel_bins
+        if takes_many_streams(engine):
+            wanted: dict[str, tuple[int, ...]] = {name: (1, count, columns) for name, columns in COLUMNS.items()}
+            features: tuple[int, ...] = (1, step.frames_per_step, bins)
+        else:
+            wanted = {name: (1, *rows, count) for name, rows in OLDER_ROWS.items()}
+            features = (1, bins, step.frames_per_step)
+        self.network = StepNetwork(engine, step.frames_per_step, count, tuple(wanted), "the segmenter")
+        found = self.network.shapes()
+        if found["features"] != features:
             raise BundleError(
                 f"the segmenter's graph takes features {list(engine.inputs['features'])}; "
-                f"expected features {list(wanted)}: export it again"
+                f"expected features {list(features)}: export it again"
             )
-        for name, rows in zip(_OUTPUTS, _ROWS, strict=True):
-            if self._shapes[name] != (1, *rows, step.outputs_per_step):
+        for name, shape in wanted.items():
+            if found[name] != shape:
                 raise BundleError(
                     f"the segmenter's graph gives {name} {list(engine.outputs[name])}; "
-                    f"expected {[1, *rows, step.outputs_per_step]}: export it again"
+                    f"expected {list(shape)}: export it again"
                 )
 
-    def state(self) -> StepState:
-        """New state to step the network over one stream."""
-        return StepState(self.engine, self._shapes, self._states, _OUTPUTS)
 
-    def run_state(self) -> RunState | None:
-        """New state to run many steps at once; None: the graph takes one step only."""
-        if not takes_any_length(self.engine):
-            return None
-        return RunState(self.engine, self._shapes, self._states, _OUTPUTS)
-
-
-class LearnedSegmenter:
+class LearnedSegmenter(Stepping):
     """Finds respiratory cycles in a stream of samples at the network's rate; a pure function of the samples.
 
     Parameters
@@ -143,12 +139,9 @@ class LearnedSegmenter:
     """
 
     def __init__(self, model: StepModel, params: DecoderParams | None = None, *, offline: bool = False) -> None:
-        run_state = model.run_state() if offline else None
-        self._at_once = run_state is not None
-        self._state: StepState | RunState = run_state or model.state()
         settings = self.settings = model.settings
         spec = self._spec = settings.front_end
-        self._mel = LogMel(spec)
+        super().__init__(model.network, spec, offline=offline, single=True)
         self._count = settings.frames_per_step
         decoder = params or settings.decoder
         self._hop = settings.stride * spec.hop_samples  # samples of an output frame
@@ -173,34 +166,22 @@ class LearnedSegmenter:
 
     def reset(self) -> None:
         """Start over: the next sample has index 0, the next cycle too."""
-        self._mel.reset()
+        self._restart()
         self._decoder.reset()
-        self._state.reset()
-        self._held: list[Floats] = []
-        self._held_size = 0
-        self._needed = self.settings.first_samples  # samples that the next step needs
-        self._taken = 0  # samples in steps that have been run
         self._fed = 0  # feature frames given to the network
         self._index = 0
         self._last_sample = 0  # end of the last final cycle
+        self._found: list[BreathCycle] = []  # not returned yet
 
     def accept(self, hop: Floats) -> list[BreathCycle]:
         """Take ``[n]`` samples; return what they determine, provisional and final cycles, in order."""
-        self._held.append(hop)
-        self._held_size += hop.size
-        cycles: list[BreathCycle] = []
-        if self._held_size < self._needed:
-            return cycles
-        held = np.concatenate(self._held)
-        at = 0
-        while held.size - at >= self._needed:
-            more = (held.size - at - self._needed) // self.hop_samples if self._at_once else 0
-            end = at + self._needed + more * self.hop_samples
-            # One by one, so that blocks of any size give the same bits; or all at once.
-            self._step(self._mel.accept(held[at:end]), self._count, cycles, self._taken + self._needed)
-            self._taken += end - at
-            self._needed, at = self.hop_samples, end
-        self._held, self._held_size = [held[at:].copy()], held.size - at
+        self.hold(hop)
+        return self.found()
+
+    def found(self) -> list[BreathCycle]:
+        """Run the steps that are due, and return the cycles that were found since the last call, in order."""
+        self.run_due()
+        cycles, self._found = self._found, []
         return cycles
 
     def finish(self, *, cut: bool = False) -> list[BreathCycle]:
@@ -209,9 +190,8 @@ class LearnedSegmenter:
         ``cut``: a gap ended the audio, so that the open cycle may have any length.
         """
         received = self._taken + self._held_size
-        rest = self._mel.accept(np.concatenate(self._held)) if self._held_size else self._mel.accept(_NOTHING)
+        rest = self._rest()
         real = (self._fed + len(rest)) // self.settings.stride  # output frames
-        cycles: list[BreathCycle] = []
         ahead = self.settings.look_ahead_frames
         if real:
             last = rest[-1] if len(rest) else self._last_frame
@@ -219,33 +199,35 @@ class LearnedSegmenter:
             padded = np.concatenate((rest, np.repeat(last[None], missing + self._count, axis=0)))
             for begin in range(0, len(rest) + missing, self._count):
                 described = self._fed // self.settings.stride - ahead
-                self._step(padded[begin : begin + self._count], real - described, cycles, received, ended=True)
-        self._emit(self._decoder.finish(cut=cut), cycles, received, to_the_end=True)
-        self._held, self._held_size = [], 0
+                frames = padded[begin : begin + self._count]
+                outputs = read_outputs(self._state.step(frames))
+                self._decode(frames, outputs, real - described, received, ended=True)
+        self._emit(self._decoder.finish(cut=cut), received, to_the_end=True)
+        cycles, self._found = self._found, []
         return cycles
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
-    def _step(
-        self, frames: Floats, most: int, cycles: list[BreathCycle], received: int, *, ended: bool = False
-    ) -> None:
-        """Run ``[n, M]`` frames of one or several steps.
+    def _accept_outputs(self, frames: Floats, outputs: Mapping[str, Floats], stream: int) -> None:
+        self._decode(frames, read_outputs(outputs, stream), self._count, self._step_end)
+
+    def _decode(self, frames: Floats, outputs: StepOutputs, most: int, received: int, *, ended: bool = False) -> None:
+        """Take what the network gave for ``[n, M]`` frames of one or several steps.
 
         Parameters
         ----------
         frames
             Log-mel.
+        outputs
+            Of the network.
         most
             So many of the output frames described by a step exist.
-        cycles
-            Takes what is found.
         received
             Samples received by the end of the first step.
         ended
             No sample comes any more.
         """
-        outputs = self._state.step(frames)
-        activity, onset, phase, cycle = (outputs[name][0] for name in _OUTPUTS)
+        activity, onset, phase, cycle = outputs
         self._last_frame = frames[-1]
         each = self.settings.outputs_per_step
         for begin in range(0, len(frames) // self.settings.stride, each):
@@ -254,12 +236,10 @@ class LearnedSegmenter:
             part = slice(begin + max(0, -described), begin + min(each, most))
             if part.start < part.stop:
                 found = self._decoder.accept(activity[part], onset[part], phase[:, part], cycle[:, part])
-                self._emit(found, cycles, received)
+                self._emit(found, received)
             received += 0 if ended else self.hop_samples
 
-    def _emit(
-        self, decoded: list[DecodedCycle], cycles: list[BreathCycle], received: int, *, to_the_end: bool = False
-    ) -> None:
+    def _emit(self, decoded: list[DecodedCycle], received: int, *, to_the_end: bool = False) -> None:
         rate, last_frame = self._spec.rate_hz, self._decoder.frames
         for cycle in decoded:
             onset = max(self._sample(cycle.start), self._last_sample)
@@ -272,7 +252,7 @@ class LearnedSegmenter:
             if cycle.audible is not None:
                 begin, stop = (min(max(self._sample(frame), onset), end) for frame in cycle.audible)
                 audible = (begin, stop) if begin < stop else None
-            cycles.append(
+            self._found.append(
                 BreathCycle(self._index, onset, end, rate, cycle.final, received, cycle.confidence, change, audible)
             )
             if cycle.final:
@@ -284,9 +264,6 @@ class LearnedSegmenter:
         return 0 if frame == 0 else frame * self._hop + self._shift
 
 
-_NOTHING: Floats = np.zeros(0, dtype=np.float32)
-
-
 def golden_outputs(model: StepModel) -> list[float]:
     """Outputs of the last step for a fixed synthetic signal; a bundle is verified with them."""
     spec = model.settings.front_end
@@ -295,9 +272,9 @@ def golden_outputs(model: StepModel) -> list[float]:
     noise = ((np.arange(time_s.size, dtype=np.int64) * 1_103_515_245 + 12_345) >> 4) % 65_536 / 65_536 - 0.5
     signal = 0.05 * noise * (1.0 + np.sin(2 * np.pi * 0.8 * time_s)) + 0.01 * np.sin(2 * np.pi * 60 * time_s)
     frames = LogMel(spec).accept(signal.astype(np.float32))
-    state, count = model.state(), model.settings.frames_per_step
+    state, count = model.network.state(), model.settings.frames_per_step
     for begin in range(0, len(frames) - count + 1, count):
         state.step(frames[begin : begin + count])
-    outputs = state.outputs
-    rows = (outputs["activity"][0], outputs["onset"][0], outputs["phase"][0, 0], *outputs["cycle"][0])
+    activity, onset, phase, cycle = read_outputs(state.outputs)
+    rows = (activity, onset, phase[0], *cycle)
     return [round(float(value), 6) for row in rows for value in row]

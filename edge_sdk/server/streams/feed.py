@@ -25,6 +25,7 @@ from edge_sdk.sinks.jsonl import JsonlSink
 if TYPE_CHECKING:
     from edge_sdk.protocols import Sink
     from edge_sdk.runtime.bundle.load import Bundle
+    from edge_sdk.runtime.stream import Stream
 
 _PIECE_S = 0.5  # audio computed in one turn at most, so that others get theirs
 
@@ -76,6 +77,7 @@ class StreamFeed:
         self._held = 0  # samples waiting
         self._lock = threading.Lock()
         self._ending = self._ended = False
+        self._begun: AudioBlock | None = None  # being computed
         self._computed = 0  # samples
         self._arrivals: list[int] = []  # of what is being computed, monotonic ns
         self._opened: list[Sink] = []
@@ -122,14 +124,26 @@ class StreamFeed:
             self._ending = True
         self._pool.schedule(self)
 
-    def work(self) -> bool:
-        """Compute up to half a second of audio; the pool calls it."""
+    def begin(self) -> tuple[Stream, AudioBlock] | None:
+        """The next block, up to half a second of audio; the pool calls it."""
+        if self._ended:
+            return None
+        try:
+            self._begun = self._on_grid(self._next_block())
+        except Exception as error:
+            self._fail(error)
+            return None
+        return None if self._begun is None else (self._stream, self._begun)
+
+    def complete(self, found: list[Event] | Exception) -> bool:
+        """Take the events of the block, or the stream's error; the pool calls it."""
         if self._ended:
             return False
         try:
-            block = self._next_block()
-            if block is not None:
-                self._accept(block)
+            if isinstance(found, Exception):
+                raise found
+            if self._begun is not None:
+                self._computed_block(self._begun, found)
         except Exception as error:
             self._fail(error)
             return False
@@ -156,13 +170,16 @@ class StreamFeed:
             return taken[0] if taken else None
         return replace(taken[0], samples=np.concatenate([b.samples for b in taken]), host_ns=taken[-1].host_ns)
 
-    def _accept(self, block: AudioBlock) -> None:
-        if self._full_scale is not None:
-            samples, clips = on_grid(block.samples, self._full_scale)
-            block = replace(block, samples=samples)
-            if clips and BEYOND_FULL_SCALE not in self._stream.notes:
-                self._stream.notes = (*self._stream.notes, BEYOND_FULL_SCALE)
-        events = self._stream.accept(block)
+    def _on_grid(self, block: AudioBlock | None) -> AudioBlock | None:
+        """As it is recorded."""
+        if block is None or self._full_scale is None:
+            return block
+        samples, clips = on_grid(block.samples, self._full_scale)
+        if clips and BEYOND_FULL_SCALE not in self._stream.notes:
+            self._stream.notes = (*self._stream.notes, BEYOND_FULL_SCALE)
+        return replace(block, samples=samples)
+
+    def _computed_block(self, block: AudioBlock, events: Sequence[Event]) -> None:
         for sink in self._sinks:
             sink.audio(block)
         self._emit(events, block)

@@ -95,7 +95,7 @@ def test_only_step_graphs_are_segmenters(tmp_path: Path, bundle_folder: Path) ->
             StepModel(engine, StepSettings(SPEC, stride=stride))
 
 
-@pytest.mark.parametrize(("key", "value"), [("schema", "1"), ("schema", "3"), ("kind", "other"), ("stride", None)])
+@pytest.mark.parametrize(("key", "value"), [("schema", "1"), ("schema", "4"), ("kind", "other"), ("stride", None)])
 def test_graphs_of_another_schema_are_refused(tmp_path: Path, key: str, value: str | None) -> None:
     """A graph of schema 1 has one output for each feature frame and no angle of the cycle."""
     graph = onnx.load_from_string(tiny_step_graph())

@@ -146,7 +146,7 @@ def outputs_of(model: StepModel, samples: Samples) -> np.ndarray:
     """Activity, onset and angle of every step, ``[4, 2 * steps]``."""
     from edge_sdk.signal.logmel import LogMel
 
-    frames, steps = LogMel(model.settings.front_end).accept(samples), model.state()
+    frames, steps = LogMel(model.settings.front_end).accept(samples), model.network.state()
     emitted = []
     for k in range(0, len(frames) - FRAMES + 1, FRAMES):
         outputs = steps.step(frames[k : k + FRAMES])
@@ -156,7 +156,7 @@ def outputs_of(model: StepModel, samples: Samples) -> np.ndarray:
 
 def test_steps_in_place_are_those_of_the_graph(model: StepModel) -> None:
     """Also after a reset, whichever of the two states the last step wrote to."""
-    random, kept = np.random.default_rng(0), model.state()
+    random, kept = np.random.default_rng(0), model.network.state()
     for steps in (3, 4):
         kept.reset()
         shapes = {name: shape for name, shape in model.engine.inputs.items() if name != "features"}

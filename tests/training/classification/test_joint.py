@@ -35,7 +35,8 @@ _SETTINGS = ["heart_corpus=null", "fit.epochs=1", "fit.batch=16", "sampling.per_
 
 def _recipe(*more: str) -> Recipe:
     extra = ["joint.extra=[icbhi, kauh=kauh_part]", "joint.shares={csv: 0.5, icbhi: 0.3, kauh: 0.2}"]
-    return load_recipe("compact-joint", size="tiny", overrides=[*_SETTINGS, *extra, *more])
+    quiet = ["joint.noise=''", "joint.noise_share=0.0"]
+    return load_recipe("compact-joint", size="tiny", overrides=[*_SETTINGS, *extra, *quiet, *more])
 
 
 @pytest.fixture(scope="module")
