@@ -70,8 +70,8 @@ def read_cross_validation(path: Path, recipe: str) -> dict[str, Any]:
 def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the ``training`` object of a bundle says of a classifier's cross-validation: figures by corpus and device.
 
-    ``all cycles`` holds those of all annotated cycles together; ``groups`` and ``degradations`` are there where
-    ``benchmarks.studies.robustness`` added them to the report.
+    ``all cycles`` holds those of all annotated cycles together; ``groups``, ``degradations`` and
+    ``noise_alone`` are there where ``benchmarks.studies.robustness`` added them to the report.
     """
     folds = report["folds"]
     parts = {"all cycles": report["metrics"], **report.get("by", {})}
@@ -79,7 +79,7 @@ def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
         "folds": folds if isinstance(folds, int) else len(folds),
         "seed": report["seed"],
         "figures": {name: chosen_figures(figures, CLASSIFIER_FIGURES) for name, figures in parts.items()},
-        **{name: report[name] for name in ("groups", "degradations") if name in report},
+        **{name: report[name] for name in ("groups", "degradations", "noise_alone") if name in report},
     }
 
 

@@ -1,8 +1,9 @@
 """Where a classifier is weak: groups of patients, and audio made worse, on patients that each fold left out.
 
 The networks of a finished ``stetho train RECIPE --cv N --out RUN`` classify their held-out cycles as they are, and a
-part of them with noise, heart sounds, band limits, other levels, clipping and gaps. Figures go into the file of the
-cross-validation (``--cv FILE``), from which ``stetho export --cv FILE`` takes them into the bundle and its model card.
+part of them with noise, heart sounds, band limits, other levels, clipping and gaps; and noise without breath. Figures
+go into the file of the cross-validation (``--cv FILE``), from which ``stetho export --cv FILE`` takes them into the
+bundle and its model card.
 
 ``python -m benchmarks.studies.robustness RUN compact-joint --root ROOT --cv FILE``
 """
@@ -27,6 +28,7 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.files import whole_file
 from edge_sdk.metrics.groups import age_band, evaluate_groups
 from edge_sdk.metrics.ranking import auroc
+from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.runtime.context import in_context
 from edge_sdk.training.audio.augment import Randomness, rms
 from edge_sdk.training.audio.bank import AudioBank
@@ -34,7 +36,7 @@ from edge_sdk.training.calibration import Decision, Logits
 from edge_sdk.training.classification.crossval import finished_folds
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.inference import cycle_logits
-from edge_sdk.training.classification.joint import load_classifier_sides
+from edge_sdk.training.classification.joint import load_classifier_sides, noise_folds
 from edge_sdk.training.classification.sampling import ANNOTATED
 from edge_sdk.training.classification.task import schema_of
 from edge_sdk.training.corpus import data_folder
@@ -47,6 +49,7 @@ EVERY = {"sprsound": 12, "icbhi": 2, "hf_lung_labels": 4}
 """Of these corpora every n-th recording is made worse; of others all."""
 
 _HEART_DB = (10, 5, 0)
+_ALONE_S = 2.0  # of a window of noise without breath
 _LENGTHS_S = ((0.5, "below 0.5 s"), (1.0, "0.5 to 1 s"), (2.0, "1 to 2 s"), (float("inf"), "2 s and more"))
 
 Change = Callable[[Tensor, Randomness], Tensor]
@@ -152,7 +155,7 @@ class _Rows:
 
 
 def robustness(recipe: Recipe, options: RunOptions, noise_root: Path) -> dict[str, Any]:
-    """``groups`` and ``degradations`` of a finished cross-validation; see the module.
+    """``groups``, ``degradations`` and ``noise_alone`` of a finished cross-validation; see the module.
 
     Raises
     ------
@@ -163,14 +166,21 @@ def robustness(recipe: Recipe, options: RunOptions, noise_root: Path) -> dict[st
     noise = _noise_banks(noise_root, recipe, options)
     all_rows = _Rows([], [], [], [], [])
     scores: dict[tuple[str, str], dict[str, list[tuple[bool, float, bool]]]] = defaultdict(lambda: defaultdict(list))
+    alone: dict[str, list[bool]] = defaultdict(list)
     for decision, held_out, trainer in finished_folds(recipe, options, data):
         _whole(all_rows, recipe, data, decision, held_out, trainer)
         for condition in conditions(recipe.spec.rate_hz, noise, data.heart):
             found = _worse(condition, recipe, data, decision, held_out, trainer)
             for corpus, row in found:
                 scores[condition.name, condition.level][corpus].append(row)
+        for kind, abnormal in noise_alone(recipe, noise, decision, trainer):
+            alone[kind].append(abnormal)
     return {
         "groups": _group_rows(all_rows, recipe.labels),
+        "noise_alone": [
+            {"kind": kind.replace("_", " "), "windows": len(found), "abnormal": float(np.mean(found))}
+            for kind, found in alone.items()
+        ],
         "degradations": [
             {"condition": name, "level": level, **{corpus: _figures(rows) for corpus, rows in by_corpus.items()}}
             for (name, level), by_corpus in scores.items()
@@ -179,10 +189,37 @@ def robustness(recipe: Recipe, options: RunOptions, noise_root: Path) -> dict[st
 
 
 def _noise_banks(root: Path, recipe: Recipe, options: RunOptions) -> dict[str, AudioBank]:
-    paths = defaultdict(list)
-    for recording in load_corpus("noise", root).recordings:
-        paths[str(recording.raw_label)].append(recording.path)
+    """Noise by kind; of a recipe that trains on noise only the sources that are held out of every training."""
+    corpus, paths = load_corpus("noise", root), defaultdict(list)
+    held_out = recipe.joint.noise_held_out if recipe.joint.noise else 0.0
+    trained = noise_folds(corpus, held_out) if held_out else {}
+    for recording in corpus.recordings:
+        if not trained.get(recording.id, False):
+            paths[str(recording.raw_label)].append(recording.path)
     return {kind: AudioBank.load(files, recipe.spec, cache=options.cache) for kind, files in sorted(paths.items())}
+
+
+@torch.no_grad()
+def noise_alone(
+    recipe: Recipe, noise: dict[str, AudioBank], decision: Decision, trainer: Trainer
+) -> Iterator[tuple[str, bool]]:
+    """Kind of each window of noise without breath, and whether the network calls it abnormal.
+
+    Nothing of a network that reads metadata: noise has none.
+    """
+    if schema_of(trainer) is not None:
+        return
+    spec, front_end = recipe.spec, FoldedFrontEnd(recipe.spec)
+    length = round(_ALONE_S * spec.rate_hz)
+    for kind, bank in noise.items():
+        for first, samples in zip(bank.starts.tolist(), bank.lengths.tolist(), strict=True):
+            begin = torch.arange(first, first + max(1, samples - length + 1), length)
+            still = torch.ones(len(begin)), torch.zeros(len(begin))
+            lengths = torch.full_like(begin, min(length, samples))
+            wave = bank.gather(begin, lengths, spec.window_samples, *still, crop=spec.crop)
+            logits = trainer.model(front_end(wave)).double().numpy()
+            classes = decision.classes(decision.probabilities(logits))
+            yield from ((kind, label > 0) for label in classes.tolist())
 
 
 def _decided(

@@ -1,4 +1,4 @@
-"""Section of the model card: groups of patients, and audio made worse, in the cross-validation of the recipe."""
+"""Section of the model card: groups of patients, audio made worse, and noise, in the cross-validation of the recipe."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def robustness_section(training: Mapping[str, Any]) -> str:
         parts += ["## Groups of patients, out of fold", "", *_groups(record["groups"]), ""]
     if record.get("degradations"):
         parts += ["## Worse audio, out of fold", "", *_degradations(record["degradations"]), ""]
+    if record.get("noise_alone"):
+        parts += ["## Noise without breath, out of fold", "", *_noise(record["noise_alone"]), ""]
     return "\n".join(parts).rstrip()
 
 
@@ -52,6 +54,16 @@ def _degradations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = [", ".join(_figure(row[name]["auroc"]) for row in found) for name in corpora]
         lines.append(f"| {condition} | {level} | {' | '.join(cells)} |")
     return lines
+
+
+def _noise(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "Windows of 2 s that the classifier calls abnormal.",
+        "",
+        "| noise | windows | abnormal |",
+        "|---|---|---|",
+    ]
+    return lines + [f"| {row['kind']} | {row['windows']} | {row['abnormal']:.1%} |" for row in rows]
 
 
 def _figure(value: float | None) -> str:

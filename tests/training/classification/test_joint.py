@@ -35,7 +35,7 @@ _SETTINGS = ["heart_corpus=null", "fit.epochs=1", "fit.batch=16", "sampling.per_
 
 def _recipe(*more: str) -> Recipe:
     extra = ["joint.extra=[icbhi, kauh=kauh_part]", "joint.shares={csv: 0.5, icbhi: 0.3, kauh: 0.2}"]
-    quiet = ["joint.noise=''", "joint.noise_share=0.0"]
+    quiet = ["joint.noise=''", "joint.noise_share=0.0", "joint.noise_mixed=false"]
     return load_recipe("compact-joint", size="tiny", overrides=[*_SETTINGS, *extra, *quiet, *more])
 
 
@@ -203,6 +203,10 @@ def test_groups_and_worse_audio_are_measured_out_of_fold(options: RunOptions, mo
     found = robustness(_recipe(), options, options.root.parent / "noise")
     ages = {row["group"]: row for row in found["groups"] if row["by"] == "age"}
     assert sum(row["n"] for row in ages.values()) == report["metrics"]["n"]
+    (alone,) = found["noise_alone"]
+    assert (alone["kind"], alone["windows"]) == ("rain", 2 * 8) and 0.0 <= alone[
+        "abnormal"
+    ] <= 1.0  # in each of two folds
     clean, *worse = found["degradations"]
     assert clean["condition"] == "clean" and set(clean) == {"condition", "level", "csv", "icbhi"}
     assert clean["icbhi"]["n"] == 12
