@@ -20,7 +20,7 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.all
 	$(MAKE) --no-print-directory --jobs 2 lint docs
-	$(BIN)/python -m pytest -n 2 --durations=30
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 
 test-long: $(VENV)/.all
 	$(BIN)/python -m pytest -m long
