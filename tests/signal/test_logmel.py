@@ -16,7 +16,7 @@ NOISE = np.random.default_rng(0).normal(0.0, 0.05, 4000).astype(np.float32)
 
 
 @given(cuts=st.lists(st.integers(0, NOISE.size), max_size=30), hop=st.sampled_from([1, 40, 128, 300]))
-@pytest.mark.parametrize(("single", "tolerance"), [(False, 2e-6), (True, 2e-4)])
+@pytest.mark.parametrize(("single", "tolerance"), [(False, 2e-6), (True, 1e-3)])  # single: of bins near the floor
 def test_frames_do_not_depend_on_block_sizes(cuts: list[int], hop: int, single: bool, tolerance: float) -> None:
     spec = replace(SPEC, hop_samples=hop)  # 300: hop longer than the frame
     extractor = LogMel(spec, single=single)
