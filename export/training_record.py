@@ -19,6 +19,9 @@ CLASSIFIER_FIGURES = (
 )  # fmt: skip
 """Figures of out-of-fold cycles that the bundle and the model card hold."""
 
+GROUP_FIGURES = ("n", "patients", "score", "auroc", "auroc_ci", "ece")
+"""Those of a group of patients; a device reads its manifest at every start, the file of the study holds them all."""
+
 ANY_LABEL = "any label"
 """Key for cycles that an older segmenter counted without their labels."""
 
@@ -75,12 +78,36 @@ def classifier_record(report: Mapping[str, Any]) -> dict[str, Any]:
     """
     folds = report["folds"]
     parts = {"all cycles": report["metrics"], **report.get("by", {})}
-    return {
+    record = {
         "folds": folds if isinstance(folds, int) else len(folds),
         "seed": report["seed"],
         "figures": {name: chosen_figures(figures, CLASSIFIER_FIGURES) for name, figures in parts.items()},
-        **{name: report[name] for name in ("groups", "degradations", "noise_alone") if name in report},
     }
+    if "groups" in report:
+        names = ("by", "group", *GROUP_FIGURES)
+        record["groups"] = [_rounded(chosen_figures(row, names)) for row in report["groups"]]
+    if "degradations" in report:
+        record["degradations"] = [
+            {
+                name: _rounded({key: value.get(key) for key in ("n", "auroc")}) if isinstance(value, Mapping) else value
+                for name, value in row.items()
+            }
+            for row in report["degradations"]
+        ]
+    if "noise_alone" in report:
+        record["noise_alone"] = [_rounded(row) for row in report["noise_alone"]]
+    return record
+
+
+def _rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Shares to four decimals."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [short(item) for item in value]
+        return round(value, 4) if isinstance(value, float) else value
+
+    return {name: short(value) for name, value in figures.items()}
 
 
 def chosen_figures(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
