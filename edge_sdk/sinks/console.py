@@ -24,7 +24,7 @@ def record_line(record: Mapping[str, Any]) -> str:
         return f"{when} – {record['end_s']:6.2f} s  gap: {record['lost_samples']} samples lost"
     if record["type"] == "quality":
         level = record["level_dbfs"]  # None: digital silence
-        return f"{when} s  quality: {record['quality']} ({'-∞' if level is None else f'{level:.0f}'} dBFS)"
+        return f"{when} s  quality: {record['quality']} ({'-∞' if level is None else round(level)} dBFS)"
     if record["type"] == "adventitious":
         return f"{when} – {record['end_s']:6.2f} s  {record['kind']} sound {record['confidence']:.2f}"
     if record["type"] == "verdict":

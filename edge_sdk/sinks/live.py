@@ -210,7 +210,7 @@ class LiveView:
             ("quality ", "dim"),
             (f"{self._quality:<12}", quality),
             ("level ", "dim"),
-            f"{self._level_db:4.0f} dBFS",
+            f"{round(self._level_db):4d} dBFS",
         )
 
     def _figures_line(self) -> Text:

@@ -264,7 +264,7 @@ def _quality(recording: ExaminedRecording) -> list[tuple[str, str, str]]:
 
 
 def _level(level_dbfs: float | None) -> str:
-    return "digital silence" if level_dbfs is None else f"{level_dbfs:.0f} dBFS at its begin"
+    return "digital silence" if level_dbfs is None else f"{round(level_dbfs)} dBFS at its begin"
 
 
 def _overview(part: RecordingPart) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def _wave_row(view: _View, audio: npt.NDArray[np.float32], rate: int, y: float) 
     yield Polygon([*upper, *reversed(lower)], "accent")
     decibels = 20 * np.log10(peak)
     yield _name("peak", y + _WAVE / 2 - 3)
-    yield _name(f"{decibels:.0f} dBFS", y + _WAVE / 2 + 10, "soft")
+    yield _name(f"{round(float(decibels))} dBFS", y + _WAVE / 2 + 10, "soft")
 
 
 def _spectrum_row(view: _View, audio: npt.NDArray[np.float32], rate: int, y: float) -> Iterator[Shape]:
