@@ -8,7 +8,7 @@ import typer
 from edge_sdk.cli.options import channel_of
 from edge_sdk.errors import SourceError, StethoError
 from edge_sdk.exchange.annotations.texts import span_of
-from edge_sdk.numbers import whole_number
+from edge_sdk.numbers import dbfs, whole_number
 from edge_sdk.sinks.metrics import metrics_address
 from edge_sdk.sources import open_source
 
@@ -32,3 +32,10 @@ def test_every_reader_refuses_it_in_its_own_words(digits: str) -> None:
     with pytest.raises(StethoError, match="is not PORT"):
         metrics_address(digits)
     assert type(span_of(f"gap: {digits}", 0.0, 1.0)).__name__ == "CycleSpan"  # a label that somebody typed
+
+
+@pytest.mark.parametrize(
+    ("level", "text"), [(-0.3, "0 dBFS"), (0.0, "0 dBFS"), (-22.6, "-23 dBFS"), (-float("inf"), "-inf dBFS")]
+)
+def test_a_level_has_no_negative_zero(level: float, text: str) -> None:
+    assert dbfs(level) == text

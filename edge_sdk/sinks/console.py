@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from edge_sdk.events import AudioBlock, Event, StreamStats
 from edge_sdk.notices import RESEARCH_USE
+from edge_sdk.numbers import dbfs
 from edge_sdk.sinks.jsonl import JsonlSink
 from edge_sdk.sinks.summary import Labels
 from edge_sdk.sinks.truth import Truth
@@ -24,7 +25,7 @@ def record_line(record: Mapping[str, Any]) -> str:
         return f"{when} – {record['end_s']:6.2f} s  gap: {record['lost_samples']} samples lost"
     if record["type"] == "quality":
         level = record["level_dbfs"]  # None: digital silence
-        return f"{when} s  quality: {record['quality']} ({'-∞' if level is None else round(level)} dBFS)"
+        return f"{when} s  quality: {record['quality']} ({'-∞ dBFS' if level is None else dbfs(level)})"
     if record["type"] == "adventitious":
         return f"{when} – {record['end_s']:6.2f} s  {record['kind']} sound {record['confidence']:.2f}"
     if record["type"] == "verdict":

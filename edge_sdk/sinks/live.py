@@ -27,6 +27,7 @@ from edge_sdk.events import (
     Verdict,
 )
 from edge_sdk.notices import RESEARCH_USE
+from edge_sdk.numbers import dbfs
 from edge_sdk.signal.breathing_rate import PRESENT_CYCLES, RateMeter
 from edge_sdk.sinks.console import rate_text, record_line, summary_lines
 from edge_sdk.sinks.jsonl import device_record
@@ -210,7 +211,7 @@ class LiveView:
             ("quality ", "dim"),
             (f"{self._quality:<12}", quality),
             ("level ", "dim"),
-            f"{round(self._level_db):4d} dBFS",
+            f"{dbfs(self._level_db):>9}",
         )
 
     def _figures_line(self) -> Text:

@@ -18,6 +18,7 @@ from edge_sdk.exchange.report.drawing import Drawing
 from edge_sdk.exchange.report.timeline import NO_LABEL, Colours, legend_of
 from edge_sdk.files import sha256_file
 from edge_sdk.notices import RESEARCH_USE
+from edge_sdk.numbers import dbfs
 
 REASONS = {
     "too-little-audio": "less usable audio than a verdict needs",
@@ -264,7 +265,7 @@ def _quality(recording: ExaminedRecording) -> list[tuple[str, str, str]]:
 
 
 def _level(level_dbfs: float | None) -> str:
-    return "digital silence" if level_dbfs is None else f"{round(level_dbfs)} dBFS at its begin"
+    return "digital silence" if level_dbfs is None else f"{dbfs(level_dbfs)} at its begin"
 
 
 def _overview(part: RecordingPart) -> tuple[str, ...]:

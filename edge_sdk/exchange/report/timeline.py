@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_sdk.exchange.examination import ExaminedRecording
 from edge_sdk.exchange.report.drawing import Box, Drawing, Line, Picture, Polygon, Shape, Words
 from edge_sdk.exchange.report.spectrogram import envelope, spectrogram
+from edge_sdk.numbers import dbfs
 
 LEFT, RIGHT = 52.0, 12.0
 """Pixels beside the time axis."""
@@ -137,7 +138,7 @@ def _wave_row(view: _View, audio: npt.NDArray[np.float32], rate: int, y: float) 
     yield Polygon([*upper, *reversed(lower)], "accent")
     decibels = 20 * np.log10(peak)
     yield _name("peak", y + _WAVE / 2 - 3)
-    yield _name(f"{round(float(decibels))} dBFS", y + _WAVE / 2 + 10, "soft")
+    yield _name(dbfs(float(decibels)), y + _WAVE / 2 + 10, "soft")
 
 
 def _spectrum_row(view: _View, audio: npt.NDArray[np.float32], rate: int, y: float) -> Iterator[Shape]:
