@@ -163,7 +163,7 @@ def robustness(recipe: Recipe, options: RunOptions, noise_root: Path) -> dict[st
         The folder holds no finished cross-validation, or recordings are missing.
     """
     data = load_training_data(load_classifier_sides(recipe, options), recipe, cache=options.cache)
-    noise = _noise_banks(noise_root, recipe, options)
+    noise = noise_banks(noise_root, recipe, options)
     all_rows = _Rows([], [], [], [], [])
     scores: dict[tuple[str, str], dict[str, list[tuple[bool, float, bool]]]] = defaultdict(lambda: defaultdict(list))
     alone: dict[str, list[bool]] = defaultdict(list)
@@ -188,11 +188,10 @@ def robustness(recipe: Recipe, options: RunOptions, noise_root: Path) -> dict[st
     }
 
 
-def _noise_banks(root: Path, recipe: Recipe, options: RunOptions) -> dict[str, AudioBank]:
+def noise_banks(root: Path, recipe: Recipe, options: RunOptions) -> dict[str, AudioBank]:
     """Noise by kind; of a recipe that trains on noise only the sources that are held out of every training."""
     corpus, paths = load_corpus("noise", root), defaultdict(list)
-    held_out = recipe.joint.noise_held_out if recipe.joint.noise else 0.0
-    trained = noise_folds(corpus, held_out) if held_out else {}
+    trained = noise_folds(corpus, recipe.joint.noise_held_out) if recipe.joint.noise else {}
     for recording in corpus.recordings:
         if not trained.get(recording.id, False):
             paths[str(recording.raw_label)].append(recording.path)

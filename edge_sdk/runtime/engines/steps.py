@@ -44,30 +44,15 @@ def takes_many_streams(engine: OrtEngine) -> bool:
     return STREAMS in engine.inputs.get("features", ())
 
 
-def state_names(engine: OrtEngine, inputs: Sequence[str], outputs: Sequence[str], what: str) -> list[str]:
-    """Names of a step graph's states, in order.
-
-    Parameters
-    ----------
-    engine
-        The graph.
-    inputs, outputs
-        Names that it must have beside its states.
-    what
-        Its name in messages.
-
-    Raises
-    ------
-    BundleError
-        The graph has other inputs or outputs.
-    """
+def _state_names(engine: OrtEngine, outputs: Sequence[str], what: str) -> list[str]:
+    """Names of a step graph's states, in order; ``BundleError`` where it has other inputs or outputs beside them."""
     found = [name for name in engine.inputs if name.startswith("state_")]
     names = sorted(found, key=lambda name: int(name.removeprefix("state_")))
     wanted = {*outputs, *(f"{name}_next" for name in names)}
-    if set(engine.inputs) != {*inputs, *names} or set(engine.outputs) != wanted:
+    if set(engine.inputs) != {"features", *names} or set(engine.outputs) != wanted:
         raise BundleError(
             f"the graph of {what} takes {sorted(engine.inputs)} and gives {sorted(engine.outputs)}; expected "
-            f"{', '.join(inputs)} and state_i, and {', '.join(outputs)} and state_i_next: export it again"
+            f"features and state_i, and {', '.join(outputs)} and state_i_next: export it again"
         )
     return names
 
@@ -94,7 +79,7 @@ class StepNetwork:
 
     def __init__(self, engine: OrtEngine, frames: int, count: int, outputs: Sequence[str], what: str) -> None:
         self.engine, self.frames, self.count, self.outputs = engine, frames, count, tuple(outputs)
-        self.states = state_names(engine, ("features",), outputs, what)
+        self.states = _state_names(engine, outputs, what)
         self.by_frame = takes_many_streams(engine)
         self.any_length = FRAMES in engine.inputs["features"]
         self.most_streams = min(MOST_STREAMS, max(1, _MOST_FRAMES // frames)) if self.by_frame else 1  # in one run

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from benchmarks.studies.fold_streams import fold_streams
-from benchmarks.studies.robustness import conditions, robustness
+from benchmarks.studies.robustness import conditions, noise_banks, robustness
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.evaluation.model import load_model
@@ -215,6 +215,15 @@ def test_groups_and_worse_audio_are_measured_out_of_fold(options: RunOptions, mo
     section = robustness_section({"cross_validation": found})
     assert "| white noise | 20 dB, 10 dB, 5 dB, 0 dB |" in section and "clipped" in section
     assert robustness_section({}) == ""
+
+
+def test_noise_that_was_trained_on_is_no_measure(options: RunOptions) -> None:
+    root = options.root.parent / "noise"
+    noisy = ("joint.noise=noise", "joint.noise_share=0.1")
+    (all_of_it,) = noise_banks(root, _recipe(), options).values()
+    (left_out,) = noise_banks(root, _recipe(*noisy, "joint.noise_held_out=0.25"), options).values()
+    assert (len(all_of_it.lengths), len(left_out.lengths)) == (8, 2)
+    assert noise_banks(root, _recipe(*noisy, "joint.noise_held_out=0"), options) == {}
 
 
 @pytest.mark.parametrize("name", ["white noise", "low-pass", "high-pass", "level", "clipped", "lost in 50-ms packets"])
