@@ -50,6 +50,11 @@ def fold_state_file(folder: Path, fold: int) -> Path:
     return folder / f"fold-{fold}" / STATE_FILE
 
 
+def fold_checkpoint_file(folder: Path, fold: int) -> Path:
+    """The network of one fold of a finished cross-validation in ``folder``."""
+    return folder / f"fold-{fold}" / CHECKPOINT_FILE
+
+
 @contextmanager
 def run_file(path: Path) -> Iterator[Path]:
     """A draft that replaces ``path`` when the block ends; the folder is created where it is missing.

@@ -19,12 +19,21 @@ import soundfile
 
 from edge_sdk.errors import CheckpointError, CorpusError, RecipeError
 from edge_sdk.training.audio.bank import AudioBank
+from edge_sdk.training.checkpoint import load_checkpoint
+from edge_sdk.training.classification.distill import HELD_OUT
 from edge_sdk.training.data_identity import IDENTITY_FILE, digest_of
 from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.preflight import check_patients
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run import run_cross_validation, run_training
-from edge_sdk.training.run_folder import CHECKPOINT_FILE, CV_FILE, METRICS_FILE, STATE_FILE, RunOptions
+from edge_sdk.training.run_folder import (
+    CHECKPOINT_FILE,
+    CV_FILE,
+    METRICS_FILE,
+    STATE_FILE,
+    RunOptions,
+    fold_checkpoint_file,
+)
 from edge_sdk.training.sweep import PlannedRun, train_runs
 from tests.support.tiny_corpus import EVENTS_PER_RECORDING, RATE, RECORDINGS, synthetic_data
 
@@ -186,6 +195,9 @@ def test_a_cross_validation_is_bound_to_its_data(root: Path, options: RunOptions
     recipe = small("classify", "fit.epochs=1")
     report = run_cross_validation(recipe, options, 2)
     assert run_cross_validation(recipe, options, 2)["metrics"] == report["metrics"]
+    held_out = [load_checkpoint(fold_checkpoint_file(options.out, fold)).metrics[HELD_OUT] for fold in (0, 1)]
+    assert not set(held_out[0]) & set(held_out[1])
+    assert len(held_out[0]) + len(held_out[1]) == report["metrics"]["patients"]
     other_label(root)
     with pytest.raises(CheckpointError, match="labels"):
         run_cross_validation(recipe, options, 2)
@@ -193,6 +205,21 @@ def test_a_cross_validation_is_bound_to_its_data(root: Path, options: RunOptions
         shutil.rmtree(options.out / f"fold-{fold}")
     with pytest.raises(CheckpointError, match=rf"finished run .*labels.*delete {CV_FILE}"):
         run_cross_validation(recipe, options, 2)
+
+
+def test_a_cross_validation_is_bound_to_the_teachers_of_its_folds(options: RunOptions) -> None:
+    report = run_cross_validation(small("classify", "fit.epochs=1"), options, 2)
+    teacher = fold_checkpoint_file(options.out, 0)
+    leaking, own = replace(options, out=options.out / "leaking"), replace(options, out=options.out / "taught")
+    with pytest.raises(RecipeError, match="patients that fold 1 holds out"):
+        run_cross_validation(small("classify", "fit.epochs=1", f"objective.distill.teacher={teacher}"), leaking, 2)
+    named = str(teacher).replace("fold-0", "fold-{fold}")
+    taught = small("classify", "fit.epochs=1", f"objective.distill.teacher={named}")
+    first = run_cross_validation(taught, own, 2)
+    shutil.copy(fold_checkpoint_file(own.out, 0), teacher)  # another network of the same fold
+    with pytest.raises(CheckpointError, match="teachers"):
+        run_cross_validation(taught, own, 2)
+    assert first["metrics"]["n"] == report["metrics"]["n"]
 
 
 def test_a_sweep_never_gives_figures_of_other_data(root: Path, options: RunOptions) -> None:

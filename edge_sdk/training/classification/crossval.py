@@ -17,16 +17,26 @@ from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
+from edge_sdk.training.checkpoint import save_checkpoint
 from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_origin, figures_of_recordings
 from edge_sdk.training.classification.data import TrainingData, load_training_data
+from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold
 from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.joint import load_classifier_sides
-from edge_sdk.training.classification.run import check_examples, classifier_provenance
+from edge_sdk.training.classification.run import check_examples, classifier_checkpoint, classifier_provenance
 from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run_folder import CV_FILE, CV_LOGITS_FILE, RunOptions, fold_state_file, run_file, write_json
+from edge_sdk.training.run_folder import (
+    CV_FILE,
+    CV_LOGITS_FILE,
+    RunOptions,
+    fold_checkpoint_file,
+    fold_state_file,
+    run_file,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def cross_validate(
     folds : int
         Number of patient-disjoint folds.
     folder : Path, optional
-        Keeps the training state of each fold, so that an interrupted cross-validation resumes.
+        Keeps the training state of each fold, so that an interrupted cross-validation resumes, and its network.
     on_step : callable, optional
         Called with (fold, step) after each optimiser step.
     """
@@ -138,6 +148,10 @@ def cross_validate(
     ):
         fold[held_out] = number
         logits[held_out] = cycle_logits(trainer.model, recipe, data, events.where(held_out), schema_of(trainer))
+        if folder is not None:
+            left_out = sorted(set(events.patient[held_out].tolist()))
+            path = fold_checkpoint_file(folder, number)
+            save_checkpoint(classifier_checkpoint(recipe, trainer, {HELD_OUT: left_out}, {}), path)
     return summarise(recipe, logits, events, fold, data.origins(events))
 
 
@@ -167,7 +181,8 @@ def fold_trainers(
     for number in range(folds):
         held_out = fold == number
         trained = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
-        trainer = classify_trainer(recipe, data.of_patients(trained), seed + number, device=device)
+        taught = taught_by_fold(recipe, number, set(patients) - trained)
+        trainer = classify_trainer(taught, data.of_patients(trained), seed + number, device=device)
         report = None if on_step is None else (lambda step, number=number: on_step(number, step))
         trainer.run(None if folder is None else fold_state_file(folder, number), report)
         yield held_out, trainer

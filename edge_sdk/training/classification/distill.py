@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +17,14 @@ from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint
 from edge_sdk.training.classification.batch import Batch
 from edge_sdk.training.recipes.objective_settings import DistillSection
+from edge_sdk.training.recipes.recipe import Recipe
+from edge_sdk.training.run_folder import CHECKPOINT_FILE
+
+FOLD = "{fold}"
+"""Stands for the number of the fold in the name of a teacher."""
+
+HELD_OUT = "held_out_patients"
+"""Entry of a fold checkpoint's metrics: the patients it was not trained on."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,55 +92,89 @@ class Distillation(nn.Module):
     ----------
     settings : DistillSection
         Weights and temperature.
-    teacher : Teacher
-        Network whose outputs are the targets.
+    teachers : sequence of Teacher
+        Networks whose outputs are the targets: the mean of their probabilities at the temperature.
     embedding_dim : int
         Of the student.
     """
 
-    def __init__(self, settings: DistillSection, teacher: Teacher, embedding_dim: int) -> None:
+    def __init__(self, settings: DistillSection, teachers: Sequence[Teacher], embedding_dim: int) -> None:
         super().__init__()
+        if settings.features and len(teachers) > 1:
+            raise RecipeError(
+                "objective.distill.features matches the embedding of one teacher; give one, or features=0"
+            )
         self.settings = settings
-        self.teacher = teacher
-        self.projection = nn.Linear(embedding_dim, teacher.embedding_dim) if settings.features else None
+        self.teachers = tuple(teachers)
+        self.projection = nn.Linear(embedding_dim, teachers[0].embedding_dim) if settings.features else None
 
     def forward(self, loss: Tensor, outputs: Outputs, batch: Batch) -> Tensor:
         """``loss`` on the labels and the student's ``outputs`` of the batch → the loss that is minimised."""
         if batch.wave is None:
             raise RecipeError("distillation needs the audio of the batch: the task must keep Batch.wave")
-        teacher = self.teacher(batch.wave)
-        settings = self.settings
-        targets = _soft_targets(teacher.logits.float(), self.teacher.decoder, settings.temperature)
-        embedding = teacher.embedding.float()
+        settings, decoder = self.settings, self.teachers[0].decoder
+        taught = [teacher(batch.wave) for teacher in self.teachers]
+        targets = torch.stack(
+            [_soft_targets(one.logits.float(), decoder, settings.temperature) for one in taught]
+        ).mean(dim=0)
         if batch.mixed is not None:
-            targets, embedding = batch.mixed(targets), batch.mixed(embedding)
-        divergence = _divergence(outputs.logits / settings.temperature, targets, self.teacher.decoder)
+            targets = batch.mixed(targets)
+        divergence = _divergence(outputs.logits / settings.temperature, targets, decoder)
         loss = (1.0 - settings.weight) * loss + settings.weight * settings.temperature**2 * divergence
         if self.projection is not None:
-            distance = _distance(self.projection(outputs.embedding).float(), embedding)
-            loss = loss + settings.features * distance
+            embedding = taught[0].embedding.float()
+            wanted = embedding if batch.mixed is None else batch.mixed(embedding)
+            loss = loss + settings.features * _distance(self.projection(outputs.embedding).float(), wanted)
         return loss
 
 
 def make_distillation(
     settings: DistillSection, student: FrontEndSpec, labels: Sequence[str], decoder: str, embedding_dim: int
 ) -> Distillation:
-    """Load the teacher of a recipe for a student of this front end, labels, decoder and embedding width.
+    """Load the teachers of a recipe for a student of this front end, labels, decoder and embedding width.
 
     Raises
     ------
     CheckpointError
         No usable checkpoint.
     RecipeError
-        The teacher has other labels or another kind of head, or is a model without an embedding.
+        A teacher has other labels or another kind of head, or is a model without an embedding.
     """
-    checkpoint = load_checkpoint(Path(settings.teacher))
-    if tuple(checkpoint.labels) != tuple(labels) or checkpoint.decoder != decoder:
-        raise RecipeError(
-            f"teacher {settings.teacher} predicts {', '.join(checkpoint.labels)} through a {checkpoint.decoder} head, "
-            f"the student {', '.join(labels)} through a {decoder} head; give a teacher of the same labels and decoder"
-        )
-    return Distillation(settings, Teacher(checkpoint, student), embedding_dim)
+    teachers = []
+    for path in settings.files:
+        checkpoint = load_checkpoint(path)
+        if tuple(checkpoint.labels) != tuple(labels) or checkpoint.decoder != decoder:
+            raise RecipeError(
+                f"teacher {path} predicts {', '.join(checkpoint.labels)} through a {checkpoint.decoder} head, "
+                f"the student {', '.join(labels)} through a {decoder} head; "
+                "give a teacher of the same labels and decoder"
+            )
+        teachers.append(Teacher(checkpoint, student))
+    return Distillation(settings, teachers, embedding_dim)
+
+
+def taught_by_fold(recipe: Recipe, fold: int, held_out: Collection[str]) -> Recipe:
+    """The recipe with the teachers of one fold of a cross-validation, who must not know its held-out patients.
+
+    Raises
+    ------
+    RecipeError
+        A teacher is not named by its fold, or other patients were held out of its training.
+    CheckpointError
+        No usable checkpoint.
+    """
+    section = recipe.objective.distill
+    if section is None:
+        return recipe
+    named = section.teacher.replace(FOLD, str(fold))
+    section = msgspec.structs.replace(section, teacher=named)
+    for path in section.files:
+        if set(load_checkpoint(path).metrics.get(HELD_OUT, ())) != set(held_out):
+            raise RecipeError(
+                f"teacher {path} has been trained on patients that fold {fold} holds out; cross-validate the teacher "
+                f"with the same folds and seed, and name it RUN/fold-{FOLD}/{CHECKPOINT_FILE}"
+            )
+    return msgspec.structs.replace(recipe, objective=msgspec.structs.replace(recipe.objective, distill=section))
 
 
 def _soft_targets(logits: Tensor, decoder: str, temperature: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -70,7 +70,7 @@ def train_classifier(
     trainer.reported = reported_identity(reported, options)
     if (finished := finished_run(recipe, options, trainer.identity)) is not None:
         return finished if trainer.machine.leads else {"losses": finished.get("losses", [])}
-    model = trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
+    trainer.run(options.out / STATE_FILE, on_step, logs.epoch)
     metrics: dict[str, Any] = {"split": options.val_split, "seed": options.seed, "losses": trainer.losses}
     if trainer.validation:
         metrics |= {"validation": trainer.validation, "best_epoch": trainer.best_epoch}
@@ -78,8 +78,23 @@ def train_classifier(
         trainer.machine.barrier()
         return metrics
     metrics |= _evaluate(recipe, options, trainer, corpus)
+    provenance = classifier_provenance(recipe, options, trained_data(trainer)).to_dict()
+    checkpoint = classifier_checkpoint(recipe, trainer, metrics, provenance)
+    path = options.out / CHECKPOINT_FILE
+    save_checkpoint(checkpoint, path)
+    write_recipe(recipe, options.out)
+    write_json(options.out / METRICS_FILE, metrics)
+    logs.finish(metrics)
+    trainer.machine.barrier()
+    return {**metrics, "checkpoint": str(path)}
+
+
+def classifier_checkpoint(
+    recipe: Recipe, trainer: Trainer, metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> Checkpoint:
+    """The network that a trainer holds, with the decision of its recipe."""
     schema = schema_of(trainer)
-    checkpoint = Checkpoint(
+    return Checkpoint(
         model=recipe.model.name,
         size=recipe.model.size,
         recipe=recipe.to_dict(),
@@ -88,18 +103,11 @@ def train_classifier(
         decoder=recipe.decoder,
         temperature=recipe.decision.temperature,
         bias=recipe.decision.bias or _no_bias(recipe),
-        state=model.state_dict(),
-        metrics=metrics,
-        provenance=classifier_provenance(recipe, options, trained_data(trainer)).to_dict(),
+        state=trainer.model.state_dict(),
+        metrics=dict(metrics),
+        provenance=dict(provenance),
         metadata=schema.to_dict() if schema is not None else {},
     )
-    path = options.out / CHECKPOINT_FILE
-    save_checkpoint(checkpoint, path)
-    write_recipe(recipe, options.out)
-    write_json(options.out / METRICS_FILE, metrics)
-    logs.finish(metrics)
-    trainer.machine.barrier()
-    return {**metrics, "checkpoint": str(path)}
 
 
 def check_examples(recipe: Recipe, data: TrainingData, where: str, *, folds: int = 0) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.corpora.splits import grouped_folds
+from edge_sdk.files import sha256_file
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
@@ -157,6 +158,8 @@ class ClassifyTask:
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
         data, events = self.training, self.training.events
         metadata = data.metadata if self.schema is not None else ()
+        distill = self.recipe.objective.distill
+        teachers = {} if distill is None else {"teachers": digest_of([sha256_file(path) for path in distill.files])}
         return {
             "recipe": shaping,
             "events": len(events),
@@ -165,6 +168,7 @@ class ClassifyTask:
             "labels": digest_of(data.names, vars(events), vars(self.held_out), data.noise, data.negatives),
             "metadata": digest_of(metadata, data.corpus),
             "audio": digest_of(data.bank.digest, None if data.heart is None else data.heart.digest),
+            **teachers,
         }
 
     def sources(self, batch: Batch) -> Sequence[str]:

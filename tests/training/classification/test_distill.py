@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace as replaced
 from torch import Tensor, nn
 
 from edge_sdk.errors import CheckpointError, RecipeError, TrainingError
@@ -16,11 +17,18 @@ from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.network import GridMix, Network, Outputs
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.augment import Randomness
-from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
+from edge_sdk.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edge_sdk.training.classification.batch import Batch, Mixed
-from edge_sdk.training.classification.distill import Distillation, Teacher, make_distillation
+from edge_sdk.training.classification.distill import (
+    HELD_OUT,
+    Distillation,
+    Teacher,
+    make_distillation,
+    taught_by_fold,
+)
 from edge_sdk.training.classification.objectives import make_objective
 from edge_sdk.training.recipes.objective_settings import DistillSection, ObjectiveSection
+from edge_sdk.training.recipes.recipe import load_recipe
 
 LABELS = ("normal", "crackle", "wheeze", "both")
 STUDENT = FrontEndSpec(window_s=1.0, mel_bins=24)
@@ -97,14 +105,14 @@ def test_loss_is_the_tempered_divergence_and_vanishes_for_a_twin(pooled: None) -
     twin = _checkpoint(STUDENT).build()
     assert isinstance(twin, _Pooled) and batch.wave is not None
     settings = DistillSection(teacher="", weight=1.0, temperature=2.0)
-    loss = Distillation(settings, teacher, 24)(torch.tensor(9.0), twin.outputs(batch.features), batch)
+    loss = Distillation(settings, [teacher], 24)(torch.tensor(9.0), twin.outputs(batch.features), batch)
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-6)
     student = _student().outputs(batch.features)
     p = torch.softmax(teacher(batch.wave).logits / 2, dim=1)
     log_q = torch.log_softmax(student.logits / 2, dim=1)
     expected = 0.25 * 9.0 + 0.75 * 4.0 * (p * (p.log() - log_q)).sum(dim=1).mean()
     settings = DistillSection(teacher="", weight=0.75, temperature=2.0)
-    assert torch.allclose(Distillation(settings, teacher, 24)(torch.tensor(9.0), student, batch), expected)
+    assert torch.allclose(Distillation(settings, [teacher], 24)(torch.tensor(9.0), student, batch), expected)
 
 
 @pytest.mark.parametrize(("decoder", "logits"), [("multilabel", 2), ("binary", 1)])
@@ -117,7 +125,7 @@ def test_independent_logits_are_distilled_one_by_one(
     monkeypatch.setattr(Checkpoint, "build", lambda self: twin)
     teacher = Teacher(checkpoint, STUDENT)
     batch = _batch()
-    term = Distillation(DistillSection(teacher="", weight=1.0), teacher, 24)
+    term = Distillation(DistillSection(teacher="", weight=1.0), [teacher], 24)
     outputs = twin.outputs(batch.features)
     assert float(term(torch.tensor(0.0), outputs, batch)) == pytest.approx(0.0, abs=1e-5)
     other = Outputs(outputs.logits + 1.0, outputs.embedding)
@@ -134,7 +142,7 @@ def test_a_student_comes_to_agree_and_the_teacher_stays(pooled: None, tmp_path: 
     names = {name for name, _ in objective.named_parameters()}
     assert names == {"distillation.projection.weight", "distillation.projection.bias"}, "no teacher among them"
     student, batch = _student(), _batch()
-    before = {name: value.clone() for name, value in distillation.teacher._network.state_dict().items()}
+    before = {name: value.clone() for name, value in distillation.teachers[0]._network.state_dict().items()}
     optimiser = torch.optim.Adam([*student.parameters(), *objective.parameters()], lr=0.01)
     seen = []
     for _ in range(150):
@@ -144,7 +152,7 @@ def test_a_student_comes_to_agree_and_the_teacher_stays(pooled: None, tmp_path: 
         optimiser.step()
         seen.append(float(loss.detach()))
     assert seen[-1] < 0.3 * seen[0]
-    after = distillation.teacher._network.state_dict()
+    after = distillation.teachers[0]._network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
@@ -156,10 +164,41 @@ def test_teacher_targets_are_mixed_like_the_features(pooled: None) -> None:
     batch = replace(batch, mixed=mixed)
     targets = mixed(torch.softmax(teacher(wave).logits, dim=1))
     perfect = Outputs(targets.log(), torch.zeros(6, 24))
-    term = Distillation(DistillSection(teacher="", weight=1.0, temperature=1.0), teacher, 24)
+    term = Distillation(DistillSection(teacher="", weight=1.0, temperature=1.0), [teacher], 24)
     assert float(term(torch.tensor(0.0), perfect, batch)) == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(TrainingError, match=r"fit\.mixup_p=0"):
         Mixed(torch.tensor([7, 0]), 0.5)(torch.ones(2, 3))
+
+
+def test_several_teachers_give_the_mean_of_their_probabilities(pooled: None, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path, front_end in zip(paths, (TEACHER, STUDENT), strict=True):
+        save_checkpoint(_checkpoint(front_end), path)
+    settings = DistillSection(teacher=f"{paths[0]}, {paths[1]}", weight=1.0, temperature=3.0)
+    assert settings.files == tuple(paths)
+    distillation, batch = make_distillation(settings, STUDENT, LABELS, "softmax", 24), _batch()
+    assert batch.wave is not None
+    each = [torch.softmax(Teacher(load_checkpoint(path), STUDENT)(batch.wave).logits / 3.0, dim=1) for path in paths]
+    assert not torch.allclose(each[0], each[1], atol=1e-3), "two teachers of one mind would show nothing"
+    perfect = Outputs(3.0 * ((each[0] + each[1]) / 2).log(), torch.zeros(6, 24))
+    assert float(distillation(torch.tensor(0.0), perfect, batch)) == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(RecipeError, match="one teacher"):
+        make_distillation(replaced(settings, features=0.5), STUDENT, LABELS, "softmax", 24)
+
+
+def test_the_teacher_of_a_fold_knows_none_of_its_patients(pooled: None, tmp_path: Path) -> None:
+    recipe = load_recipe("compact", overrides=[f"objective.distill.teacher={tmp_path}/fold-{{fold}}/checkpoint.pt"])
+    assert taught_by_fold(load_recipe("compact"), 0, ["ann"]) == load_recipe("compact")
+    for fold, patients in enumerate((["ann", "bob"], ["cleo"])):
+        checkpoint = replace(_checkpoint(), metrics={HELD_OUT: patients})
+        save_checkpoint(checkpoint, tmp_path / f"fold-{fold}" / "checkpoint.pt")
+    distill = taught_by_fold(recipe, 1, ["cleo"]).objective.distill
+    assert distill is not None and distill.files == (tmp_path / "fold-1" / "checkpoint.pt",)
+    with pytest.raises(RecipeError, match="patients that fold 0 holds out"):
+        taught_by_fold(recipe, 0, ["ann"])
+    save_checkpoint(_checkpoint(), tmp_path / "fold-0" / "checkpoint.pt")
+    with pytest.raises(RecipeError, match="patients that fold 0 holds out"):
+        taught_by_fold(recipe, 0, ["ann", "bob"])
 
 
 def test_unsuitable_teachers_are_refused_with_the_reason(pooled: None, tmp_path: Path) -> None:
@@ -177,7 +216,7 @@ def test_unsuitable_teachers_are_refused_with_the_reason(pooled: None, tmp_path:
 
 
 def test_a_batch_without_audio_cannot_be_distilled(pooled: None) -> None:
-    term = Distillation(DistillSection(teacher=""), Teacher(_checkpoint(STUDENT), STUDENT), 24)
+    term = Distillation(DistillSection(teacher=""), [Teacher(_checkpoint(STUDENT), STUDENT)], 24)
     batch = replace(_batch(), wave=None)
     with pytest.raises(RecipeError, match=r"Batch\.wave"):
         term(torch.tensor(0.0), _student().outputs(batch.features), batch)
