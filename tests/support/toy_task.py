@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.loop.fit import Trainer
+from edge_sdk.training.loop.sam import SAM
 from edge_sdk.training.recipes.objective_settings import OptimiserSection, SamSection
 from edge_sdk.training.recipes.recipe import FitSection
 
@@ -67,8 +69,24 @@ def train_all(folder: Path) -> None:
         torch.save(trainer.model.state_dict(), folder / f"{name}-rank{trainer.machine.rank}.pt")
 
 
+def skip_together(folder: Path) -> None:
+    """The first process's first gradient is no number; each writes which of two steps of SAM it took, and weights."""
+    weight, rank = nn.Parameter(torch.ones(2)), torch.distributed.get_rank()
+    sam = SAM(torch.optim.SGD([weight], lr=0.1), 0.1)
+    taken, weights = [], []
+    for bad in (True, False):
+        for step in (sam.first_step, sam.second_step):
+            weight.grad = torch.full((2,), float("nan") if bad and rank == 0 and not sam.perturbed else 1.0)
+            done = step()
+        taken.append(done)
+        weights.append(weight.tolist())
+    row = {"taken": taken, "weights": weights, "skipped": sam.skipped}
+    (folder / f"skip-rank{rank}.json").write_text(json.dumps(row))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train_all(Path(sys.argv[1]))
+    skip_together(Path(sys.argv[1]))
     torch.distributed.barrier()
     os._exit(0)  # torch's store may abort an interpreter that winds down after its peer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import socket
 import subprocess
@@ -71,6 +72,14 @@ def test_all_processes_end_with_the_same_weights(of_two: Path, name: str) -> Non
 
 def test_sam_climbs_each_process_own_slope_and_descends_the_mean(of_two: Path) -> None:
     _assert_close(_trained_by(of_two, "sam", 0), _m_sam_by_hand())
+
+
+def test_processes_agree_on_skipping_a_step(of_two: Path) -> None:
+    """Both leave their weights alone where the gradient of one is no number, and then both step."""
+    for rank in range(2):
+        row = json.loads((of_two / f"skip-rank{rank}.json").read_text())
+        assert row["taken"] == [False, True] and row["skipped"] == 1
+        assert row["weights"][0] == [1.0, 1.0] and all(weight != 1.0 for weight in row["weights"][1])
 
 
 def _m_sam_by_hand() -> Weights:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -149,29 +146,6 @@ def test_bfloat16_autocast_trains_without_a_scaler() -> None:
         losses.append(float(loss.detach()))
     assert sam.skipped == 0 and losses[-1] < 0.5 * losses[0]
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-
-
-def _rank(rank: int, port: int) -> None:
-    """Rank 0's first gradient is no number; both must leave their weights alone, then both must step."""
-    store = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    weight = nn.Parameter(torch.ones(2))
-    sam = SAM(torch.optim.SGD([weight], lr=0.1), 0.1)
-    for bad, moves in ((True, False), (False, True)):
-        for step in (sam.first_step, sam.second_step):
-            weight.grad = torch.full((2,), float("nan") if bad and rank == 0 and not sam.perturbed else 1.0)
-            done = step()
-        assert done == moves and bool((weight != 1.0).all()) == moves
-    assert sam.skipped == 1
-    torch.distributed.barrier()
-    os._exit(0)  # torch's store may abort an interpreter that winds down after its peer
-
-
-def test_processes_agree_on_skipping_a_step() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, args=(port,), nprocs=2)  # type: ignore[attr-defined]
 
 
 def test_replay_repeats_the_dropout_of_the_first_pass() -> None:

@@ -173,8 +173,8 @@ def test_pauses_of_simulated_patients() -> None:
             assert (targets.phase[pause] == NONE).all() and (targets.cycle_weight[pause] == 1.0).all()
         assert set(np.unique(targets.phase)) == {INSPIRATION, EXPIRATION, NONE}
     assert found[True] >= 10 and found[False] >= 10
-    again = phantom_waves(16, 24.0, (8.0, 70.0), RATE, seed=1)
-    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(made, again, strict=True))
+    again = phantom_waves(4, 24.0, (8.0, 70.0), RATE, seed=1)
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(made[:4], again, strict=True))
     assert not np.array_equal(made[0][0], phantom_waves(1, 24.0, (8.0, 70.0), RATE, seed=2)[0][0])
     rates = [60.0 / np.median(np.diff(t.cycles[:, 0])) for _, t in made if len(t.cycles) > 2]
     assert max(rates) / min(rates) > 2.5
