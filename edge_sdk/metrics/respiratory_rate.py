@@ -22,6 +22,9 @@ RATE_TOLERANCE = 0.15
 FAST_BPM = 40.0
 """Above this true rate the bias is reported by itself: infants."""
 
+RANGE_BPM = (8.0, 80.0)
+"""True rates that a segmenter is built for; annotations beyond often mark each phase as an event."""
+
 
 @dataclass(frozen=True, slots=True)
 class RatedRecording:
@@ -67,6 +70,7 @@ def rate_figures(rated: Sequence[RatedRecording]) -> dict[str, Any]:
     ratios = np.array([(r.found_bpm or 0.0) / r.true_bpm for r in rated])
     fast = [r for r in rated if r.true_bpm > FAST_BPM]
     fast_bias = [r.found_bpm - r.true_bpm for r in fast if r.found_bpm is not None]
+    inside = [r for r in rated if RANGE_BPM[0] <= r.true_bpm <= RANGE_BPM[1]]
     return {
         "rate_mae_bpm": _mean(errors),
         "rate_error_p50_bpm": float(np.median(errors)) if len(errors) else None,
@@ -80,6 +84,11 @@ def rate_figures(rated: Sequence[RatedRecording]) -> dict[str, Any]:
         "rate_bias_above_40_bpm": _mean(fast_bias),
         "rate_recordings_above_40": len(fast),
         "rate_undefined_above_40": len(fast) - len(fast_bias),
+        "rate_mae_8_to_80_bpm": _mean([r.error_bpm for r in inside]),
+        "rate_bias_40_to_80_bpm": _mean(
+            [r.found_bpm - r.true_bpm for r in inside if r.true_bpm > FAST_BPM and r.found_bpm is not None]
+        ),
+        "rate_recordings_beyond_8_to_80": len(rated) - len(inside),
         **_confidence(rated),
     }
 

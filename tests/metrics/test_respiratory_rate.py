@@ -66,6 +66,14 @@ def test_forty_itself_is_not_above_forty() -> None:
     assert figures["rate_bias_above_40_bpm"] is None and figures["rate_recordings_above_40"] == 0
 
 
+def test_rates_beyond_the_range_are_counted_and_kept_apart() -> None:
+    pairs = [(8.0, 9.0), (80.0, 76.0), (80.1, 40.0), (7.9, 16.0), (50.0, None)]
+    figures = rate_figures([RatedRecording(true, found) for true, found in pairs])
+    assert figures["rate_mae_8_to_80_bpm"] == pytest.approx((1 + 4 + 50) / 3)
+    assert figures["rate_bias_40_to_80_bpm"] == -4.0 and figures["rate_recordings_beyond_8_to_80"] == 2
+    assert figures["rate_mae_bpm"] == pytest.approx((1 + 4 + 40.1 + 8.1 + 50) / 5)  # of all, as ever
+
+
 def test_without_recordings_there_is_no_rate() -> None:
     figures = rate_figures([])
     assert figures["rate_recordings"] == figures["rate_undefined"] == 0

@@ -63,7 +63,7 @@ def test_what_has_another_form_stays_as_it_is(change: str) -> None:
 
 
 def test_a_cnn_has_no_attention() -> None:
-    network = exported("compact", "tiny").network
+    network = exported("yamnet", "tiny").network
     assert fuse_attention(network) == (network, 0)
 
 
