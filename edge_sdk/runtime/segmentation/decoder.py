@@ -161,7 +161,7 @@ class TempoDecoder:
 
     def _determined(self) -> list[DecodedCycle]:
         found: list[DecodedCycle] = []
-        best = self._paths.best()
+        best = self._paths.computed_best()
         self._refine(best)
         self._finalise(best, self._paths.now - self._lag, found)
         self._follow_open(best, found)
@@ -177,7 +177,7 @@ class TempoDecoder:
             best = self._paths.best()
             self._finalise(best, self._paths.now, found)
             if best is not None:
-                length, age = int(self._tempi.length[best]), int(self._tempi.age[best])
+                length, age = self._tempi.lengths[best], self._tempi.ages[best]
                 start = max(self._paths.now - age - 1, self._final_end)
                 if cut or self._paths.now - start >= self._p.least_share * self._tempi.frames[length]:
                     self._close(start, self._paths.now, length, found)
@@ -236,10 +236,10 @@ class TempoDecoder:
     def _mean_begin(self, best: int) -> int:
         """Where the open cycle begins in the mean of the paths around the best one."""
         tempi, scores = self._tempi, self._paths.scores
-        age = int(tempi.age[best])
+        age = tempi.ages[best]
         if not self._blend:
             return self._paths.now - age - 1
-        near = np.abs(tempi.age - age) <= self._blend
+        near = tempi.near(age, self._blend)
         weights = np.exp(scores[near] - scores[best])
         mean = round(float(weights @ tempi.age[near]) / float(weights.sum()))
         return max(self._paths.now - 1 - mean, self._reported_end)
@@ -251,13 +251,13 @@ class TempoDecoder:
         """Let a young announced cycle begin where the paths now do."""
         if best is None or self._onset is None:
             return
-        age = int(self._tempi.age[best])
+        age = self._tempi.ages[best]
         if age < self._settled and self._is_announced(self._paths.now - age - 1):
             self._onset = self._mean_begin(best)
 
     def _follow_open(self, best: int | None, found: list[DecodedCycle]) -> None:
         p, tempi = self._p, self._tempi
-        start = None if best is None else self._paths.now - int(tempi.age[best]) - 1
+        start = None if best is None else self._paths.now - tempi.ages[best] - 1
         if self._announced is not None:
             same = start is not None and abs(start - self._announced) <= self._same
             if same or any(abs(begin - self._announced) <= self._same for begin, _, _ in self._chain(best)):
@@ -268,7 +268,7 @@ class TempoDecoder:
         if start is None or best is None or start < self._final_end:
             return
         age = (self._paths.now - start) * self.frame_s
-        elsewhere = np.abs(tempi.age - int(tempi.age[best])) > self._same
+        elsewhere = np.abs(tempi.age - tempi.ages[best]) > self._same
         rival = max(float(self._paths.scores[elsewhere].max()), float(self._paths.pause.max()))
         if float(self._paths.scores[best]) - rival < p.announce_margin * (1.0 - age / p.announce_s):
             return
@@ -285,6 +285,6 @@ class TempoDecoder:
         self._paths.scores[elsewhere] -= p.withdraw_margin
         self._paths.pause -= p.withdraw_margin
         self._changed = True
-        frames = int(tempi.frames[tempi.length[best]])
+        frames = int(tempi.frames[tempi.lengths[best]])
         now = max(self._paths.now, begin + 1)
         found.append(DecodedCycle(begin, now, False, self._evidence.confidence(begin, self._paths.now, frames)))

@@ -27,6 +27,7 @@ IMPOSSIBLE = -1e9
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
 _RESCALE = 256  # frames after which the best score is called zero again
 _LOG_STEP = 0.09  # between two lengths of a cycle
+_KEPT_AGES = 24  # frames: of younger cycles the neighbours are remembered
 _SPAN = 12  # frames computed in one go: more save little
 
 
@@ -52,8 +53,11 @@ class Tempi:
         self.change = np.ascontiguousarray(change.T)  # to j from i: the best i is sought in a row
         first = -0.5 * np.square((log_length - np.log(p.typical_s)) / p.first_spread)
         self.prior = first - np.log(np.exp(first).sum())
+        self.ages: list[int] = self.age.tolist()
+        self.lengths: list[int] = self.length.tolist()
         self.span = min(_SPAN, int(self.frames[0]))  # frames that can be computed in one go
         self._ends: dict[int, Numbers] = {}
+        self._near: dict[tuple[int, int], Numbers] = {}
 
     def ends(self, frames: int) -> Numbers:
         """Where the parts of the scores with which cycles end within so many frames are found: ``[part, frame, i]``.
@@ -66,6 +70,15 @@ class Tempi:
             part, frame = steps[:, None, None], steps[None, :, None]
             self._ends[frames] = np.where(part <= frame, 1 + part * (states + 1) + self.last - frame, 0)
         return self._ends[frames]
+
+    def near(self, age: int, frames: int) -> Numbers:
+        """States whose age differs from ``age`` by up to so many frames."""
+        if (age, frames) not in self._near:
+            found = np.flatnonzero(np.abs(self.age - age) <= frames)
+            if age > _KEPT_AGES:
+                return found
+            self._near[age, frames] = found
+        return self._near[age, frames]
 
 
 @lru_cache(maxsize=4)
@@ -110,6 +123,7 @@ class Paths:
     def reset(self) -> None:
         """Start over; the next frame has number 0."""
         self.now = self._base = 0
+        self._bests: list[int | None] = []  # after each frame that was computed
         self._rows[0] = IMPOSSIBLE
         self._pauses[0], self._sinces[0] = self.tempi.prior, -1
         self._show(0)
@@ -120,6 +134,7 @@ class Paths:
         self._cells = np.zeros(1 + (frames + 1) * states)  # zero; the scores; those of each frame
         self._rows = self._cells[1:].reshape(frames + 1, states)
         self._moves = [(self._rows[k, :-1], self._rows[k + 1, 1:], self._rows[k + 1]) for k in range(frames)]
+        self._row_cells = 1 + np.arange(1, frames + 1) * states
         self._pauses, self._sinces = np.empty((frames + 1, lengths)), np.empty((frames + 1, lengths), dtype=np.int64)
 
     def _show(self, row: int) -> None:
@@ -146,6 +161,7 @@ class Paths:
         if n >= len(self._rows):
             self._make_room(n)
         rows = self._rows
+        self._bests = []
         rows[0], self._pauses[0], self._sinces[0] = self.scores, self.pause, self.since
         self._base = self.now
         self._show(0)
@@ -160,6 +176,11 @@ class Paths:
             pause -= top
             row -= top
             np.maximum(row, IMPOSSIBLE, out=row)
+        states, tops = rows[1 : n + 1].argmax(axis=1), np.maximum.reduce(self._pauses[1 : n + 1], axis=1).tolist()
+        scores = self._cells.take(states + self._row_cells[:n]).tolist()
+        self._bests = [
+            state if score > top else None for state, score, top in zip(states.tolist(), scores, tops, strict=True)
+        ]
         return n
 
     def _begin(self, n: int, begins: Floats) -> Floats:
@@ -195,6 +216,10 @@ class Paths:
 
     # -- what the decoder reads and does -------------------------------------------------------------------------------
 
+    def computed_best(self) -> int | None:
+        """As :meth:`best`, where nothing was done to the scores since they were computed."""
+        return self._bests[self.now - self._base - 1]
+
     def best(self) -> int | None:
         """State of the open cycle of the best path; None: it is in a pause."""
         best = int(self.scores.argmax())
@@ -205,7 +230,7 @@ class Paths:
         if best is None:
             length = int(self.pause.argmax())
             return int(self.since[length]), length
-        return self.previous(self.now - int(self.tempi.age[best]) - 1, int(self.tempi.length[best]))
+        return self.previous(self.now - self.tempi.ages[best] - 1, self.tempi.lengths[best])
 
     def previous(self, start: int, length: int) -> tuple[int, int]:
         """End and length of the cycle before the one that begins at ``start``; the end is -1 where there is none."""
