@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
 
-_OFFLINE_TICKS = 32  # of a file are computed at once
-_RING_S = 24.0  # longer than the longest cycle and its delays, and what is computed at once
+_OFFLINE_TICKS = 64  # of a file are computed at once,
+_OFFLINE_S = 6.0  # and last no longer than this
+_RING_S = 20.0  # longer than the longest cycle and its delays
 _NO_BREATH = ("silence", "no-contact", "noisy")
 
 
@@ -96,7 +97,7 @@ class Stream:
         self.sample_rate = sample_rate
         self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)
-        self._ring = Ring(round(_RING_S * self._model_rate))
+        self._ring = Ring(round((_RING_S + _OFFLINE_S * offline) * self._model_rate))
         self._resampled = 0  # samples of the ticks so far; the ring may be ahead
         self._feed = SegmenterFeed(segmenter_factory, sample_rate, self._model_rate, offline=offline)
         self._blur = segmenter_factory.blur_s * sample_rate

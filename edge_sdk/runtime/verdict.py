@@ -203,10 +203,10 @@ class Evidence:
         """What :meth:`add` needs of steps of one length, computed for all at once."""
         if not steps:
             return []
-        attention, clip = np.stack([step.attention for step in steps]), np.stack([step.clip for step in steps])
+        attention, clip = np.array([step.attention for step in steps]), np.array([step.clip for step in steps])
         weight = np.exp(attention, dtype=np.float64)  # [k, 2, t]
         sums = np.concatenate((np.add.reduce(weight, axis=2), np.einsum("kij,kij->ki", weight, clip)), axis=1)
-        return list(zip(sums, SpectrumSums.of(np.stack([step.mel for step in steps])), strict=True))
+        return list(zip(sums, SpectrumSums.of(np.array([step.mel for step in steps])), strict=True))
 
     def add(self, step: SoundFrames, sums: StepSums) -> None:
         """Add a step of usable audio."""

@@ -111,7 +111,8 @@ class Paths:
         self._p, self.tempi = params, tempi(frame_s, params)
         lengths = len(self.tempi.frames)
         self._make_room(0)
-        self._tempo_rows = np.arange(lengths) * lengths  # where the rows of ``change`` begin
+        # Where the rows of ``change`` begin, for each frame:
+        self._change_rows = np.arange(self.tempi.span * lengths).reshape(-1, lengths) * lengths
         self._ring = 2 * int(self.tempi.frames[-1]) + lag + 2 + self.tempi.span  # frames whose begins are remembered
         # Of the cycles that begin at a frame: length of the cycle before each; and of each length, whether the cycle
         # before may have ended right there, and the end of the last one before a pause (-1: there is none).
@@ -188,22 +189,21 @@ class Paths:
         tempi, pauses, sinces = self.tempi, self._pauses[: n + 1], self._sinces[: n + 1]
         ended = np.add.reduce(self._cells.take(tempi.ends(n)))  # [n, lengths]
         np.subtract(ended, self._p.pause_cost, out=pauses[1:])
-        numbers = np.arange(self.now, self.now + n)
         np.maximum.accumulate(pauses, out=pauses)
-        entered = pauses[1:] > pauses[:-1]
-        np.multiply(entered, numbers[:, None] + 1, out=sinces[1:])
-        sinces[1:] -= 1
+        sinces[1:] = np.where(pauses[1:] > pauses[:-1], np.arange(self.now, self.now + n)[:, None], -1)
         np.maximum.accumulate(sinces, out=sinces)
         # A cycle begins right after another, or after a pause.
-        memory = numbers % self._ring
+        begin = self.now % self._ring
+        memory: slice | Numbers = slice(begin, begin + n)
+        if begin + n > self._ring:
+            memory = np.arange(begin, begin + n) % self._ring
         self._direct[memory] = ended >= pauses[1:]
         self._rested[memory] = sinces[1:]
         np.maximum(ended, pauses[1:], out=ended)
         paths = ended[:, None] + tempi.change
         before = paths.argmax(axis=2)
         self._before[memory] = before
-        before += self._tempo_rows
-        before += (np.arange(n) * tempi.change.size)[:, None]
+        before += self._change_rows[:n]
         first = paths.take(before)
         first += self._rows[1 : n + 1, tempi.first]
         first += begins[:n, None]
