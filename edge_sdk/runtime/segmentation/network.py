@@ -18,7 +18,8 @@ from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.engines.stepping import Stepping
 from edge_sdk.runtime.engines.steps import StepNetwork, takes_many_streams
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.outputs import COLUMNS, OLDER_ROWS, OLDER_SCHEMA, SCHEMA, StepOutputs, read_outputs
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
