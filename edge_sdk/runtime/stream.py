@@ -225,8 +225,8 @@ class Stream:
         lost = first - self._next
         if lost == 0:
             return
-        gap = Gap(self._next, lost, self.sample_rate)
-        events.append(gap)
+        self._advance(events)  # what lies before the gap comes before it
+        events.append(Gap(self._next, lost, self.sample_rate))
         self._gaps += 1
         self._lost += lost
         self._close_segment(events, gap=True)

@@ -231,7 +231,7 @@ class LearnedSegmenter(Stepping):
         activity, onset, phase, cycle = outputs
         self._last_frame = frames[-1]
         each = self.settings.outputs_per_step
-        begin, ends, times = 0, [], []  # of the output frames that are decoded, and of the steps that have one
+        begin, ends, times = 0, list[int](), list[int]()  # of the output frames that are decoded, step by step
         for at in range(0, len(frames) // self.settings.stride, each):
             described = self._fed // self.settings.stride - self.settings.look_ahead_frames
             self._fed += self._count
