@@ -66,7 +66,8 @@ def timed_stream(bundle: Bundle, rate_hz: int, clock: StageClock) -> Stream:
     for part, name, stage in (
         (parts["_to_model"], "accept", "resample"),
         (feed.resampler, "accept", "resample"),
-        (parts["_gate"], "accept", "quality"),
+        (parts["_gate"], "hold", "quality"),
+        (parts["_gate"], "go_on", "quality"),
         (parts["_gate"], "assess", "quality"),
         (inner.get("_mel") or inner.get("_level"), "accept", "front end"),
         (segmenter, "accept" if feed.steps is None else "found", "segmenter"),

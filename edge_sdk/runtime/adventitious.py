@@ -230,9 +230,12 @@ class SoundDetector:
     def accept(self, first: int, probabilities: Floats) -> list[FrameEvent]:
         """Take ``[2, t]`` probabilities of crackle and wheeze from frame ``first`` on; return the sounds that ended."""
         events: list[FrameEvent] = []
-        for column, row in enumerate(probabilities.T.tolist(), first):
-            for kind, probability in enumerate(row):
-                self._frame(kind, column, probability, events)
+        rows = probabilities.tolist()
+        # In most steps no sound goes on and none begins:
+        active = [k for k, row in enumerate(rows) if self._begin[k] is not None or max(row) >= self._from[k]]
+        for frame in range(len(rows[0]) if active else 0):
+            for kind in active:
+                self._frame(kind, first + frame, rows[kind][frame], events)
         return events
 
     def finish(self) -> list[FrameEvent]:

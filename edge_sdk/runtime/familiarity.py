@@ -68,15 +68,23 @@ class SpectrumSums:
 
     def __init__(self) -> None:
         self.frames = 0
-        self._sum: Floats = np.zeros(GROUPS)
-        self._squares: Floats = np.zeros(GROUPS)
+        self._sums: Floats = np.zeros((2, GROUPS))  # of the values, and of their squares
+
+    @staticmethod
+    def of(mels: npt.NDArray[np.floating[Any]]) -> Floats:
+        """What ``k`` stretches of frames add: ``[k, n, M]``, M a multiple of :data:`GROUPS` → ``[k, 2, GROUPS]``."""
+        count, frames, bands = mels.shape
+        grouped = (mels.reshape(-1, bands).astype(np.float64) @ _means(bands)).reshape(count, frames, GROUPS)
+        return np.stack((np.add.reduce(grouped, axis=1), np.einsum("kij,kij->kj", grouped, grouped)), axis=1)
+
+    def add_sums(self, frames: int, sums: Floats) -> None:
+        """Take a stretch of so many frames, by what :meth:`of` gives for it."""
+        self.frames += frames
+        self._sums += sums
 
     def add(self, mel: npt.NDArray[np.floating[Any]]) -> None:
         """Take ``[n, M]`` frames, M a multiple of :data:`GROUPS`."""
-        grouped = mel.astype(np.float64) @ _means(mel.shape[1])
-        self.frames += len(mel)
-        self._sum += np.add.reduce(grouped)
-        self._squares += np.einsum("ij,ij->j", grouped, grouped)
+        self.add_sums(len(mel), self.of(mel[None])[0])
 
     def features(self) -> Floats:
         """``[FEATURES]``: mean of each group minus that of all, and logarithm of its standard deviation.
@@ -88,9 +96,9 @@ class SpectrumSums:
         """
         if not self.frames:
             raise ValueError("no frames: the mean spectrum of nothing")
-        mean = self._sum / self.frames
-        spread = np.sqrt(np.maximum(self._squares / self.frames - np.square(mean), 1e-4))
-        return np.concatenate((mean - mean.mean(), np.log(spread)))
+        mean, squares = self._sums / self.frames
+        spread = np.sqrt(np.maximum(squares - np.square(mean), 1e-4))
+        return np.concatenate((mean - np.add.reduce(mean) / GROUPS, np.log(spread)))
 
 
 @lru_cache(maxsize=4)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from typing import Annotated, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -126,6 +127,7 @@ class QualityGate:
         self._open: list[Samples] = []  # samples of the step that is not complete yet
         self._open_size = 0
         self._window: deque[tuple[_Power, Samples]] = deque(maxlen=self._steps)
+        self._loudest: deque[float] = deque()  # of each hop that is held
         self._measured = 0
         self._state: QualityState | None = None
         self._level_dbfs = -140.0
@@ -141,12 +143,28 @@ class QualityGate:
         """RMS in dBFS of the newest measurement, rounded."""
         return self._level_dbfs
 
-    def accept(self, source_hop: Samples, begin: int, model_samples: Samples) -> list[QualityEvent]:
-        """Take a hop at the source's rate, from source index ``begin``, and the ``[m]`` model samples it released."""
-        self._count_clips(source_hop, begin)
-        events: list[QualityEvent] = []
+    def hold(self, source_hops: Sequence[Samples], model_samples: Samples) -> None:
+        """Take all that :meth:`go_on` will go through: what is measured by itself is computed at once."""
+        if len(source_hops) == 1:
+            hop = source_hops[0]
+            loudest = max(float(np.maximum.reduce(hop)), -float(np.minimum.reduce(hop))) if hop.size else 0.0
+            self._loudest.append(loudest)
+        else:
+            begins = [*accumulate((hop.size for hop in source_hops[:-1]), initial=0)]
+            self._loudest.extend(np.maximum.reduceat(np.abs(np.concatenate(source_hops)), begins).tolist())
         if model_samples.size:
             self._modulation.accept(model_samples)
+
+    def accept(self, source_hop: Samples, begin: int, model_samples: Samples) -> list[QualityEvent]:
+        """Take a hop at the source's rate, from source index ``begin``, and the ``[m]`` model samples it released."""
+        self.hold([source_hop], model_samples)
+        return self.go_on(source_hop, begin, model_samples)
+
+    def go_on(self, source_hop: Samples, begin: int, model_samples: Samples) -> list[QualityEvent]:
+        """As :meth:`accept`, of a hop that was held."""
+        self._count_clips(source_hop, begin, self._loudest.popleft())
+        events: list[QualityEvent] = []
+        if model_samples.size:
             self._open.append(model_samples)
             self._open_size += model_samples.size
         while self._open_size >= self._step:
@@ -249,13 +267,11 @@ class QualityGate:
                 return "no-contact"
         return "ok"
 
-    def _count_clips(self, hop: Samples, begin: int) -> None:
+    def _count_clips(self, hop: Samples, begin: int, loudest: float) -> None:
         clipped = 0
-        if hop.size:
-            loudest = max(float(np.maximum.reduce(hop)), -float(np.minimum.reduce(hop)))
-            self._peak = max(self._peak, loudest)
-            if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else no sample reaches the threshold
-                clipped = self._flat_tops(hop)
+        self._peak = max(self._peak, loudest)
+        if self._peak >= _SMALLEST_PEAK and loudest >= 0.98 * self._peak:  # else no sample reaches the threshold
+            clipped = self._flat_tops(hop)
         self._clips.append((begin, begin + hop.size, clipped))
         self._clipped += clipped > 0
         oldest = begin - _MEMORY_S * self._source_rate

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
     from edge_sdk.runtime.verdict import Evidence, VerdictModel
 
-_OFFLINE_TICKS = 32  # of a file are computed at once
+_OFFLINE_TICKS = 64  # of a file are computed at once,
+_OFFLINE_S = 6.0  # and last no longer than this
 _RING_S = 20.0  # longer than the longest cycle and its delays
 _NO_BREATH = ("silence", "no-contact", "noisy")
 
@@ -39,7 +40,7 @@ class _Held(NamedTuple):
 
     ticks: list[Samples]
     models: list[Samples]
-    sounds: list[Samples]
+    sounds: list[int]  # how many
 
 
 class Stream:
@@ -96,7 +97,8 @@ class Stream:
         self.sample_rate = sample_rate
         self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)
-        self._ring = Ring(round(_RING_S * self._model_rate))
+        self._ring = Ring(round((_RING_S + _OFFLINE_S * offline) * self._model_rate))
+        self._resampled = 0  # samples of the ticks so far; the ring may be ahead
         self._feed = SegmenterFeed(segmenter_factory, sample_rate, self._model_rate, offline=offline)
         self._blur = segmenter_factory.blur_s * sample_rate
         self._shortest_s = segmenter_factory.params.shortest_s
@@ -223,8 +225,8 @@ class Stream:
         lost = first - self._next
         if lost == 0:
             return
-        gap = Gap(self._next, lost, self.sample_rate)
-        events.append(gap)
+        self._advance(events)  # what lies before the gap comes before it
+        events.append(Gap(self._next, lost, self.sample_rate))
         self._gaps += 1
         self._lost += lost
         self._close_segment(events, gap=True)
@@ -236,6 +238,7 @@ class Stream:
     def _restart(self, base: int) -> None:
         self._base = self._done = base
         self._ring.reset()
+        self._resampled = 0
         self._feed.reset()
         self._context.reset()
         self._gate.reset(base)
@@ -250,6 +253,7 @@ class Stream:
         self._done += rest.size
         model = np.concatenate((self._to_model.accept(rest), self._to_model.flush()))
         self._ring.append(model)
+        self._resampled += model.size
         quality = self._gate.accept(rest, self._done - rest.size, model)
         found = self._feed.finish(rest, model, cut=gap)
         self._add_quality([*quality, *self._gate.finish(fragment=self._gaps > 0)], events)
@@ -279,8 +283,10 @@ class Stream:
         self._feed.hold(ticks, models)
         sounds = models if self._to_verdict is None else [self._to_verdict.accept(tick) for tick in ticks]
         if self._verdict is not None:
-            self._verdict.hold(sounds[0] if len(ticks) == 1 else np.concatenate(sounds))
-        return _Held(ticks, models, sounds)
+            self._verdict.hold(np.concatenate(sounds))
+        self._ring.append(model := np.concatenate(models))
+        self._gate.hold(ticks, model)
+        return _Held(ticks, models, [part.size for part in sounds])
 
     def _go_on(self, held: _Held, events: list[Event]) -> None:
         """Run the networks' steps that are due, and go through the ticks."""
@@ -291,15 +297,15 @@ class Stream:
         for k, (tick, model) in enumerate(zip(ticks, models, strict=True)):
             begin = self._done
             self._done += tick.size
-            self._ring.append(model)
-            if changes := self._gate.accept(tick, begin, model):
+            self._resampled += model.size
+            if changes := self._gate.go_on(tick, begin, model):
                 self._add_quality(changes, events)
             if found[k] or self._unclassified:
                 self._found.extend(found[k])
                 self._release(events)
             if self._learned:
                 self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
-            self._sounds(sounds[k].size, events)
+            self._sounds(sounds[k], events)
 
     def _add_quality(self, found: list[QualityEvent], events: list[Event]) -> None:
         """Emit changes of quality; of many fragments in a row only the first."""
@@ -334,7 +340,7 @@ class Stream:
                 self._cycles += 1
                 self._unclassified.append((cycle, begin, end))
         self._found.clear()
-        while self._unclassified and (everything or self._unclassified[0][2] <= self._ring.end):
+        while self._unclassified and (everything or self._unclassified[0][2] <= self._resampled):
             cycle, begin, end = self._unclassified.popleft()
             result = self._classify(cycle, begin, end, cut_by_gap=cut_by_gap)
             events.append(result)
@@ -349,7 +355,7 @@ class Stream:
             if self._gate.state in _NO_BREATH:
                 return True
             begin = end - self._model_rate
-        begin, end = max(begin, self._ring.start), min(end, self._ring.end)
+        begin, end = max(begin, self._ring.start), min(end, self._resampled)
         if end <= begin:
             return False
         state, _ = self._gate.assess(self._ring.read(begin, end), begin, cycle.onset, cycle.end)
@@ -378,7 +384,7 @@ class Stream:
             # Its end is uncertain: the level is smoothed over samples that the gap dropped.
             return CycleResult(cycle, None, quality="gap")
         begin = max(begin, self._ring.start)
-        end = min(end, self._ring.end)
+        end = min(end, self._resampled)
         if end <= begin:
             return CycleResult(cycle, None, quality="too-short")
         pcm = self._ring.read(begin, end)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -177,6 +178,9 @@ class VerdictModel:
         return VerdictMonitor(self, sample_rate, offline=offline)
 
 
+StepSums: TypeAlias = tuple[Floats, Floats]  # what a step adds: to the network's sums, and to the spectrum's
+
+
 class Evidence:
     """What is known of one recording so far: running sums, bounded however long it is.
 
@@ -189,19 +193,26 @@ class Evidence:
     def __init__(self, frame_s: float) -> None:
         self._frame_s = frame_s
         self._frames = 0
-        self._weight: Floats = np.zeros(2)
-        self._weighted: Floats = np.zeros(2)
+        self._sums: Floats = np.zeros(4)  # weights of crackle and wheeze, and the logits times them
         self._abnormal = 0.0
         self.cycles = 0  # labelled
         self.spectrum = SpectrumSums()
 
-    def add(self, step: SoundFrames) -> None:
+    @staticmethod
+    def sums_of(steps: Sequence[SoundFrames]) -> list[StepSums]:
+        """What :meth:`add` needs of steps of one length, computed for all at once."""
+        if not steps:
+            return []
+        attention, clip = np.array([step.attention for step in steps]), np.array([step.clip for step in steps])
+        weight = np.exp(attention, dtype=np.float64)  # [k, 2, t]
+        sums = np.concatenate((np.add.reduce(weight, axis=2), np.einsum("kij,kij->ki", weight, clip)), axis=1)
+        return list(zip(sums, SpectrumSums.of(np.array([step.mel for step in steps])), strict=True))
+
+    def add(self, step: SoundFrames, sums: StepSums) -> None:
         """Add a step of usable audio."""
-        weight = np.exp(step.attention, dtype=np.float64)
-        self._weight += np.add.reduce(weight, axis=1)
-        self._weighted += np.einsum("ij,ij->i", weight, step.clip)
+        self._sums += sums[0]
         self._frames += step.frames.shape[1]
-        self.spectrum.add(step.mel)
+        self.spectrum.add_sums(len(step.mel), sums[1])
 
     def cycle(self, p_abnormal: float) -> None:
         """Add a labelled cycle."""
@@ -218,8 +229,8 @@ class Evidence:
         """Logit of the network for an abnormal recording."""
         if not self._frames:
             return None
-        crackle, wheeze = (self._weighted / self._weight).tolist()
-        return either_logit(crackle, wheeze)
+        of_crackle, of_wheeze, crackle, wheeze = self._sums.tolist()
+        return either_logit(crackle / of_crackle, wheeze / of_wheeze)
 
     @property
     def cycles_abnormal(self) -> float | None:
@@ -249,9 +260,9 @@ class VerdictMonitor:
         self._run = SoundRun(model.sounds, offline=offline)
         self._detector = SoundDetector(model.detector, self._frame_s)
         self._evidence, self._rate_meter = Evidence(self._frame_s), RateMeter(keep=_RATE_CYCLES)
-        self._ahead: deque[SoundFrames] = deque()  # computed, but their samples are not counted yet
+        self._ahead: deque[tuple[SoundFrames, StepSums]] = deque()  # computed, but their samples are not counted yet
         self._counted = 0  # samples since the last reset
-        self._pending: deque[SoundFrames] = deque()
+        self._pending: deque[tuple[SoundFrames, StepSums]] = deque()
         self._held = 0  # output frames in ``_pending``
         self._base = 0  # source sample of the network's first sample
         self._total = 0  # output frames so far, usable or not
@@ -305,7 +316,8 @@ class VerdictMonitor:
 
     def advance(self) -> None:
         """Compute the samples that were held."""
-        self._ahead.extend(self._run.found())
+        if steps := self._run.found():
+            self._ahead.extend(zip(steps, Evidence.sums_of(steps), strict=True))
 
     def accept(self, count: int, *, usable: bool, now: int) -> list[Event]:
         """Go on by ``count`` of the samples that were computed.
@@ -323,11 +335,11 @@ class VerdictMonitor:
         if count:
             self._lost, self._newly_lost = self._lost + self._newly_lost, 0
         self._counted += count
-        while self._ahead and self._ahead[0].samples <= self._counted:
+        while self._ahead and self._ahead[0][0].samples <= self._counted:
             self._pending.append(self._ahead.popleft())
-            self._held += self._pending[-1].frames.shape[1]
-        while self._pending and (self._held - self._pending[0].frames.shape[1]) * self._frame_s >= _QUALITY_DELAY_S:
-            self._take(self._pending.popleft(), usable, now, events)
+            self._held += self._pending[-1][0].frames.shape[1]
+            while (self._held - self._pending[0][0].frames.shape[1]) * self._frame_s >= _QUALITY_DELAY_S:
+                self._take(*self._pending.popleft(), usable, now, events)
         if self._evidence.usable_s >= self._next_report_s:
             self._next_report_s += self._model.params.report_s
             events.append(self.verdict(now, final=False))
@@ -336,8 +348,9 @@ class VerdictMonitor:
     def close(self, *, usable: bool, now: int) -> list[Event]:
         """End of the samples, by a gap or by the end of the source: return the sounds that are still open."""
         events: list[Event] = []
-        for step in (*self._pending, *self._run.finish()):
-            self._take(step, usable, now, events)
+        rest = self._run.finish()
+        for step, sums in (*self._pending, *zip(rest, Evidence.sums_of(rest), strict=True)):
+            self._take(step, sums, usable, now, events)
         self._pending.clear()
         events += [self._event(found, now) for found in self._detector.finish()]
         return events
@@ -368,11 +381,11 @@ class VerdictMonitor:
             return "poor-quality"
         return None if familiar else "unfamiliar"
 
-    def _take(self, step: SoundFrames, usable: bool, now: int, events: list[Event]) -> None:
+    def _take(self, step: SoundFrames, sums: StepSums, usable: bool, now: int, events: list[Event]) -> None:
         self._held -= min(self._held, step.frames.shape[1])
         self._total += step.frames.shape[1]
         if usable:
-            self._evidence.add(step)
+            self._evidence.add(step, sums)
             found = self._detector.accept(step.first, step.frames[:2])
         else:
             found = self._detector.finish()
@@ -384,6 +397,4 @@ class VerdictMonitor:
             return min(self._base + convert_index(frame * stride * spec.hop_samples, spec.rate_hz, self._rate), now)
 
         onset = at(sound.begin)
-        return Adventitious(
-            sound.kind, onset, max(at(sound.end), onset + 1), self._rate, sound.confidence, now
-        )  # fmt: skip
+        return Adventitious(sound.kind, onset, max(at(sound.end), onset + 1), self._rate, sound.confidence, now)

@@ -63,9 +63,11 @@ class RateMeter:
         self._confidences: deque[float] = deque(maxlen=None if keep is None else keep + 1)
         self._last_onset: float | None = None
         self._last_duration: float | None = None
+        self._known: tuple[float | None, bool | None] | None = None  # rate and confidence, until the next cycle
 
     def cycle(self, cycle: BreathCycle) -> None:
         """Add a cycle."""
+        self._known = None
         if self._last_onset is not None:
             interval = cycle.start_s - self._last_onset
             if 0 < interval <= _LONGEST_INTERVAL_S:
@@ -88,15 +90,23 @@ class RateMeter:
     @property
     def breaths_per_minute(self) -> float | None:
         """Rate in breaths per minute: None before the first cycle, from its length after a single one."""
+        return self._measured()[0]
+
+    @property
+    def confident(self) -> bool | None:
+        """Whether the rate can be relied on; None without a rate."""
+        return self._measured()[1]
+
+    def _measured(self) -> tuple[float | None, bool | None]:
+        if self._known is None:
+            rate = self._rate()
+            sure = None if rate is None else rate_is_confident(list(self._intervals), list(self._confidences))
+            self._known = rate, sure
+        return self._known
+
+    def _rate(self) -> float | None:
         if self._intervals:
             ordered = sorted(self._intervals)
             middle = len(ordered) // 2
             return 120.0 / (ordered[middle] + ordered[~middle])  # of the median; statistics takes long to load
         return 60.0 / self._last_duration if self._last_duration else None
-
-    @property
-    def confident(self) -> bool | None:
-        """Whether the rate can be relied on; None without a rate."""
-        if self.breaths_per_minute is None:
-            return None
-        return rate_is_confident(list(self._intervals), list(self._confidences))

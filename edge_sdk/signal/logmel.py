@@ -21,7 +21,7 @@ Samples: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 DECIBEL = float(10.0 / np.log(10.0))  # of one unit of natural-log power
-_FRAMES_AT_ONCE = 2048  # bounds the memory of long recordings
+_FRAMES_AT_ONCE = 256  # bounds the memory
 _LEAST_ROWS = 4  # frames in a matrix product, or the FFT is faster
 
 

@@ -21,7 +21,7 @@ from edge_sdk.models.segmenter import (
     for_steps,
 )
 from edge_sdk.runtime.engines.library import onnxruntime
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.network import StepSettings
 from edge_sdk.signal.spec import FrontEndSpec
 from export.onnx.step_graph import FRAMES_PER_STEP, export_segmenter

@@ -12,6 +12,8 @@ from edge_sdk.runtime.engines.steps import Floats, RunState, StepBatch, StepNetw
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
+_MOST_FRAMES = 256  # in one run over many steps: more save little, and their activations raise the peak
+
 
 class Stepping(ABC):
     """Steps a network over the samples of a stream; every frame is computed once, in steps of a fixed length.
@@ -26,7 +28,7 @@ class Stepping(ABC):
     front_end
         Of its features.
     offline
-        Run all steps of a block at once: for files. The outputs are the same, up to rounding.
+        Run many steps of a block at once: for files. The outputs are the same, up to rounding.
     single
         Of the log-mel, see :class:`~edge_sdk.signal.logmel.LogMel`.
     """
@@ -34,7 +36,7 @@ class Stepping(ABC):
     def __init__(self, network: StepNetwork, front_end: FrontEndSpec, *, offline: bool, single: bool) -> None:
         run_state = network.run_state() if offline else None
         self.network = network
-        self._at_once = run_state is not None
+        self._most = max(1, _MOST_FRAMES // network.frames) if run_state is not None else 1  # steps in one run
         self._state: StepState | RunState = run_state or network.state()
         self._mel = LogMel(front_end, single=single)
         self._each = network.frames * front_end.hop_samples  # samples of a step
@@ -76,9 +78,9 @@ class Stepping(ABC):
             self._stepped(self._state.step(self._frames), 0)
 
     def _take(self) -> Floats:
-        """Samples of the next step, or of all that are complete."""
+        """Samples of the next step, or of as many as run at once."""
         held = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
-        more = (held.size - self._needed) // self._each if self._at_once else 0
+        more = min((held.size - self._needed) // self._each, self._most - 1)
         end = self._needed + more * self._each
         self._step_end = self._taken + self._needed
         self._taken += end

@@ -9,58 +9,19 @@ once the next one is announced; nothing final is ever revised.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.evidence import CycleEvidence
-from edge_sdk.settings import NonNegative, Positive, Settings
+from edge_sdk.runtime.segmentation.paths import IMPOSSIBLE, Paths, log_odds
 
 Floats = npt.NDArray[np.float64]
 Outputs = npt.NDArray[np.floating[Any]]
-
-_IMPOSSIBLE = -1e9
-_TINY = 1e-6  # probabilities are kept this far from 0 and 1
-_RESCALE = 256  # frames after which the best score is called zero again
-_LOG_STEP = 0.09  # between two lengths of a cycle
-
-
-class DecoderParams(Settings, frozen=True):
-    """Settings of the decoder; scores are natural logarithms."""
-
-    title: ClassVar[str] = "segmenter decoder"
-
-    onset_weight: float = 1.0  # of the log odds of the onset where a cycle begins,
-    onset_bonus: float = 0.8  # added to them,
-    onset_cap: Positive = 5.0  # which are cut here: one frame must not decide alone
-    cycle_weight: float = 0.25  # of the agreement of the angles, per frame of a cycle
-    activity_weight: float = 0.1  # of the log odds of activity, per frame of a cycle
-    activity_bias: float = 0.0  # log odds at which a frame favours neither a cycle nor a pause
-    pause_cost: NonNegative = 2.0  # of a pause
-    tempo_spread: Positive = 0.2  # of the log ratio of the lengths of two cycles in succession
-    shortest_s: Positive = 0.45
-    longest_s: Annotated[float, Meta(le=30)] = 8.5
-    typical_s: Positive = 2.2  # of the first cycle: median of its length,
-    first_spread: Positive = 0.9  # and spread of the logarithm
-    final_lag_s: NonNegative = 0.48  # a cycle is final when its end lies this far behind
-    announce_margin: NonNegative = 1.0  # lead over every other path at which the open cycle is announced,
-    announce_s: Positive = 0.3  # falls to nothing at this age of the cycle
-    withdraw_margin: NonNegative = 3.0  # lead of another path at which the announced cycle is withdrawn
-    least_confidence: float = 0.0  # cycles with a lower confidence are left out
-    least_share: Annotated[float, Meta(ge=0, le=1)] = 0.5  # of its length that the last cycle of a recording must have
-    same_s: float = 0.08  # an onset that moved by less belongs to the same cycle
-    audible: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # activity from which a frame of a cycle is audible
-    phase_shortest_s: float = 0.15  # of an inspiration and of an expiration
-    phase_margin: float = 3.0  # lead over "no phase change" at which one is reported
-    blend_s: NonNegative = 0.0  # the onset is the mean of the paths within this distance; 0: that of the best path
-    settle_s: Positive = 0.6  # age up to which the mean of an announced onset moves
-
-    def _problem(self) -> str | None:
-        return None if self.shortest_s < self.longest_s else "need shortest_s < longest_s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +34,6 @@ class DecodedCycle:
     confidence: float
     phase_change: int | None = None  # first frame of the expiration
     audible: tuple[int, int] | None = None  # first audible frame, and one past the last
-
-
-class _Tempi:
-    """Constants of all states; state ``(i, k)`` is frame ``k`` of a cycle of length ``i``, at ``first[i] + k``."""
-
-    def __init__(self, frame_s: float, p: DecoderParams) -> None:
-        count = max(2, round(np.log(p.longest_s / p.shortest_s) / _LOG_STEP) + 1)
-        seconds = np.exp(np.linspace(np.log(p.shortest_s), np.log(p.longest_s), count))
-        self.frames = np.array(sorted({max(2, round(s / frame_s)) for s in seconds.tolist()}), dtype=np.int64)
-        self.first = np.concatenate(([0], np.cumsum(self.frames)[:-1]))
-        self.last = self.first + self.frames - 1
-        self.length = np.repeat(np.arange(len(self.frames)), self.frames)  # i of each state
-        self.age = np.concatenate([np.arange(n) for n in self.frames])  # k of each state
-        angle = 2.0 * np.pi * (self.age + 0.5) / self.frames[self.length]
-        self.turns = p.cycle_weight * np.stack((np.cos(angle), np.sin(angle)))  # [2, states]
-        log_length = np.log(self.frames * frame_s)
-        change = -0.5 * np.square((log_length[None] - log_length[:, None]) / p.tempo_spread)
-        change -= np.log(np.exp(change).sum(axis=1, keepdims=True))  # from i to j
-        self.change = np.ascontiguousarray(change.T)  # to j from i: the best i is sought in a row
-        first = -0.5 * np.square((log_length - np.log(p.typical_s)) / p.first_spread)
-        self.prior = first - np.log(np.exp(first).sum())
-        self.rows = np.arange(len(self.frames)) * len(self.frames)  # where the rows of ``change`` begin
 
 
 class TempoDecoder:
@@ -111,38 +50,24 @@ class TempoDecoder:
     def __init__(self, frame_s: float, params: DecoderParams | None = None) -> None:
         p = self._p = params or DecoderParams()
         self.frame_s = frame_s
-        self._tempi = _Tempi(frame_s, p)
         self._lag = round(p.final_lag_s / frame_s)
         self._same = round(p.same_s / frame_s)
         self._blend = round(p.blend_s / frame_s)
         self._settled = round(p.settle_s / frame_s)
-        states, lengths = len(self._tempi.age), len(self._tempi.frames)
-        self._buffers = np.empty(states), np.empty(states)
-        # Written anew in every frame:
-        self._ended, self._resting, self._left = np.empty(lengths), np.empty(lengths), np.empty(lengths)
-        self._entered, self._paths = np.empty(lengths, dtype=bool), np.empty((lengths, lengths))
-        longest = int(self._tempi.frames[-1])
-        self._ring = 2 * longest + self._lag + 2  # frames whose begins are remembered
-        # Of the cycles that begin at a frame: length of the cycle before each; and of each length, whether the cycle
-        # before may have ended right there, and the end of the last one before a pause (-1: there is none).
-        self._before = np.zeros((self._ring, lengths), dtype=np.int64)
-        self._direct = np.zeros((self._ring, lengths), dtype=bool)
-        self._rested = np.zeros((self._ring, lengths), dtype=np.int64)
-        self._evidence = CycleEvidence(2 * longest + self._lag + 16)
+        self._paths = Paths(frame_s, p, self._lag)
+        self._tempi = self._paths.tempi
+        self._evidence = CycleEvidence(2 * int(self._tempi.frames[-1]) + self._lag + 32)
         self.reset()
 
     @property
     def frames(self) -> int:
         """Frames received since the last reset."""
-        return self._now
+        return self._paths.now
 
     def reset(self) -> None:
         """Start over; the next frame has number 0."""
-        self._now = 0
-        self._scores, self._spare = self._buffers
-        self._scores.fill(_IMPOSSIBLE)
-        self._pause = self._tempi.prior.copy()  # best score of each path in a pause, by the length of its last cycle
-        self._since = np.full(len(self._pause), -1, dtype=np.int64)  # where that cycle ended
+        self._paths.reset()
+        self._changed = False  # the scores, so that what was computed ahead is void
         self._final_end = 0
         self._announced: int | None = None
         self._onset: int | None = None  # where the announced cycle begins in the mean of the paths
@@ -162,14 +87,48 @@ class TempoDecoder:
         cycle
             ``[2, n]`` cosine and sine of the cycle's angle.
         """
-        if len(activity) == 0:
-            return []
-        self._evidence.add(activity, phase, cycle)
-        self._advance(activity, onset, cycle)
+        return self.accept_steps(activity, onset, phase, cycle, [len(activity)])[0] if len(activity) else []
+
+    def accept_steps(
+        self, activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs, ends: Sequence[int]
+    ) -> list[list[DecodedCycle]]:
+        """Take several steps, and return the cycles of each as :meth:`accept` would.
+
+        Parameters
+        ----------
+        activity, onset, phase, cycle
+            Of ``n`` frames, see :meth:`accept`.
+        ends
+            Frames of the first step, of the first two and so on up to ``n``, in rising order.
+        """
+        p, paths = self._p, self._paths
+        odds = log_odds((activity, onset), p.onset_cap)
+        emitted = np.array((cycle[0], cycle[1], odds[0]))
+        emitted[2] -= p.activity_bias
+        begins = odds[1] * p.onset_weight
+        begins += p.onset_bonus
+        first, found = paths.now, []
+        done = ahead = known = 0  # frames taken, computed, and remembered as evidence
+        for end in ends:
+            if self._changed:
+                self._changed, ahead = False, done
+            while ahead < end:
+                paths.go_to(first + ahead)
+                ahead += paths.advance(emitted[:, ahead:], begins[ahead:])
+            if known < ahead:
+                self._evidence.add(activity[known:ahead], phase[:, known:ahead], cycle[:, known:ahead])
+                known = ahead
+            done = end
+            paths.go_to(first + end)
+            found.append(self._determined())
+        self._changed = False
+        return found
+
+    def _determined(self) -> list[DecodedCycle]:
         found: list[DecodedCycle] = []
-        best = self._best()
+        best = self._paths.computed_best()
         self._refine(best)
-        self._finalise(best, self._now - self._lag, found)
+        self._finalise(best, self._paths.now - self._lag, found)
         self._follow_open(best, found)
         return found
 
@@ -179,78 +138,31 @@ class TempoDecoder:
         ``cut``: a gap ended the audio, so that the open cycle may have any length.
         """
         found: list[DecodedCycle] = []
-        if self._now:
-            best = self._best()
-            self._finalise(best, self._now, found)
+        if self._paths.now:
+            best = self._paths.best()
+            self._finalise(best, self._paths.now, found)
             if best is not None:
-                length, age = int(self._tempi.length[best]), int(self._tempi.age[best])
-                start = max(self._now - age - 1, self._final_end)
-                if cut or self._now - start >= self._p.least_share * self._tempi.frames[length]:
-                    self._close(start, self._now, length, found)
+                length, age = self._tempi.lengths[best], self._tempi.ages[best]
+                start = max(self._paths.now - age - 1, self._final_end)
+                if cut or self._paths.now - start >= self._p.least_share * self._tempi.frames[length]:
+                    self._close(start, self._paths.now, length, found)
         self._announced = None
         return found
 
-    # -- the paths -----------------------------------------------------------------------------------------------------
-
-    def _advance(self, activity: Outputs, onset: Outputs, cycle: Outputs) -> None:
-        p, tempi = self._p, self._tempi
-        ended, resting, left, entered, paths = self._ended, self._resting, self._left, self._entered, self._paths
-        emitted = np.asarray(cycle, dtype=np.float64).T @ tempi.turns  # [n, states]
-        for row, begins, active in zip(emitted, onset.tolist(), activity.tolist(), strict=True):
-            row += (_log_odds(active, p.onset_cap) - p.activity_bias) * p.activity_weight
-            scores, following, pause, since = self._scores, self._spare, self._pause, self._since
-            scores.take(tempi.last, out=ended)
-            np.subtract(ended, p.pause_cost, out=resting)
-            np.greater(resting, pause, out=entered)
-            np.copyto(pause, resting, where=entered)
-            np.copyto(since, self._now, where=entered)
-            # A cycle begins right after another, or after a pause.
-            memory = self._now % self._ring
-            np.greater_equal(ended, pause, out=self._direct[memory])
-            self._rested[memory] = since
-            np.maximum(ended, pause, out=left)
-            np.add(tempi.change, left, out=paths)
-            before = paths.argmax(axis=1, out=self._before[memory])
-            np.add(scores[:-1], row[1:], out=following[1:])
-            first = paths.take(before + tempi.rows)
-            first += row.take(tempi.first)
-            first += _log_odds(begins, p.onset_cap) * p.onset_weight + p.onset_bonus
-            following[tempi.first] = first
-            self._scores, self._spare = following, scores
-            self._now += 1
-            if self._now % _RESCALE == 0:
-                top = max(float(following.max()), float(pause.max()))
-                pause -= top
-                following -= top
-                np.maximum(following, _IMPOSSIBLE, out=following)
-
-    def _best(self) -> int | None:
-        """State of the open cycle of the best path; None: it is in a pause."""
-        best = int(self._scores.argmax())
-        return best if float(self._scores[best]) > float(self._pause.max()) else None
+    # -- the best path -------------------------------------------------------------------------------------------------
 
     def _chain(self, best: int | None) -> list[tuple[int, int, int]]:
         """Finished cycles ``(start, end, length)`` of the best path that are not final, the newest first."""
-        tempi = self._tempi
-        if best is None:
-            length = int(self._pause.argmax())
-            end = int(self._since[length])
-        else:
-            end, length = self._previous(self._now - int(tempi.age[best]) - 1, int(tempi.length[best]))
+        tempi, paths = self._tempi, self._paths
+        end, length = paths.last_end(best)
         chain = []
         while end > self._final_end:
             start = end - int(tempi.frames[length])
             chain.append((max(start, 0), end, length))
             if start <= self._final_end:
                 break
-            end, length = self._previous(start, length)
+            end, length = paths.previous(start, length)
         return chain
-
-    def _previous(self, start: int, length: int) -> tuple[int, int]:
-        """End and length of the cycle before the one that begins at ``start``; the end is -1 where there is none."""
-        memory = start % self._ring
-        before = int(self._before[memory, length])
-        return start if self._direct[memory, before] else int(self._rested[memory, before]), before
 
     def _finalise(self, best: int | None, until: int, found: list[DecodedCycle]) -> None:
         """Make the cycles of the best path that end by ``until`` final, the oldest first."""
@@ -266,7 +178,7 @@ class TempoDecoder:
     def _close(self, start: int, end: int, length: int, found: list[DecodedCycle]) -> None:
         p, evidence = self._p, self._evidence
         self._final_end = end
-        inside = self._tempi.age >= self._now - end
+        inside = self._tempi.age >= self._paths.now - end
         if self._onset is not None and self._is_announced(start):
             start = self._onset
         if self._following is not None and self._following[0] == end:
@@ -281,19 +193,21 @@ class TempoDecoder:
         if self._announced is not None and self._announced < self._final_end:
             self._announced = self._onset = None
         # No path may begin a cycle inside a final one any more.
-        self._scores[inside] = _IMPOSSIBLE
+        self._paths.scores[inside] = IMPOSSIBLE
+        self._changed = True
 
     # -- the open cycle ------------------------------------------------------------------------------------------------
 
     def _mean_begin(self, best: int) -> int:
         """Where the open cycle begins in the mean of the paths around the best one."""
-        tempi, scores = self._tempi, self._scores
-        age = int(tempi.age[best])
+        tempi, scores = self._tempi, self._paths.scores
+        age = tempi.ages[best]
         if not self._blend:
-            return self._now - age - 1
-        near = np.abs(tempi.age - age) <= self._blend
+            return self._paths.now - age - 1
+        near = tempi.near(age, self._blend)
         weights = np.exp(scores[near] - scores[best])
-        return max(self._now - 1 - round(float(weights @ tempi.age[near]) / float(weights.sum())), self._reported_end)
+        mean = round(float(weights @ tempi.age[near]) / float(weights.sum()))
+        return max(self._paths.now - 1 - mean, self._reported_end)
 
     def _is_announced(self, start: int) -> bool:
         return self._announced is not None and abs(start - self._announced) <= self._same
@@ -302,13 +216,13 @@ class TempoDecoder:
         """Let a young announced cycle begin where the paths now do."""
         if best is None or self._onset is None:
             return
-        age = int(self._tempi.age[best])
-        if age < self._settled and self._is_announced(self._now - age - 1):
+        age = self._tempi.ages[best]
+        if age < self._settled and self._is_announced(self._paths.now - age - 1):
             self._onset = self._mean_begin(best)
 
     def _follow_open(self, best: int | None, found: list[DecodedCycle]) -> None:
         p, tempi = self._p, self._tempi
-        start = None if best is None else self._now - int(tempi.age[best]) - 1
+        start = None if best is None else self._paths.now - tempi.ages[best] - 1
         if self._announced is not None:
             same = start is not None and abs(start - self._announced) <= self._same
             if same or any(abs(begin - self._announced) <= self._same for begin, _, _ in self._chain(best)):
@@ -318,14 +232,14 @@ class TempoDecoder:
                 self._announced = self._onset = None
         if start is None or best is None or start < self._final_end:
             return
-        age = (self._now - start) * self.frame_s
-        elsewhere = np.abs(tempi.age - int(tempi.age[best])) > self._same
-        rival = max(float(self._scores[elsewhere].max()), float(self._pause.max()))
-        if float(self._scores[best]) - rival < p.announce_margin * (1.0 - age / p.announce_s):
+        age = (self._paths.now - start) * self.frame_s
+        elsewhere = np.abs(tempi.age - tempi.ages[best]) > self._same
+        rival = max(float(self._paths.scores[elsewhere].max()), float(self._paths.pause.max()))
+        if float(self._paths.scores[best]) - rival < p.announce_margin * (1.0 - age / p.announce_s):
             return
         begin = self._mean_begin(best)
         self._following = (start, begin)
-        self._finalise(best, self._now, found)
+        self._finalise(best, self._paths.now, found)
         self._following = None
         if start < self._final_end:
             return
@@ -333,14 +247,9 @@ class TempoDecoder:
         begin = max(begin, self._reported_end)
         self._onset = begin if self._blend else None
         # Hysteresis: every path without the announced cycle loses.
-        self._scores[elsewhere] -= p.withdraw_margin
-        self._pause -= p.withdraw_margin
-        frames = int(tempi.frames[tempi.length[best]])
-        now = max(self._now, begin + 1)
-        found.append(DecodedCycle(begin, now, False, self._evidence.confidence(begin, self._now, frames)))
-
-
-def _log_odds(probability: float, cap: float) -> float:
-    """Log odds of a probability within ``±cap``."""
-    p = min(max(probability, _TINY), 1.0 - _TINY)
-    return min(max(math.log(p / (1.0 - p)), -cap), cap)
+        self._paths.scores[elsewhere] -= p.withdraw_margin
+        self._paths.pause -= p.withdraw_margin
+        self._changed = True
+        frames = int(tempi.frames[tempi.lengths[best]])
+        now = max(self._paths.now, begin + 1)
+        found.append(DecodedCycle(begin, now, False, self._evidence.confidence(begin, self._paths.now, frames)))

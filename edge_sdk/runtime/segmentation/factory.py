@@ -12,7 +12,7 @@ import msgspec
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.bundle.schema import SegmenterEntry, StepEntry
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.envelope import EnvelopeSegmenter
 from edge_sdk.runtime.segmentation.level import EnvelopeParams
 from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel, StepSettings, golden_outputs

@@ -18,7 +18,8 @@ from edge_sdk.events import BreathCycle
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.engines.stepping import Stepping
 from edge_sdk.runtime.engines.steps import StepNetwork, takes_many_streams
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.outputs import COLUMNS, OLDER_ROWS, OLDER_SCHEMA, SCHEMA, StepOutputs, read_outputs
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
@@ -230,14 +231,21 @@ class LearnedSegmenter(Stepping):
         activity, onset, phase, cycle = outputs
         self._last_frame = frames[-1]
         each = self.settings.outputs_per_step
-        for begin in range(0, len(frames) // self.settings.stride, each):
+        begin, ends, times = 0, list[int](), list[int]()  # of the output frames that are decoded, step by step
+        for at in range(0, len(frames) // self.settings.stride, each):
             described = self._fed // self.settings.stride - self.settings.look_ahead_frames
             self._fed += self._count
-            part = slice(begin + max(0, -described), begin + min(each, most))
-            if part.start < part.stop:
-                found = self._decoder.accept(activity[part], onset[part], phase[:, part], cycle[:, part])
-                self._emit(found, received)
+            missing, end = max(0, -described), at + min(each, most)
+            if at + missing < end:
+                begin = begin if ends else at + missing
+                ends.append(end - begin)
+                times.append(received)
             received += 0 if ended else self.hop_samples
+        if ends:
+            part = slice(begin, begin + ends[-1])
+            steps = self._decoder.accept_steps(activity[part], onset[part], phase[:, part], cycle[:, part], ends)
+            for cycles, time in zip(steps, times, strict=True):
+                self._emit(cycles, time)
 
     def _emit(self, decoded: list[DecodedCycle], received: int, *, to_the_end: bool = False) -> None:
         rate, last_frame = self._spec.rate_hz, self._decoder.frames

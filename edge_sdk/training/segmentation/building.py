@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_sdk.errors import RecipeError
 from edge_sdk.models.segmenter import PHASES, SegmenterNetwork
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.checkpoint import Checkpoint
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.recipes.segment_settings import SegmentSection

@@ -9,7 +9,7 @@ from edge_sdk.corpora.splits import grouped_folds
 from edge_sdk.errors import RecipeError
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import SegmenterNetwork
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.corpus import load_sides, side_of
 from edge_sdk.training.loop.fit import Step, Trainer

@@ -12,7 +12,8 @@ import torch
 from edge_sdk.metrics.events import Announcement, ScoredRecording
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import AnnotatedRecording

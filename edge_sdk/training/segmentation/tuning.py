@@ -11,7 +11,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from edge_sdk.metrics.events import ScoredRecording, event_report
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.segmentation.building import decoder_params, segment_section

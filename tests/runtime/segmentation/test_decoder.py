@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_sdk.runtime.segmentation.decoder import DecodedCycle, DecoderParams, Floats, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder import DecodedCycle, Floats, TempoDecoder
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 
 FRAME_S = 0.04
 STEP = 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from edge_sdk.errors import RecipeError
 from edge_sdk.models.segmenter import TEMPI, SegmenterNetwork, SegmentLogits
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.network import LearnedSegmenter, StepModel
 from edge_sdk.sources.phantom import PhantomSource
 from edge_sdk.training.audio.augment import Randomness

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import CheckpointError, RecipeError
-from edge_sdk.runtime.segmentation.decoder import DecoderParams
+from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run import run_cross_validation
