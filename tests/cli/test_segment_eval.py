@@ -18,7 +18,8 @@ KEYS = {
     "detection_delay_p50_s", "detection_delay_p95_s", "revision_rate", "rate_mae_bpm", "event_f1_ci",
     "event_f1_ignoring_gaps", "missed_per_minute", "extra_per_minute", "end_to_end", "look_ahead_s",
     "onset_f1_200ms", "event_f1_phase_free", "event_f1_regional", "count_ratio", "rate_within_15pct", "rate_halved",
-    "rate_doubled", "rate_bias_above_40_bpm", "rate_mae_8_to_80_bpm", "rate_bias_40_to_80_bpm", "rate_undefined", "rate_mae_confident_bpm", "rate_confident_fraction",
+    "rate_doubled", "rate_bias_above_40_bpm", "rate_mae_8_to_80_bpm", "rate_bias_40_to_80_bpm", "rate_undefined",
+    "rate_mae_confident_bpm", "rate_confident_fraction",
 }  # fmt: skip
 SCENARIOS = ("healthy", "asthma", "pneumonia")
 
