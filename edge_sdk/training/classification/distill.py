@@ -138,8 +138,10 @@ def make_distillation(
     CheckpointError
         No usable checkpoint.
     RecipeError
-        A teacher has other labels or another kind of head, or is a model without an embedding.
+        No teacher is named, or one has other labels or another kind of head, or is a model without an embedding.
     """
+    if not settings.files:
+        raise RecipeError("objective.distill.teacher names no checkpoint; give one, or several joined by commas")
     teachers = []
     for path in settings.files:
         checkpoint = load_checkpoint(path)
@@ -159,7 +161,7 @@ def taught_by_fold(recipe: Recipe, fold: int, held_out: Collection[str]) -> Reci
     Raises
     ------
     RecipeError
-        A teacher is not named by its fold, or other patients were held out of its training.
+        A teacher may know a held-out patient.
     CheckpointError
         No usable checkpoint.
     """
@@ -169,9 +171,9 @@ def taught_by_fold(recipe: Recipe, fold: int, held_out: Collection[str]) -> Reci
     named = section.teacher.replace(FOLD, str(fold))
     section = msgspec.structs.replace(section, teacher=named)
     for path in section.files:
-        if set(load_checkpoint(path).metrics.get(HELD_OUT, ())) != set(held_out):
+        if not set(held_out) <= set(load_checkpoint(path).metrics.get(HELD_OUT, ())):
             raise RecipeError(
-                f"teacher {path} has been trained on patients that fold {fold} holds out; cross-validate the teacher "
+                f"teacher {path} was trained on patients that fold {fold} holds out; cross-validate the teacher "
                 f"with the same folds and seed, and name it RUN/fold-{FOLD}/{CHECKPOINT_FILE}"
             )
     return msgspec.structs.replace(recipe, objective=msgspec.structs.replace(recipe.objective, distill=section))

@@ -194,8 +194,9 @@ def test_the_teacher_of_a_fold_knows_none_of_its_patients(pooled: None, tmp_path
         save_checkpoint(checkpoint, tmp_path / f"fold-{fold}" / "checkpoint.pt")
     distill = taught_by_fold(recipe, 1, ["cleo"]).objective.distill
     assert distill is not None and distill.files == (tmp_path / "fold-1" / "checkpoint.pt",)
+    assert taught_by_fold(recipe, 0, ["ann"]).objective.distill is not None, "it knows even fewer patients"
     with pytest.raises(RecipeError, match="patients that fold 0 holds out"):
-        taught_by_fold(recipe, 0, ["ann"])
+        taught_by_fold(recipe, 0, ["ann", "cleo"])
     save_checkpoint(_checkpoint(), tmp_path / "fold-0" / "checkpoint.pt")
     with pytest.raises(RecipeError, match="patients that fold 0 holds out"):
         taught_by_fold(recipe, 0, ["ann", "bob"])
@@ -209,6 +210,8 @@ def test_unsuitable_teachers_are_refused_with_the_reason(pooled: None, tmp_path:
         make_distillation(settings, STUDENT, LABELS, "multilabel", 24)
     with pytest.raises(RecipeError, match="same labels and decoder"):
         make_distillation(settings, STUDENT, ("normal", "abnormal"), "softmax", 24)
+    with pytest.raises(RecipeError, match="names no checkpoint"):
+        make_distillation(DistillSection(teacher=" , "), STUDENT, LABELS, "softmax", 24)
     with pytest.raises(CheckpointError, match="does not exist"):
         make_distillation(DistillSection(teacher=str(tmp_path / "none.pt")), STUDENT, LABELS, "softmax", 24)
     with pytest.raises(RecipeError, match="belong together"):
