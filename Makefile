@@ -19,11 +19,12 @@ export PYTHONUNBUFFERED := 1
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
 
-# Lint and docs take what three workers leave of two cores; only faults are printed, at once and in one piece.
+# Lint and docs take what the two workers leave; only faults are printed, at once and in one piece. A third worker is
+# no gain: tests that capture sound in real time then miss it.
 test: $(VENV)/.all
 	@mkdir -p build && echo 'lint and docs beside the tests: build/checks.log'
 	@(nice $(MAKE) --no-print-directory lint docs >build/checks.log 2>&1 || { cat build/checks.log; exit 1; }) & checks=$$!; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30; tests=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30; tests=$$?; \
 	wait $$checks || { echo 'lint or docs failed: build/checks.log' >&2; exit 1; }; \
 	exit $$tests
 
