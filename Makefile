@@ -10,8 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Every extra but `tensorrt`, which needs an NVIDIA driver and is tested on such a machine.
 EXTRAS := train,export,tensorrt-rtx,ray,report,metrics,mqtt,exchange,serve,docs,dev
-# Without bytecode: most of 19 000 modules is never imported, and the rest is compiled when it is.
-PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PYTHONUNBUFFERED := 1
 
 .PHONY: demo test test-long ratios results install lint format docs clean
@@ -19,14 +18,9 @@ export PYTHONUNBUFFERED := 1
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
 
-# Lint and docs take what the two workers leave; only faults are printed, at once and in one piece. A third worker is
-# no gain: tests that capture sound in real time then miss it.
 test: $(VENV)/.all
-	@mkdir -p build && echo 'lint and docs beside the tests: build/checks.log'
-	@(nice $(MAKE) --no-print-directory lint docs >build/checks.log 2>&1 || { cat build/checks.log; exit 1; }) & checks=$$!; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30; tests=$$?; \
-	wait $$checks || { echo 'lint or docs failed: build/checks.log' >&2; exit 1; }; \
-	exit $$tests
+	$(MAKE) --no-print-directory --jobs 2 lint docs
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 
 test-long: $(VENV)/.all
 	$(BIN)/python -m pytest -m long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -17,46 +16,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
-# What takes a worker longest begins first, so that none is left with it at the end; the rest follows by folder.
-LONGEST = (
-    "export/tensorrt/test_gate.py",
-    "capture/test_pulse.py",
-    "export/onnx/test_quantise.py",
-    "training/segmentation/test_tuning.py",
-    "export/test_export_command.py",
-    "capture/test_serial.py",
-    "docs/test_examples.py",
-    "training/test_every_recipe.py",
-    "training/figures/test_figures.py",
-    "firmware_bridge/test_firmware_listen.py",
-    "export/onnx/test_dass_export.py",
-    "server/test_page.py",
-    "models/test_conditioning.py",
-    "export/test_segmenter_bundle.py",
-    "benchmarks/test_bench_commands.py",
-    "benchmarks/test_development.py",
-    "training/loop/test_parallel.py",
-    "export/test_pipeline.py",
-    "training/classification/test_joint.py",
-    "corpora/test_check.py",
-    "sinks/test_mqtt_faults.py",
-    "training/test_train_command.py",
-)
-
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put :data:`LONGEST` first; ``--no-loadscope-reorder`` keeps that order between workers."""
-    places = {REPO_ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
-
-
-def pytest_collection_finish() -> None:
-    """What is imported stays: the garbage collector need not visit it again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,8 +16,6 @@ import grimp
 import networkx
 import pytest
 
-from tests.conftest import LONGEST
-
 PACKAGES = ("edge_sdk", "export", "firmware_bridge", "benchmarks")
 MOST_MODULES = 15  # in a folder, without __init__.py
 MOST_LINES = 400
@@ -91,10 +89,6 @@ def test_a_folder_holds_few_modules(modules: list[Path]) -> None:
 def test_files_are_short(modules: list[Path]) -> None:
     lengths = {str(path): len(path.read_text("utf-8").splitlines()) for path in modules}
     assert {path: n for path, n in lengths.items() if n > MOST_LINES} == {}
-
-
-def test_the_test_files_that_begin_first_are_there(repo_root: Path) -> None:
-    assert [name for name in LONGEST if not (repo_root / "tests" / name).is_file()] == []
 
 
 def identifiers(tree: ast.AST) -> Iterator[str]:
