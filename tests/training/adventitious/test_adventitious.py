@@ -42,6 +42,12 @@ def tiny_recipe(*overrides: str) -> Recipe:
 SPEC = tiny_recipe().spec
 
 
+@pytest.fixture(autouse=True)
+def _own_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The corpora beside the main one are those of the tests, not those of ``STETHO_DATA``."""
+    monkeypatch.delenv("STETHO_DATA", raising=False)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sounds_corpora(tmp_path_factory.mktemp("data"))
