@@ -195,7 +195,11 @@ def test_a_cross_validation_is_bound_to_its_data(root: Path, options: RunOptions
     recipe = small("classify", "fit.epochs=1")
     report = run_cross_validation(recipe, options, 2)
     assert run_cross_validation(recipe, options, 2)["metrics"] == report["metrics"]
-    held_out = [load_checkpoint(fold_checkpoint_file(options.out, fold)).metrics[HELD_OUT] for fold in (0, 1)]
+    networks = [load_checkpoint(fold_checkpoint_file(options.out, fold)) for fold in (0, 1)]
+    held_out = [network.metrics[HELD_OUT] for network in networks]
+    trained = [network.provenance["patients"] for network in networks]
+    assert trained == [len(held_out[1]), len(held_out[0])]
+    assert {network.provenance["split"] for network in networks} == {"train+val"}, "no split can measure them"
     assert not set(held_out[0]) & set(held_out[1])
     assert len(held_out[0]) + len(held_out[1]) == report["metrics"]["patients"]
     other_label(root)

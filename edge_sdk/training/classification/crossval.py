@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +27,7 @@ from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.joint import load_classifier_sides
 from edge_sdk.training.classification.run import check_examples, classifier_checkpoint, classifier_provenance
 from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
-from edge_sdk.training.classification.task import classify_trainer, schema_of
+from edge_sdk.training.classification.task import classify_trainer, schema_of, trained_data
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import (
@@ -84,8 +86,9 @@ def cross_validate_classifier(
     both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
     check_examples(recipe, both, corpus.name, folds=folds)
     result = cross_validate(
-        recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step, device=options.device
-    )
+        recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step,
+        on_fold=partial(_keep_fold, recipe, options), device=options.device,
+    )  # fmt: skip
     report = {
         "recipe": recipe.name,
         "size": recipe.model.size,
@@ -117,6 +120,15 @@ def cross_validate_classifier(
     return report
 
 
+def _keep_fold(recipe: Recipe, options: RunOptions, number: int, left_out: EventTable, trainer: Trainer) -> None:
+    """Write the network of a fold: a teacher. It knows patients of both splits, so neither can measure it."""
+    both = msgspec.structs.replace(recipe, joint=msgspec.structs.replace(recipe.joint, all_patients=True))
+    provenance = classifier_provenance(both, options, trained_data(trainer)).to_dict()
+    held_out = {HELD_OUT: sorted(set(left_out.patient.tolist()))}
+    checkpoint = classifier_checkpoint(recipe, trainer, held_out, provenance)
+    save_checkpoint(checkpoint, fold_checkpoint_file(options.out, number))
+
+
 def cross_validate(
     recipe: Recipe,
     data: TrainingData,
@@ -125,6 +137,7 @@ def cross_validate(
     seed: int,
     folder: Path | None = None,
     on_step: Callable[[int, Step], None] | None = None,
+    on_fold: Callable[[int, EventTable, Trainer], None] | None = None,
     device: str = "cpu",
 ) -> CrossValidation:
     """Train once per fold on the other folds' patients and pool the held-out cycles.
@@ -136,9 +149,11 @@ def cross_validate(
     folds : int
         Number of patient-disjoint folds.
     folder : Path, optional
-        Keeps the training state of each fold, so that an interrupted cross-validation resumes, and its network.
+        Keeps the training state of each fold, so that an interrupted cross-validation resumes.
     on_step : callable, optional
         Called with (fold, step) after each optimiser step.
+    on_fold : callable, optional
+        Called with (fold, held-out events, trainer) after the last epoch of each fold.
     """
     events = data.events
     fold = np.zeros(len(events), dtype=np.int64)
@@ -147,11 +162,10 @@ def cross_validate(
         fold_trainers(recipe, data, folds=folds, seed=seed, folder=folder, on_step=on_step, device=device)
     ):
         fold[held_out] = number
-        logits[held_out] = cycle_logits(trainer.model, recipe, data, events.where(held_out), schema_of(trainer))
-        if folder is not None:
-            left_out = sorted(set(events.patient[held_out].tolist()))
-            path = fold_checkpoint_file(folder, number)
-            save_checkpoint(classifier_checkpoint(recipe, trainer, {HELD_OUT: left_out}, {}), path)
+        left_out = events.where(held_out)
+        logits[held_out] = cycle_logits(trainer.model, recipe, data, left_out, schema_of(trainer))
+        if on_fold is not None:
+            on_fold(number, left_out, trainer)
     return summarise(recipe, logits, events, fold, data.origins(events))
 
 
