@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from edge_sdk.events import QualityEvent, QualityState
 from edge_sdk.settings import Positive, Settings
+from edge_sdk.signal.frames import sum_of_squares
 from edge_sdk.signal.modulation import Modulation, flatness
 
 Samples: TypeAlias = npt.NDArray[np.float32]
@@ -84,7 +85,7 @@ class _Power(NamedTuple):
     @classmethod
     def of(cls, samples: Samples) -> _Power:
         exact = samples.astype(np.float64)
-        return cls(samples.size, float(np.add.reduce(exact)), float(exact.dot(exact)))
+        return cls(samples.size, float(np.add.reduce(exact)), sum_of_squares(exact))
 
     def and_(self, other: _Power) -> _Power:
         return _Power(self.size + other.size, self.total + other.total, self.squares + other.squares)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edge_sdk.errors import AudioError, StreamError
 from edge_sdk.events import AudioBlock
+from edge_sdk.signal.frames import sum_of_squares
 from edge_sdk.signal.spec import FrontEndSpec
 
 
@@ -51,7 +52,7 @@ def checked_samples(samples: npt.NDArray[np.floating[Any]], first: int) -> npt.N
             "choose a channel and divide integers by their full scale"
         )
     checked = samples.astype(np.float32, copy=False)
-    if not math.isfinite(checked.dot(checked)):
+    if not math.isfinite(sum_of_squares(checked)):
         finite = np.isfinite(checked)
         if not finite.all():
             at = first + int(np.argmin(finite))

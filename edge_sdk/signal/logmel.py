@@ -273,7 +273,7 @@ def _analyse(frames: Samples, spec: FrontEndSpec) -> Samples:
         spectrum = np.fft.rfft(shaped, spec.fft_size)[:, steps.read].view(np.float64)  # [k, 2 * bins]
         # Squares lose nothing in float32: no difference of large numbers follows.
         power = np.square(spectrum, out=np.empty(spectrum.shape, dtype=np.float32), casting="same_kind")
-        np.matmul(power[:, ::2] + power[:, 1::2], steps.mel, out=logs[begin : begin + _FRAMES_AT_ONCE])
+        logs[begin : begin + _FRAMES_AT_ONCE] = frame_product(power[:, ::2] + power[:, 1::2], steps.mel)
     np.maximum(logs, np.float32(spec.log_floor), out=logs)
     np.log(logs, out=logs)
     return logs * np.float32(DECIBEL) if spec.kind == "stft-db" else logs

@@ -54,6 +54,50 @@ def test_numpy_starts_no_threads_that_could_spin() -> None:
     assert done.stdout == "1\n"
 
 
+_STREAMS = """
+import os
+import numpy as np
+import edge_sdk
+from edge_sdk.sources.phantom import PhantomSource
+
+def ticks():
+    found = {}
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        found[int(task)] = int(fields[11]) + int(fields[12])
+    return found
+
+bundle, rate = edge_sdk.load_bundle("default"), 8000
+breaths = np.concatenate([block.samples for block in PhantomSource(duration_s=60.0, sample_rate=rate)])
+
+def play(offline):
+    stream = bundle.stream(rate, offline=offline)
+    events = [event for at in range(0, breaths.size, rate) for event in stream.accept(breaths[at : at + rate])]
+    return events + stream.finish()
+
+play(offline=False)  # makes what all streams share
+before = ticks()
+classified = [sum(isinstance(event, edge_sdk.CycleResult) for event in play(offline)) for offline in (False, True)]
+spent = {task: count - before.get(task, 0) for task, count in ticks().items()}
+own = spent.pop(os.getpid())
+print(min(classified), len(spent), own, sum(spent.values()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the CPU time of threads in /proc")
+def test_streams_wake_no_thread_of_blas_in_a_program_that_did_not_limit_them() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in BLAS_THREADS}
+    command = [sys.executable, "-c", _STREAMS]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment | {"OPENBLAS_NUM_THREADS": "2"}, check=True
+    )
+    classified, threads, own, others = map(int, done.stdout.split())
+    assert classified >= 5  # long cycles are the largest arrays
+    assert threads >= 1  # BLAS has one that it could wake
+    assert others <= max(2, own // 20)  # hundredths of a second; woken once, it spins for some
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
