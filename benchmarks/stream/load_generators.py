@@ -189,18 +189,18 @@ class GroupLoadGenerator(StreamLoadGenerator):
 
 
 class _Lateness:
-    """A sink that keeps the delay of each block."""
+    """A sink that keeps the delay of each block that was captured within a span of the monotonic clock."""
 
-    def __init__(self, from_ns: int) -> None:
+    def __init__(self, from_ns: int, end_ns: int) -> None:
         self.seconds: list[float] = []
-        self._from_ns = from_ns
+        self._from_ns, self._end_ns = from_ns, end_ns
 
     def open(self, source: str, sample_rate: int) -> None:
         """Nothing to prepare."""
 
     def audio(self, block: AudioBlock) -> None:
         """Count a block that the stream has processed."""
-        if block.host_ns >= self._from_ns:
+        if self._from_ns <= block.host_ns < self._end_ns:
             self.seconds.append((time.monotonic_ns() - block.host_ns) / 1e9)
 
     def event(self, event: Event, latency_ms: float | None) -> None:
@@ -211,7 +211,11 @@ class _Lateness:
 
 
 class SessionLoadGenerator:
-    """Full sessions with a source thread, a queue and a worker thread each; see :class:`StreamLoadGenerator`."""
+    """Full sessions with a source thread, a queue and a worker thread each; see :class:`StreamLoadGenerator`.
+
+    They begin before the measured time and end after it: to begin or end all sessions at once is a load of its own,
+    which patients do not make.
+    """
 
     kind = "sessions"
 
@@ -227,9 +231,10 @@ class SessionLoadGenerator:
         begin_ns = time.monotonic_ns() + _LEAD_NS + 5_000_000 * count
         from_ns = begin_ns + round(SETTLE_S * 1e9)
         end_ns = from_ns + round(seconds * 1e9)
-        sinks = [_Lateness(from_ns) for _ in range(count)]
+        sinks = [_Lateness(from_ns, end_ns) for _ in range(count)]
         problems: list[Exception] = []
-        players = [self._player(k, count, begin_ns, end_ns, sink, problems) for k, sink in enumerate(sinks)]
+        last_ns = end_ns + round(SETTLE_S * 1e9)
+        players = [self._player(k, count, begin_ns, last_ns, sink, problems) for k, sink in enumerate(sinks)]
         for thread, _ in players:
             thread.start()
         try:

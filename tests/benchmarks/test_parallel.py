@@ -19,9 +19,11 @@ from benchmarks.stream.load_generators import (
     LoadGenerator,
     SessionLoadGenerator,
     StreamLoadGenerator,
+    _Lateness,
     busy_s,
 )
 from benchmarks.stream.parallel import RampOptions, even_levels, ramp
+from edge_sdk.events import AudioBlock
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 
 RATE = 4000
@@ -122,6 +124,14 @@ def test_a_level_counts_every_settled_block_of_every_stream(bundle: Bundle, kind
     assert min(held.seconds) >= 0
     assert 0 < held.cpu_load < 2
     assert SETTLE_S >= 0.5
+
+
+def test_only_blocks_of_the_measured_span_count() -> None:
+    """All sessions begin and end at once, which is no part of the load."""
+    late = _Lateness(from_ns=100, end_ns=200)
+    for captured_ns in (99, 100, 199, 200):
+        late.audio(AudioBlock(np.zeros(4, np.float32), RATE, host_ns=captured_ns))
+    assert len(late.seconds) == 2
 
 
 def test_streams_are_at_different_positions_in_their_steps(bundle: Bundle) -> None:
