@@ -22,8 +22,9 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.core.audio import data_folder
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import StethoError
-from edge_sdk.files import sha256_file, whole_file
+from edge_sdk.files import whole_file
 from edge_sdk.json_lines import json_line
 from edge_sdk.runtime.bundle.load import resolve_bundle
 from edge_sdk.training.provenance import git_commit

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from edge_sdk._version import __version__
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import AuditError
-from edge_sdk.files import sha256_file, whole_file
+from edge_sdk.files import whole_file
 from edge_sdk.json_lines import json_line
 
 AuditAction: TypeAlias = Literal[

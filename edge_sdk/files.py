@@ -1,9 +1,8 @@
-"""Files: written atomically (complete or absent, whatever happens), their checksums, and the folders of the SDK."""
+"""Files: written atomically (complete or absent, whatever happens), and the folders of the SDK."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib
 import logging
 import os
@@ -125,15 +124,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, as a hex digest."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def lock(file: IO[bytes]) -> bool:

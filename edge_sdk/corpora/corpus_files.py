@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_sdk.corpora.table import Fault
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import AudioError, CorpusError
-from edge_sdk.files import is_file, native_name, sha256_file
+from edge_sdk.files import is_file, native_name
 from edge_sdk.signal.audio_file.opening import open_audio
 from edge_sdk.signal.audio_file.reader import AudioReader
 

@@ -17,8 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import CheckpointError, MissingDependencyError
-from edge_sdk.files import sha256_file
 from edge_sdk.models.layers.ast_encoder import TOKENS, Grid
 from edge_sdk.models.tflite import read_operators
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge_sdk._version import __version__
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import ResultsError
-from edge_sdk.files import lock, sha256_file, whole_file
+from edge_sdk.files import lock, whole_file
 from edge_sdk.json_lines import json_line, jsonable, readable
 from edge_sdk.screening.recordings import ScreenedRecords, ScreenOptions
 

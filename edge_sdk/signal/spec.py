@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from edge_sdk.digests import sha256
 from edge_sdk.settings import Count, Settings
 
 FrontEndKind = Literal["kaldi-fbank", "stft-db"]
@@ -107,4 +107,4 @@ class FrontEndSpec(Settings, frozen=True):
     @property
     def digest(self) -> str:
         """SHA-256 over the canonical JSON: two equal digests mean equal features."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(self.to_dict(), sort_keys=True).encode())

@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 
 from edge_sdk.corpora import Corpus
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import CheckpointError, RecipeError
-from edge_sdk.files import sha256_file
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import (
     CHECKPOINT_FILE,

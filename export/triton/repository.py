@@ -18,8 +18,8 @@ from typing import Any
 
 import onnx
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import BundleError, EngineError, ExportError
-from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle.engine_trust import EngineTrust
 from edge_sdk.runtime.bundle.files import hash_check, require
 from edge_sdk.runtime.bundle.load import checked_file, read_manifest, resolve_bundle

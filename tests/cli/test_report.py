@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_sdk.cli.main import run
-from edge_sdk.files import sha256_file
+from edge_sdk.digests import sha256_file
 from tests.cli.conftest import Stetho
 
 

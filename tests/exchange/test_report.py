@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import ExchangeError
 from edge_sdk.exchange.examination import BundleIdentity, Examination, ExaminedRecording
 from edge_sdk.exchange.report.chest_map import MappedSite, chest_map, place_of
@@ -26,7 +27,6 @@ from edge_sdk.exchange.report.drawing import Words
 from edge_sdk.exchange.report.spectrogram import spectrogram
 from edge_sdk.exchange.report.write import write_report
 from edge_sdk.exchange.spans import CycleSpan, GapSpan, QualitySpan, SoundSpan
-from edge_sdk.files import sha256_file
 
 REPO = Path(__file__).resolve().parents[2]
 MADE = datetime(2026, 3, 4, 5, 6, tzinfo=timezone.utc)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import CheckpointError
-from edge_sdk.files import sha256_file
 from edge_sdk.models import pretrained
 from edge_sdk.models.pretrained import read_tensors
 from edge_sdk.models.tflite import read_operators

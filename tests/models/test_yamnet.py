@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import CheckpointError, RecipeError
-from edge_sdk.files import sha256_file
 from edge_sdk.models import MODELS, build_model, count_parameters, pretrained
 from edge_sdk.models.pretrained import load_public_weights, read_tensors
 from edge_sdk.models.tflite import read_operators

@@ -117,8 +117,8 @@ def _manifest_of(examination: Examination, bundle: str) -> dict[str, Any] | None
     """``bundle.json`` of the bundle that classified: the one that is named, or one in the wheel; None: another one."""
     import msgspec
 
+    from edge_sdk.digests import sha256_file
     from edge_sdk.errors import BundleError
-    from edge_sdk.files import sha256_file
     from edge_sdk.runtime.bundle.load import packaged_bundles, read_manifest, resolve_bundle
     from edge_sdk.runtime.bundle.schema import MANIFEST
 

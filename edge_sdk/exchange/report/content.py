@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk._version import __version__
+from edge_sdk.digests import sha256_file
 from edge_sdk.exchange.examination import BundleIdentity, Examination, ExaminedRecording
 from edge_sdk.exchange.report.card import Rows, card_rows
 from edge_sdk.exchange.report.chest_map import MappedSite, chest_map, place_of
 from edge_sdk.exchange.report.drawing import Drawing
 from edge_sdk.exchange.report.timeline import NO_LABEL, Colours, legend_of
-from edge_sdk.files import sha256_file
 from edge_sdk.notices import RESEARCH_USE
 from edge_sdk.numbers import dbfs
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import BundleError
-from edge_sdk.files import is_file, sha256_file
+from edge_sdk.files import is_file
 from edge_sdk.runtime.bundle.schema import MANIFEST, ArtefactEntry, Manifest, encode_manifest
 
 

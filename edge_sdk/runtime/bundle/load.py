@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import BundleError
-from edge_sdk.files import sha256_file
 from edge_sdk.protocols import Engine
 from edge_sdk.runtime.bundle.files import BundleCheck, checked_file, hash_check, require, write_bundle
 from edge_sdk.runtime.bundle.manifest import (

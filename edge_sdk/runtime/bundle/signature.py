@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_sdk.digests import sha256
 from edge_sdk.errors import BundleError, MissingDependencyError
 from edge_sdk.files import own_folder, write_whole
 
@@ -41,7 +41,7 @@ class TrustedKey:
     @property
     def key_id(self) -> str:
         """First 16 hex digits of the key's sha256."""
-        return hashlib.sha256(self.public).hexdigest()[:16]
+        return sha256(self.public)[:16]
 
     @property
     def line(self) -> str:

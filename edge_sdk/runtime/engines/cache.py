@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import platform
 import sys
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge_sdk.digests import sha256
 from edge_sdk.errors import EngineError, StorageError
 from edge_sdk.files import own_folder, write_whole
 
@@ -42,7 +42,7 @@ class EngineKey:
     @property
     def digest(self) -> str:
         """Hex digest of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self.on_platform()), sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(asdict(self.on_platform()), sort_keys=True).encode())
 
     @property
     def file_name(self) -> str:
@@ -84,7 +84,7 @@ def store_engine(engine: Path, content: bytes, key: EngineKey, facts: dict[str, 
     sidecar = {
         "schema": SIDECAR_SCHEMA,
         "key": asdict(key.on_platform()),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256(content),
         "bytes": len(content),
         **facts,
     }
@@ -181,7 +181,7 @@ def check_engine(engine: Path, here: EngineKey) -> tuple[dict[str, Any], bytes]:
         content = engine.read_bytes()
     except OSError as error:
         raise EngineError(f"{engine} cannot be read ({error}); run 'stetho compile' again") from error
-    if hashlib.sha256(content).hexdigest() != sidecar["sha256"]:
+    if sha256(content) != sidecar["sha256"]:
         raise EngineError(f"{engine} does not match its sha256; delete it and run 'stetho compile' again")
     return sidecar, content
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.bundle.schema import SegmenterEntry, StepEntry
 from edge_sdk.runtime.engines.onnx import OrtEngine
@@ -150,7 +150,7 @@ def describe_segmenter(path: Path, params: DecoderParams | None = None) -> Segme
         rate_hz=settings.front_end.rate_hz,
         params=factory.params.to_dict(),
         file=SEGMENTER_FILE,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=sha256_file(path),
         step=StepEntry(
             front_end=settings.front_end.to_dict(),
             frames_per_step=settings.frames_per_step,

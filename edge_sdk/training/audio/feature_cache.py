@@ -19,7 +19,8 @@ import torch
 
 from edge_sdk.corpora.audio import batches, cycle_pcm
 from edge_sdk.corpora.table import Cycle
-from edge_sdk.files import own_folder, sha256_file, storing_in, whole_file
+from edge_sdk.digests import sha256_file
+from edge_sdk.files import own_folder, storing_in, whole_file
 from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.audio.bank import Progress

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.files import sha256_file
+from edge_sdk.digests import sha256_file
 from edge_sdk.metadata import MetadataSchema
 from edge_sdk.models.conditioning import Metadata
 from edge_sdk.models.layers.front_end import FoldedFrontEnd

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_sdk.digests import sha256_file
 from edge_sdk.errors import BundleError, EngineError, StethoError
-from edge_sdk.files import sha256_file
 from edge_sdk.runtime.bundle import files as bundle_files
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, Bundle, load_bundle, read_manifest, verify_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import decode_manifest, encode_manifest
