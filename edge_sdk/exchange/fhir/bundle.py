@@ -101,7 +101,7 @@ def validate(bundle: Mapping[str, Any], release: Release) -> None:
     if release == "r4":
         from fhir.resources.R4B.bundle import Bundle as Model
     else:
-        from fhir.resources.bundle import Bundle as Model  # type: ignore[assignment]
+        from fhir.resources.bundle import Bundle as Model
     try:
         Model.model_validate_json(json.dumps(bundle))
     except ValidationError as error:
