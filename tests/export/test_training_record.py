@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE
 from edge_sdk.runtime.bundle.schema import MANIFEST
+from edge_sdk.training.checkpoint import Checkpoint
 from edge_sdk.training.provenance import Provenance
 from edge_sdk.training.untrained import untrained_checkpoint
 from export.assemble import assemble
 from export.formats import FORMATS
-from export.pipeline import make_artefacts
+from export.pipeline import Artefact, make_artefacts
 from export.training_record import ANY_LABEL, training_record, without_folders
 
 CURRENT = Provenance(
@@ -92,10 +94,21 @@ def test_an_untrained_network_has_no_counts() -> None:
     assert training_record({}) == {}
 
 
+@pytest.fixture(scope="module")
+def exported() -> tuple[Checkpoint, list[Artefact]]:
+    """A network without provenance, and its graphs, which these tests do not read the record in."""
+    checkpoint = replace(untrained_checkpoint("compact", size="tiny"), provenance={})
+    return checkpoint, make_artefacts(checkpoint, [FORMATS["onnx-fp32"]], None, lambda _: None)
+
+
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("provenance", [CURRENT, {k: v for k, v in OLD.items() if k in FIELDS}])
 def test_classifier_and_segmenter_of_a_new_bundle_have_fields_of_equal_types(
-    provenance: dict[str, Any], older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provenance: dict[str, Any],
+    older: bool,
+    exported: tuple[Checkpoint, list[Artefact]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the segmenter of the default bundle, also where an older SDK wrote that."""
     base = tmp_path / "default"
@@ -105,10 +118,7 @@ def test_classifier_and_segmenter_of_a_new_bundle_have_fields_of_equal_types(
         manifest["training"]["segmenter"] = OLD["segmenter"]
         (base / MANIFEST).write_text(json.dumps(manifest))
     monkeypatch.setattr("export.assemble.DEFAULT_BUNDLE", base)
-    checkpoint = untrained_checkpoint("compact", size="tiny")
-    checkpoint.provenance.clear()
-    checkpoint.provenance.update(provenance)
-    artefacts = make_artefacts(checkpoint, [FORMATS["onnx-fp32"]], None, lambda _: None)
+    checkpoint, artefacts = replace(exported[0], provenance=dict(provenance)), exported[1]
     training = assemble(checkpoint, artefacts, tmp_path / "b", name="b", untrained=True).training
     segmenter = training["segmenter"]
     shared = FIELDS & set(training) & set(segmenter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import onnx
 import pytest
 
 from benchmarks.core.exported import RECIPES, Exported
-from edge_sdk.models import mri_net
-from edge_sdk.models.layers.swin import SwinPlan
 from export.onnx.lint import MAX_IR, OPSET, lint
 
 IN_CI = [
@@ -27,17 +24,13 @@ IN_CI = [
     "standard",
 ]  # compact, dass: test_graph, test_dass_export
 PARITY = 1e-4
-# Of mri-net's four stages torch exports each in seconds; two have the shifted window and the merging of patches.
-_TWO_STAGES = replace(mri_net.SIZES["tiny"], blocks=(1, 1), swin=SwinPlan(4, (2, 1), (2, 2)))
 
 
 @cache
 def exported(recipe: str, size: str) -> Exported:
     """Exported once in a run of the tests, by whichever worker needs it first."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(mri_net.SIZES, "tiny", _TWO_STAGES)
-        return Exported(recipe, size, None if run is None else Path(tempfile.gettempdir()) / f"stetho-exports-{run}")
+    return Exported(recipe, size, None if run is None else Path(tempfile.gettempdir()) / f"stetho-exports-{run}")
 
 
 @pytest.mark.parametrize("recipe", IN_CI)
