@@ -12,16 +12,16 @@ BIN := $(VENV)/bin
 EXTRAS := train,export,tensorrt-rtx,ray,report,metrics,mqtt,exchange,serve,docs,dev
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PYTHONUNBUFFERED := 1
-# Bytecode is kept, whatever the machine's setting: the tests start hundreds of processes, and two workers import every test.
+# Bytecode is kept, whatever the machine's setting: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long ratios results install lint format docs bytecode clean
+.PHONY: demo test test-long ratios results install lint format docs clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/stetho demo
 
 test: $(VENV)/.all
-	$(MAKE) --no-print-directory --jobs 2 lint docs bytecode
+	$(MAKE) --no-print-directory --jobs 2 lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 
 test-long: $(VENV)/.all
@@ -49,10 +49,6 @@ lint: $(VENV)/.all
 docs: $(VENV)/.all
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
 
-# Pytest's own bytecode of the tests, made once while mypy leaves a core idle; an error in it shows in the run itself.
-bytecode: $(VENV)/.all
-	-@$(BIN)/python -m pytest --collect-only -q >/dev/null 2>&1
-
 format: $(VENV)/.all
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -67,9 +63,8 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
-# --no-compile: of 19,000 files a few thousand are ever imported, and Python compiles those when they are.
 $(VENV)/.all: pyproject.toml constraints.txt .ci/system-packages | $(BIN)/python
-	.ci/system-packages $(PYTHON) & packages=$$!; $(PIP_INSTALL) --no-compile --editable '.[$(EXTRAS)]' && wait $$packages
+	.ci/system-packages $(PYTHON) & packages=$$!; $(PIP_INSTALL) --editable '.[$(EXTRAS)]' && wait $$packages
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/python:
