@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.evidence import CycleEvidence
-from edge_sdk.runtime.segmentation.paths import IMPOSSIBLE, Paths, log_odds
+from edge_sdk.runtime.segmentation.paths import IMPOSSIBLE, Paths
 
 Floats = npt.NDArray[np.float64]
 Outputs = npt.NDArray[np.floating[Any]]
@@ -56,7 +56,7 @@ class TempoDecoder:
         self._settled = round(p.settle_s / frame_s)
         self._paths = Paths(frame_s, p, self._lag)
         self._tempi = self._paths.tempi
-        self._evidence = CycleEvidence(2 * int(self._tempi.frames[-1]) + self._lag + 32)
+        self._evidence = CycleEvidence(2 * int(self._tempi.frames[-1]) + self._lag + 32, p)
         self.reset()
 
     @property
@@ -101,23 +101,15 @@ class TempoDecoder:
         ends
             Frames of the first step, of the first two and so on up to ``n``, in rising order.
         """
-        p, paths = self._p, self._paths
-        odds = log_odds((activity, onset), p.onset_cap)
-        emitted = np.array((cycle[0], cycle[1], odds[0]))
-        emitted[2] -= p.activity_bias
-        begins = odds[1] * p.onset_weight
-        begins += p.onset_bonus
+        paths, frames = self._paths, self._evidence.add(activity, onset, phase, cycle)
         first, found = paths.now, []
-        done = ahead = known = 0  # frames taken, computed, and remembered as evidence
+        done = ahead = 0  # frames taken and computed
         for end in ends:
             if self._changed:
                 self._changed, ahead = False, done
             while ahead < end:
                 paths.go_to(first + ahead)
-                ahead += paths.advance(emitted[:, ahead:], begins[ahead:])
-            if known < ahead:
-                self._evidence.add(activity[known:ahead], phase[:, known:ahead], cycle[:, known:ahead])
-                known = ahead
+                ahead += paths.advance(frames[ahead:])
             done = end
             paths.go_to(first + end)
             found.append(self._determined())
@@ -126,8 +118,9 @@ class TempoDecoder:
 
     def _determined(self) -> list[DecodedCycle]:
         found: list[DecodedCycle] = []
-        best = self._paths.computed_best()
-        self._refine(best)
+        best = self._paths.best()
+        if self._onset is not None:
+            self._refine(best)
         self._finalise(best, self._paths.now - self._lag, found)
         self._follow_open(best, found)
         return found
@@ -233,9 +226,8 @@ class TempoDecoder:
         if start is None or best is None or start < self._final_end:
             return
         age = (self._paths.now - start) * self.frame_s
-        elsewhere = np.abs(tempi.age - tempi.ages[best]) > self._same
-        rival = max(float(self._paths.scores[elsewhere].max()), float(self._paths.pause.max()))
-        if float(self._paths.scores[best]) - rival < p.announce_margin * (1.0 - age / p.announce_s):
+        paths, near = self._paths, tempi.near(tempi.ages[best], self._same)
+        if paths.lead(best, near) < p.announce_margin * (1.0 - age / p.announce_s):
             return
         begin = self._mean_begin(best)
         self._following = (start, begin)
@@ -247,8 +239,7 @@ class TempoDecoder:
         begin = max(begin, self._reported_end)
         self._onset = begin if self._blend else None
         # Hysteresis: every path without the announced cycle loses.
-        self._paths.scores[elsewhere] -= p.withdraw_margin
-        self._paths.pause -= p.withdraw_margin
+        paths.lower_others(near, p.withdraw_margin)
         self._changed = True
         frames = int(tempi.frames[tempi.lengths[best]])
         now = max(self._paths.now, begin + 1)

@@ -7,9 +7,7 @@ frame by itself costs little more than adding what it emits to the scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +16,17 @@ from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
-Outputs = npt.NDArray[np.floating[Any]]
 
 IMPOSSIBLE = -1e9
 """Score of a path that cannot be."""
 
-_TINY = 1e-6  # probabilities are kept this far from 0 and 1
 _RESCALE = 256  # frames after which the best score is called zero again
 _LOG_STEP = 0.09  # between two lengths of a cycle
 _KEPT_AGES = 24  # frames: of younger cycles the neighbours are remembered
 _SPAN = 12  # frames computed in one go: more save little
+_SLACK = 64  # frames after which the memory of begins is moved: it is never searched around an edge
+_LIVE = 2  # frames that there is room for from the beginning
+_CACHED = 64  # begins of which the cycle before is kept
 
 
 class Tempi:
@@ -55,6 +54,7 @@ class Tempi:
         self.ages: list[int] = self.age.tolist()
         self.lengths: list[int] = self.length.tolist()
         self.span = min(_SPAN, int(self.frames[0]))  # frames that can be computed in one go
+        self.changes = np.tile(self.change.reshape(-1), self.span)  # of each of these frames
         self._ends: dict[int, Numbers] = {}
         self._near: dict[tuple[int, int], Numbers] = {}
 
@@ -86,6 +86,31 @@ def tempi(frame_s: float, params: DecoderParams) -> Tempi:
     return Tempi(frame_s, params)
 
 
+class _Span:
+    """Arrays in which ``n`` frames are computed in one go, and views of them that are made once.
+
+    Row 0 of the scores holds those before the first of these frames, and in the end those after the last one.
+    """
+
+    def __init__(self, tempi: Tempi, n: int, cells: Floats, row: Floats, pauses: Floats) -> None:
+        states, lengths = len(tempi.age), len(tempi.frames)
+        rows = [row, *cells[1 + states :].reshape(-1, states)]
+        self.after = [*rows[:n], row]  # scores after none of the frames, the first, the first two and so on
+        self.emitted = cells[1 + states : 1 + (n + 1) * states].reshape(n, states)
+        self.moves = [(rows[k][:-1], rows[k + 1][1:], row[1:], row) for k, row in enumerate(self.after[1:])]
+        self.ends, self.parts = tempi.ends(n), np.empty((n, n, lengths))
+        self.ended, self.more = self.parts[0], list(self.parts[1:])
+        self.pauses_before, self.pauses = pauses[:n], pauses[1 : n + 1]
+        self.in_turn = list(zip(self.pauses_before, self.pauses, strict=True))
+        self.paths = np.empty((n, lengths, lengths))
+        self.all_paths, self.changes = self.paths.reshape(-1), tempi.changes[: self.paths.size]
+        self.rows_of_paths = np.arange(n * lengths).reshape(n, lengths) * lengths
+        self.begins_at = 1 + states * np.arange(1, n + 1)[:, None] + tempi.first
+        self.best, self.added = np.empty((n, lengths), dtype=np.int64), np.empty((n, lengths))
+        self.first = np.empty((n, lengths))
+        self.firsts = list(self.first)
+
+
 class Paths:
     """Scores and memory of the best path to every state; a pure function of the frames, and of what is done to them.
 
@@ -102,147 +127,171 @@ class Paths:
         Frames taken.
     scores
         ``[states]``, of the open cycles.
-    pause, since
-        ``[lengths]``: score of the best path that is in a pause, by the length of its last cycle; and where that ended.
+    pause
+        ``[lengths]``: score of the best path that is in a pause, by the length of its last cycle.
     """
 
     def __init__(self, frame_s: float, params: DecoderParams, lag: int) -> None:
-        self._p, self.tempi = params, tempi(frame_s, params)
+        self.tempi = tempi(frame_s, params)
+        self._pause_cost = np.array(params.pause_cost)
         lengths = len(self.tempi.frames)
-        self._make_room(0)
-        # Where the rows of ``change`` begin, for each frame:
-        self._change_rows = np.arange(self.tempi.span * lengths).reshape(-1, lengths) * lengths
-        self._ring = 2 * int(self.tempi.frames[-1]) + lag + 2 + self.tempi.span  # frames whose begins are remembered
-        # Of the cycles that begin at a frame: length of the cycle before each; and of each length, whether the cycle
-        # before may have ended right there, and the end of the last one before a pause (-1: there is none).
-        self._before = np.zeros((self._ring, lengths), dtype=np.int16)
-        self._direct = np.zeros((self._ring, lengths), dtype=bool)
-        self._rested = np.zeros((self._ring, lengths), dtype=np.int64)
+        self._make_room(min(_LIVE, self.tempi.span))
+        self._kept = 2 * int(self.tempi.frames[-1]) + lag + 2 + self.tempi.span  # frames that are remembered
+        # By the length of the last cycle of a path: the score before a cycle that begins at the frame, whether the
+        # last cycle may have ended right there, and whether the best pause after one begins there.
+        self._before = np.zeros((self._kept + _SLACK, lengths))
+        self._direct = np.zeros((self._kept + _SLACK, lengths), dtype=bool)
+        self._rests = np.zeros((self._kept + _SLACK, lengths), dtype=bool)
         self.reset()
 
     def reset(self) -> None:
         """Start over; the next frame has number 0."""
         self.now = self._base = 0
-        self._bests: list[int | None] = []  # after each frame that was computed
-        self._rows[0] = IMPOSSIBLE
-        self._pauses[0], self._sinces[0] = self.tempi.prior, -1
-        self._show(0)
+        self._oldest = 0  # frame of the memory's first row
+        self._origins: dict[tuple[int, int], tuple[int, int]] = {}
+        self._row[...], self._pauses[0] = IMPOSSIBLE, self.tempi.prior
+        self._after = [self._row]
+        self.go_to(0)
 
     def _make_room(self, frames: int) -> None:
         """Make the arrays of so many frames: a stream that goes on in small steps needs few."""
         states, lengths = len(self.tempi.age), len(self.tempi.frames)
         self._cells = np.zeros(1 + (frames + 1) * states)  # zero; the scores; those of each frame
-        self._rows = self._cells[1:].reshape(frames + 1, states)
-        self._moves = [(self._rows[k, :-1], self._rows[k + 1, 1:], self._rows[k + 1]) for k in range(frames)]
-        self._row_cells = 1 + np.arange(1, frames + 1) * states
-        self._pauses, self._sinces = np.empty((frames + 1, lengths)), np.empty((frames + 1, lengths), dtype=np.int64)
+        self._pauses = np.empty((frames + 1, lengths))
+        self._spans: dict[int, _Span] = {}
+        self._room, self._row = frames, self._cells[1 : 1 + states]
 
-    def _show(self, row: int) -> None:
-        self.scores, self.pause, self.since = self._rows[row], self._pauses[row], self._sinces[row]
-
-    def advance(self, evidence: Floats, begins: Floats) -> int:
+    def advance(self, frames: Floats) -> int:
         """Compute frames that follow; :meth:`go_to` goes there.
 
         Parameters
         ----------
-        evidence
-            ``[3, n]``: cosine and sine of the cycle's angle, and what the activity adds to the scores of all cycles
-            over its weight.
-        begins
-            ``[n]``: what is added to the score of a cycle that begins at the frame.
+        frames
+            ``[n, 4]``: cosine and sine of the cycle's angle, what the activity adds to the scores of all cycles over
+            its weight, and what is added to the score of a cycle that begins at the frame.
 
         Returns
         -------
         int
             Frames computed: as many of the first as can be computed in one go.
         """
-        tempi = self.tempi
-        n = min(len(begins), tempi.span, _RESCALE - self.now % _RESCALE)
-        if n >= len(self._rows):
+        tempi, now = self.tempi, self.now
+        n = min(len(frames), tempi.span, _RESCALE - now % _RESCALE)
+        scores, pause = self.scores, self.pause
+        if n > self._room:
             self._make_room(n)
-        rows = self._rows
-        self._bests = []
-        rows[0], self._pauses[0], self._sinces[0] = self.scores, self.pause, self.since
-        self._base = self.now
-        self._show(0)
-        np.matmul(evidence[:, :n].T, tempi.emission, out=rows[1 : n + 1])
-        firsts = self._begin(n, begins)
-        for (scores, following, row), first in zip(self._moves, firsts, strict=False):
-            np.add(scores, following, out=following)
+        if scores is not self._row:
+            self._row[...] = scores
+        self._pauses[0] = pause
+        span = self._spans.get(n)
+        if span is None:
+            span = self._spans[n] = _Span(tempi, n, self._cells, self._row, self._pauses)
+        self._base, self._after = now, span.after
+        np.dot(frames[:n, :3], tempi.emission, span.emitted)
+        self._begin(span, n, frames[:n, 3:])
+        for (before, emitted, after, row), first in zip(span.moves, span.firsts, strict=True):
+            np.add(before, emitted, after)
             row[tempi.first] = first
-        if (self.now + n) % _RESCALE == 0:
-            row, pause = rows[n], self._pauses[n]
+        if (now + n) % _RESCALE == 0:
+            row, pause = self._row, self._pauses[n]
             top = max(float(row.max()), float(pause.max()))
             pause -= top
             row -= top
             np.maximum(row, IMPOSSIBLE, out=row)
-        states, tops = rows[1 : n + 1].argmax(axis=1), np.maximum.reduce(self._pauses[1 : n + 1], axis=1).tolist()
-        scores = self._cells.take(states + self._row_cells[:n]).tolist()
-        self._bests = [
-            state if score > top else None for state, score, top in zip(states.tolist(), scores, tops, strict=True)
-        ]
         return n
 
-    def _begin(self, n: int, begins: Floats) -> Floats:
+    def _begin(self, span: _Span, n: int, begins: Floats) -> None:
         """Score of the cycles that begin at each of ``n`` frames; remember how they do."""
-        tempi, pauses, sinces = self.tempi, self._pauses[: n + 1], self._sinces[: n + 1]
-        ended = np.add.reduce(self._cells.take(tempi.ends(n)))  # [n, lengths]
-        np.subtract(ended, self._p.pause_cost, out=pauses[1:])
-        np.maximum.accumulate(pauses, out=pauses)
-        sinces[1:] = np.where(pauses[1:] > pauses[:-1], np.arange(self.now, self.now + n)[:, None], -1)
-        np.maximum.accumulate(sinces, out=sinces)
+        # fmax, since maximum has to clear the status of the floating-point unit, which takes longer than the rest.
+        ended, pauses, first = span.ended, span.pauses, span.first
+        self._cells.take(span.ends, None, span.parts, "clip")
+        for part in span.more:
+            np.add(ended, part, ended)
+        np.subtract(ended, self._pause_cost, pauses)
+        for earlier, later in span.in_turn:
+            np.fmax(earlier, later, later)
+        begin = self.now - self._oldest
+        if begin + n > len(self._before):
+            begin = self._forget(begin)
+        memory = slice(begin, begin + n)
+        np.greater(pauses, span.pauses_before, self._rests[memory])
         # A cycle begins right after another, or after a pause.
-        begin = self.now % self._ring
-        memory: slice | Numbers = slice(begin, begin + n)
-        if begin + n > self._ring:
-            memory = np.arange(begin, begin + n) % self._ring
-        self._direct[memory] = ended >= pauses[1:]
-        self._rested[memory] = sinces[1:]
-        np.maximum(ended, pauses[1:], out=ended)
-        paths = ended[:, None] + tempi.change
-        before = paths.argmax(axis=2)
-        self._before[memory] = before
-        before += self._change_rows[:n]
-        first = paths.take(before)
-        first += self._rows[1 : n + 1, tempi.first]
-        first += begins[:n, None]
-        return np.asarray(first)
+        np.greater_equal(ended, pauses, self._direct[memory])
+        before = np.fmax(ended, pauses, self._before[memory])
+        span.paths[...] = before[:, None]
+        np.add(span.all_paths, span.changes, span.all_paths)
+        best = span.paths.argmax(2, span.best)
+        np.add(best, span.rows_of_paths, best)
+        span.all_paths.take(best, None, first, "clip")
+        self._cells.take(span.begins_at, None, span.added, "clip")
+        np.add(first, span.added, first)
+        span.added[...] = begins
+        np.add(first, span.added, first)
+
+    def _forget(self, rows: int) -> int:
+        """Keep the last of so many rows of the memory, and return how many they are."""
+        first = rows - self._kept
+        for memory in (self._before, self._direct, self._rests):
+            memory[: self._kept] = memory[first:rows]
+        self._oldest += first
+        return self._kept
 
     def go_to(self, now: int) -> None:
         """Take the frames before ``now``; those computed beyond it count until something is done to the scores."""
         self.now = now
-        self._show(now - self._base)
+        self.scores, self.pause = self._after[now - self._base], self._pauses[now - self._base]
 
     # -- what the decoder reads and does -------------------------------------------------------------------------------
 
-    def computed_best(self) -> int | None:
-        """As :meth:`best`, where nothing was done to the scores since they were computed."""
-        return self._bests[self.now - self._base - 1]
-
     def best(self) -> int | None:
         """State of the open cycle of the best path; None: it is in a pause."""
-        best = int(self.scores.argmax())
-        return best if self.scores[best] > self.pause.max() else None
+        scores, pause = self.scores, self.pause
+        best = int(scores.argmax())
+        return best if scores.item(best) > pause.item(pause.argmax()) else None
+
+    def lead(self, best: int, near: Numbers) -> float:
+        """Lead of the best state over pauses and all states that are not ``near`` it."""
+        scores, pause = self.scores, self.pause
+        kept = scores[near]
+        score = scores.item(best)
+        scores[near] = -np.inf
+        rival = max(scores.item(scores.argmax()), pause.item(pause.argmax()))
+        scores[near] = kept
+        return score - rival
+
+    def lower_others(self, near: Numbers, margin: float) -> None:
+        """Lower the scores of pauses and of all states that are not among ``near``."""
+        kept = self.scores[near]
+        self.scores -= margin
+        self.scores[near] = kept
+        self.pause -= margin
 
     def last_end(self, best: int | None) -> tuple[int, int]:
         """End and length of the last finished cycle of the best path; the end is -1 where there is none."""
         if best is None:
             length = int(self.pause.argmax())
-            return int(self.since[length]), length
+            return self._last_rest(self.now, length), length
         return self.previous(self.now - self.tempi.ages[best] - 1, self.tempi.lengths[best])
 
     def previous(self, start: int, length: int) -> tuple[int, int]:
         """End and length of the cycle before the one that begins at ``start``; the end is -1 where there is none."""
-        memory = start % self._ring
-        before = int(self._before[memory, length])
-        return start if self._direct[memory, before] else int(self._rested[memory, before]), before
+        origin = self._origins.get((start, length))
+        if origin is None:
+            origin = self._origin(start, length)
+            if len(self._origins) >= _CACHED:
+                self._origins.clear()
+            self._origins[start, length] = origin
+        return origin
 
+    def _origin(self, start: int, length: int) -> tuple[int, int]:
+        row = start - self._oldest
+        if row < 0:
+            return -1, length
+        before = int((self._before[row] + self.tempi.change[length]).argmax())
+        return start if self._direct[row, before] else self._last_rest(start, before), before
 
-def log_odds(probabilities: Sequence[Outputs], cap: float) -> Floats:
-    """Log odds of rows of probabilities within ``±cap``."""
-    p = np.array(probabilities, dtype=np.float64)
-    np.maximum(p, _TINY, out=p)
-    np.minimum(p, 1.0 - _TINY, out=p)
-    odds = np.log(p / (1.0 - p))
-    np.maximum(odds, -cap, out=odds)
-    return np.minimum(odds, cap, out=odds)
+    def _last_rest(self, end: int, length: int) -> int:
+        """End of the last cycle of this length before the best pause at ``end``; -1: there is none, or none remembered."""
+        rests = self._rests[: end - self._oldest, length][::-1]
+        back = int(rests.argmax()) if rests.size else 0
+        return end - 1 - back if rests[back : back + 1].any() else -1
