@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.runtime.segmentation.evidence import CycleEvidence
+from edge_sdk.runtime.segmentation.outputs import Outputs, StepOutputs, from_rows
 from edge_sdk.runtime.segmentation.paths import IMPOSSIBLE, Paths
 
 Floats = npt.NDArray[np.float64]
-Outputs = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +86,19 @@ class TempoDecoder:
         cycle
             ``[2, n]`` cosine and sine of the cycle's angle.
         """
-        return self.accept_steps(activity, onset, phase, cycle, [len(activity)])[0] if len(activity) else []
+        return self.accept_steps(from_rows(activity, onset, phase, cycle), [len(activity)])[0] if len(activity) else []
 
-    def accept_steps(
-        self, activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs, ends: Sequence[int]
-    ) -> list[list[DecodedCycle]]:
+    def accept_steps(self, outputs: StepOutputs, ends: Sequence[int]) -> list[list[DecodedCycle]]:
         """Take several steps, and return the cycles of each as :meth:`accept` would.
 
         Parameters
         ----------
-        activity, onset, phase, cycle
-            Of ``n`` frames, see :meth:`accept`.
+        outputs
+            Of ``n`` frames.
         ends
             Frames of the first step, of the first two and so on up to ``n``, in rising order.
         """
-        paths, frames = self._paths, self._evidence.add(activity, onset, phase, cycle)
+        paths, frames = self._paths, self._evidence.add(outputs)
         first, found = paths.now, []
         done = ahead = 0  # frames taken and computed
         for end in ends:
@@ -118,10 +115,12 @@ class TempoDecoder:
 
     def _determined(self) -> list[DecodedCycle]:
         found: list[DecodedCycle] = []
-        best = self._paths.best()
-        if self._onset is not None:
+        paths = self._paths
+        best = paths.best()
+        if self._onset is not None and best is not None:
             self._refine(best)
-        self._finalise(best, self._paths.now - self._lag, found)
+        if paths.last_end(best)[0] > self._final_end:
+            self._finalise(best, paths.now - self._lag, found)
         self._follow_open(best, found)
         return found
 
@@ -205,10 +204,8 @@ class TempoDecoder:
     def _is_announced(self, start: int) -> bool:
         return self._announced is not None and abs(start - self._announced) <= self._same
 
-    def _refine(self, best: int | None) -> None:
+    def _refine(self, best: int) -> None:
         """Let a young announced cycle begin where the paths now do."""
-        if best is None or self._onset is None:
-            return
         age = self._tempi.ages[best]
         if age < self._settled and self._is_announced(self._paths.now - age - 1):
             self._onset = self._mean_begin(best)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
+from edge_sdk.runtime.segmentation.outputs import StepOutputs
 
 Floats = npt.NDArray[np.float64]
-Outputs = npt.NDArray[np.floating[Any]]
 
 _SCORES = 4  # columns that the paths take
-_ACTIVITY, _COLUMNS = _SCORES, 8  # the activity, and the three phases up to the last column
+_ACTIVITY, _PHASES, _COLUMNS = _SCORES, slice(_SCORES + 1, _SCORES + 4), _SCORES + 4
 _TINY = 1e-6  # probabilities are kept this far from 0 and 1
-_LEAST, _MOST, _ONE = np.array(_TINY), np.array(1.0 - _TINY), np.array(1.0)
+_ONE = np.array(1.0)
 
 
 class CycleEvidence:
@@ -30,7 +28,9 @@ class CycleEvidence:
     """
 
     def __init__(self, frames: int, params: DecoderParams) -> None:
-        self._p, self._cap = params, np.array(params.onset_cap)
+        self._p = params
+        most = min(1.0 / (1.0 + np.exp(-params.onset_cap)), 1.0 - _TINY)
+        self._bounds = np.array(1.0 - most), np.array(most)
         self._kept = frames
         self._memory = np.zeros((2 * frames, _COLUMNS))
         self.reset()
@@ -40,8 +40,8 @@ class CycleEvidence:
         self._oldest = 0  # frame of the first row
         self._written = 0  # rows
 
-    def add(self, activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs) -> Floats:
-        """Append ``[n]``, ``[n]``, ``[3, n]`` and ``[2, n]`` outputs.
+    def add(self, outputs: StepOutputs) -> Floats:
+        """Append outputs of ``n`` frames.
 
         Returns
         -------
@@ -49,23 +49,23 @@ class CycleEvidence:
             ``[n, 4]``, see :meth:`~edge_sdk.runtime.segmentation.paths.Paths.advance`.
         """
         p, begin = self._p, self._written
-        end = begin + len(activity)
+        sounding, phase, cycle = outputs
+        end = begin + len(sounding)
         if end > len(self._memory):
-            begin, end = self._make_room(len(activity))
+            begin, end = self._make_room(len(sounding))
         self._written = end
         rows = self._memory[begin:end]
-        scores, odds = rows[:, :_SCORES], rows[:, 2:_SCORES]
-        rows[:, :2] = cycle.T
-        rows[:, 2] = rows[:, _ACTIVITY] = activity
-        rows[:, 3] = onset
-        rows[:, _ACTIVITY + 1 :] = phase.T
-        _to_log_odds(odds, self._cap)
+        rows[:, :2], rows[:, _PHASES] = cycle, phase
+        odds = sounding.astype(np.float64)
+        rows[:, _ACTIVITY] = odds[:, 0]
+        _to_log_odds(odds, *self._bounds)
         if p.activity_bias:
-            rows[:, 2] -= p.activity_bias
+            odds[:, 0] -= p.activity_bias
         if p.onset_weight != 1.0 or p.onset_bonus:
-            rows[:, 3] *= p.onset_weight
-            rows[:, 3] += p.onset_bonus
-        return scores
+            odds[:, 1] *= p.onset_weight
+            odds[:, 1] += p.onset_bonus
+        rows[:, 2:_SCORES] = odds
+        return rows[:, :_SCORES]
 
     def _make_room(self, frames: int) -> tuple[int, int]:
         """Keep the last rows only, and return where so many new ones begin and end."""
@@ -87,11 +87,12 @@ class CycleEvidence:
         ``frames`` is the length in which the angle turns once; an open cycle has had only a part of it.
         """
         held = self._recalled(begin, end)
-        if not held.shape[1]:
+        count = held.shape[1]
+        if not count:
             return 0.0
-        angle = 2.0 * np.pi * (np.arange(held.shape[1]) + 0.5) / frames
-        agreement = float((held[0] * np.cos(angle) + held[1] * np.sin(angle)).mean())
-        return round(0.5 * float(held[_ACTIVITY].mean()) + 0.5 * min(max(agreement, 0.0), 1.0), 4)
+        angle = 2.0 * np.pi * (np.arange(count) + 0.5) / frames
+        agreement = float(np.add.reduce(held[0] * np.cos(angle) + held[1] * np.sin(angle))) / count
+        return round(0.5 * float(np.add.reduce(held[_ACTIVITY])) / count + 0.5 * min(max(agreement, 0.0), 1.0), 4)
 
     def audible(self, begin: int, end: int, least: float) -> tuple[int, int] | None:
         """From the first to the last frame of ``[begin, end)`` with an activity of at least ``least``."""
@@ -103,7 +104,7 @@ class CycleEvidence:
 
         Each phase has at least ``least`` frames; ``margin`` is the lead over one phase from begin to end.
         """
-        held = self._recalled(begin, end)[_ACTIVITY + 1 :]
+        held = self._recalled(begin, end)[_PHASES]
         if held.shape[1] < 2 * least:
             return None
         favours = np.log(np.maximum(held[0], _TINY)) - np.log(np.maximum(held[1], _TINY))
@@ -116,12 +117,10 @@ class CycleEvidence:
         return int(end - held.shape[1] + least + k)
 
 
-def _to_log_odds(p: Floats, cap: Floats) -> None:
-    """Turn probabilities into their log odds within ``±cap``, in place."""
+def _to_log_odds(p: Floats, least: Floats, most: Floats) -> None:
+    """Turn probabilities into their log odds, in place, as if none were below ``least`` or above ``most``."""
     # fmax and fmin, since maximum and minimum clear the floating-point status, which takes longer than all the rest.
-    np.fmax(p, _LEAST, p)
-    np.fmin(p, _MOST, p)
+    np.fmax(p, least, p)
+    np.fmin(p, most, p)
     np.divide(p, np.subtract(_ONE, p), p)
     np.log(p, p)
-    np.fmax(p, -cap, p)
-    np.fmin(p, cap, p)

@@ -145,6 +145,8 @@ class LearnedSegmenter(Stepping):
         super().__init__(model.network, spec, offline=offline, single=True)
         self._count = settings.frames_per_step
         decoder = params or settings.decoder
+        self._outputs_per_step = settings.outputs_per_step
+        self._tick = self._count * spec.hop_samples
         self._hop = settings.stride * spec.hop_samples  # samples of an output frame
         self._decoder = TempoDecoder(self._hop / spec.rate_hz, decoder)
         self._shift = (spec.frame_samples - spec.hop_samples) // 2
@@ -158,7 +160,7 @@ class LearnedSegmenter(Stepping):
     @property
     def hop_samples(self) -> int:
         """Samples of one step; blocks of any other size are accepted too."""
-        return self._count * self._spec.hop_samples
+        return self._tick
 
     @property
     def look_ahead_s(self) -> float:
@@ -228,24 +230,24 @@ class LearnedSegmenter(Stepping):
         ended
             No sample comes any more.
         """
-        activity, onset, phase, cycle = outputs
         self._last_frame = frames[-1]
-        each = self.settings.outputs_per_step
-        begin, ends, times = 0, list[int](), list[int]()  # of the output frames that are decoded, step by step
-        for at in range(0, len(frames) // self.settings.stride, each):
-            described = self._fed // self.settings.stride - self.settings.look_ahead_frames
+        frames_each, ahead = self._outputs_per_step, self.settings.look_ahead_frames
+        count, begin, ends, times = len(outputs.sounding), 0, list[int](), list[int]()  # of what is decoded
+        for at in range(0, count, frames_each):
+            missing = max(0, ahead - self._fed // self.settings.stride)  # described by no output
             self._fed += self._count
-            missing, end = max(0, -described), at + min(each, most)
+            end = at + min(frames_each, most)
             if at + missing < end:
                 begin = begin if ends else at + missing
                 ends.append(end - begin)
                 times.append(received)
-            received += 0 if ended else self.hop_samples
+            received += 0 if ended else self._tick
         if ends:
-            part = slice(begin, begin + ends[-1])
-            steps = self._decoder.accept_steps(activity[part], onset[part], phase[:, part], cycle[:, part], ends)
-            for cycles, time in zip(steps, times, strict=True):
-                self._emit(cycles, time)
+            if ends[-1] < count:
+                outputs = outputs.part(begin, begin + ends[-1])
+            for cycles, time in zip(self._decoder.accept_steps(outputs, ends), times, strict=True):
+                if cycles:
+                    self._emit(cycles, time)
 
     def _emit(self, decoded: list[DecodedCycle], received: int, *, to_the_end: bool = False) -> None:
         rate, last_frame = self._spec.rate_hz, self._decoder.frames
@@ -283,6 +285,6 @@ def golden_outputs(model: StepModel) -> list[float]:
     state, count = model.network.state(), model.settings.frames_per_step
     for begin in range(0, len(frames) - count + 1, count):
         state.step(frames[begin : begin + count])
-    activity, onset, phase, cycle = read_outputs(state.outputs)
-    rows = (activity, onset, phase[0], *cycle)
+    outputs = read_outputs(state.outputs)
+    rows = (*outputs.sounding.T, outputs.phase[:, 0], *outputs.cycle.T)
     return [round(float(value), 6) for row in rows for value in row]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,28 @@ OLDER_ROWS: dict[str, tuple[int, ...]] = {"activity": (), "onset": (), "phase": 
 """Outputs ``[1, *rows, n]`` of an older one."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+Outputs: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 class StepOutputs(NamedTuple):
-    """Outputs of one stream; views of what the engine wrote."""
+    """Outputs of one stream, of ``n`` output frames."""
 
-    activity: Floats  # [n] probability of audible breathing
-    onset: Floats  # [n] probability of the onset of an inspiration
-    phase: Floats  # [3, n] probabilities of inspiration, expiration and neither
-    cycle: Floats  # [2, n] cosine and sine of the cycle's angle
+    sounding: Outputs  # [n, 2] probabilities of audible breathing and of the onset of an inspiration
+    phase: Outputs  # [n, 3] probabilities of inspiration, expiration and neither
+    cycle: Outputs  # [n, 2] cosine and sine of the cycle's angle
+
+    def part(self, begin: int, end: int) -> StepOutputs:
+        """Frames ``[begin, end)`` of them."""
+        return StepOutputs(self.sounding[begin:end], self.phase[begin:end], self.cycle[begin:end])
+
+
+def from_rows(activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs) -> StepOutputs:
+    """Outputs given as ``[n]``, ``[n]``, ``[3, n]`` and ``[2, n]``."""
+    return StepOutputs(np.stack((activity, onset), axis=1), phase.T, cycle.T)
 
 
 def read_outputs(outputs: Mapping[str, Floats], stream: int = 0) -> StepOutputs:
-    """Outputs of one stream of a run, from those of the graph by name."""
+    """Outputs of one stream of a run, from those of the graph by name; views of what the engine wrote."""
     if "sounding" in outputs:
-        sounding = outputs["sounding"][stream]
-        return StepOutputs(sounding[:, 0], sounding[:, 1], outputs["phase"][stream].T, outputs["cycle"][stream].T)
-    return StepOutputs(*(outputs[name][stream] for name in OLDER_ROWS))
+        return StepOutputs(outputs["sounding"][stream], outputs["phase"][stream], outputs["cycle"][stream])
+    return from_rows(*(outputs[name][stream] for name in OLDER_ROWS))

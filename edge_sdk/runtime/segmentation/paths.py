@@ -187,7 +187,7 @@ class Paths:
         if span is None:
             span = self._spans[n] = _Span(tempi, n, self._cells, self._row, self._pauses)
         self._base, self._after = now, span.after
-        np.dot(frames[:n, :3], tempi.emission, span.emitted)
+        np.matmul(frames[:n, :3], tempi.emission, span.emitted)
         self._begin(span, n, frames[:n, 3:])
         for (before, emitted, after, row), first in zip(span.moves, span.firsts, strict=True):
             np.add(before, emitted, after)
@@ -252,10 +252,9 @@ class Paths:
     def lead(self, best: int, near: Numbers) -> float:
         """Lead of the best state over pauses and all states that are not ``near`` it."""
         scores, pause = self.scores, self.pause
-        kept = scores[near]
-        score = scores.item(best)
+        kept, score = scores[near], float(scores[best])
         scores[near] = -np.inf
-        rival = max(scores.item(scores.argmax()), pause.item(pause.argmax()))
+        rival = max(float(scores.max()), float(pause.max()))
         scores[near] = kept
         return score - rival
 
@@ -291,7 +290,7 @@ class Paths:
         return start if self._direct[row, before] else self._last_rest(start, before), before
 
     def _last_rest(self, end: int, length: int) -> int:
-        """End of the last cycle of this length before the best pause at ``end``; -1: there is none, or none remembered."""
+        """End of the cycle of this length before the best pause at ``end``; -1 where none is remembered."""
         rests = self._rests[: end - self._oldest, length][::-1]
         back = int(rests.argmax()) if rests.size else 0
         return end - 1 - back if rests[back : back + 1].any() else -1
