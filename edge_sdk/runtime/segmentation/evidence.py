@@ -87,7 +87,7 @@ class CycleEvidence:
         ``frames`` is the length in which the angle turns once; an open cycle has had only a part of it.
         """
         held = self._recalled(begin, end)
-        count = held.shape[1]
+        count = len(held[0])
         if not count:
             return 0.0
         angle = 2.0 * np.pi * (np.arange(count) + 0.5) / frames
