@@ -200,6 +200,25 @@ def test_hours_leave_no_trace() -> None:
     assert [start for start, _, _ in last[1]] == [near(begin) for begin, _ in CYCLES]
 
 
+@pytest.mark.parametrize("seed", [18, 46, 64])
+def test_breathing_after_half_a_minute_without_any_is_decoded(seed: int) -> None:
+    """After irregular breathing some paths end late; what they remember of it is older than the memory of begins."""
+    rng, frames, quiet = np.random.default_rng(seed), 1300, slice(200, 1000)
+
+    def smooth(width: int) -> Floats:
+        return np.convolve(rng.standard_normal(frames), np.ones(width) / np.sqrt(width), "same")
+
+    activity, onset = 1 / (1 + np.exp(-2 * smooth(20))), 1 / (1 + np.exp(2 - 3 * smooth(3)))
+    angle = np.cumsum(2 * np.pi / np.clip(40 + 30 * smooth(60), 12, 200))
+    cycle = 0.6 * np.stack((np.cos(angle), np.sin(angle)))
+    activity[quiet], onset[quiet], cycle[:, quiet] = 0.01, 0.001, 0
+    found = finals(decode((activity, onset, np.full((3, frames), 1 / 3), cycle)))
+    assert all(earlier.end <= later.start for earlier, later in pairwise(found))
+    assert any(cycle.end <= 230 for cycle in found)
+    assert any(cycle.start >= 990 for cycle in found)
+    assert not any(230 < cycle.start < 970 for cycle in found)
+
+
 def test_reset_is_a_fresh_start() -> None:
     decoder, frames = TempoDecoder(FRAME_S), outputs(CYCLES, 110)
     first = [*decoder.accept(*frames), *decoder.finish()]
