@@ -23,7 +23,6 @@ def stetho(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
     return int(stop.value.code or 0), out, err
 
 
-@pytest.mark.long  # decodes every recording; CI has its counts in test_sprsound, and every kind of problem below
 def test_real_copy_differs_only_by_the_part_kept_apart(data_root: Path) -> None:
     report = check_corpus("sprsound", data_root / "sprsound")
     assert report.discrepancies == (
