@@ -61,7 +61,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     return process.returncode, errors
 
 
