@@ -7,6 +7,7 @@ frame by itself costs little more than adding what it emits to the scores.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -25,8 +26,75 @@ _LOG_STEP = 0.09  # between two lengths of a cycle
 _KEPT_AGES = 24  # frames: of younger cycles the neighbours are remembered
 _SPAN = 12  # frames computed in one go: more save little
 _SLACK = 64  # frames after which the memory of begins is moved: it is never searched around an edge
-_LIVE = 2  # frames that there is room for from the beginning
 _CACHED = 64  # begins of which the cycle before is kept
+
+
+class Span:
+    """Arrays in which ``n`` frames are computed in one go, and views of them that are made once.
+
+    Parameters
+    ----------
+    tempi
+        The states.
+    n
+        Frames.
+    cells
+        ``[1 + n * states]``: zero, and the scores of each frame.
+    pauses
+        ``[n + 1, lengths]``, before the frames and after each.
+    paths
+        ``[n, lengths, lengths]`` of the cycles that begin at each frame: by their length, and by that of the last one.
+    """
+
+    def __init__(self, tempi: Tempi, n: int, cells: Floats, pauses: Floats, paths: Floats) -> None:
+        states, lengths = len(tempi.age), len(tempi.frames)
+        self.cells, self.emitted = cells, cells[1:].reshape(n, states)
+        rows = list(self.emitted)
+        self.first = np.empty((n, lengths))
+        self.firsts = list(self.first)
+        self.moves = [(row[1:], row, row[:-1], first) for row, first in zip(rows[:-1], self.firsts[:-1], strict=True)]
+        self.last = rows[-1][1:]
+        # The score with which a cycle ends is one before the frames, and what each frame up to then emits.
+        frames = np.arange(n)
+        part, frame = frames[:-1, None, None], frames[:, None]
+        self.ends = tempi.last - frame
+        self.more_ends = np.where(part < frame, 1 + part * states + tempi.last - frame + part + 1, 0)
+        self.ended, self.parts = np.empty((n, lengths)), np.empty((n - 1, n, lengths))
+        self.more = list(self.parts)
+        self.pauses_before, self.pauses = pauses[:-1], pauses[1:]
+        self.in_turn = list(zip(self.pauses_before, self.pauses, strict=True))
+        self.paths, self.all_paths, self.changes = paths, paths.reshape(-1), tempi.changes[: paths.size]
+        self.rows_of_paths = np.arange(n * lengths).reshape(n, lengths) * lengths
+        self.begins_at = 1 + states * frame + tempi.first
+        self.best, self.added = np.empty((n, lengths), dtype=np.int64), np.empty((n, lengths))
+
+
+class Spans(threading.local):
+    """The arrays of one thread, in which all its streams compute: they stay in the caches, and a stream stays small.
+
+    Parameters
+    ----------
+    tempi
+        The states.
+    """
+
+    def __init__(self, tempi: Tempi) -> None:
+        self._tempi, self._room = tempi, 0
+        self._spans: dict[int, Span] = {}
+
+    def of(self, n: int) -> Span:
+        """Arrays for ``n`` frames, whose content is that of the last stream."""
+        return self._spans.get(n) or self._new(n)
+
+    def _new(self, n: int) -> Span:
+        states, lengths = len(self._tempi.age), len(self._tempi.frames)
+        if n > self._room:
+            self._room, self._spans = n, {}
+            self._cells, self._pauses = np.zeros(1 + n * states), np.empty((n + 1, lengths))
+            self._paths = np.empty((n, lengths, lengths))
+        span = Span(self._tempi, n, self._cells[: 1 + n * states], self._pauses[: n + 1], self._paths[:n])
+        self._spans[n] = span
+        return span
 
 
 class Tempi:
@@ -55,20 +123,8 @@ class Tempi:
         self.lengths: list[int] = self.length.tolist()
         self.span = min(_SPAN, int(self.frames[0]))  # frames that can be computed in one go
         self.changes = np.tile(self.change.reshape(-1), self.span)  # of each of these frames
-        self._ends: dict[int, Numbers] = {}
+        self.spans = Spans(self)
         self._near: dict[tuple[int, int], Numbers] = {}
-
-    def ends(self, frames: int) -> Numbers:
-        """Where the parts of the scores with which cycles end within so many frames are found: ``[part, frame, i]``.
-
-        In the cells of :class:`Paths`: part 0 is the score before the first of the frames, part ``k`` what frame
-        ``k - 1`` emits.
-        """
-        if frames not in self._ends:
-            states, steps = len(self.age), np.arange(frames)
-            part, frame = steps[:, None, None], steps[None, :, None]
-            self._ends[frames] = np.where(part <= frame, 1 + part * (states + 1) + self.last - frame, 0)
-        return self._ends[frames]
 
     def near(self, age: int, frames: int) -> Numbers:
         """States whose age differs from ``age`` by up to so many frames."""
@@ -84,31 +140,6 @@ class Tempi:
 def tempi(frame_s: float, params: DecoderParams) -> Tempi:
     """The constants, shared by all streams."""
     return Tempi(frame_s, params)
-
-
-class _Span:
-    """Arrays in which ``n`` frames are computed in one go, and views of them that are made once.
-
-    Row 0 of the scores holds those before the first of these frames, and in the end those after the last one.
-    """
-
-    def __init__(self, tempi: Tempi, n: int, cells: Floats, row: Floats, pauses: Floats) -> None:
-        states, lengths = len(tempi.age), len(tempi.frames)
-        rows = [row, *cells[1 + states :].reshape(-1, states)]
-        self.after = [*rows[:n], row]  # scores after none of the frames, the first, the first two and so on
-        self.emitted = cells[1 + states : 1 + (n + 1) * states].reshape(n, states)
-        self.moves = [(rows[k][:-1], rows[k + 1][1:], row[1:], row) for k, row in enumerate(self.after[1:])]
-        self.ends, self.parts = tempi.ends(n), np.empty((n, n, lengths))
-        self.ended, self.more = self.parts[0], list(self.parts[1:])
-        self.pauses_before, self.pauses = pauses[:n], pauses[1 : n + 1]
-        self.in_turn = list(zip(self.pauses_before, self.pauses, strict=True))
-        self.paths = np.empty((n, lengths, lengths))
-        self.all_paths, self.changes = self.paths.reshape(-1), tempi.changes[: self.paths.size]
-        self.rows_of_paths = np.arange(n * lengths).reshape(n, lengths) * lengths
-        self.begins_at = 1 + states * np.arange(1, n + 1)[:, None] + tempi.first
-        self.best, self.added = np.empty((n, lengths), dtype=np.int64), np.empty((n, lengths))
-        self.first = np.empty((n, lengths))
-        self.firsts = list(self.first)
 
 
 class Paths:
@@ -135,7 +166,8 @@ class Paths:
         self.tempi = tempi(frame_s, params)
         self._pause_cost = np.array(params.pause_cost)
         lengths = len(self.tempi.frames)
-        self._make_room(min(_LIVE, self.tempi.span))
+        self._row, self._rest = np.empty(len(self.tempi.age)), np.empty(lengths)
+        self._shifting, self._shifted = self._row[:-1], self._row[1:]
         self._kept = 2 * int(self.tempi.frames[-1]) + lag + 2 + self.tempi.span  # frames that are remembered
         # By the length of the last cycle of a path: the score before a cycle that begins at the frame, whether the
         # last cycle may have ended right there, and whether the best pause after one begins there.
@@ -146,20 +178,11 @@ class Paths:
 
     def reset(self) -> None:
         """Start over; the next frame has number 0."""
-        self.now = self._base = 0
+        self.now = self._base = self._computed = 0
         self._oldest = 0  # frame of the memory's first row
         self._origins: dict[tuple[int, int], tuple[int, int]] = {}
-        self._row[...], self._pauses[0] = IMPOSSIBLE, self.tempi.prior
-        self._after = [self._row]
+        self._row[...], self._rest[...] = IMPOSSIBLE, self.tempi.prior
         self.go_to(0)
-
-    def _make_room(self, frames: int) -> None:
-        """Make the arrays of so many frames: a stream that goes on in small steps needs few."""
-        states, lengths = len(self.tempi.age), len(self.tempi.frames)
-        self._cells = np.zeros(1 + (frames + 1) * states)  # zero; the scores; those of each frame
-        self._pauses = np.empty((frames + 1, lengths))
-        self._spans: dict[int, _Span] = {}
-        self._room, self._row = frames, self._cells[1 : 1 + states]
 
     def advance(self, frames: Floats) -> int:
         """Compute frames that follow; :meth:`go_to` goes there.
@@ -177,37 +200,38 @@ class Paths:
         """
         tempi, now = self.tempi, self.now
         n = min(len(frames), tempi.span, _RESCALE - now % _RESCALE)
-        scores, pause = self.scores, self.pause
-        if n > self._room:
-            self._make_room(n)
-        if scores is not self._row:
-            self._row[...] = scores
-        self._pauses[0] = pause
-        span = self._spans.get(n)
-        if span is None:
-            span = self._spans[n] = _Span(tempi, n, self._cells, self._row, self._pauses)
-        self._base, self._after = now, span.after
+        if self.scores is not self._row:
+            self._row[...], self._rest[...] = self.scores, self.pause
+        span = self._span = tempi.spans.of(n)
+        self._base, self._computed = now, n
         np.matmul(frames[:n, :3], tempi.emission, span.emitted)
         self._begin(span, n, frames[:n, 3:])
-        for (before, emitted, after, row), first in zip(span.moves, span.firsts, strict=True):
-            np.add(before, emitted, after)
-            row[tempi.first] = first
+        before, begins = self._shifting, tempi.first
+        for emitted, row, shifting, first in span.moves:
+            np.add(before, emitted, emitted)
+            row[begins] = first
+            before = shifting
+        np.add(before, span.last, self._shifted)
+        self._row[begins] = span.firsts[-1]
+        self._rest[...] = span.pauses[-1]
         if (now + n) % _RESCALE == 0:
-            row, pause = self._row, self._pauses[n]
+            row, pause = self._row, self._rest
             top = max(float(row.max()), float(pause.max()))
             pause -= top
             row -= top
             np.maximum(row, IMPOSSIBLE, out=row)
         return n
 
-    def _begin(self, span: _Span, n: int, begins: Floats) -> None:
+    def _begin(self, span: Span, n: int, begins: Floats) -> None:
         """Score of the cycles that begin at each of ``n`` frames; remember how they do."""
         # fmax, since maximum has to clear the status of the floating-point unit, which takes longer than the rest.
         ended, pauses, first = span.ended, span.pauses, span.first
-        self._cells.take(span.ends, None, span.parts, "clip")
+        self._row.take(span.ends, None, ended, "clip")
+        span.cells.take(span.more_ends, None, span.parts, "clip")
         for part in span.more:
             np.add(ended, part, ended)
         np.subtract(ended, self._pause_cost, pauses)
+        span.pauses_before[0] = self._rest
         for earlier, later in span.in_turn:
             np.fmax(earlier, later, later)
         begin = self.now - self._oldest
@@ -223,7 +247,7 @@ class Paths:
         best = span.paths.argmax(2, span.best)
         np.add(best, span.rows_of_paths, best)
         span.all_paths.take(best, None, first, "clip")
-        self._cells.take(span.begins_at, None, span.added, "clip")
+        span.cells.take(span.begins_at, None, span.added, "clip")
         np.add(first, span.added, first)
         span.added[...] = begins
         np.add(first, span.added, first)
@@ -239,7 +263,11 @@ class Paths:
     def go_to(self, now: int) -> None:
         """Take the frames before ``now``; those computed beyond it count until something is done to the scores."""
         self.now = now
-        self.scores, self.pause = self._after[now - self._base], self._pauses[now - self._base]
+        frames = now - self._base
+        if frames == self._computed:
+            self.scores, self.pause = self._row, self._rest
+        else:
+            self.scores, self.pause = self._span.emitted[frames - 1], self._span.pauses[frames - 1]
 
     # -- what the decoder reads and does -------------------------------------------------------------------------------
 
