@@ -9,6 +9,7 @@ import pytest
 
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, Floats, TempoDecoder
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
+from edge_sdk.runtime.segmentation.outputs import StepOutputs, from_rows
 
 FRAME_S = 0.04
 STEP = 2
@@ -198,6 +199,49 @@ def test_hours_leave_no_trace() -> None:
     ]
     assert last[0] == last[1]
     assert [start for start, _, _ in last[1]] == [near(begin) for begin, _ in CYCLES]
+
+
+@pytest.mark.parametrize("seed", [18, 46, 64])
+def test_breathing_after_half_a_minute_without_any_is_decoded(seed: int) -> None:
+    """After irregular breathing some paths end late; what they remember of it is older than the memory of begins."""
+    rng, frames, quiet = np.random.default_rng(seed), 1300, slice(200, 1000)
+
+    def smooth(width: int) -> Floats:
+        return np.convolve(rng.standard_normal(frames), np.ones(width) / np.sqrt(width), "same")
+
+    activity, onset = 1 / (1 + np.exp(-2 * smooth(20))), 1 / (1 + np.exp(2 - 3 * smooth(3)))
+    angle = np.cumsum(2 * np.pi / np.clip(40 + 30 * smooth(60), 12, 200))
+    cycle = 0.6 * np.stack((np.cos(angle), np.sin(angle)))
+    activity[quiet], onset[quiet], cycle[:, quiet] = 0.01, 0.001, 0
+    found = finals(decode((activity, onset, np.full((3, frames), 1 / 3), cycle)))
+    assert all(earlier.end <= later.start for earlier, later in pairwise(found))
+    assert any(cycle.end <= 230 for cycle in found)
+    assert any(cycle.start >= 990 for cycle in found)
+    assert not any(230 < cycle.start < 970 for cycle in found)
+
+
+def test_streams_decoded_together_have_the_cycles_of_each_alone() -> None:
+    """Each at another frame, so that the scores of each are rescaled at another time."""
+    frames = [outputs(CYCLES, 700, noise=0.2, seed=seed) for seed in range(5)]
+    together, alone = ([TempoDecoder(FRAME_S) for _ in frames] for _ in range(2))
+    for k, (one, other, own) in enumerate(zip(together, alone, frames, strict=True)):
+        for decoder in (one, other):
+            decoder.accept(*(row[..., : 3 * k] for row in own))
+    cycles = 0
+    for at in range(0, 600, STEP):
+        parts = [tuple(row[..., 3 * k + at : 3 * k + at + STEP] for row in own) for k, own in enumerate(frames)]
+        joined = [k for k, decoder in enumerate(together) if decoder.joins(together[0], STEP)]
+        steps = StepOutputs(
+            *(np.concatenate(rows) for rows in zip(*(from_rows(*parts[k]) for k in joined), strict=True))
+        )
+        found = dict(zip(joined, TempoDecoder.accept_together([together[k] for k in joined], STEP, steps), strict=True))
+        for k, part in enumerate(parts):
+            if k not in found:
+                found[k] = together[k].accept(*part)
+            expected = alone[k].accept(*part)
+            assert found[k] == expected
+            cycles += len(expected)
+    assert cycles > 5 * len(CYCLES)
 
 
 def test_reset_is_a_fresh_start() -> None:
