@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -95,9 +96,18 @@ class Stepping(ABC):
         return self._mel.accept(samples)
 
     def _stepped(self, outputs: Mapping[str, Floats], stream: int) -> None:
+        self._accept_outputs(self._take_frames(), outputs, stream)
+
+    def _take_frames(self) -> Floats:
+        """Frames of the step that has run."""
         frames, self._frames = self._frames, None
         assert frames is not None
-        self._accept_outputs(frames, outputs, stream)
+        return frames
+
+    @classmethod
+    def _stepped_together(cls, streams: Sequence[Self], outputs: Mapping[str, Floats]) -> None:
+        for row, stream in enumerate(streams):
+            stream._stepped(outputs, row)
 
     @abstractmethod
     def _accept_outputs(self, frames: Floats, outputs: Mapping[str, Floats], stream: int) -> None:
@@ -133,5 +143,4 @@ class StepsTogether:
             outputs = batch.step([one.joins for one in joined if one.joins is not None], frames)
         except EngineError:
             return  # each runs its step alone, so that only those fail that fail by themselves
-        for row, stream in enumerate(joined):
-            stream._stepped(outputs, row)
+        type(joined[0])._stepped_together(joined, outputs)

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
-from edge_sdk.runtime.segmentation.evidence import CycleEvidence
+from edge_sdk.runtime.segmentation.evidence import CycleEvidence, Scoring
 from edge_sdk.runtime.segmentation.outputs import Outputs, StepOutputs, from_rows
-from edge_sdk.runtime.segmentation.paths import IMPOSSIBLE, Paths
+from edge_sdk.runtime.segmentation.paths import IMPOSSIBLE, Paths, advance
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,7 +55,8 @@ class TempoDecoder:
         self._settled = round(p.settle_s / frame_s)
         self._paths = Paths(frame_s, p, self._lag)
         self._tempi = self._paths.tempi
-        self._evidence = CycleEvidence(2 * int(self._tempi.frames[-1]) + self._lag + 32, p)
+        self._evidence = CycleEvidence(2 * int(self._tempi.frames[-1]) + self._lag + 32)
+        self._scoring = Scoring(p)
         self.reset()
 
     @property
@@ -98,7 +99,7 @@ class TempoDecoder:
         ends
             Frames of the first step, of the first two and so on up to ``n``, in rising order.
         """
-        paths, frames = self._paths, self._evidence.add(outputs)
+        paths, frames = self._paths, self._scoring.take([self._evidence], outputs)
         first, found = paths.now, []
         done = ahead = 0  # frames taken and computed
         for end in ends:
@@ -106,11 +107,41 @@ class TempoDecoder:
                 self._changed, ahead = False, done
             while ahead < end:
                 paths.go_to(first + ahead)
-                ahead += paths.advance(frames[ahead:])
+                n = min(len(frames) - ahead, paths.at_once)
+                advance([paths], n, frames[ahead : ahead + n])
+                ahead += n
             done = end
             paths.go_to(first + end)
             found.append(self._determined())
         self._changed = False
+        return found
+
+    def joins(self, other: TempoDecoder, frames: int) -> bool:
+        """Whether both can take so many frames together."""
+        return self._paths.tempi is other._paths.tempi and self._paths.at_once >= frames
+
+    @staticmethod
+    def accept_together(
+        decoders: Sequence[TempoDecoder], frames: int, outputs: StepOutputs
+    ) -> list[list[DecodedCycle]]:
+        """Take one step of many streams, and return the cycles of each as :meth:`accept` would.
+
+        Parameters
+        ----------
+        decoders
+            That join each other; up to ``MOST_ROWS`` frames in all.
+        frames
+            Of each stream.
+        outputs
+            Of the first stream, then of the second one and so on.
+        """
+        paths = [one._paths for one in decoders]
+        advance(paths, frames, decoders[0]._scoring.take([one._evidence for one in decoders], outputs))
+        found = []
+        for one in decoders:
+            one._paths.go_to(one._paths.now + frames)
+            found.append(one._determined())
+            one._changed = False
         return found
 
     def _determined(self) -> list[DecodedCycle]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,14 +25,9 @@ class CycleEvidence:
     ----------
     frames
         How far back a cycle may begin.
-    params
-        Of the decoder.
     """
 
-    def __init__(self, frames: int, params: DecoderParams) -> None:
-        self._p = params
-        most = min(1.0 / (1.0 + np.exp(-params.onset_cap)), 1.0 - _TINY)
-        self._bounds = np.array(1.0 - most), np.array(most)
+    def __init__(self, frames: int) -> None:
         self._kept = frames
         self._memory = np.zeros((2 * frames, _COLUMNS))
         self.reset()
@@ -40,32 +37,14 @@ class CycleEvidence:
         self._oldest = 0  # frame of the first row
         self._written = 0  # rows
 
-    def add(self, outputs: StepOutputs) -> Floats:
-        """Append outputs of ``n`` frames.
-
-        Returns
-        -------
-        ndarray
-            ``[n, 4]``, see :meth:`~edge_sdk.runtime.segmentation.paths.Paths.advance`.
-        """
-        p, begin = self._p, self._written
-        sounding, phase, cycle = outputs
-        end = begin + len(sounding)
+    def append(self, rows: Floats) -> None:
+        """Append ``[n, 8]``: what the paths take, the activity and the three phases."""
+        begin = self._written
+        end = begin + len(rows)
         if end > len(self._memory):
-            begin, end = self._make_room(len(sounding))
+            begin, end = self._make_room(len(rows))
         self._written = end
-        rows = self._memory[begin:end]
-        rows[:, :2], rows[:, _PHASES] = cycle, phase
-        odds = sounding.astype(np.float64)
-        rows[:, _ACTIVITY] = odds[:, 0]
-        _to_log_odds(odds, *self._bounds)
-        if p.activity_bias:
-            odds[:, 0] -= p.activity_bias
-        if p.onset_weight != 1.0 or p.onset_bonus:
-            odds[:, 1] *= p.onset_weight
-            odds[:, 1] += p.onset_bonus
-        rows[:, 2:_SCORES] = odds
-        return rows[:, :_SCORES]
+        self._memory[begin:end] = rows
 
     def _make_room(self, frames: int) -> tuple[int, int]:
         """Keep the last rows only, and return where so many new ones begin and end."""
@@ -117,10 +96,52 @@ class CycleEvidence:
         return int(end - held.shape[1] + least + k)
 
 
-def _to_log_odds(p: Floats, least: Floats, most: Floats) -> None:
-    """Turn probabilities into their log odds, in place, as if none were below ``least`` or above ``most``."""
-    # fmax and fmin, since maximum and minimum clear the floating-point status, which takes longer than all the rest.
-    np.fmax(p, least, p)
-    np.fmin(p, most, p)
-    np.divide(p, np.subtract(_ONE, p), p)
-    np.log(p, p)
+class Scoring:
+    """What outputs of the network add to the scores of paths.
+
+    Parameters
+    ----------
+    params
+        Of the decoder.
+    """
+
+    def __init__(self, params: DecoderParams) -> None:
+        self._p = params
+        most = min(1.0 / (1.0 + np.exp(-params.onset_cap)), 1.0 - _TINY)
+        self._least, self._most = np.array(1.0 - most), np.array(most)
+
+    def take(self, evidence: Sequence[CycleEvidence], outputs: StepOutputs) -> Floats:
+        """Append outputs of ``n`` frames of each stream to its evidence.
+
+        Parameters
+        ----------
+        evidence
+            Of the streams.
+        outputs
+            Those of the first stream, then those of the second one and so on.
+
+        Returns
+        -------
+        ndarray
+            In the same order, ``[streams * n, 4]``: see :func:`~edge_sdk.runtime.segmentation.paths.advance`.
+        """
+        p, odds = self._p, outputs.sounding.astype(np.float64)
+        rows = np.empty((len(odds), _COLUMNS))
+        rows[:, :2], rows[:, _PHASES], rows[:, _ACTIVITY] = outputs.cycle, outputs.phase, odds[:, 0]
+        # fmax, since maximum has to clear the status of the floating-point unit, which takes longer than the rest.
+        np.fmax(odds, self._least, odds)
+        np.fmin(odds, self._most, odds)
+        np.divide(odds, np.subtract(_ONE, odds), odds)
+        np.log(odds, odds)
+        if p.activity_bias:
+            odds[:, 0] -= p.activity_bias
+        if p.onset_weight != 1.0 or p.onset_bonus:
+            odds[:, 1] *= p.onset_weight
+            odds[:, 1] += p.onset_bonus
+        rows[:, 2:_SCORES] = odds
+        if len(evidence) == 1:
+            evidence[0].append(rows)
+        else:
+            for one, own in zip(evidence, rows.reshape(len(evidence), -1, _COLUMNS), strict=True):
+                one.append(own)
+        return rows[:, :_SCORES]

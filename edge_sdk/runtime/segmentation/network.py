@@ -7,8 +7,9 @@ computed once, in steps of a fixed number of frames, so that blocks of any size 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,16 @@ from edge_sdk.runtime.engines.stepping import Stepping
 from edge_sdk.runtime.engines.steps import StepNetwork, takes_many_streams
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, TempoDecoder
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
-from edge_sdk.runtime.segmentation.outputs import COLUMNS, OLDER_ROWS, OLDER_SCHEMA, SCHEMA, StepOutputs, read_outputs
+from edge_sdk.runtime.segmentation.outputs import (
+    COLUMNS,
+    OLDER_ROWS,
+    OLDER_SCHEMA,
+    SCHEMA,
+    StepOutputs,
+    join_outputs,
+    read_outputs,
+)
+from edge_sdk.runtime.segmentation.tempi import MOST_ROWS
 from edge_sdk.signal.logmel import LogMel
 from edge_sdk.signal.spec import FrontEndSpec
 
@@ -214,6 +224,31 @@ class LearnedSegmenter(Stepping):
     def _accept_outputs(self, frames: Floats, outputs: Mapping[str, Floats], stream: int) -> None:
         self._decode(frames, read_outputs(outputs, stream), self._count, self._step_end)
 
+    @classmethod
+    def _stepped_together(cls, streams: Sequence[Self], outputs: Mapping[str, Floats]) -> None:
+        joined: list[tuple[int, Self]] = []
+        for row, stream in enumerate(streams):
+            if stream._joins(streams[0]):
+                joined.append((row, stream))
+            else:
+                stream._stepped(outputs, row)
+        frames = streams[0]._outputs_per_step
+        most = max(1, MOST_ROWS // frames)
+        for begin in range(0, len(joined), most):
+            rows, some = zip(*joined[begin : begin + most], strict=True)
+            decoders = [stream._decoder for stream in some]
+            found = TempoDecoder.accept_together(decoders, frames, join_outputs(outputs, rows))
+            for stream, cycles in zip(some, found, strict=True):
+                stream._last_frame = stream._take_frames()[-1]
+                stream._fed += stream._count
+                if cycles:
+                    stream._emit(cycles, stream._step_end)
+
+    def _joins(self, other: LearnedSegmenter) -> bool:
+        """Whether all outputs of the step describe frames, and its decoder goes together with that of another."""
+        described = self._fed // self.settings.stride >= self.settings.look_ahead_frames
+        return described and self._decoder.joins(other._decoder, self._outputs_per_step)
+
     def _decode(self, frames: Floats, outputs: StepOutputs, most: int, received: int, *, ended: bool = False) -> None:
         """Take what the network gave for ``[n, M]`` frames of one or several steps.
 
@@ -231,12 +266,12 @@ class LearnedSegmenter(Stepping):
             No sample comes any more.
         """
         self._last_frame = frames[-1]
-        frames_each, ahead = self._outputs_per_step, self.settings.look_ahead_frames
+        per_step, ahead = self._outputs_per_step, self.settings.look_ahead_frames
         count, begin, ends, times = len(outputs.sounding), 0, list[int](), list[int]()  # of what is decoded
-        for at in range(0, count, frames_each):
+        for at in range(0, count, per_step):
             missing = max(0, ahead - self._fed // self.settings.stride)  # described by no output
             self._fed += self._count
-            end = at + min(frames_each, most)
+            end = at + min(per_step, most)
             if at + missing < end:
                 begin = begin if ends else at + missing
                 ends.append(end - begin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,6 +39,11 @@ class StepOutputs(NamedTuple):
 def from_rows(activity: Outputs, onset: Outputs, phase: Outputs, cycle: Outputs) -> StepOutputs:
     """Outputs given as ``[n]``, ``[n]``, ``[3, n]`` and ``[2, n]``."""
     return StepOutputs(np.stack((activity, onset), axis=1), phase.T, cycle.T)
+
+
+def join_outputs(outputs: Mapping[str, Floats], streams: Sequence[int]) -> StepOutputs:
+    """Outputs of some streams of a run of the present schema, one after the other."""
+    return StepOutputs(*(outputs[name].take(streams, 0).reshape(-1, columns) for name, columns in COLUMNS.items()))
 
 
 def read_outputs(outputs: Mapping[str, Floats], stream: int = 0) -> StepOutputs:

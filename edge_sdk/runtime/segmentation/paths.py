@@ -7,108 +7,19 @@ frame by itself costs little more than adding what it emits to the scores.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
-
-Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
+from edge_sdk.runtime.segmentation.tempi import Floats, Numbers, Place, Span, tempi
 
 IMPOSSIBLE = -1e9
 """Score of a path that cannot be."""
 
 _RESCALE = 256  # frames after which the best score is called zero again
-_LOG_STEP = 0.09  # between two lengths of a cycle
-_KEPT_AGES = 24  # frames: of younger cycles the neighbours are remembered
-_SPAN = 12  # frames computed in one go: more save little
 _SLACK = 64  # frames after which the memory of begins is moved: it is never searched around an edge
-_LIVE = 2  # frames that there is room for from the beginning
 _CACHED = 64  # begins of which the cycle before is kept
-
-
-class Tempi:
-    """Constants of all states; state ``(i, k)`` is frame ``k`` of a cycle of length ``i``, at ``first[i] + k``."""
-
-    def __init__(self, frame_s: float, p: DecoderParams) -> None:
-        count = max(2, round(np.log(p.longest_s / p.shortest_s) / _LOG_STEP) + 1)
-        seconds = np.exp(np.linspace(np.log(p.shortest_s), np.log(p.longest_s), count))
-        self.frames = np.array(sorted({max(2, round(s / frame_s)) for s in seconds.tolist()}), dtype=np.int64)
-        self.first = np.concatenate(([0], np.cumsum(self.frames)[:-1]))
-        self.last = self.first + self.frames - 1
-        self.length = np.repeat(np.arange(len(self.frames)), self.frames)  # i of each state
-        self.age = np.concatenate([np.arange(n) for n in self.frames])  # k of each state
-        angle = 2.0 * np.pi * (self.age + 0.5) / self.frames[self.length]
-        # [3, states]: times cosine and sine of the network's angle, and the activity
-        self.emission = np.stack(
-            (p.cycle_weight * np.cos(angle), p.cycle_weight * np.sin(angle), np.full(len(angle), p.activity_weight))
-        )
-        log_length = np.log(self.frames * frame_s)
-        change = -0.5 * np.square((log_length[None] - log_length[:, None]) / p.tempo_spread)
-        change -= np.log(np.exp(change).sum(axis=1, keepdims=True))  # from i to j
-        self.change = np.ascontiguousarray(change.T)  # to j from i: the best i is sought in a row
-        first = -0.5 * np.square((log_length - np.log(p.typical_s)) / p.first_spread)
-        self.prior = first - np.log(np.exp(first).sum())
-        self.ages: list[int] = self.age.tolist()
-        self.lengths: list[int] = self.length.tolist()
-        self.span = min(_SPAN, int(self.frames[0]))  # frames that can be computed in one go
-        self.changes = np.tile(self.change.reshape(-1), self.span)  # of each of these frames
-        self._ends: dict[int, Numbers] = {}
-        self._near: dict[tuple[int, int], Numbers] = {}
-
-    def ends(self, frames: int) -> Numbers:
-        """Where the parts of the scores with which cycles end within so many frames are found: ``[part, frame, i]``.
-
-        In the cells of :class:`Paths`: part 0 is the score before the first of the frames, part ``k`` what frame
-        ``k - 1`` emits.
-        """
-        if frames not in self._ends:
-            states, steps = len(self.age), np.arange(frames)
-            part, frame = steps[:, None, None], steps[None, :, None]
-            self._ends[frames] = np.where(part <= frame, 1 + part * (states + 1) + self.last - frame, 0)
-        return self._ends[frames]
-
-    def near(self, age: int, frames: int) -> Numbers:
-        """States whose age differs from ``age`` by up to so many frames."""
-        if (age, frames) not in self._near:
-            found = np.flatnonzero(np.abs(self.age - age) <= frames)
-            if age > _KEPT_AGES:
-                return found
-            self._near[age, frames] = found
-        return self._near[age, frames]
-
-
-@lru_cache(maxsize=4)
-def tempi(frame_s: float, params: DecoderParams) -> Tempi:
-    """The constants, shared by all streams."""
-    return Tempi(frame_s, params)
-
-
-class _Span:
-    """Arrays in which ``n`` frames are computed in one go, and views of them that are made once.
-
-    Row 0 of the scores holds those before the first of these frames, and in the end those after the last one.
-    """
-
-    def __init__(self, tempi: Tempi, n: int, cells: Floats, row: Floats, pauses: Floats) -> None:
-        states, lengths = len(tempi.age), len(tempi.frames)
-        rows = [row, *cells[1 + states :].reshape(-1, states)]
-        self.after = [*rows[:n], row]  # scores after none of the frames, the first, the first two and so on
-        self.emitted = cells[1 + states : 1 + (n + 1) * states].reshape(n, states)
-        self.moves = [(rows[k][:-1], rows[k + 1][1:], row[1:], row) for k, row in enumerate(self.after[1:])]
-        self.ends, self.parts = tempi.ends(n), np.empty((n, n, lengths))
-        self.ended, self.more = self.parts[0], list(self.parts[1:])
-        self.pauses_before, self.pauses = pauses[:n], pauses[1 : n + 1]
-        self.in_turn = list(zip(self.pauses_before, self.pauses, strict=True))
-        self.paths = np.empty((n, lengths, lengths))
-        self.all_paths, self.changes = self.paths.reshape(-1), tempi.changes[: self.paths.size]
-        self.rows_of_paths = np.arange(n * lengths).reshape(n, lengths) * lengths
-        self.begins_at = 1 + states * np.arange(1, n + 1)[:, None] + tempi.first
-        self.best, self.added = np.empty((n, lengths), dtype=np.int64), np.empty((n, lengths))
-        self.first = np.empty((n, lengths))
-        self.firsts = list(self.first)
 
 
 class Paths:
@@ -133,9 +44,9 @@ class Paths:
 
     def __init__(self, frame_s: float, params: DecoderParams, lag: int) -> None:
         self.tempi = tempi(frame_s, params)
-        self._pause_cost = np.array(params.pause_cost)
         lengths = len(self.tempi.frames)
-        self._make_room(min(_LIVE, self.tempi.span))
+        self._row, self._rest = np.empty(len(self.tempi.age)), np.empty(lengths)
+        self._shifting, self._shifted = self._row[:-1], self._row[1:]
         self._kept = 2 * int(self.tempi.frames[-1]) + lag + 2 + self.tempi.span  # frames that are remembered
         # By the length of the last cycle of a path: the score before a cycle that begins at the frame, whether the
         # last cycle may have ended right there, and whether the best pause after one begins there.
@@ -146,100 +57,63 @@ class Paths:
 
     def reset(self) -> None:
         """Start over; the next frame has number 0."""
-        self.now = self._base = 0
+        self.now = self._base = self._computed = 0
         self._oldest = 0  # frame of the memory's first row
         self._origins: dict[tuple[int, int], tuple[int, int]] = {}
-        self._row[...], self._pauses[0] = IMPOSSIBLE, self.tempi.prior
-        self._after = [self._row]
+        self._row[...], self._rest[...] = IMPOSSIBLE, self.tempi.prior
         self.go_to(0)
 
-    def _make_room(self, frames: int) -> None:
-        """Make the arrays of so many frames: a stream that goes on in small steps needs few."""
-        states, lengths = len(self.tempi.age), len(self.tempi.frames)
-        self._cells = np.zeros(1 + (frames + 1) * states)  # zero; the scores; those of each frame
-        self._pauses = np.empty((frames + 1, lengths))
-        self._spans: dict[int, _Span] = {}
-        self._room, self._row = frames, self._cells[1 : 1 + states]
+    @property
+    def at_once(self) -> int:
+        """Frames that can be computed in one go."""
+        return min(self.tempi.span, _RESCALE - self.now % _RESCALE)
 
-    def advance(self, frames: Floats) -> int:
-        """Compute frames that follow; :meth:`go_to` goes there.
+    def prepare(self, span: Span, place: Place) -> None:
+        """Give the scores before the frames."""
+        if self.scores is not self._row:
+            self._row[...], self._rest[...] = self.scores, self.pause
+        place.pause[...] = self._rest
+        self._row.take(span.ends, None, place.ended, "clip")
 
-        Parameters
-        ----------
-        frames
-            ``[n, 4]``: cosine and sine of the cycle's angle, what the activity adds to the scores of all cycles over
-            its weight, and what is added to the score of a cycle that begins at the frame.
-
-        Returns
-        -------
-        int
-            Frames computed: as many of the first as can be computed in one go.
-        """
-        tempi, now = self.tempi, self.now
-        n = min(len(frames), tempi.span, _RESCALE - now % _RESCALE)
-        scores, pause = self.scores, self.pause
-        if n > self._room:
-            self._make_room(n)
-        if scores is not self._row:
-            self._row[...] = scores
-        self._pauses[0] = pause
-        span = self._spans.get(n)
-        if span is None:
-            span = self._spans[n] = _Span(tempi, n, self._cells, self._row, self._pauses)
-        self._base, self._after = now, span.after
-        np.matmul(frames[:n, :3], tempi.emission, span.emitted)
-        self._begin(span, n, frames[:n, 3:])
-        for (before, emitted, after, row), first in zip(span.moves, span.firsts, strict=True):
-            np.add(before, emitted, after)
-            row[tempi.first] = first
-        if (now + n) % _RESCALE == 0:
-            row, pause = self._row, self._pauses[n]
+    def move(self, place: Place, n: int) -> None:
+        """Go through the frames, of which all that concerns ends and begins is known."""
+        begin = self.now - self._oldest
+        end = begin + n
+        if end > len(self._before):
+            begin, end = self._forget(begin, n)
+        self._before[begin:end], self._direct[begin:end], self._rests[begin:end] = place.memory
+        self._base, self._computed, self._place = self.now, n, place
+        scores, begins = self._shifting, self.tempi.first
+        for emitted, row, shifting, first in place.moves:
+            np.add(scores, emitted, emitted)
+            row[begins] = first
+            scores = shifting
+        np.add(scores, place.emitted_last, self._shifted)
+        self._row[begins] = place.first_last
+        self._rest[...] = place.pauses[-1]
+        if (self.now + n) % _RESCALE == 0:
+            row, pause = self._row, self._rest
             top = max(float(row.max()), float(pause.max()))
             pause -= top
             row -= top
             np.maximum(row, IMPOSSIBLE, out=row)
-        return n
 
-    def _begin(self, span: _Span, n: int, begins: Floats) -> None:
-        """Score of the cycles that begin at each of ``n`` frames; remember how they do."""
-        # fmax, since maximum has to clear the status of the floating-point unit, which takes longer than the rest.
-        ended, pauses, first = span.ended, span.pauses, span.first
-        self._cells.take(span.ends, None, span.parts, "clip")
-        for part in span.more:
-            np.add(ended, part, ended)
-        np.subtract(ended, self._pause_cost, pauses)
-        for earlier, later in span.in_turn:
-            np.fmax(earlier, later, later)
-        begin = self.now - self._oldest
-        if begin + n > len(self._before):
-            begin = self._forget(begin)
-        memory = slice(begin, begin + n)
-        np.greater(pauses, span.pauses_before, self._rests[memory])
-        # A cycle begins right after another, or after a pause.
-        np.greater_equal(ended, pauses, self._direct[memory])
-        before = np.fmax(ended, pauses, self._before[memory])
-        span.paths[...] = before[:, None]
-        np.add(span.all_paths, span.changes, span.all_paths)
-        best = span.paths.argmax(2, span.best)
-        np.add(best, span.rows_of_paths, best)
-        span.all_paths.take(best, None, first, "clip")
-        self._cells.take(span.begins_at, None, span.added, "clip")
-        np.add(first, span.added, first)
-        span.added[...] = begins
-        np.add(first, span.added, first)
-
-    def _forget(self, rows: int) -> int:
-        """Keep the last of so many rows of the memory, and return how many they are."""
+    def _forget(self, rows: int, more: int) -> tuple[int, int]:
+        """Keep the last of so many rows of the memory, and return where so many more begin and end."""
         first = rows - self._kept
         for memory in (self._before, self._direct, self._rests):
             memory[: self._kept] = memory[first:rows]
         self._oldest += first
-        return self._kept
+        return self._kept, self._kept + more
 
     def go_to(self, now: int) -> None:
         """Take the frames before ``now``; those computed beyond it count until something is done to the scores."""
         self.now = now
-        self.scores, self.pause = self._after[now - self._base], self._pauses[now - self._base]
+        frames = now - self._base
+        if frames == self._computed:
+            self.scores, self.pause = self._row, self._rest
+        else:
+            self.scores, self.pause = self._place.scores[frames - 1], self._place.pauses[frames - 1]
 
     # -- what the decoder reads and does -------------------------------------------------------------------------------
 
@@ -294,3 +168,51 @@ class Paths:
         rests = self._rests[: end - self._oldest, length][::-1]
         back = int(rests.argmax()) if rests.size else 0
         return end - 1 - back if rests[back : back + 1].any() else -1
+
+
+def advance(paths: Sequence[Paths], n: int, frames: Floats) -> None:
+    """Compute ``n`` frames that follow in each of some streams with the same tempi; :meth:`Paths.go_to` goes there.
+
+    Parameters
+    ----------
+    paths
+        Of the streams.
+    n
+        Up to :attr:`Paths.at_once` of each, and to ``MOST_ROWS`` over all streams.
+    frames
+        ``[streams * n, 4]``: cosine and sine of the cycle's angle, what the activity adds to the scores of all cycles
+        over its weight, and what is added to the score of a cycle that begins at the frame.
+    """
+    own = paths[0].tempi
+    span = own.spans.of(len(paths), n)
+    for one, place in zip(paths, span.places, strict=True):
+        one.prepare(span, place)
+    np.matmul(frames[:, :3], own.emission, span.emitted)
+    _begin(span, frames[:, 3:], own.pause_cost)
+    for one, place in zip(paths, span.places, strict=True):
+        one.move(place, n)
+
+
+def _begin(span: Span, begins: Floats, pause_cost: Floats) -> None:
+    """Pauses and begins of cycles at each frame."""
+    # fmax, since maximum has to clear the status of the floating-point unit, which takes longer than the rest.
+    ended, pauses, first, added = span.ended, span.pauses, span.first, span.added
+    span.cells.take(span.more_ends, None, span.parts, "clip")
+    for part in span.more:
+        np.add(ended, part, ended)
+    np.subtract(ended, pause_cost, pauses)
+    for earlier, later in span.in_turn:
+        np.fmax(earlier, later, later)
+    np.greater(pauses, span.pauses_before, span.rests)
+    # A cycle begins right after another, or after a pause.
+    np.greater_equal(ended, pauses, span.direct)
+    np.fmax(ended, pauses, span.before)
+    span.paths[...] = span.origins
+    np.add(span.all_paths, span.changes, span.all_paths)
+    best = span.paths.argmax(2, span.best)
+    np.add(best, span.rows_of_paths, best)
+    span.all_paths.take(best, None, first, "clip")
+    span.cells.take(span.begins_at, None, added, "clip")
+    np.add(first, added, first)
+    added[...] = begins
+    np.add(first, added, first)

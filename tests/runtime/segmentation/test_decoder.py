@@ -9,6 +9,7 @@ import pytest
 
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, Floats, TempoDecoder
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
+from edge_sdk.runtime.segmentation.outputs import StepOutputs, from_rows
 
 FRAME_S = 0.04
 STEP = 2
@@ -217,6 +218,30 @@ def test_breathing_after_half_a_minute_without_any_is_decoded(seed: int) -> None
     assert any(cycle.end <= 230 for cycle in found)
     assert any(cycle.start >= 990 for cycle in found)
     assert not any(230 < cycle.start < 970 for cycle in found)
+
+
+def test_streams_decoded_together_have_the_cycles_of_each_alone() -> None:
+    """Each at another frame, so that the scores of each are rescaled at another time."""
+    frames = [outputs(CYCLES, 700, noise=0.2, seed=seed) for seed in range(5)]
+    together, alone = ([TempoDecoder(FRAME_S) for _ in frames] for _ in range(2))
+    for k, (one, other, own) in enumerate(zip(together, alone, frames, strict=True)):
+        for decoder in (one, other):
+            decoder.accept(*(row[..., : 3 * k] for row in own))
+    cycles = 0
+    for at in range(0, 600, STEP):
+        parts = [tuple(row[..., 3 * k + at : 3 * k + at + STEP] for row in own) for k, own in enumerate(frames)]
+        joined = [k for k, decoder in enumerate(together) if decoder.joins(together[0], STEP)]
+        steps = StepOutputs(
+            *(np.concatenate(rows) for rows in zip(*(from_rows(*parts[k]) for k in joined), strict=True))
+        )
+        found = dict(zip(joined, TempoDecoder.accept_together([together[k] for k in joined], STEP, steps), strict=True))
+        for k, part in enumerate(parts):
+            if k not in found:
+                found[k] = together[k].accept(*part)
+            expected = alone[k].accept(*part)
+            assert found[k] == expected
+            cycles += len(expected)
+    assert cycles > 5 * len(CYCLES)
 
 
 def test_reset_is_a_fresh_start() -> None:
