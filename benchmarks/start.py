@@ -35,8 +35,9 @@ _SCREEN = (
     + """
 import sys
 from edge_sdk.cli.main import run
+sys.argv = ["stetho", "screen", sys.argv[1], "--bundle", sys.argv[2], *sys.argv[3:], "--json"]
 try:
-    run(["screen", sys.argv[1], "--bundle", sys.argv[2], *sys.argv[3:], "--json"])
+    run()  # without arguments: the process is the command, as a user's is
 finally:
     report()
 """

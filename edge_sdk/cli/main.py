@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from edge_sdk.cli.ending import Ending
-from edge_sdk.cli.surroundings import calm_libraries, name_user, prepare_streams
+from edge_sdk.cli.surroundings import calm_libraries, name_user, prepare_streams, spare_loaded
 
 TYPE_CHECKING = False  # typing takes longer to load than this module
 if TYPE_CHECKING:
@@ -68,16 +68,24 @@ def measures_device(arguments: Sequence[str]) -> bool:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed (one line on stderr), 2 usage, 128 + signal where stopped."""
     prepare_streams()  # first: nothing else may take the number of a closed stream
-    with Ending(last=arguments is None) as ending:
+    own_process = arguments is None
+    with Ending(last=own_process) as ending:
         name_user()
         args, debug, json = take_flags(sys.argv[1:] if arguments is None else arguments)
-        if runs_on_device(args) or measures_device(args):
+        on_device = runs_on_device(args) or measures_device(args)
+        if on_device:
             calm_libraries()
+
+        def begin() -> None:
+            if on_device and own_process:
+                spare_loaded()
+            ending.started()
+
         from edge_sdk.cli.commands import run_command
         from edge_sdk.cli.messages import guard
 
         with guard(debug=debug, json=json, ending=ending):
-            status = run_command(COMMANDS, args, on_start=ending.started)
+            status = run_command(COMMANDS, args, on_start=begin)
     raise SystemExit(status)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,34 @@ def test_the_commands_of_a_device_are_in_their_folder() -> None:
     found = {name for name in COMMANDS if runs_on_device([name])}
     assert {"demo", "listen", "screen", "serve"} <= found
     assert found.isdisjoint({"train", "evaluate", "export", "bench"})
+
+
+_FROZEN = """
+import gc
+import sys
+from edge_sdk.cli.main import run
+line = sys.argv[1:]
+try:
+    {call}
+except SystemExit as ended:
+    print(ended.code, gc.get_freeze_count(), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "line", "frozen"),
+    [
+        ("run()", ["screen", "--json"], True),
+        ("run(line)", ["screen", "--json"], False),  # a program calls the command: what it has loaded is its own
+        ("run()", ["verify", "default"], False),
+    ],
+)
+def test_only_a_process_that_is_a_command_of_a_device_spares_what_it_has_loaded(
+    recording: Path, call: str, line: list[str], frozen: bool
+) -> None:
+    arguments = [*line, str(recording)] if line[0] == "screen" else line
+    command = [sys.executable, "-c", _FROZEN.format(call=call), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, count = map(int, done.stderr.split())
+    assert code == 0
+    assert count > 10_000 if frozen else count == 0  # objects; those of typer and numpy alone are more
