@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,8 +40,17 @@ from edge_sdk.training.run_folder import RunOptions
 _SHORTEST_S = 3.0  # recordings below, single phases, have no cycles to find
 
 
-def fold_streams(recipe: Recipe, options: RunOptions, bundle: ModelUnderTest) -> Iterator[tuple[str, dict[str, Any]]]:
+def fold_streams(
+    recipe: Recipe, options: RunOptions, bundle_of: Callable[[int], ModelUnderTest]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Corpus and JSON line: each labelled cycle, and after those of a recording a ``summary`` that names it.
+
+    Parameters
+    ----------
+    recipe, options
+        Of the cross-validation.
+    bundle_of
+        Fold → the bundle whose segmenter finds the cycles.
 
     Raises
     ------
@@ -50,7 +59,8 @@ def fold_streams(recipe: Recipe, options: RunOptions, bundle: ModelUnderTest) ->
     """
     corpus = load_classifier_sides(recipe, options)
     data = load_training_data(corpus, recipe, cache=options.cache)
-    for decision, held_out, trainer in finished_folds(recipe, options, data):
+    for number, (decision, held_out, trainer) in enumerate(finished_folds(recipe, options, data)):
+        bundle = bundle_of(number)
         patients = set(data.events.patient[held_out].tolist())
         model = replace(_model(recipe, decision, trainer), segmenter=bundle.segmenter, quality=bundle.quality)
         yield from _lines(model, corpus.where(partial(_of_patients, patients)))
@@ -98,13 +108,16 @@ def main(
     root: Annotated[Path, typer.Option(help="Folder of the main corpus.")],
     out: Annotated[Path, typer.Option(help="Folder for one file of each corpus.")],
     corpus: Annotated[str, typer.Option(help="The main corpus.")] = "sprsound",
-    bundle: Annotated[str, typer.Option(help="Bundle whose segmenter finds the cycles.")] = "default",
+    bundle: Annotated[
+        str, typer.Option(help="Bundle whose segmenter finds the cycles; with {fold}, one for each.")
+    ] = "default",
     change: Annotated[list[str] | None, typer.Option("--set", help="Settings of the cross-validation.")] = None,
 ) -> None:
     """Run the networks of a cross-validation over the recordings they left out; JSON lines on stdout name the files."""
     options = RunOptions(corpus, root, run, partial=True)
     lines: dict[str, list[str]] = {}
-    for name, line in fold_streams(load_recipe(recipe, overrides=change or []), options, load_model(bundle)):
+    chosen = load_recipe(recipe, overrides=change or [])
+    for name, line in fold_streams(chosen, options, lambda fold: load_model(bundle.format(fold=fold))):
         lines.setdefault(name, []).append(json.dumps(line))
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in sorted(lines.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
@@ -11,7 +12,14 @@ from edge_sdk.errors import CheckpointError, RecipeError
 from edge_sdk.training.checkpoint import Checkpoint, save_checkpoint
 from edge_sdk.training.provenance import Provenance
 from edge_sdk.training.recipes.recipe import Recipe
-from edge_sdk.training.run_folder import CHECKPOINT_FILE, METRICS_FILE, RunOptions, write_json, write_recipe
+from edge_sdk.training.run_folder import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    RunOptions,
+    fold_checkpoint_file,
+    write_json,
+    write_recipe,
+)
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -99,7 +107,44 @@ def write_step_network(
     CheckpointError
         A file cannot be written.
     """
-    checkpoint = Checkpoint(
+    path = options.out / CHECKPOINT_FILE
+    save_checkpoint(_checkpoint(recipe, model, labels, metrics, provenance), path)
+    write_recipe(recipe, options.out)
+    write_json(options.out / METRICS_FILE, metrics)  # last: it says that the run is finished
+    return {**metrics, "checkpoint": str(path)}
+
+
+def keep_fold_network(
+    recipe: Recipe,
+    folder: Path,
+    fold: int,
+    model: nn.Module,
+    labels: Sequence[str],
+    provenance: Provenance,
+    metrics: dict[str, Any] | None = None,
+) -> None:
+    """Write the network of a fold of a cross-validation, which can be exported as that of a run can.
+
+    Parameters
+    ----------
+    recipe, model, labels, metrics, provenance
+        As :func:`write_step_network`; the provenance without the patients that are left out.
+    folder, fold
+        Of the cross-validation.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    path = fold_checkpoint_file(folder, fold)
+    save_checkpoint(_checkpoint(recipe, model, labels, metrics or {}, provenance), path)
+
+
+def _checkpoint(
+    recipe: Recipe, model: nn.Module, labels: Sequence[str], metrics: dict[str, Any], provenance: Provenance
+) -> Checkpoint:
+    return Checkpoint(
         model=recipe.model.name,
         size=recipe.model.size,
         recipe=recipe.to_dict(),
@@ -112,8 +157,3 @@ def write_step_network(
         metrics=metrics,
         provenance=provenance.to_dict(),
     )
-    path = options.out / CHECKPOINT_FILE
-    save_checkpoint(checkpoint, path)
-    write_recipe(recipe, options.out)
-    write_json(options.out / METRICS_FILE, metrics)  # last: it says that the run is finished
-    return {**metrics, "checkpoint": str(path)}

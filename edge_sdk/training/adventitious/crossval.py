@@ -8,9 +8,9 @@ from typing import Any
 from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.models.adventitious import AdventitiousNetwork
-from edge_sdk.training.adventitious.building import adventitious_section
+from edge_sdk.training.adventitious.building import LABELS, adventitious_section
 from edge_sdk.training.adventitious.data import AdventitiousData, load_adventitious_data
-from edge_sdk.training.adventitious.figures import calibrate, figures_by_corpus
+from edge_sdk.training.adventitious.figures import calibrate, figures_by_corpus, fit_calibration
 from edge_sdk.training.adventitious.inference import SoundOutputs, run_network
 from edge_sdk.training.adventitious.run import CALIBRATION, adventitious_provenance
 from edge_sdk.training.adventitious.task import AdventitiousTask
@@ -19,6 +19,7 @@ from edge_sdk.training.corpus import load_sides
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, RunOptions, fold_state_file, write_json
+from edge_sdk.training.step_networks import keep_fold_network
 
 
 def cross_validate_adventitious(
@@ -29,7 +30,10 @@ def cross_validate_adventitious(
     on_read: Progress | None = None,
     on_step: Callable[[int, Step], None] | None = None,
 ) -> dict[str, Any]:
-    """Train once per fold of the patients of *both* splits and of the other corpora, and write ``cv.json``.
+    """Train once per fold of the patients of *both* splits and of the other corpora; write ``cv.json``, keep networks.
+
+    That of each fold is kept with a calibration on the other folds, so that a bundle of it can be measured on the
+    patients it left out.
 
     The folds are those of :mod:`edge_sdk.evaluation.protocol`: a classifier that is cross-validated by it holds out the
     same patients, and so does the noise corpus its sources.
@@ -50,7 +54,7 @@ def cross_validate_adventitious(
         heart_corpus=recipe.heart_corpus, cache=options.cache, progress=on_read,
     )  # fmt: skip
     fold = folds_of(data, folds, options.seed)
-    pooled = out_of_fold(recipe, data, fold, options, on_step)
+    pooled, networks = out_of_fold(recipe, data, fold, options, on_step)
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "size": recipe.model.size,
@@ -61,6 +65,11 @@ def cross_validate_adventitious(
     }
     settings = adventitious_section(recipe)
     report[CALIBRATION] = calibrate(pooled, fold, settings)
+    for number, network in enumerate(networks):
+        others = [row for row in pooled if fold[row.recording.patient] != number]
+        provenance = adventitious_provenance(options, data.without(_patients_of(fold, number)))
+        metrics = {CALIBRATION: fit_calibration(others, settings)}
+        keep_fold_network(recipe, options.out, number, network, LABELS, provenance, metrics)
     write_json(options.out / CV_FILE, report)
     return report
 
@@ -88,18 +97,24 @@ def out_of_fold(
     fold: dict[str, int],
     options: RunOptions,
     on_step: Callable[[int, Step], None] | None = None,
-) -> list[SoundOutputs]:
-    """Outputs for every recording and noise once, of a network that was not trained on its patient."""
+) -> tuple[list[SoundOutputs], list[AdventitiousNetwork]]:
+    """Outputs for every recording and noise once, of a network that was not trained on its patient; the networks."""
     pooled: list[SoundOutputs] = []
+    networks: list[AdventitiousNetwork] = []
     for number in range(max(fold.values()) + 1):
-        out = {patient for patient, k in fold.items() if k == number}
+        out = _patients_of(fold, number)
         task = AdventitiousTask(recipe, data.without(out))
         trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed + number, device=options.device)
         report = None if on_step is None else _numbered(on_step, number)
         model = trainer.run(fold_state_file(options.out, number), report)
         assert isinstance(model, AdventitiousNetwork)
         pooled += run_network(model, [r for r in (*data.all, *data.noise) if r.patient in out])
-    return pooled
+        networks.append(model)
+    return pooled, networks
+
+
+def _patients_of(fold: dict[str, int], number: int) -> set[str]:
+    return {patient for patient, k in fold.items() if k == number}
 
 
 def _numbered(on_step: Callable[[int, Step], None], number: int) -> Callable[[Step], None]:

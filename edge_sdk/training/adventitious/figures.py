@@ -68,18 +68,24 @@ def calibrate(
     evidence = CycleEvidence(settings.cycles)
     breath = [row for row in outputs if not row.recording.noise]
     noise = [row for row in outputs if row.recording.noise]
-    tables = _tables(breath, evidence)
-    familiarity = fit_familiarity(_both(tables[0.0], tables[6.0]))
-    calibration = {
-        "params": fit_verdict(_by_horizon(tables), settings.error, familiarity).to_dict(),
-        "familiarity": familiarity.to_dict(),
-        "detector": fit_detector(breath, settings.error).to_dict(),
-    }
+    calibration = fit_calibration(outputs, settings)
     figures: dict[str, Any] = {"corpora": _cross_fitted(breath, fold, evidence, settings.error)}
     if noise:
         figures["noise"] = _noise_figures(noise, calibration, evidence)
     figures["sounds"] = _sound_figures(breath, SoundParams.from_dict(calibration["detector"]))
     return {**calibration, FIGURES: figures}
+
+
+def fit_calibration(outputs: Sequence[SoundOutputs], settings: AdventitiousSection) -> dict[str, Any]:
+    """Fit the calibration; ``params``, ``familiarity`` and ``detector`` of :func:`calibrate`."""
+    breath = [row for row in outputs if not row.recording.noise]
+    tables = _tables(breath, CycleEvidence(settings.cycles))
+    familiarity = fit_familiarity(_both(tables[0.0], tables[6.0]))
+    return {
+        "params": fit_verdict(_by_horizon(tables), settings.error, familiarity).to_dict(),
+        "familiarity": familiarity.to_dict(),
+        "detector": fit_detector(breath, settings.error).to_dict(),
+    }
 
 
 def _tables(outputs: Sequence[SoundOutputs], evidence: CycleEvidence) -> dict[float, CalibrationTable]:

@@ -24,7 +24,7 @@ from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold
 from edge_sdk.training.classification.inference import cycle_logits
-from edge_sdk.training.classification.joint import load_classifier_sides
+from edge_sdk.training.classification.joint import folds_of_patients, load_classifier_sides
 from edge_sdk.training.classification.run import check_examples, classifier_checkpoint, classifier_provenance
 from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of, trained_data
@@ -88,6 +88,7 @@ def cross_validate_classifier(
     result = cross_validate(
         recipe, both, folds=folds, seed=options.seed, folder=options.out, on_step=on_step,
         on_fold=partial(_keep_fold, recipe, options), device=options.device,
+        fold_of=_fold_of(recipe, options, folds, options.seed),
     )  # fmt: skip
     report = {
         "recipe": recipe.name,
@@ -120,6 +121,11 @@ def cross_validate_classifier(
     return report
 
 
+def _fold_of(recipe: Recipe, options: RunOptions, folds: int, seed: int) -> dict[str, int] | None:
+    """Folds of joint training, in which every fold holds out patients of every corpus and device."""
+    return folds_of_patients(recipe, options, folds, seed) if recipe.joint.extra else None
+
+
 def _keep_fold(recipe: Recipe, options: RunOptions, number: int, left_out: EventTable, trainer: Trainer) -> None:
     """Write the network of a fold: a teacher. It knows patients of both splits, so neither can measure it."""
     both = msgspec.structs.replace(recipe, joint=msgspec.structs.replace(recipe.joint, all_patients=True))
@@ -139,6 +145,7 @@ def cross_validate(
     on_step: Callable[[int, Step], None] | None = None,
     on_fold: Callable[[int, EventTable, Trainer], None] | None = None,
     device: str = "cpu",
+    fold_of: Mapping[str, int] | None = None,
 ) -> CrossValidation:
     """Train once per fold on the other folds' patients and pool the held-out cycles.
 
@@ -154,12 +161,16 @@ def cross_validate(
         Called with (fold, step) after each optimiser step.
     on_fold : callable, optional
         Called with (fold, held-out events, trainer) after the last epoch of each fold.
+    fold_of : mapping, optional
+        Patient → fold; without it patients are dealt so that every fold has as many cycles of each label.
     """
     events = data.events
     fold = np.zeros(len(events), dtype=np.int64)
     logits = np.zeros((len(events), logit_count(recipe.decoder, recipe.labels)))
     for number, (held_out, trainer) in enumerate(
-        fold_trainers(recipe, data, folds=folds, seed=seed, folder=folder, on_step=on_step, device=device)
+        fold_trainers(
+            recipe, data, folds=folds, seed=seed, folder=folder, on_step=on_step, device=device, fold_of=fold_of
+        )
     ):
         fold[held_out] = number
         left_out = events.where(held_out)
@@ -178,20 +189,21 @@ def fold_trainers(
     folder: Path | None = None,
     on_step: Callable[[int, Step], None] | None = None,
     device: str = "cpu",
+    fold_of: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.bool_], Trainer]]:
     """The held-out events ``[n]`` of each fold, and the trainer of the others' patients after its last epoch.
 
     Parameters
     ----------
-    recipe, data, folds, seed, folder, on_step, device
+    recipe, data, folds, seed, folder, on_step, device, fold_of
         As for :func:`cross_validate`; folds that are finished in ``folder`` are not trained again.
     """
     events = data.events
     patients = [str(patient) for patient in events.patient]
-    strata: list[Any] = events.bits.tolist()
-    if recipe.joint.extra:  # every fold holds out patients of every corpus and device
-        strata = list(zip(data.origins(events), strata, strict=True))
-    fold = grouped_folds(strata, patients, folds, seed=seed)
+    if fold_of is None:
+        fold = grouped_folds(events.bits.tolist(), patients, folds, seed=seed)
+    else:
+        fold = np.array([fold_of[patient] for patient in patients], dtype=np.int64)
     for number in range(folds):
         held_out = fold == number
         trained = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
@@ -218,7 +230,8 @@ def finished_folds(
         decisions = [fold_decision(recipe, entry) for entry in folds]
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{options.out} holds no finished cross-validation ({error!r})") from error
-    trainers = fold_trainers(recipe, data, folds=len(decisions), seed=seed, folder=options.out)
+    fold_of = _fold_of(recipe, options, len(decisions), seed)
+    trainers = fold_trainers(recipe, data, folds=len(decisions), seed=seed, folder=options.out, fold_of=fold_of)
     for decision, (held_out, trainer) in zip(decisions, trainers, strict=True):
         yield decision, held_out, trainer
 

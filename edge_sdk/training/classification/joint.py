@@ -7,7 +7,8 @@ from dataclasses import replace
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.corpora.split_rules import training_sides
 from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.errors import CorpusError
+from edge_sdk.errors import CorpusError, RecipeError
+from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.classification.weak import with_weak_cycles
 from edge_sdk.training.corpus import load_sides, named_folder
@@ -38,6 +39,26 @@ def load_classifier_sides(recipe: Recipe, options: RunOptions, progress: Progres
     return _on_side(whole, options.train_split) if joint.all_patients else whole
 
 
+def folds_of_patients(recipe: Recipe, options: RunOptions, folds: int, seed: int) -> dict[str, int]:
+    """Patient, as :func:`load_classifier_sides` names them, → fold by the development protocol, of every corpus.
+
+    Raises
+    ------
+    RecipeError
+        A corpus has fewer patients than folds.
+    CorpusError
+        As :func:`load_classifier_sides`.
+    """
+    try:
+        fold = fold_of_patient(load_sides(recipe, options), folds, seed)
+        for entry in recipe.joint.extra:
+            corpus = _sides_of(entry, options)
+            fold |= {f"{corpus.name}/{patient}": k for patient, k in fold_of_patient(corpus, folds, seed).items()}
+    except CorpusError as error:
+        raise RecipeError(f"--cv {folds}: {error}") from error
+    return fold
+
+
 def trained_split(recipe: Recipe, options: RunOptions) -> str:
     """Name of what a run trains on, for its provenance: one split, or several joined by ``+``."""
     both = recipe.joint.all_patients and options.val_split != options.train_split
@@ -45,21 +66,21 @@ def trained_split(recipe: Recipe, options: RunOptions) -> str:
 
 
 def _extra(entry: str, recipe: Recipe, options: RunOptions, progress: Progress | None) -> Corpus:
+    corpus = _sides_of(entry, options)
+    return _prefixed(corpus if corpus.cycles else with_weak_cycles(corpus, recipe.joint, progress))
+
+
+def _sides_of(entry: str, options: RunOptions) -> Corpus:
+    """The recordings of another corpus that are trained on or reported on."""
     name, folder = named_folder(entry, options.root)
     corpus = load_corpus(name, folder, partial=options.partial)
     train = next((split for split in (options.train_split, "train") if split in corpus.splits), None)
     if train is not None:
         corpus = training_sides(corpus, train, options.val_split)
-        corpus = _renamed(corpus, {train: options.train_split})
-    elif corpus.splits == ("all",):
-        corpus = _on_side(corpus, options.train_split)
-    else:
-        raise CorpusError(
-            f"{name} at {folder} has no split 'train'; it has {', '.join(corpus.splits)}: add a split.csv"
-        )
-    if not corpus.cycles:
-        corpus = with_weak_cycles(corpus, recipe.joint, progress)
-    return _prefixed(corpus)
+        return _renamed(corpus, {train: options.train_split})
+    if corpus.splits == ("all",):
+        return _on_side(corpus, options.train_split)
+    raise CorpusError(f"{name} at {folder} has no split 'train'; it has {', '.join(corpus.splits)}: add a split.csv")
 
 
 def _noise(entry: str, held_out: float, options: RunOptions) -> Corpus:

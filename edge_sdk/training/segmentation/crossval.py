@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.errors import RecipeError
+from edge_sdk.corpora import Corpus, load_corpus
+from edge_sdk.errors import CorpusError, RecipeError
+from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import SegmenterNetwork
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.corpus import load_sides, side_of
+from edge_sdk.training.corpus import load_sides, named_folder, side_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, RunOptions, fold_state_file, write_json
-from edge_sdk.training.segmentation.building import decoder_params, segment_section
+from edge_sdk.training.segmentation.building import LABELS, decoder_params, segment_section
 from edge_sdk.training.segmentation.data import SegmentData, load_segment_data
 from edge_sdk.training.segmentation.excerpts import Annotation
 from edge_sdk.training.segmentation.inference import NetworkOutputs, emit, run_network
@@ -23,6 +24,7 @@ from edge_sdk.training.segmentation.phantoms import phantom_recordings
 from edge_sdk.training.segmentation.run import segmenter_provenance
 from edge_sdk.training.segmentation.task import SegmentTask
 from edge_sdk.training.segmentation.tuning import tuned_recipe
+from edge_sdk.training.step_networks import keep_fold_network
 
 _PHANTOMS = 24  # simulated patients whom a fold's network is judged on, beside the patients left out
 _PHANTOM_SEED = 9000
@@ -66,7 +68,7 @@ def cross_validate_segmenter(
         training, recipe.spec, segment_section(recipe), heart_corpus=recipe.heart_corpus, split=options.train_split,
         cache=options.cache, progress=on_read,
     )  # fmt: skip
-    pooled = out_of_fold(recipe, data, folds, options, on_step)
+    pooled = out_of_fold(recipe, data, folds_of(recipe, options, training, folds), options, on_step)
     report: dict[str, Any] = {
         "recipe": recipe.name,
         "size": recipe.model.size,
@@ -92,34 +94,47 @@ def reports_of(pooled: Sequence[NetworkOutputs], params: DecoderParams, resample
     return reports
 
 
-def out_of_fold(
-    recipe: Recipe,
-    data: SegmentData,
-    folds: int,
-    options: RunOptions,
-    on_step: Callable[[int, Step], None] | None = None,
-) -> list[NetworkOutputs]:
-    """Outputs for every recording once, of a network that was not trained on its patient.
+def folds_of(recipe: Recipe, options: RunOptions, training: Corpus, folds: int) -> dict[str, int]:
+    """Patient, as :func:`load_segment_data` names them, → fold by the development protocol.
 
     Raises
     ------
     RecipeError
-        There are fewer patients than folds.
+        A corpus has fewer patients than folds.
     """
-    recordings = data.recordings
+    settings = segment_section(recipe)
     try:
-        fold = grouped_folds([0] * len(recordings), [r.patient for r in recordings], folds, seed=options.seed)
-    except ValueError as error:
+        fold = fold_of_patient(training, folds, options.seed)
+        for entry in (settings.cycle_corpus, *settings.extra):
+            if entry is not None:
+                name, folder = named_folder(entry, options.root)
+                corpus = load_corpus(name, folder, split=options.train_split, partial=True)
+                found = fold_of_patient(corpus, folds, options.seed)
+                fold |= {f"{name}/{patient}": k for patient, k in found.items()}
+    except CorpusError as error:
         raise RecipeError(f"--cv {folds}: {error}") from error
+    return fold
+
+
+def out_of_fold(
+    recipe: Recipe,
+    data: SegmentData,
+    fold: Mapping[str, int],
+    options: RunOptions,
+    on_step: Callable[[int, Step], None] | None = None,
+) -> list[NetworkOutputs]:
+    """Outputs for every recording once, of a network that was not trained on its patient; the networks are kept."""
     pooled: list[NetworkOutputs] = []
-    for number in range(folds):
-        left_out = [r for r, k in zip(recordings, fold.tolist(), strict=True) if k == number]
-        others = set(data.patients) - {r.patient for r in left_out}
-        task = SegmentTask(recipe, data.of_patients(others), (), options.seed + number)
+    for number in sorted(set(fold.values())):
+        left_out = [r for r in data.recordings if fold[r.patient] == number]
+        kept = data.of_patients({patient for patient in data.patients if fold[patient] != number})
+        task = SegmentTask(recipe, kept, (), options.seed + number)
         trainer = Trainer(recipe.fit, recipe.optimiser, task, options.seed + number, device=options.device)
         report = None if on_step is None else _numbered(on_step, number)
         model = trainer.run(fold_state_file(options.out, number), report)
         assert isinstance(model, SegmenterNetwork)
+        provenance = segmenter_provenance(recipe, options, kept)
+        keep_fold_network(recipe, options.out, number, model, LABELS, provenance)
         phantoms = phantom_recordings(_PHANTOMS, recipe, seed=_PHANTOM_SEED + number)
         pooled += run_network(model, [*left_out, *phantoms])
     return pooled

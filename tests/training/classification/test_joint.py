@@ -184,10 +184,10 @@ def test_cross_validation_reports_every_corpus_and_device(options: RunOptions) -
 def test_each_fold_streams_the_recordings_it_left_out_once(options: RunOptions) -> None:
     """The network of each fold comes from its state; nothing is trained again."""
     with pytest.raises(RecipeError, match="no finished cross-validation"):
-        list(fold_streams(_recipe(), options, load_model("default")))
+        list(fold_streams(_recipe(), options, lambda fold: load_model("default")))
     run_cross_validation(_recipe(), options, 2)
     states = {path: path.stat().st_mtime_ns for path in options.out.glob("fold-*/*.pt")}  # state and network of each
-    lines = list(fold_streams(_recipe(), options, load_model("default")))
+    lines = list(fold_streams(_recipe(), options, lambda fold: load_model("default")))
     assert {path: path.stat().st_mtime_ns for path in options.out.glob("fold-*/*.pt")} == states and len(states) == 4
     ends = sorted((corpus, line["recording"]) for corpus, line in lines if line.get("type") == "summary")
     assert len(ends) == len(set(ends)) == 6 + 4 + 2
