@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import RecipeError
+from edge_sdk.training.adventitious.run import CALIBRATION
+from edge_sdk.training.adventitious.run import FIGURES as CALIBRATION_FIGURES
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.loop.fit import Step
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
@@ -17,7 +19,15 @@ from edge_sdk.training.recipes.values import expand_sweeps
 from edge_sdk.training.run import run_cross_validation, run_training
 from edge_sdk.training.run_folder import CV_SEEDS_FILE, SWEEP_FILE, RunOptions, write_json
 
-FIGURES = ("score", "sensitivity", "specificity", "score_2class", "auroc", "ece", "auroc_crackle", "auroc_wheeze")
+FIGURES = (
+    "score", "sensitivity", "specificity", "score_2class", "auroc", "ece", "auroc_crackle", "auroc_wheeze",
+    "event_f1", "event_f1_regional", "onset_f1_200ms", "rate_mae_bpm", "rate_mae_8_to_80_bpm", "rate_within_15pct",
+    "rate_bias_40_to_80_bpm", "detection_delay_p95_s", "revision_rate", "error_answered", "uncertain_fraction",
+)  # fmt: skip
+"""Figures of a classifier, a segmenter and a verdict that several runs are compared by."""
+
+
+_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -110,8 +120,8 @@ def cross_validate_seeds(
     Returns
     -------
     dict
-        ``metrics``, and ``by`` of joint training: each figure as its mean with ``…_sd`` and ``…_runs``; also written to
-        ``cv-seeds.json``.
+        ``metrics`` of a classifier, and ``by`` corpus, kind of annotation and the like: each figure as its mean with
+        ``…_sd`` and ``…_runs``; also written to ``cv-seeds.json``.
     """
     reports, folders = [], []
     for seed in range(options.seed, options.seed + seeds):
@@ -125,14 +135,22 @@ def cross_validate_seeds(
         row = summarise_runs((), [{**found, "seed": seed, "folder": folder} for found, seed, folder in rows])
         return {name: value for name, value in row.items() if name != "settings"}
 
-    names = [name for name in reports[0].get("by", {}) if all(name in report["by"] for report in reports)]
-    result = {
-        "folds": folds,
-        "metrics": summary([report["metrics"] for report in reports]),
-        "by": {name: summary([report["by"][name] for report in reports]) for name in names},
-    }
+    parts = [_parts(report) for report in reports]
+    names = [name for name in parts[0] if all(name in found for found in parts)]
+    by = {name: summary([found[name] for found in parts]) for name in names}
+    result = {"folds": folds, "metrics": by.pop(_ALL, {}), "by": by}
     write_json(options.out / CV_SEEDS_FILE, result)
     return result
+
+
+def _parts(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Figures of one cross-validation by what they are of: step networks have none of everything."""
+    metrics = report["metrics"]
+    step_network = all(isinstance(figures, Mapping) for figures in metrics.values())
+    parts = dict(metrics) if step_network else {_ALL: metrics, **report.get("by", {})}
+    for corpus, figures in report.get(CALIBRATION, {}).get(CALIBRATION_FIGURES, {}).get("corpora", {}).items():
+        parts |= {f"verdict of {corpus}": figures["end"], f"verdict of {corpus} at 6 s": figures["6s"]}
+    return parts
 
 
 def summarise_runs(settings: tuple[str, ...], results: Sequence[dict[str, Any]]) -> dict[str, Any]:

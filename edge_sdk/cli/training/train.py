@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _FIGURES = (
     "n", "score", "sensitivity", "specificity", "score_2class", "auroc", "ece",
-    "n_true", "n_predicted", "event_f1", "event_f1_iou70", "detection_delay_p95_s", "revision_rate", "rate_mae_bpm",
+    "n_true", "n_predicted", "event_f1", "event_f1_regional", "event_f1_iou70", "onset_f1_200ms",
+    "detection_delay_p95_s", "revision_rate", "rate_mae_bpm", "rate_within_15pct", "error_answered",
+    "uncertain_fraction",
 )  # fmt: skip
 
 
@@ -171,7 +173,8 @@ def _cross_validate_seeds(recipe: Recipe, options: RunOptions, folds: int, seeds
     if as_json:
         emit_json({"type": "cv_seeds", "recipe": recipe.name, "size": recipe.model.size, **result})
         return
-    _print_runs([{**row, "settings": [name]} for name, row in {"all": result["metrics"], **result["by"]}.items()])
+    rows = {"all": result["metrics"], **result["by"]}
+    _print_runs([{**row, "settings": [name]} for name, row in rows.items() if row])
 
 
 def _run_many(runs: list[PlannedRun], options: RunOptions, *, quiet: bool) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CheckpointError, CorpusError, RecipeError
+from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.models.adventitious import STRIDE, AdventitiousLogits
 from edge_sdk.training.adventitious.augment import LogMelSimulator, mel_centres
 from edge_sdk.training.adventitious.building import checkpoint_adventitious
@@ -29,6 +30,7 @@ from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection, LogMelAugmentSection
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run_folder import RunOptions
+from edge_sdk.training.sweep import cross_validate_seeds
 from tests.support.sounds_corpus import write_sounds_corpora
 
 STEP_S = 0.04
@@ -221,6 +223,22 @@ def test_cross_validation_holds_patients_and_noise_out_and_calibrates(corpus: Pa
     assert calibration["figures"]["corpora"]["all"]["end"]["n"] == 8
     assert calibration["figures"]["sounds"]["crackle"]["annotated"] > 0
     assert json.loads((tmp_path / "cv.json").read_text())[CALIBRATION] == calibration
+    fold = fold_of_patient(load_corpus("sprsound", corpus), 2)
+    for number in range(2):  # each fold's network is kept, with a calibration on the other patients
+        kept = load_checkpoint(tmp_path / f"fold-{number}" / "checkpoint.pt")
+        network, _ = checkpoint_adventitious(kept)
+        assert network.state_shapes and set(kept.metrics[CALIBRATION]) == {"params", "familiarity", "detector"}
+        assert kept.metrics[CALIBRATION]["familiarity"] != calibration["familiarity"]
+        assert kept.provenance["patients"] == sum(k != number for k in fold.values())
+
+
+def test_seeds_give_the_figures_of_network_and_verdict(corpus: Path, tmp_path: Path) -> None:
+    found = cross_validate_seeds(tiny_recipe("fit.epochs=1"), options(corpus, tmp_path), 2, 2)
+    assert found["metrics"] == {}
+    verdict = [json.loads((tmp_path / f"seed-{k}" / "cv.json").read_text())[CALIBRATION]["figures"] for k in (0, 1)]
+    rates = [figures["corpora"]["sprsound"]["end"]["auroc"] for figures in verdict]
+    assert found["by"]["verdict of sprsound"]["auroc"] == pytest.approx(np.mean(rates))
+    assert found["by"]["sprsound"]["seeds"] == [0, 1]
 
 
 def test_folds_are_those_of_the_protocol_and_cover_the_noise(corpus: Path) -> None:

@@ -15,16 +15,22 @@ from benchmarks.studies.robustness import conditions, noise_banks, robustness
 from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.evaluation.model import load_model
+from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.classification.data import load_training_data
-from edge_sdk.training.classification.joint import load_classifier_sides, noise_folds, trained_split
+from edge_sdk.training.classification.joint import (
+    folds_of_patients,
+    load_classifier_sides,
+    noise_folds,
+    trained_split,
+)
 from edge_sdk.training.classification.sampling import ANNOTATED, UNUSED, WEAK, EventTable, Origin, balanced
 from edge_sdk.training.classification.weak import RankedSpan, most_abnormal
 from edge_sdk.training.corpus import named_folder
 from edge_sdk.training.recipes.joint_settings import JointSection
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run import run_cross_validation, run_training
-from edge_sdk.training.run_folder import CV_FILE, CV_SEEDS_FILE, RunOptions
+from edge_sdk.training.run_folder import CV_FILE, CV_LOGITS_FILE, CV_SEEDS_FILE, RunOptions
 from edge_sdk.training.sweep import cross_validate_seeds
 from export.documents.robustness_card import robustness_section
 from tests.runtime.conftest import phantom
@@ -97,6 +103,20 @@ def test_all_patients_are_trained_on_where_the_recipe_says_so(options: RunOption
     assert trained_split(recipe, options) == "train+val"
     metrics = run_training(recipe, options)
     assert "score" not in metrics  # nothing is left to report on
+
+
+def test_folds_are_those_of_the_protocol_in_every_corpus(options: RunOptions, data_folder: Path) -> None:
+    found = folds_of_patients(_recipe(), options, 2, 1)
+    for name, folder, prefix in (("csv", "main", ""), ("icbhi", "icbhi", "icbhi/"), ("kauh", "kauh_part", "kauh/")):
+        fold = fold_of_patient(load_corpus(name, data_folder / folder), 2, 1)
+        assert {prefix + patient: k for patient, k in fold.items()}.items() <= found.items()
+    assert set(found) >= set(load_classifier_sides(_recipe(), options).patients)
+    run_cross_validation(_recipe(), options, 2)
+    logits = np.load(options.out / CV_LOGITS_FILE)
+    fold = folds_of_patients(_recipe(), options, 2, 0)
+    assert [fold[patient] for patient in logits["patient"].tolist()] == logits["fold"].tolist()
+    with pytest.raises(RecipeError, match="--cv 5: icbhi: 4 patients"):
+        folds_of_patients(_recipe(), options, 5, 0)
 
 
 def test_weak_labels_are_of_the_cycles_ranked_most_abnormal(options: RunOptions) -> None:

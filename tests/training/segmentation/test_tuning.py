@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CheckpointError, RecipeError
+from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run import run_cross_validation
 from edge_sdk.training.run_folder import RunOptions
-from edge_sdk.training.segmentation.building import decoder_params
+from edge_sdk.training.segmentation.building import checkpoint_segmenter, decoder_params
 from edge_sdk.training.segmentation.excerpts import Annotation
 from edge_sdk.training.segmentation.inference import NetworkOutputs
 from edge_sdk.training.segmentation.run import train_segmenter
@@ -70,6 +72,11 @@ def test_cross_validation_runs_every_training_patient_once_and_suggests_a_decode
     assert not steps and again["decoder_search"] == report["decoder_search"]  # resumed: all was trained
     with pytest.raises(RecipeError, match="patients"):
         run_cross_validation(recipe, options, 9)
+    fold = fold_of_patient(load_corpus("sprsound", tmp_path / "corpus", split="train"), 2)
+    for number in range(2):
+        kept = load_checkpoint(tmp_path / "cv" / f"fold-{number}" / "checkpoint.pt")
+        assert checkpoint_segmenter(kept)[0].delay > 0
+        assert kept.provenance["patients"] == sum(k != number for k in fold.values())
 
 
 def test_another_decoder_needs_no_other_training(tmp_path: Path) -> None:
