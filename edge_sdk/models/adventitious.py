@@ -51,6 +51,7 @@ SIZES = {
     "tiny": AdventitiousSize((4, 6, 8), 8),
     "small": AdventitiousSize((12, 20, 24), 32),
     "base": AdventitiousSize((16, 32, 40), 48),
+    "large": AdventitiousSize((24, 48, 64), 80),
 }
 
 
