@@ -24,6 +24,7 @@ from edge_sdk.runtime.engines.steps import FRAMES, OUTPUTS, STREAMS
 from export.onnx.lint import MAX_IR, OPSET
 
 _END = 2**62  # of a slice: the end of the axis
+_STORED_AS_HALF = 2048  # elements from which on a constant is stored with 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,18 @@ class StepGraph:
         return outputs[0]
 
     def floats(self, values: npt.ArrayLike | Tensor | None) -> str:
-        """A float32 constant; none where a layer has no bias."""
+        """A float32 constant; none where a layer has no bias.
+
+        Large ones are stored as float16, which every engine turns into float32 once, as it loads the graph.
+        """
         if values is None:
             return ""
         array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        return self._constant(np.ascontiguousarray(array, dtype=np.float32))
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        if array.size < _STORED_AS_HALF:
+            return self._constant(array)
+        half = self._constant(array.astype(np.float16))
+        return self.op("Cast", half, to=TensorProto.FLOAT)
 
     def ints(self, values: npt.ArrayLike) -> str:
         """An int64 constant."""

@@ -203,7 +203,9 @@ def test_exported_step_graph_equals_the_network(frames: int) -> None:
         state = {name: out[f"{name}_next"] for name in state}
         parts.append(np.concatenate((out["sounding"], out["phase"], out["cycle"]), axis=2))
     streamed = np.concatenate(parts, axis=1).transpose(0, 2, 1)
-    np.testing.assert_allclose(streamed, _whole(model, features).numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        streamed, _whole(model, features).numpy(), atol=5e-4
+    )  # large weights are stored with 16 bits
 
 
 def test_every_size_stays_within_the_budget() -> None:
