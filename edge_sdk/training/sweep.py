@@ -27,7 +27,8 @@ FIGURES = (
 """Figures of a classifier, a segmenter and a verdict that several runs are compared by."""
 
 
-_ALL = "all"
+WHOLE = "all"
+"""Part of a classifier's figures that are of all its cycles."""
 
 
 @dataclass(frozen=True)
@@ -135,19 +136,19 @@ def cross_validate_seeds(
         row = summarise_runs((), [{**found, "seed": seed, "folder": folder} for found, seed, folder in rows])
         return {name: value for name, value in row.items() if name != "settings"}
 
-    parts = [_parts(report) for report in reports]
+    parts = [figures_by_part(report) for report in reports]
     names = [name for name in parts[0] if all(name in found for found in parts)]
     by = {name: summary([found[name] for found in parts]) for name in names}
-    result = {"folds": folds, "metrics": by.pop(_ALL, {}), "by": by}
+    result = {"folds": folds, "metrics": by.pop(WHOLE, {}), "by": by}
     write_json(options.out / CV_SEEDS_FILE, result)
     return result
 
 
-def _parts(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Figures of one cross-validation by what they are of: step networks have none of everything."""
+def figures_by_part(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Figures of one cross-validation by corpus, kind of annotation and the like; a classifier's of all as ``all``."""
     metrics = report["metrics"]
     step_network = all(isinstance(figures, Mapping) for figures in metrics.values())
-    parts = dict(metrics) if step_network else {_ALL: metrics, **report.get("by", {})}
+    parts = dict(metrics) if step_network else {WHOLE: metrics, **report.get("by", {})}
     for corpus, figures in report.get(CALIBRATION, {}).get(CALIBRATION_FIGURES, {}).get("corpora", {}).items():
         parts |= {f"verdict of {corpus}": figures["end"], f"verdict of {corpus} at 6 s": figures["6s"]}
     return parts

@@ -13,6 +13,7 @@ import soundfile
 from edge_sdk.cli.main import run
 from edge_sdk.training.checkpoint import load_checkpoint
 from tests.support.tiny_corpus import EVENTS_PER_RECORDING, RATE, RECORDINGS, synthetic_data
+from tests.support.tiny_segmentation import ALONE, write_corpus
 
 _SHORT = [
     *("--set", "heart_corpus=null", "--set", "fit.epochs=2", "--set", "fit.batch=16"),
@@ -115,6 +116,23 @@ def test_seeds_and_sweeps_end_in_a_table_of_means(
     assert (tmp_path / "runs" / "batch=8" / "seed-1" / "checkpoint.pt").is_file()
     status, out, _ = _stetho(command, capsys)  # nothing is left to train
     assert status == 0 and "batch=16" in out and "±" in out
+
+
+def test_the_figures_of_a_step_network_come_by_what_is_annotated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_sdk.training.segmentation.crossval._PHANTOMS", 2)
+    write_corpus(tmp_path / "corpus")
+    alone = [part for name in ALONE for part in ("--set", f"segment.{name}=null")]
+    place = ["--corpus", "sprsound", "--root", str(tmp_path / "corpus"), "--out", str(tmp_path / "cv")]
+    small = ["--size", "tiny", "--set", "heart_corpus=null", "--set", "epochs=1"]
+    command = ["train", "segmenter", "--cv", "2", *place, *small, *alone]
+    status, out, _ = _stetho(command, capsys)
+    figures = json.loads((tmp_path / "cv" / "cv.json").read_text())["metrics"]
+    assert status == 0 and "nothing measured" not in out
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert "event" in lines["of"] and lines["events"][0] == str(figures["events"]["n_true"])
+    assert f"{figures['exact']['event_f1']:.3f}" in lines["exact"]
 
 
 def test_list_gives_a_row_per_recipe_and_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -215,7 +216,10 @@ def _print_recipes(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_result(result: dict[str, Any], folds: int) -> None:
-    figures = result["metrics"] if folds else result
+    from edge_sdk.training.sweep import WHOLE, figures_by_part
+
+    parts = figures_by_part(result) if folds else {WHOLE: result}
+    figures = parts.pop(WHOLE, {})
     rows = []
     for name in _FIGURES:
         if figures.get(name) is not None:
@@ -223,7 +227,9 @@ def _print_result(result: dict[str, Any], folds: int) -> None:
             span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             value = figures[name]
             rows.append([name, f"{value:.3f}{span}" if isinstance(value, float) else f"{value}"])
-    if not rows:
+    if parts:
+        _print_parts(parts)
+    elif not rows:
         typer.echo("no validation cycles: nothing measured")
     if folds and "decision" in result:
         decision = result["decision"]
@@ -232,7 +238,18 @@ def _print_result(result: dict[str, Any], folds: int) -> None:
         rows += [[name, f"{value:g}"] for name, value in result.get("decoder", {}).items()]
     else:
         rows.append(["checkpoint", str(result["checkpoint"])])
-    print_table([Column("", "name"), Column("", "name")], rows, header=False)
+    if rows:
+        print_table([Column("", "name"), Column("", "name")], rows, header=False)
+
+
+def _print_parts(parts: Mapping[str, Mapping[str, Any]]) -> None:
+    names = [name for name in _FIGURES if any(figures.get(name) is not None for figures in parts.values())]
+    columns = [Column("of", "name"), *(Column(name.replace("_", " ")) for name in names)]
+    print_table(columns, [[part, *(_figure(figures.get(name)) for name in names)] for part, figures in parts.items()])
+
+
+def _figure(value: int | float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value}"
 
 
 def _print_runs(rows: list[dict[str, Any]]) -> None:
