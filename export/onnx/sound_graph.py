@@ -110,7 +110,7 @@ def _causal(graph: StepGraph, x: str, block: CausalConv, rows: int, weight: Tens
 
 def _convolved(graph: StepGraph, x: str, conv: nn.Conv2d, weight: Tensor | None = None) -> str:
     padding = [int(size) for size in conv.padding]
-    weights = graph.floats(conv.weight if weight is None else weight)
+    weights = graph.weights(conv.weight if weight is None else weight)
     return graph.op(
         "Relu",
         graph.op(

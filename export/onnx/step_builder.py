@@ -24,7 +24,7 @@ from edge_sdk.runtime.engines.steps import FRAMES, OUTPUTS, STREAMS
 from export.onnx.lint import MAX_IR, OPSET
 
 _END = 2**62  # of a slice: the end of the axis
-_STORED_AS_HALF = 2048  # elements from which on a constant is stored with 16 bits
+_STORED_AS_HALF = 2048  # elements from which on weights are stored with 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +62,21 @@ class StepGraph:
         return outputs[0]
 
     def floats(self, values: npt.ArrayLike | Tensor | None) -> str:
-        """A float32 constant; none where a layer has no bias.
-
-        Large ones are stored as float16, which every engine turns into float32 once, as it loads the graph.
-        """
+        """A float32 constant; none where a layer has no bias."""
         if values is None:
             return ""
         array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        array = np.ascontiguousarray(array, dtype=np.float32)
+        return self._constant(np.ascontiguousarray(array, dtype=np.float32))
+
+    def weights(self, values: npt.ArrayLike | Tensor) -> str:
+        """Weights of a trained layer, float32.
+
+        Large ones are stored as float16, which every engine turns into float32 once, as it loads the graph.
+        """
+        array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if array.size < _STORED_AS_HALF:
-            return self._constant(array)
-        half = self._constant(array.astype(np.float16))
+            return self.floats(array)
+        half = self._constant(np.ascontiguousarray(array, dtype=np.float16))
         return self.op("Cast", half, to=TensorProto.FLOAT)
 
     def ints(self, values: npt.ArrayLike) -> str:
@@ -142,7 +146,7 @@ class StepGraph:
         of_input, of_state, *biases = (_update_first(weight) for weight in gru.all_weights[0])
         state, following = self.state((1, STREAMS, gru.hidden_size))
         y = self.op(
-            "GRU", x, self.floats(of_input[None]), self.floats(of_state[None]),
+            "GRU", x, self.weights(of_input[None]), self.weights(of_state[None]),
             self.floats(np.concatenate(biases)[None]), "", state,
             out=[f"gru_{len(self._nodes)}", following],
             hidden_size=gru.hidden_size, linear_before_reset=1, clip=clip,
@@ -151,7 +155,7 @@ class StepGraph:
 
     def linear(self, x: str, layer: nn.Linear) -> str:
         """``x [..., C]`` → ``[..., C']``."""
-        return self.op("Add", self.op("MatMul", x, self.floats(layer.weight.T)), self.floats(layer.bias))
+        return self.op("Add", self.op("MatMul", x, self.weights(layer.weight.T)), self.floats(layer.bias))
 
     def model(self, name: str, properties: dict[str, str]) -> onnx.ModelProto:
         """The graph with its metadata properties."""

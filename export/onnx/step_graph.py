@@ -115,12 +115,12 @@ def _planes(graph: StepGraph, rows: str) -> str:
 
 def _convolved(graph: StepGraph, x: str, weight: Tensor, bias: Tensor | None, **attributes: Any) -> str:
     planes = weight.detach()[:, :, None]  # [C', C, 1, taps]
-    return graph.op("Relu", graph.op("Conv", x, graph.floats(planes), graph.floats(bias), **attributes))
+    return graph.op("Relu", graph.op("Conv", x, graph.weights(planes), graph.floats(bias), **attributes))
 
 
 def _block(graph: StepGraph, x: str, block: CausalBlock) -> str:
     depthwise, pointwise = block.depthwise, block.pointwise
     held = graph.remembered(x, (depthwise.in_channels, 1, block.memory), axis=3)
-    taps = graph.floats(depthwise.weight.detach()[:, :, None])
+    taps = graph.weights(depthwise.weight.detach()[:, :, None])
     y = graph.op("Conv", held, taps, dilations=[1, *depthwise.dilation], group=depthwise.groups)
     return graph.op("Add", x, _convolved(graph, y, pointwise.weight, pointwise.bias))

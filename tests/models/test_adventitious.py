@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from edge_sdk.errors import RecipeError
@@ -83,6 +84,21 @@ def test_pooling_is_the_attention_weighted_mean_of_valid_frames(network: Adventi
     expected = (weight * logits.clip[0, :, 20:70].numpy()).sum(axis=1) / weight.sum(axis=1)
     np.testing.assert_allclose(logits.pooled(valid)[0].numpy(), expected, rtol=1e-4, atol=1e-5)
     assert bounded(torch.tensor([1e6, -1e6, 0.5])).abs().max() <= ATTENTION_BOUND
+
+
+def test_only_weights_of_trained_layers_are_rounded(network: AdventitiousNetwork) -> None:
+    """The causal mean fades over five seconds: rounded to 16 bits, over another time."""
+    graph = export_adventitious(network).graph
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    keep = np.exp(-SPEC.hop_samples / SPEC.rate_hz / 5.0)
+    fading = [constants[node.input[2]] for node in graph.node if node.op_type == "RNN"]
+    assert len(fading) == 2
+    for matrix in fading:
+        np.testing.assert_allclose(np.diagonal(matrix[0]), keep, rtol=1e-7)
+    halves = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Cast"}
+    assert {constants[name].dtype for name in halves} == {np.dtype(np.float16)}
+    gru = next(node for node in graph.node if node.op_type == "GRU")
+    assert {gru.input[1], gru.input[2]} <= set(halves.values())
 
 
 @pytest.mark.parametrize("offline", [False, True])
