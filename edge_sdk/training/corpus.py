@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ import torch
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.corpora.labels import as_cycles, relabel
 from edge_sdk.corpora.split_rules import training_sides
-from edge_sdk.errors import CorpusError
+from edge_sdk.errors import CorpusError, RecipeError
+from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import RunOptions
 
@@ -43,6 +45,24 @@ def load_sides(recipe: Recipe, options: RunOptions) -> Corpus:
                 f"{', '.join(recipe.labels)}; use --set labels=[{','.join(corpus.labels)}]"
             )
     return corpus
+
+
+def folds_of_patients(corpora: Iterable[tuple[str, Corpus]], folds: int, seed: int) -> dict[str, int]:
+    """Patient, with the prefix of the corpus before it, → fold by the development protocol.
+
+    Raises
+    ------
+    RecipeError
+        A corpus has fewer patients than folds.
+    """
+    fold: dict[str, int] = {}
+    for prefix, corpus in corpora:
+        try:
+            found = fold_of_patient(corpus, folds, seed)
+        except CorpusError as error:
+            raise RecipeError(f"--cv {folds}: {error}") from error
+        fold |= {prefix + patient: number for patient, number in found.items()}
+    return fold
 
 
 def data_folder(root: Path) -> Path:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_sdk.errors import CorpusError, RecipeError
-from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.models.adventitious import AdventitiousNetwork
 from edge_sdk.training.adventitious.building import LABELS, adventitious_section
 from edge_sdk.training.adventitious.data import AdventitiousData, load_adventitious_data
@@ -15,7 +13,7 @@ from edge_sdk.training.adventitious.inference import SoundOutputs, run_network
 from edge_sdk.training.adventitious.run import CALIBRATION, adventitious_provenance
 from edge_sdk.training.adventitious.task import AdventitiousTask
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.corpus import load_sides
+from edge_sdk.training.corpus import folds_of_patients, load_sides
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, RunOptions, fold_state_file, write_json
@@ -82,13 +80,7 @@ def folds_of(data: AdventitiousData, folds: int, seed: int) -> dict[str, int]:
     RecipeError
         A corpus has fewer patients than folds.
     """
-    fold: dict[str, int] = {}
-    for corpus in data.corpora:
-        try:
-            fold |= {f"{corpus.name}/{patient}": k for patient, k in fold_of_patient(corpus, folds, seed).items()}
-        except CorpusError as error:
-            raise RecipeError(f"--cv {folds}: {error}") from error
-    return fold
+    return folds_of_patients([(f"{corpus.name}/", corpus) for corpus in data.corpora], folds, seed)
 
 
 def out_of_fold(

@@ -24,7 +24,7 @@ from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold
 from edge_sdk.training.classification.inference import cycle_logits
-from edge_sdk.training.classification.joint import folds_of_patients, load_classifier_sides
+from edge_sdk.training.classification.joint import joint_folds, load_classifier_sides
 from edge_sdk.training.classification.run import check_examples, classifier_checkpoint, classifier_provenance
 from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of, trained_data
@@ -123,7 +123,7 @@ def cross_validate_classifier(
 
 def _fold_of(recipe: Recipe, options: RunOptions, folds: int, seed: int) -> dict[str, int] | None:
     """Folds of joint training, in which every fold holds out patients of every corpus and device."""
-    return folds_of_patients(recipe, options, folds, seed) if recipe.joint.extra else None
+    return joint_folds(recipe, options, folds, seed) if recipe.joint.extra else None
 
 
 def _keep_fold(recipe: Recipe, options: RunOptions, number: int, left_out: EventTable, trainer: Trainer) -> None:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.corpora.split_rules import training_sides
 from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.errors import CorpusError, RecipeError
-from edge_sdk.evaluation.protocol import fold_of_patient
+from edge_sdk.errors import CorpusError
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.classification.weak import with_weak_cycles
-from edge_sdk.training.corpus import load_sides, named_folder
+from edge_sdk.training.corpus import folds_of_patients, load_sides, named_folder
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import RunOptions
 
@@ -39,7 +38,7 @@ def load_classifier_sides(recipe: Recipe, options: RunOptions, progress: Progres
     return _on_side(whole, options.train_split) if joint.all_patients else whole
 
 
-def folds_of_patients(recipe: Recipe, options: RunOptions, folds: int, seed: int) -> dict[str, int]:
+def joint_folds(recipe: Recipe, options: RunOptions, folds: int, seed: int) -> dict[str, int]:
     """Patient, as :func:`load_classifier_sides` names them, → fold by the development protocol, of every corpus.
 
     Raises
@@ -49,14 +48,9 @@ def folds_of_patients(recipe: Recipe, options: RunOptions, folds: int, seed: int
     CorpusError
         As :func:`load_classifier_sides`.
     """
-    try:
-        fold = fold_of_patient(load_sides(recipe, options), folds, seed)
-        for entry in recipe.joint.extra:
-            corpus = _sides_of(entry, options)
-            fold |= {f"{corpus.name}/{patient}": k for patient, k in fold_of_patient(corpus, folds, seed).items()}
-    except CorpusError as error:
-        raise RecipeError(f"--cv {folds}: {error}") from error
-    return fold
+    others = [_sides_of(entry, options) for entry in recipe.joint.extra]
+    corpora = [("", load_sides(recipe, options)), *((f"{corpus.name}/", corpus) for corpus in others)]
+    return folds_of_patients(corpora, folds, seed)
 
 
 def trained_split(recipe: Recipe, options: RunOptions) -> str:

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edge_sdk.corpora import Corpus, load_corpus
-from edge_sdk.errors import CorpusError, RecipeError
-from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.metrics.events import event_report
 from edge_sdk.models.segmenter import SegmenterNetwork
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.corpus import load_sides, named_folder, side_of
+from edge_sdk.training.corpus import folds_of_patients, load_sides, named_folder, side_of
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CV_FILE, RunOptions, fold_state_file, write_json
@@ -102,18 +100,12 @@ def folds_of(recipe: Recipe, options: RunOptions, training: Corpus, folds: int) 
     RecipeError
         A corpus has fewer patients than folds.
     """
-    settings = segment_section(recipe)
-    try:
-        fold = fold_of_patient(training, folds, options.seed)
-        for entry in (settings.cycle_corpus, *settings.extra):
-            if entry is not None:
-                name, folder = named_folder(entry, options.root)
-                corpus = load_corpus(name, folder, split=options.train_split, partial=True)
-                found = fold_of_patient(corpus, folds, options.seed)
-                fold |= {f"{name}/{patient}": k for patient, k in found.items()}
-    except CorpusError as error:
-        raise RecipeError(f"--cv {folds}: {error}") from error
-    return fold
+    settings, corpora = segment_section(recipe), [("", training)]
+    for entry in (settings.cycle_corpus, *settings.extra):
+        if entry is not None:
+            name, folder = named_folder(entry, options.root)
+            corpora.append((f"{name}/", load_corpus(name, folder, split=options.train_split, partial=True)))
+    return folds_of_patients(corpora, folds, options.seed)
 
 
 def out_of_fold(

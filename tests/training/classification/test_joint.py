@@ -19,7 +19,7 @@ from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.classification.data import load_training_data
 from edge_sdk.training.classification.joint import (
-    folds_of_patients,
+    joint_folds,
     load_classifier_sides,
     noise_folds,
     trained_split,
@@ -106,17 +106,17 @@ def test_all_patients_are_trained_on_where_the_recipe_says_so(options: RunOption
 
 
 def test_folds_are_those_of_the_protocol_in_every_corpus(options: RunOptions, data_folder: Path) -> None:
-    found = folds_of_patients(_recipe(), options, 2, 1)
+    found = joint_folds(_recipe(), options, 2, 1)
     for name, folder, prefix in (("csv", "main", ""), ("icbhi", "icbhi", "icbhi/"), ("kauh", "kauh_part", "kauh/")):
         fold = fold_of_patient(load_corpus(name, data_folder / folder), 2, 1)
         assert {prefix + patient: k for patient, k in fold.items()}.items() <= found.items()
     assert set(found) >= set(load_classifier_sides(_recipe(), options).patients)
     run_cross_validation(_recipe(), options, 2)
     logits = np.load(options.out / CV_LOGITS_FILE)
-    fold = folds_of_patients(_recipe(), options, 2, 0)
+    fold = joint_folds(_recipe(), options, 2, 0)
     assert [fold[patient] for patient in logits["patient"].tolist()] == logits["fold"].tolist()
     with pytest.raises(RecipeError, match="--cv 5: icbhi: 4 patients"):
-        folds_of_patients(_recipe(), options, 5, 0)
+        joint_folds(_recipe(), options, 5, 0)
 
 
 def test_weak_labels_are_of_the_cycles_ranked_most_abnormal(options: RunOptions) -> None:
