@@ -24,7 +24,8 @@ from edge_sdk.runtime.engines.steps import FRAMES, OUTPUTS, STREAMS
 from export.onnx.lint import MAX_IR, OPSET
 
 _END = 2**62  # of a slice: the end of the axis
-_STORED_AS_HALF = 2048  # elements from which on weights are stored with 16 bits
+STORED_AS_HALF = 2048
+"""Elements from which on the weights of a layer are stored with 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class StepGraph:
         Large ones are stored as float16, which every engine turns into float32 once, as it loads the graph.
         """
         array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if array.size < _STORED_AS_HALF:
+        if array.size < STORED_AS_HALF:
             return self.floats(array)
         half = self._constant(np.ascontiguousarray(array, dtype=np.float16))
         return self.op("Cast", half, to=TensorProto.FLOAT)

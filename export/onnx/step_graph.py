@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_sdk.models.segmenter import (
     CYCLE,
@@ -63,10 +63,11 @@ def export_segmenter(
     found = graph.normalised(folded.mean, folded.spread, LEAST_VARIANCE)
     features = graph.op("Concat", found.own, found.features, found.means, graph.op("Log", found.variance), axis=2)
     x = _planes(graph, features)  # [B, 3 M + 1, 1, T]
-    x = _convolved(graph, x, _entry(folded.entry.weight, bins), folded.entry.bias)
+    # In full precision: its weights of features and of their level cancel, whatever the gain of a device.
+    x = _convolved(graph, x, graph.floats(_entry(folded.entry.weight, bins)[:, :, None]), folded.entry.bias)
     for block in folded.causal_blocks:
         x = _block(graph, x, block)
-    x = _convolved(graph, x, folded.down.weight, folded.down.bias, strides=[1, STRIDE])
+    x = _convolved(graph, x, _taps(graph, folded.down), folded.down.bias, strides=[1, STRIDE])
     for block in folded.strided_blocks:
         x = _block(graph, x, block)
     rows = graph.op("Squeeze", graph.op("Transpose", x, perm=[3, 0, 1, 2]), graph.ints([3]))  # [T, B, C]
@@ -113,14 +114,17 @@ def _planes(graph: StepGraph, rows: str) -> str:
     return graph.op("Unsqueeze", graph.op("Transpose", rows, perm=[1, 2, 0]), graph.ints([2]))
 
 
-def _convolved(graph: StepGraph, x: str, weight: Tensor, bias: Tensor | None, **attributes: Any) -> str:
-    planes = weight.detach()[:, :, None]  # [C', C, 1, taps]
-    return graph.op("Relu", graph.op("Conv", x, graph.weights(planes), graph.floats(bias), **attributes))
+def _taps(graph: StepGraph, layer: nn.Conv1d) -> str:
+    """Weights ``[C', C, 1, taps]``."""
+    return graph.weights(layer.weight.detach()[:, :, None])
+
+
+def _convolved(graph: StepGraph, x: str, weights: str, bias: Tensor | None, **attributes: Any) -> str:
+    return graph.op("Relu", graph.op("Conv", x, weights, graph.floats(bias), **attributes))
 
 
 def _block(graph: StepGraph, x: str, block: CausalBlock) -> str:
     depthwise, pointwise = block.depthwise, block.pointwise
     held = graph.remembered(x, (depthwise.in_channels, 1, block.memory), axis=3)
-    taps = graph.weights(depthwise.weight.detach()[:, :, None])
-    y = graph.op("Conv", held, taps, dilations=[1, *depthwise.dilation], group=depthwise.groups)
-    return graph.op("Add", x, _convolved(graph, y, pointwise.weight, pointwise.bias))
+    y = graph.op("Conv", held, _taps(graph, depthwise), dilations=[1, *depthwise.dilation], group=depthwise.groups)
+    return graph.op("Add", x, _convolved(graph, y, _taps(graph, pointwise), pointwise.bias))
