@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from edge_sdk.errors import ExportError
@@ -62,6 +63,7 @@ def verdict_part(path: Path) -> VerdictPart:
         params=calibration["params"],
         familiarity=calibration["familiarity"],
         detector=calibration["detector"],
+        breaths=calibration.get("breaths", msgspec.UNSET),
         accuracy=calibration.get(FIGURES, {}),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from edge_sdk.corpora import OTHER
 from edge_sdk.corpora.audio import batches, cycle_pcm, read_recording
 from edge_sdk.corpora.labels import SCHEMES, as_cycles, relabel
 from edge_sdk.errors import BundleError, CorpusError
+from edge_sdk.evaluation.cycle_sounds import with_sounds
 from edge_sdk.events import CycleResult, Event
 from edge_sdk.metadata import metadata_of
 from edge_sdk.runtime.context import in_context
@@ -26,6 +27,7 @@ BATCH = 32  # windows per call of the engine
 _BLOCK_S = 0.5
 
 MetadataMode: TypeAlias = Literal["given", "unknown", "shuffled"]
+
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -120,7 +122,7 @@ def predict(
     ----------
     model, corpus
         What is evaluated, and on what. A decoder with context sees the annotated cycles of a recording in order of
-        time, as a stream does.
+        time, as a stream does; the network of continuous audio, where the bundle joins it, hears the whole recording.
     progress
         Callback.
     metadata
@@ -171,6 +173,9 @@ def _predict_cycles(
     share = classifier.decoder.context_share
     which, starts = [c.recording_id for c in corpus.cycles], [c.start_s for c in corpus.cycles]
     probabilities = decode(in_context(np.concatenate(found), share, which, starts), classifier.decoder)  # [n, C]
+    decisions = classifier.decide(probabilities)
+    if model.verdict is not None and model.verdict.breaths is not None:
+        probabilities, decisions = with_sounds(model.verdict, corpus, probabilities, decisions, progress)
     return Predictions(
         "cycle",
         classifier.labels,
@@ -182,7 +187,7 @@ def _predict_cycles(
         tuple(cycle.label for cycle in corpus.cycles),
         tuple(metadata),
         probabilities,
-        classifier.decide(probabilities),
+        decisions,
         np.ones(len(corpus.cycles), dtype=np.bool_),
     )
 

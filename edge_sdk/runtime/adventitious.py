@@ -61,6 +61,11 @@ class SoundStepSettings:
         """Seconds of one output frame."""
         return self.stride * self.front_end.hop_samples / self.front_end.rate_hz
 
+    @property
+    def step_s(self) -> float:
+        """Seconds of one step."""
+        return self.frames_per_step * self.front_end.hop_samples / self.front_end.rate_hz
+
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], name: str) -> SoundStepSettings:
         """Parse the metadata of a step graph.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +30,11 @@ class Classification:
     label: str
     probabilities: dict[str, float]  # in the order of the labels
     elapsed_ns: int  # in the engine and the decoder
+
+    def changed(self, probabilities: npt.NDArray[np.float64]) -> Classification:
+        """The same cycle with other probabilities ``[C]``, and the most probable label."""
+        rows = dict(zip(self.probabilities, probabilities.tolist(), strict=True))
+        return replace(self, label=max(rows, key=rows.__getitem__), probabilities=rows)
 
 
 @dataclass(frozen=True)

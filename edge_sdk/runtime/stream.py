@@ -345,9 +345,7 @@ class Stream:
             result = self._classify(cycle, begin, end, cut_by_gap=cut_by_gap)
             events.append(result)
             if self._verdict is not None:
-                labelled = result.label is not None
-                p_normal = result.probabilities[self.classifier.normal_label] if labelled else 0.0
-                self._verdict.cycle(result, 1.0 - p_normal if labelled else None)
+                self._verdict.cycle(result)
 
     def _is_no_breath(self, cycle: BreathCycle, begin: int, end: int) -> bool:
         """Whether the quality gate rules the cycle out: silence, hum or steady noise."""
@@ -383,8 +381,7 @@ class Stream:
         if cut_by_gap and cycle.end > self._done - self._blur:
             # Its end is uncertain: the level is smoothed over samples that the gap dropped.
             return CycleResult(cycle, None, quality="gap")
-        begin = max(begin, self._ring.start)
-        end = min(end, self._resampled)
+        begin, end = max(begin, self._ring.start), min(end, self._resampled)
         if end <= begin:
             return CycleResult(cycle, None, quality="too-short")
         pcm = self._ring.read(begin, end)
@@ -397,4 +394,7 @@ class Stream:
         result = self.classifier.classify_cycle(pcm, self.metadata, self._context)
         self._classified += 1
         self._inference_ns += result.elapsed_ns
+        if self._verdict is not None:
+            span_s = (begin / self._model_rate, end / self._model_rate)
+            result = self._verdict.labelled(result, self.classifier.normal_label, span_s)
         return CycleResult(cycle, result.label, result.probabilities)

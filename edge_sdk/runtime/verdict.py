@@ -14,144 +14,32 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
 from edge_sdk.events import Adventitious, CycleResult, Event, Verdict, VerdictName, VerdictReason
 from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundFrames, SoundModel, SoundParams, SoundRun
+from edge_sdk.runtime.breath_sounds import (
+    BreathParams,
+    RecentFrames,
+    either_logits,
+    frame_sums,
+    joined,
+    pooled_logits,
+)
+from edge_sdk.runtime.classifier import Classification
 from edge_sdk.runtime.familiarity import Centres, FamiliarityParams, SpectrumSums
-from edge_sdk.settings import NonNegative, Positive, Settings
+from edge_sdk.runtime.verdict_params import VerdictParams
 from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.signal.clock import convert_index
 
 _QUALITY_DELAY_S = 1.2  # the quality gate needs about a second to notice a change
-_LEAST_SHARE = 1e-4  # probabilities are clipped here before their logit
-_REFERENCE_S = 9.0  # seconds of audio at which the term of the length is zero
 _RATE_CYCLES = 500  # whose rate a verdict gives: bounded, however long a stream is
-_WEIGHTS = 4  # of a join, without its offsets
-_LONGEST_S = 60.0  # longer audio counts as so long
+_BREATH_S = 20.0  # longer than the longest cycle and its delays
 
 Floats = npt.NDArray[np.float64]
-
-
-class VerdictParams(Settings, frozen=True):
-    """Calibration of the verdict; fitted by ``stetho train adventitious --cv``.
-
-    A logistic join is ``(bias, network, cycles, length, *offsets)``: weights of the network's logit, of the logit of
-    the cycles' mean probability, and of the logarithm of the usable audio over 9 s; an offset for each centre of the
-    familiarity, since the largest error of a network on another device is the same for all of its recordings.
-    """
-
-    title: ClassVar[str] = "verdict"
-
-    error: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1  # nominal share of wrong answers
-    least_s: Positive = 6.0  # usable audio before the first answer
-    report_s: Positive = 1.0  # usable audio between two running verdicts
-    both: tuple[float, ...] = (0.0, 0.5, 0.5, 0.0)
-    network: tuple[float, ...] = (0.0, 1.0, 0.0, 0.0)  # without a labelled cycle
-    cycles: tuple[float, ...] = (0.0, 0.0, 1.0, 0.0)  # without the network
-    # From so much usable audio on: normal below the first probability, abnormal from the second on.
-    thresholds: tuple[tuple[NonNegative, float, float], ...] = ((0.0, 0.35, 0.65),)
-    # Scores (logits of the probability) of normal recordings, for ``stetho adapt``:
-    normal_score: float = 0.0  # mean, offsets included
-    normal_spread: Positive = 1.0  # standard deviation within a device
-    device_spread: Positive = 1.0  # standard deviation of the devices' means, without offsets
-
-    def _problem(self) -> str | None:
-        if min(len(self.both), len(self.network), len(self.cycles)) < _WEIGHTS:
-            return f"a join needs at least {_WEIGHTS} weights"
-        if not self.thresholds or self.thresholds[0][0] > self.least_s:
-            return "thresholds must begin with one for the least audio"
-        if any(not 0.0 <= low <= high <= 1.0 for _, low, high in self.thresholds):
-            return "need 0 <= normal below <= abnormal from <= 1 in each threshold"
-        if [row[0] for row in self.thresholds] != sorted(row[0] for row in self.thresholds):
-            return "thresholds must be in the order of their seconds"
-        return None
-
-    def probability(self, network: float | None, cycles: float | None, seconds: float, group: int = 0) -> float | None:
-        """Probability of an abnormal recording; None without any evidence.
-
-        Parameters
-        ----------
-        network
-            Logit of the network.
-        cycles
-            Mean probability of abnormal over the labelled cycles.
-        seconds
-            Usable audio.
-        group
-            Centre that the audio resembles most.
-        """
-        score = self.score(network, cycles, seconds, group)
-        return None if score is None else 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
-
-    def score(self, network: float | None, cycles: float | None, seconds: float, group: int | None) -> float | None:
-        """Logit of :meth:`probability`; with ``group`` None without any offset."""
-        if network is None and cycles is None:
-            return None
-        weights = self.both if network is not None and cycles is not None else self.network
-        if network is None:
-            weights = self.cycles
-        bias, of_network, of_cycles, of_length, *offsets = weights
-        score = bias + of_length * length_term(seconds)
-        score += offsets[group] if group is not None and group < len(offsets) else 0.0
-        score += of_network * network if network is not None else 0.0
-        return score + (of_cycles * share_logit(cycles) if cycles is not None else 0.0)
-
-    def answer(self, probability: float, seconds: float) -> VerdictName:
-        """The verdict that the thresholds for so much usable audio give."""
-        _, low, high = next(row for row in reversed(self.thresholds) if row[0] <= max(seconds, self.least_s))
-        return "abnormal" if probability >= high else "normal" if probability < low else "uncertain"
-
-
-Unanswered = Literal["too-little-audio", "unfamiliar"]
-
-
-def answer_of(
-    params: VerdictParams,
-    familiarity: FamiliarityParams,
-    probability: float,
-    seconds: float,
-    features: Floats,
-    *,
-    slack_s: float = 0.0,
-) -> VerdictName | Unanswered:
-    """The verdict on a recording of usable audio, or the reason why there is none.
-
-    Parameters
-    ----------
-    params, familiarity
-        Calibration.
-    probability, seconds, features
-        Of an abnormal recording; usable audio; of its mean spectrum.
-    slack_s
-        Seconds that may be missing in the least audio.
-    """
-    if seconds < params.least_s - slack_s:
-        return "too-little-audio"
-    if familiarity.distance(features) > familiarity.farthest:
-        return "unfamiliar"
-    return params.answer(probability, seconds)
-
-
-def length_term(seconds: float) -> float:
-    """What the join multiplies its weight of the length with."""
-    return math.log(max(1.0, min(seconds, _LONGEST_S)) / _REFERENCE_S)
-
-
-def share_logit(share: float) -> float:
-    """Logit of a probability, clipped: a mean of 0 is no proof."""
-    clipped = min(1.0 - _LEAST_SHARE, max(_LEAST_SHARE, share))
-    return math.log(clipped / (1.0 - clipped))
-
-
-def either_logit(one: float, other: float) -> float:
-    """Logit of at least one of two independent sounds, from their logits: ``p = 1 - (1 - p1) (1 - p2)``."""
-    none = -float(np.logaddexp(0.0, one) + np.logaddexp(0.0, other))  # log probability of neither
-    return float(np.log(-np.expm1(none)) - none)
 
 
 @dataclass(frozen=True)
@@ -162,6 +50,7 @@ class VerdictModel:
     params: VerdictParams = field(default_factory=VerdictParams)
     familiarity: FamiliarityParams = field(default_factory=FamiliarityParams)
     detector: SoundParams = field(default_factory=SoundParams)
+    breaths: BreathParams | None = None  # None: each breath by the classifier alone
 
     @cached_property
     def centres(self) -> Centres:
@@ -178,7 +67,7 @@ class VerdictModel:
         return VerdictMonitor(self, sample_rate, offline=offline)
 
 
-StepSums: TypeAlias = tuple[Floats, Floats]  # what a step adds: to the network's sums, and to the spectrum's
+StepSums: TypeAlias = tuple[Floats, Floats]  # of a step: sums of each frame [4, t], and what the spectrum's sums gain
 
 
 class Evidence:
@@ -193,7 +82,7 @@ class Evidence:
     def __init__(self, frame_s: float) -> None:
         self._frame_s = frame_s
         self._frames = 0
-        self._sums: Floats = np.zeros(4)  # weights of crackle and wheeze, and the logits times them
+        self.sums: Floats = np.zeros(4)  # of the network's frames, see ``breath_sounds.frame_sums``
         self._abnormal = 0.0
         self.cycles = 0  # labelled
         self.spectrum = SpectrumSums()
@@ -204,13 +93,13 @@ class Evidence:
         if not steps:
             return []
         attention, clip = np.array([step.attention for step in steps]), np.array([step.clip for step in steps])
-        weight = np.exp(attention, dtype=np.float64)  # [k, 2, t]
-        sums = np.concatenate((np.add.reduce(weight, axis=2), np.einsum("kij,kij->ki", weight, clip)), axis=1)
-        return list(zip(sums, SpectrumSums.of(np.array([step.mel for step in steps])), strict=True))
+        return list(
+            zip(frame_sums(attention, clip), SpectrumSums.of(np.array([step.mel for step in steps])), strict=True)
+        )
 
     def add(self, step: SoundFrames, sums: StepSums) -> None:
         """Add a step of usable audio."""
-        self._sums += sums[0]
+        self.sums += np.add.reduce(sums[0], axis=1)
         self._frames += step.frames.shape[1]
         self.spectrum.add_sums(len(step.mel), sums[1])
 
@@ -229,8 +118,7 @@ class Evidence:
         """Logit of the network for an abnormal recording."""
         if not self._frames:
             return None
-        of_crackle, of_wheeze, crackle, wheeze = self._sums.tolist()
-        return either_logit(crackle / of_crackle, wheeze / of_wheeze)
+        return float(either_logits(pooled_logits(self.sums)))
 
     @property
     def cycles_abnormal(self) -> float | None:
@@ -261,6 +149,7 @@ class VerdictMonitor:
         self._detector = SoundDetector(model.detector, self._frame_s)
         self._evidence, self._rate_meter = Evidence(self._frame_s), RateMeter(keep=_RATE_CYCLES)
         self._ahead: deque[tuple[SoundFrames, StepSums]] = deque()  # computed, but their samples are not counted yet
+        self._recent = RecentFrames(self._frame_s, steps=math.ceil(_BREATH_S / model.sounds.settings.step_s))
         self._counted = 0  # samples since the last reset
         self._pending: deque[tuple[SoundFrames, StepSums]] = deque()
         self._held = 0  # output frames in ``_pending``
@@ -286,15 +175,36 @@ class VerdictMonitor:
         self._detector.reset()
         self._ahead.clear()
         self._pending.clear()
+        self._recent.clear()
         self._held = self._counted = 0
         self._base = base
 
-    def cycle(self, result: CycleResult, p_abnormal: float | None) -> None:
-        """Take a final cycle; with ``p_abnormal`` where it has a label."""
+    def cycle(self, result: CycleResult) -> None:
+        """Take a final cycle, labelled or not."""
         self._rate_meter.result(result)
-        if p_abnormal is not None:
-            self._evidence.cycle(p_abnormal)
-            self._breathing = True
+
+    def labelled(self, found: Classification, normal: str, span_s: tuple[float, float]) -> Classification:
+        """Take what the classifier says of a cycle as evidence, and join it with the frames of the cycle.
+
+        Parameters
+        ----------
+        found
+            Of the classifier.
+        normal
+            The label without adventitious sounds.
+        span_s
+            Begin and end of the cycle since the last reset.
+        """
+        self._evidence.cycle(1.0 - found.probabilities[normal])
+        self._breathing = True
+        params = self._model.breaths
+        if params is None or (own := self._recent.logits(*span_s)) is None:
+            return found
+        # What the quality gate has not decided on yet counts: it calls the cycle's own samples good.
+        sums = self._evidence.sums + sum(np.add.reduce(each, axis=1) for _, (each, _) in self._pending)
+        running = pooled_logits(sums) if sums.any() else own
+        probabilities = np.array(list(found.probabilities.values()))
+        return found.changed(joined(probabilities[None], own[None], running[None], params)[0])
 
     def not_breathing(self) -> None:
         """Take that no respiratory cycle has been found for long; without any, no answer is given."""
@@ -338,6 +248,7 @@ class VerdictMonitor:
         while self._ahead and self._ahead[0][0].samples <= self._counted:
             self._pending.append(self._ahead.popleft())
             self._held += self._pending[-1][0].frames.shape[1]
+            self._recent.add(self._pending[-1][0].first, self._pending[-1][1][0])
             while (self._held - self._pending[0][0].frames.shape[1]) * self._frame_s >= _QUALITY_DELAY_S:
                 self._take(*self._pending.popleft(), usable, now, events)
         if self._evidence.usable_s >= self._next_report_s:

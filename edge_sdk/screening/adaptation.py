@@ -25,11 +25,12 @@ from packaging.version import Version
 
 from edge_sdk.errors import AudioError, BundleError
 from edge_sdk.events import CycleResult
+from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.bundle.load import load_bundle, resolve_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import MANIFEST, Adaptation, Manifest
 from edge_sdk.runtime.bundle.signature import SIGNATURE
 from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict import VerdictParams, answer_of
+from edge_sdk.runtime.verdict_params import VerdictParams, answer_of
 
 _log = logging.getLogger(__name__)
 
@@ -53,11 +54,14 @@ class RecordingEvidence:
     network: float | None  # logit, without audio None
     margins: tuple[float, ...]  # log odds of abnormal of each labelled cycle
     features: Floats | None  # of its mean spectrum
+    # Mean probability of abnormal by the classifier alone, where the labels join the network's frames: the verdict has
+    # the network's logit already, and a shift of the labels is none of it.
+    alone: float | None = None
 
     def cycles_abnormal(self, shift: float) -> float | None:
         """Mean probability of abnormal over the labelled cycles, with their log odds lowered by ``shift``."""
-        if not self.margins:
-            return None
+        if not self.margins or self.alone is not None:
+            return self.alone
         return float(np.mean(1.0 / (1.0 + np.exp(shift - np.array(self.margins)))))
 
 
@@ -175,7 +179,8 @@ def recording_evidence(bundle: Any, path: Path, channel: int = 0) -> RecordingEv
     if evidence is None or not evidence.usable_s:
         return RecordingEvidence(path.name, 0.0, None, tuple(margins), None)
     features = evidence.spectrum.features()
-    return RecordingEvidence(path.name, evidence.usable_s, evidence.network, tuple(margins), features)
+    alone = None if bundle.verdict.breaths is None else evidence.cycles_abnormal
+    return RecordingEvidence(path.name, evidence.usable_s, evidence.network, tuple(margins), features, alone)
 
 
 # -- fitting -----------------------------------------------------------------------------------------------------------
@@ -199,7 +204,7 @@ def label_shift(manifest: Manifest, normals: Sequence[RecordingEvidence]) -> flo
     same. 0 for a decoder other than softmax.
     """
     rows = [row for row in normals if row.margins]
-    if manifest.decoder.kind != "softmax" or not rows:
+    if not (_breaths(manifest) or manifest.decoder.kind == "softmax") or not rows:
         return 0.0
     margins = np.concatenate([row.margins for row in rows])
     weight = np.concatenate([np.full(len(row.margins), 1.0 / len(row.margins)) for row in rows])
@@ -220,6 +225,14 @@ def score_offset(params: VerdictParams, normals: Sequence[RecordingEvidence], sh
     return trusted * (params.normal_score - float(np.mean(found)))
 
 
+def _breaths(manifest: Manifest) -> BreathParams | None:
+    """The decision on breaths that are joined with the network's frames, if they are."""
+    entry = manifest.verdict
+    if isinstance(entry, msgspec.UnsetType) or isinstance(entry.breaths, msgspec.UnsetType):
+        return None
+    return BreathParams.from_dict(entry.breaths)
+
+
 def _params(manifest: Manifest) -> VerdictParams | None:
     entry = manifest.verdict
     return None if isinstance(entry, msgspec.UnsetType) else VerdictParams.from_dict(entry.params)
@@ -235,16 +248,19 @@ def adapted(manifest: Manifest, fit: Fit, entry: Adaptation) -> Manifest:
         "created": entry.created,
         "adaptation": entry,
     }
-    if fit.label_shift:
-        labels = list(manifest.labels)
-        bias = list(manifest.decoder.bias) or [0.0] * len(labels)
-        bias[labels.index(manifest.decoder.normal_label)] += round(fit.label_shift, 4)
+    breaths, verdict = _breaths(manifest), manifest.verdict
+    bias = list(manifest.decoder.bias if breaths is None else breaths.bias) or [0.0] * len(manifest.labels)
+    bias[manifest.labels.index(manifest.decoder.normal_label)] += round(fit.label_shift, 4)
+    if fit.label_shift and breaths is None:
         changes["decoder"] = msgspec.structs.replace(manifest.decoder, bias=bias)
-    if not isinstance(manifest.verdict, msgspec.UnsetType) and fit.centre is not None:
-        params, familiarity = _with_device(manifest, fit)
-        changes["verdict"] = msgspec.structs.replace(
-            manifest.verdict, params=params.to_dict(), familiarity=familiarity.to_dict()
-        )
+    if not isinstance(verdict, msgspec.UnsetType):
+        if fit.label_shift and breaths is not None:
+            moved = BreathParams.from_dict({**breaths.to_dict(), "bias": bias})
+            verdict = msgspec.structs.replace(verdict, breaths=moved.to_dict())
+        if fit.centre is not None:
+            params, familiarity = _with_device(manifest, fit)
+            verdict = msgspec.structs.replace(verdict, params=params.to_dict(), familiarity=familiarity.to_dict())
+        changes["verdict"] = verdict
     return msgspec.structs.replace(manifest, **changes)
 
 

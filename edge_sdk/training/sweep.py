@@ -149,8 +149,10 @@ def figures_by_part(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     metrics = report["metrics"]
     step_network = all(isinstance(figures, Mapping) for figures in metrics.values())
     parts = dict(metrics) if step_network else {WHOLE: metrics, **report.get("by", {})}
-    for corpus, figures in report.get(CALIBRATION, {}).get(CALIBRATION_FIGURES, {}).get("corpora", {}).items():
+    calibrated = report.get(CALIBRATION, {}).get(CALIBRATION_FIGURES, {})
+    for corpus, figures in calibrated.get("corpora", {}).items():
         parts |= {f"verdict of {corpus}": figures["end"], f"verdict of {corpus} at 6 s": figures["6s"]}
+    parts |= {f"breaths of {origin}": figures for origin, figures in calibrated.get("breaths", {}).items()}
     return parts
 
 

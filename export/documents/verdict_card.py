@@ -32,6 +32,7 @@ def verdict_section(bundle: Mapping[str, Any]) -> str:
           "recordings", "noise_recordings", "seed", "git_commit") if training.get(key) is not None),
         *_table(figures.get("corpora", {})),
         *_noise(figures.get("noise", {})),
+        *_breaths(entry.get("breaths"), figures.get("breaths", {})),
     ]  # fmt: skip
     return "\n".join(lines).rstrip()
 
@@ -57,6 +58,27 @@ def _noise(kinds: Mapping[str, Any]) -> list[str]:
         shares = " | ".join(_number(values.get(name, 0.0), 3) for name in ("abnormal", "normal"))
         lines.append(f"| {kind.replace('_', ' ')} | {values['n']} | {shares} |")
     return lines
+
+
+def _breaths(join: Mapping[str, Any] | None, figures: Mapping[str, Any]) -> list[str]:
+    """Breaths whose labels join classifier and network, out of fold."""
+    if not join:
+        return []
+    lines = [
+        "",
+        f"**Labels of breaths** join the classifier with this network: {join['own']:g} of its logits over the breath "
+        f"and {join['running']:g} of those over the recording so far are added to the classifier's log odds.",
+        "",
+        "| annotated breaths left out of training and calibration, joined | n | patients | Sp | Se | Score | AUROC "
+        "| crackle | wheeze | ECE |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    keys = ("specificity", "sensitivity", "score", "auroc", "auroc_crackle", "auroc_wheeze", "ece")
+    for name, values in figures.items():
+        cells = " | ".join(_number(values.get(key), 3) for key in keys)
+        unit = " (recordings)" if values.get("unit") == "recording" else ""
+        lines.append(f"| {name}{unit} | {values['n']} | {values['patients']} | {cells} |")
+    return lines if figures else lines[:2]
 
 
 def _number(value: float | None, digits: int) -> str:

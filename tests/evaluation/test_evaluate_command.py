@@ -39,6 +39,7 @@ class ToneModel:
     training: dict[str, Any] = field(default_factory=dict)
     metadata_schema: None = None
     normal_index: int = 0
+    verdict: None = None
     decoder: Decoder = field(default_factory=Decoder)
 
     @property

@@ -11,13 +11,15 @@ import pytest
 
 from edge_sdk.events import Adventitious, AudioBlock, Event, Verdict
 from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundParams
+from edge_sdk.runtime.breath_sounds import either_logits
 from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.familiarity import FEATURES, FamiliarityParams, SpectrumSums
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.factory import EnvelopeFactory
 from edge_sdk.runtime.stream import Stream
-from edge_sdk.runtime.verdict import VerdictModel, VerdictParams, either_logit, share_logit
+from edge_sdk.runtime.verdict import VerdictModel
+from edge_sdk.runtime.verdict_params import VerdictParams, share_logit
 from edge_sdk.signal.logmel import log_mel
 from tests.runtime.conftest import phantom
 from tests.support.tiny_bundle import write_tiny_bundle
@@ -187,8 +189,8 @@ def test_the_logit_of_either_sound_is_that_of_independent_ones() -> None:
     for one, other in ((-2.0, 1.0), (0.0, 0.0), (-40.0, -41.0), (30.0, -5.0)):
         p, q = (1.0 / (1.0 + math.exp(-x)) for x in (one, other))
         either = p + q - p * q
-        assert either_logit(one, other) == pytest.approx(math.log(either) - math.log1p(-either), rel=1e-3)
-    assert either_logit(-700.0, -700.0) < -600.0 and math.isfinite(either_logit(300.0, 300.0))
+        assert either_logits(np.array([one, other])) == pytest.approx(math.log(either) - math.log1p(-either), rel=1e-3)
+    assert either_logits(np.array([-700.0, -700.0])) < -600.0 and math.isfinite(either_logits(np.array([300.0, 300.0])))
     assert share_logit(0.5) == 0.0 and math.isfinite(share_logit(0.0)) and math.isfinite(share_logit(1.0))
 
 

@@ -16,11 +16,12 @@ import soundfile
 
 from edge_sdk.cli.main import run
 from edge_sdk.errors import AudioError, BundleError
+from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.bundle.load import load_bundle, read_manifest, verify_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import Manifest
 from edge_sdk.runtime.decoding import decode
 from edge_sdk.runtime.familiarity import FEATURES
-from edge_sdk.runtime.verdict import VerdictParams
+from edge_sdk.runtime.verdict_params import VerdictParams
 from edge_sdk.screening.adaptation import (
     Fit,
     RecordingEvidence,
@@ -28,6 +29,7 @@ from edge_sdk.screening.adaptation import (
     adapted,
     fit_device,
     label_shift,
+    recording_evidence,
     score_offset,
 )
 from edge_sdk.sources.phantom import PhantomSource
@@ -111,6 +113,32 @@ def test_the_new_centre_has_its_offset_and_the_others_keep_theirs(base: Path) ->
     assert found.verdict.familiarity["centres"][:2] == [list(row) for row in KNOWN]
     assert found.verdict.familiarity["centres"][2] == [9.0] * FEATURES
     assert found.version == f"{manifest.version}+adapted"
+
+
+def test_the_shift_of_joined_labels_goes_to_the_join_and_leaves_the_verdict_alone(base: Path) -> None:
+    manifest = read_manifest(base)
+    assert not isinstance(manifest.verdict, msgspec.UnsetType)
+    join = BreathParams(bias=(0.1, 0.0, 0.0, -0.2))
+    changed = msgspec.structs.replace(manifest.verdict, breaths=join.to_dict())
+    joining = msgspec.structs.replace(manifest, verdict=changed)
+    found = adapted(joining, Fit(0.7), _entry(base))
+    assert found.decoder == manifest.decoder and not isinstance(found.verdict, msgspec.UnsetType)
+    assert found.verdict.breaths == {**join.to_dict(), "bias": [pytest.approx(0.8), 0.0, 0.0, -0.2]}
+    multilabel = msgspec.structs.replace(joining, decoder=msgspec.structs.replace(manifest.decoder, kind="multilabel"))
+    assert label_shift(multilabel, rows([[2.0] * 10] * 5)) > 1.0  # the join decides, whatever the classifier's decoder
+    heard, apart = rows([[4.0, 4.0]] * 5), rows([[4.0, 4.0]] * 5, alone=0.25)
+    assert [row.cycles_abnormal(9.0) for row in apart] == [0.25] * 5 and heard[0].cycles_abnormal(9.0) < 0.1
+
+
+def test_the_evidence_of_a_joining_bundle_is_the_classifiers_alone(base: Path, recordings: list[Path]) -> None:
+    apart = load_bundle(base)
+    assert apart.verdict is not None
+    joining = load_bundle(base)
+    object.__setattr__(joining, "verdict", replace(apart.verdict, breaths=BreathParams(own=0.0, running=2.0)))
+    for path in recordings[:2]:
+        plain, found = recording_evidence(apart, path), recording_evidence(joining, path)
+        assert plain.alone is None and found.alone == pytest.approx(plain.cycles_abnormal(0.0), abs=1e-6)
+        assert found.margins != plain.margins and found.network == plain.network
 
 
 def test_the_shift_lowers_the_log_odds_of_abnormal_and_nothing_else(base: Path) -> None:

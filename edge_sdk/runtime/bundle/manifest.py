@@ -14,7 +14,7 @@ from edge_sdk.metadata import MetadataSchema
 from edge_sdk.runtime.bundle.files import file_inside
 from edge_sdk.runtime.bundle.schema import MANIFEST, SCHEMA, ArtefactEntry, Manifest, SegmenterEntry, decode_manifest
 from edge_sdk.runtime.bundle.signature import TrustedKey, check_signature
-from edge_sdk.runtime.decoding import decoder_problem
+from edge_sdk.runtime.decoding import MULTILABEL, decoder_problem
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.factory import SegmenterParams, segmenter_params
 from edge_sdk.signal.spec import FrontEndSpec
@@ -86,6 +86,10 @@ def _check_consistency(folder: Path, manifest: Manifest) -> None:
         problem = "it lists no artefact"
     else:
         problem = decoder_problem(decoder, labels)
+    entry = manifest.verdict
+    joins = not isinstance(entry, msgspec.UnsetType) and not isinstance(entry.breaths, msgspec.UnsetType)
+    if not problem and joins and tuple(labels) != MULTILABEL:
+        problem = f"verdict: breaths needs the labels {', '.join(MULTILABEL)}, not {', '.join(labels)}"
     if problem:
         raise BundleError(f"{folder / MANIFEST}: {problem}; export the bundle again")
 

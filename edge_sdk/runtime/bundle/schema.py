@@ -119,6 +119,8 @@ class VerdictEntry(_Part, frozen=True, kw_only=True):
     params: dict[str, Any]  # ``runtime.verdict.VerdictParams``
     familiarity: dict[str, Any] = {}  # ``runtime.familiarity.FamiliarityParams``
     detector: dict[str, Any] = {}  # ``runtime.adventitious.SoundParams``
+    # ``runtime.breath_sounds.BreathParams``. Absent: the classifier alone labels breaths, as in older bundles.
+    breaths: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     golden: list[float] = []  # its outputs for a fixed synthetic signal; empty: not checked
     golden_tolerance: float = 1e-2
     accuracy: dict[str, Any] = {}  # what the calibration was fitted on → figures of its cross-validation

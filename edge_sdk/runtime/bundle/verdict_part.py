@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edge_sdk.errors import BundleError
 from edge_sdk.runtime.adventitious import SoundModel, SoundParams, golden_outputs
+from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.bundle.files import BundleCheck, file_inside
 from edge_sdk.runtime.bundle.schema import MANIFEST, VerdictEntry
 from edge_sdk.runtime.engines.onnx import OrtEngine
 from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict import VerdictModel, VerdictParams
+from edge_sdk.runtime.verdict import VerdictModel
+from edge_sdk.runtime.verdict_params import VerdictParams
 
 
 def verdict_model(folder: Path, entry: VerdictEntry) -> VerdictModel:
@@ -29,10 +32,11 @@ def verdict_model(folder: Path, entry: VerdictEntry) -> VerdictModel:
         params = VerdictParams.from_dict(entry.params)
         familiarity = FamiliarityParams.from_dict(entry.familiarity)
         detector = SoundParams.from_dict(entry.detector)
+        breaths = None if isinstance(entry.breaths, msgspec.UnsetType) else BreathParams.from_dict(entry.breaths)
     except ValueError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
     model = SoundModel(OrtEngine(file_inside(folder, entry.file)), entry.file)
-    return VerdictModel(model, params, familiarity, detector)
+    return VerdictModel(model, params, familiarity, detector, breaths)
 
 
 def verdict_check(folder: Path, entry: VerdictEntry, model: VerdictModel) -> BundleCheck:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_sdk.runtime.adventitious import SOUNDS, SoundParams
 from edge_sdk.runtime.familiarity import FEATURES, FamiliarityParams, SpectrumSums
-from edge_sdk.runtime.verdict import VerdictParams, length_term, share_logit
+from edge_sdk.runtime.verdict_params import VerdictParams, length_term, share_logit
 from edge_sdk.training.adventitious.cycle_evidence import CycleEvidence
 from edge_sdk.training.adventitious.inference import SoundOutputs
 

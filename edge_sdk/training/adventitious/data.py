@@ -51,6 +51,7 @@ class SoundRecording:
     label: tuple[bool, bool] | None  # crackle and wheeze of the recording; None: by its cycles
     noise: bool = False  # without breath sounds
     audio: str = ""  # checksum of its files' samples
+    clips_s: tuple[tuple[str, float], ...] = ()  # of joined clips: name and begin of each
 
     @property
     def present(self) -> tuple[bool, bool]:
@@ -221,6 +222,7 @@ def _joined(recordings: Sequence[SoundRecording], spec: FrontEndSpec) -> Iterato
             spans_s=np.concatenate([clip.spans_s + place for clip, place in zip(clips, places, strict=True)]),
             sounds=np.concatenate([clip.sounds for clip in clips]),
             audio=digest_of([clip.audio for clip in clips]),
+            clips_s=tuple((clip.name, place) for clip, place in zip(clips, places.tolist(), strict=True)),
         )
 
 

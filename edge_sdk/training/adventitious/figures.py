@@ -12,7 +12,8 @@ import numpy.typing as npt
 from edge_sdk.metrics.ranking import auroc
 from edge_sdk.runtime.adventitious import SOUNDS, SoundDetector, SoundParams
 from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict import VerdictParams, answer_of
+from edge_sdk.runtime.verdict_params import VerdictParams, answer_of
+from edge_sdk.training.adventitious.breaths import breaths_of
 from edge_sdk.training.adventitious.calibration import (
     HORIZONS_S,
     CalibrationTable,
@@ -63,7 +64,7 @@ def calibrate(
     Returns
     -------
     dict
-        Settings by name, as a bundle's entry has them (``params``, ``familiarity``, ``detector``), and ``figures``.
+        Settings by name, as a bundle's entry has them (see :func:`fit_calibration`), and ``figures``.
     """
     evidence = CycleEvidence(settings.cycles)
     breath = [row for row in outputs if not row.recording.noise]
@@ -72,20 +73,24 @@ def calibrate(
     figures: dict[str, Any] = {"corpora": _cross_fitted(breath, fold, evidence, settings.error)}
     if noise:
         figures["noise"] = _noise_figures(noise, calibration, evidence)
+    if (breaths := breaths_of(outputs, settings)) is not None:
+        figures["breaths"] = breaths.figures(fold)
     figures["sounds"] = _sound_figures(breath, SoundParams.from_dict(calibration["detector"]))
     return {**calibration, FIGURES: figures}
 
 
 def fit_calibration(outputs: Sequence[SoundOutputs], settings: AdventitiousSection) -> dict[str, Any]:
-    """Fit the calibration; ``params``, ``familiarity`` and ``detector`` of :func:`calibrate`."""
+    """Fit the calibration; ``params``, ``familiarity``, ``detector`` and, if set, ``breaths``."""
     breath = [row for row in outputs if not row.recording.noise]
     tables = _tables(breath, CycleEvidence(settings.cycles))
     familiarity = fit_familiarity(_both(tables[0.0], tables[6.0]))
-    return {
+    found = {
         "params": fit_verdict(_by_horizon(tables), settings.error, familiarity).to_dict(),
         "familiarity": familiarity.to_dict(),
         "detector": fit_detector(breath, settings.error).to_dict(),
     }
+    breaths = breaths_of(outputs, settings)
+    return found if breaths is None else {**found, "breaths": breaths.fit(settings).to_dict()}
 
 
 def _tables(outputs: Sequence[SoundOutputs], evidence: CycleEvidence) -> dict[float, CalibrationTable]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from edge_sdk.models.adventitious import STRIDE, AdventitiousNetwork
-from edge_sdk.runtime.verdict import either_logit
+from edge_sdk.runtime.breath_sounds import either_logits, frame_sums, pooled_logits
 from edge_sdk.training.adventitious.data import SoundRecording
 
 Floats = npt.NDArray[np.float64]
@@ -39,13 +39,11 @@ class SoundOutputs:
     def logits(self, seconds: float | None = None) -> Floats:
         """Logits ``[2]`` of crackle and wheeze in the first ``seconds``, all of them where absent."""
         end = None if seconds is None else max(1, round(seconds / self.step_s))
-        weight = np.exp(self.attention[:, :end])
-        return np.asarray((weight * self.clip[:, :end]).sum(axis=1) / weight.sum(axis=1))
+        return pooled_logits(frame_sums(self.attention[:, :end], self.clip[:, :end]).sum(axis=1))
 
     def logit(self, seconds: float | None = None) -> float:
-        """Logit of an abnormal recording, see :func:`~edge_sdk.runtime.verdict.either_logit`."""
-        crackle, wheeze = self.logits(seconds).tolist()
-        return either_logit(crackle, wheeze)
+        """Logit of an abnormal recording, see :func:`~edge_sdk.runtime.breath_sounds.either_logits`."""
+        return float(either_logits(self.logits(seconds)))
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ class AdventitiousTask:
     def identity(self) -> dict[str, Any]:
         """Recipe, recordings, patients and audio that shape the weights or choose the epoch."""
         shaping = {key: value for key, value in self.recipe.to_dict().items() if key not in _AFTER_TRAINING}
-        for name in ("calibration", "cycles", "error"):  # come after the last epoch
+        for name in ("calibration", "cycles", "error", "breaths", "breath_own", "breath_running"):  # after training
             del shaping["adventitious"][name]
         recordings = [*self._data.all, *self._data.noise, *self._held_out]
         labels = [(r.name, r.corpus, r.patient, r.device, r.spans_s, r.sounds, r.strong, r.label) for r in recordings]

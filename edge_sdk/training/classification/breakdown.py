@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from edge_sdk.metrics import evaluate_predictions
 from edge_sdk.metrics.ranking import auroc
-from edge_sdk.training.calibration import Logits
-from edge_sdk.training.classification.sampling import EventTable, Origin
+from edge_sdk.runtime.bundle.schema import DecoderKind
+from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
+from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
 
 _KEPT = (
     "n", "patients", "counts", "sensitivity", "specificity", "score", "auroc", "auroc_crackle", "auroc_wheeze", "ece",
@@ -52,6 +53,67 @@ class ScoredCycles:
             predictions=list(self.predictions),
             resamples=resamples,
         )
+
+
+@dataclass(frozen=True)
+class ScoredFolds:
+    """Figures of held-out cycles whose decision was fitted on the other folds."""
+
+    metrics: dict[str, Any]  # of all annotated cycles
+    by: dict[str, dict[str, Any]]  # the same by corpus and device; of recordings for weak labels
+    folds: list[dict[str, Any]]  # the same per fold, with the decision used
+    decision: Decision  # fitted on all of them
+
+
+def score_folds(
+    labels: Sequence[str],
+    kind: DecoderKind,
+    scores: Logits,
+    events: EventTable,
+    fold: npt.NDArray[np.int64],
+    origins: Sequence[Origin] | None = None,
+) -> ScoredFolds:
+    """Cross-fit the decision on annotated cycles and score them pooled, per fold, and by origin where these are given.
+
+    Parameters
+    ----------
+    labels, kind
+        Of the decision.
+    scores
+        ``[n, K]`` out of fold, in the context of the recording.
+    events, fold
+        ``[n]``.
+    origins
+        ``[n]`` corpus and device.
+    """
+    annotated = events.use == ANNOTATED
+    truth, own_fold = events.bits[annotated], fold[annotated]
+    probabilities, decisions = cross_fitted_probabilities(scores[annotated], truth, own_fold, kind)
+    predicted = np.zeros(len(truth), dtype=np.int64)
+    for number, decision in enumerate(decisions):
+        predicted[own_fold == number] = decision.classes(probabilities[own_fold == number])
+    names = np.array(labels)
+    scored = ScoredCycles(
+        tuple(labels),
+        tuple(names[truth].tolist()),
+        tuple(events.patient[annotated].tolist()),
+        probabilities,
+        tuple(names[predicted].tolist()),
+    )
+    per_fold = []
+    for number, decision in enumerate(decisions):
+        entry = scored.where(own_fold == number).figures(0)
+        entry["temperature"], entry["bias"] = decision.temperature, list(decision.bias)
+        entry["threshold"] = list(decision.threshold)
+        per_fold.append(entry)
+    final = fit_decision(scores[annotated], truth, kind)
+    by: dict[str, dict[str, Any]] = {}
+    if origins is not None:
+        by = figures_by_origin(scored, [origins[row] for row in np.flatnonzero(annotated).tolist()])
+        weak = np.flatnonzero(~annotated)
+        abnormal = 1.0 - final.probabilities(scores[weak])[:, 0]
+        by |= figures_of_recordings(events.where(~annotated), abnormal, [origins[row] for row in weak.tolist()])
+    return ScoredFolds(scored.figures(1000), by, per_fold, final)
 
 
 def figures_by_origin(scored: ScoredCycles, origins: Sequence[Origin]) -> dict[str, dict[str, Any]]:

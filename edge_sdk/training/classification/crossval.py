@@ -18,15 +18,15 @@ from edge_sdk.errors import RecipeError
 from edge_sdk.runtime.context import in_context
 from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio.bank import Progress
-from edge_sdk.training.calibration import Decision, Logits, cross_fitted_probabilities, fit_decision
+from edge_sdk.training.calibration import Decision, Logits
 from edge_sdk.training.checkpoint import save_checkpoint
-from edge_sdk.training.classification.breakdown import ScoredCycles, figures_by_origin, figures_of_recordings
+from edge_sdk.training.classification.breakdown import score_folds
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold
 from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.joint import joint_folds, load_classifier_sides
 from edge_sdk.training.classification.run import check_examples, classifier_checkpoint, classifier_provenance
-from edge_sdk.training.classification.sampling import ANNOTATED, EventTable, Origin
+from edge_sdk.training.classification.sampling import EventTable, Origin
 from edge_sdk.training.classification.task import classify_trainer, schema_of, trained_data
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.recipes.recipe import Recipe
@@ -50,6 +50,7 @@ class CrossValidation:
     folds: list[dict[str, Any]]  # the same per fold, with the decision used
     decision: Decision  # fitted on all held-out cycles: what the recipe should carry
     logits: Logits  # [n, C] of each cycle by itself
+    in_context: Logits  # [n, C] of each cycle in the context of its recording
     fold: npt.NDArray[np.int64]  # [n]
 
 
@@ -115,7 +116,11 @@ def cross_validate_classifier(
             patient=events.patient,
             recording=both.names[events.recording],
             begin=events.begin,
+            start_s=events.begin / recipe.spec.rate_hz,
+            end_s=events.end / recipe.spec.rate_hz,
             use=events.use,
+            labels=np.array(recipe.labels),
+            probabilities=result.decision.probabilities(result.in_context),
             origin=np.array([f"{origin.corpus}/{origin.device}" for origin in both.origins(events)]),
         )
     return report
@@ -262,33 +267,7 @@ def summarise(
     origins
         ``[n]`` corpus and device.
     """
-    share, recordings = recipe.decision.context, events.recording.tolist()
-    together = in_context(logits, share, recordings, events.begin.tolist())
-    annotated = events.use == ANNOTATED
-    truth, own_fold = events.bits[annotated], fold[annotated]
-    probabilities, decisions = cross_fitted_probabilities(together[annotated], truth, own_fold, recipe.decoder)
-    predicted = np.zeros(len(truth), dtype=np.int64)
-    for number, decision in enumerate(decisions):
-        predicted[own_fold == number] = decision.classes(probabilities[own_fold == number])
-    names = np.array(recipe.labels)
-    scored = ScoredCycles(
-        recipe.labels,
-        tuple(names[truth].tolist()),
-        tuple(events.patient[annotated].tolist()),
-        probabilities,
-        tuple(names[predicted].tolist()),
-    )
-    per_fold = []
-    for number, decision in enumerate(decisions):
-        entry = scored.where(own_fold == number).figures(0)
-        entry["temperature"], entry["bias"] = decision.temperature, list(decision.bias)
-        entry["threshold"] = list(decision.threshold)
-        per_fold.append(entry)
-    final = fit_decision(together[annotated], truth, recipe.decoder)
-    by: dict[str, dict[str, Any]] = {}
-    if recipe.joint.extra and origins is not None:
-        by = figures_by_origin(scored, [origins[row] for row in np.flatnonzero(annotated).tolist()])
-        weak = np.flatnonzero(~annotated)
-        abnormal = 1.0 - final.probabilities(together[weak])[:, 0]
-        by |= figures_of_recordings(events.where(~annotated), abnormal, [origins[row] for row in weak.tolist()])
-    return CrossValidation(scored.figures(1000), by, per_fold, final, logits, fold)
+    together = in_context(logits, recipe.decision.context, events.recording.tolist(), events.begin.tolist())
+    shown = origins if recipe.joint.extra else None
+    scored = score_folds(recipe.labels, recipe.decoder, together, events, fold, shown)
+    return CrossValidation(scored.metrics, scored.by, scored.folds, scored.decision, logits, together, fold)

@@ -44,5 +44,8 @@ class AdventitiousSection(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     clip_weight: float = 0.7
     error: float = 0.1  # of the verdict: nominal share of wrong answers
     cycles: tuple[str, ...] = ()  # of --cv: a classifier's cycles, CORPUS=FILE, see ``adventitious.cycle_evidence``
+    breaths: str | None = None  # of --cv: folder of the classifier's cross-validation, whose breaths the network joins
+    breath_own: float = 0.5  # weight of the network's logits over a breath
+    breath_running: float = 0.5  # weight of those over the recording up to the breath's end
     calibration: str | None = None  # cv.json of a cross-validation, whose verdict calibration goes into the checkpoint
     augment: LogMelAugmentSection = LogMelAugmentSection()

@@ -14,7 +14,10 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CheckpointError, CorpusError, RecipeError
 from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.models.adventitious import STRIDE, AdventitiousLogits
+from edge_sdk.runtime.breath_sounds import BreathParams
+from edge_sdk.runtime.decoding import MULTILABEL
 from edge_sdk.training.adventitious.augment import LogMelSimulator, mel_centres
+from edge_sdk.training.adventitious.breaths import breaths_of
 from edge_sdk.training.adventitious.building import checkpoint_adventitious
 from edge_sdk.training.adventitious.crossval import cross_validate_adventitious, folds_of
 from edge_sdk.training.adventitious.data import (
@@ -23,10 +26,12 @@ from edge_sdk.training.adventitious.data import (
     load_adventitious_data,
     sound_recordings,
 )
+from edge_sdk.training.adventitious.inference import SoundOutputs
 from edge_sdk.training.adventitious.run import CALIBRATION, train_adventitious
 from edge_sdk.training.adventitious.sampling import AdventitiousSampler, Draw, Window
 from edge_sdk.training.adventitious.task import AdventitiousTask, adventitious_loss, stacked
 from edge_sdk.training.checkpoint import load_checkpoint
+from edge_sdk.training.classification.sampling import ANNOTATED
 from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection, LogMelAugmentSection
 from edge_sdk.training.recipes.recipe import Recipe, load_recipe
 from edge_sdk.training.run_folder import RunOptions
@@ -266,3 +271,93 @@ def test_missing_corpora_and_calibrations_are_named(corpus: Path, tmp_path: Path
         )
     with pytest.raises(RecipeError, match="no section 'adventitious'"):
         train_adventitious(load_recipe("segmenter", size="tiny"), options(corpus, tmp_path / "c"))
+
+
+def classifier_breaths(folder: Path, corpus: Path, *, labels: tuple[str, ...] = MULTILABEL, **changes: object) -> Path:
+    """What a classifier's cross-validation keeps of the annotated breaths of the corpus: it knows nothing."""
+    cycles = [c for c in load_corpus("sprsound", corpus).cycles if c.label in MULTILABEL]
+    columns = {
+        "probabilities": np.full((len(cycles), 4), 0.25),
+        "labels": np.array(labels),
+        "truth": np.array([MULTILABEL.index(c.label) for c in cycles]),
+        "patient": np.array([c.patient for c in cycles]),
+        "recording": np.array([c.recording_id for c in cycles]),
+        "start_s": np.array([c.start_s for c in cycles]),
+        "end_s": np.array([c.end_s for c in cycles]),
+        "use": np.full(len(cycles), ANNOTATED),
+        "origin": np.array([f"sprsound/{c.device}" for c in cycles]),
+        **changes,
+    }
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "cv-logits.npz", **{name: np.asarray(column) for name, column in columns.items()})
+    return folder
+
+
+def heard(name: str, clip: float, patient: str) -> SoundOutputs:
+    """Outputs of 5 s in which crackles have the same logit everywhere."""
+    found = replace(recording(name=name, patient=patient), corpus="icbhi")
+    rows = np.array([np.full(125, clip), np.full(125, -9.0)])
+    return SoundOutputs(found, np.zeros((3, 125)), np.zeros((2, 125)), rows, STEP_S)
+
+
+def test_breaths_join_the_network_where_their_recordings_are_known(corpus: Path, tmp_path: Path) -> None:
+    outputs = [heard("a", 3.0, "icbhi/1"), heard("b", -3.0, "icbhi/2")]
+    clips = replace(recording(name="c", patient="hf/1"), corpus="hf_lung_labels", clips_s=(("c_0", 0.0), ("c_1", 2.0)))
+    clip = np.array([np.repeat([2.0, -2.0], [50, 75]), np.full(125, -9.0)])
+    outputs.append(SoundOutputs(clips, np.zeros((3, 125)), np.zeros((2, 125)), clip, STEP_S))
+    rows = {
+        "recording": ["icbhi/a", "icbhi/b", "hf_lung_labels/c_1", "icbhi/unknown", "icbhi/a"],
+        "origin": ["icbhi/M", "icbhi/M", "hf_lung_labels/L", "icbhi/M", "icbhi/M"],
+        "start_s": [0.0, 1.0, 0.0, 0.0, 7.0],
+        "end_s": [2.0, 3.0, 1.0, 2.0, 9.0],  # the last lies beyond the recording
+        "truth": [1, 0, 0, 0, 1],
+        "patient": ["x"] * 5,
+        "use": [ANNOTATED] * 5,
+        "probabilities": np.full((5, 4), 0.25),
+    }
+    folder = classifier_breaths(tmp_path / "cv", corpus, **rows)
+    found = breaths_of(outputs, AdventitiousSection(breaths=str(folder), breath_own=0.5, breath_running=0.25))
+    assert found is not None
+    assert found.events.patient.tolist() == ["icbhi/1", "icbhi/2", "hf/1"]
+    assert [origin.corpus for origin in found.origins] == ["icbhi", "icbhi", "hf_lung_labels"]
+    chances = np.exp(found.scores)
+    odds = np.log(chances[:, 1:].sum(axis=1) / chances[:, 0]) - np.log(3.0)
+    np.testing.assert_allclose(odds, [2.25, -2.25, -1.5], atol=0.02)  # of a clip its own part alone
+    assert breaths_of(outputs, AdventitiousSection()) is None
+
+
+def test_breaths_that_cannot_be_joined_are_refused(corpus: Path, tmp_path: Path) -> None:
+    outputs = [heard("a", 3.0, "icbhi/1")]
+    settings = AdventitiousSection(breaths=str(tmp_path))
+    with pytest.raises(RecipeError, match="holds no breaths of a cross-validated classifier"):
+        breaths_of(outputs, settings)
+    (tmp_path / "cv-logits.npz").write_bytes(b"PK")
+    with pytest.raises(RecipeError, match="holds no breaths"):
+        breaths_of(outputs, settings)
+    np.savez(tmp_path / "cv-logits.npz", logits=np.zeros((2, 4)))  # of an older SDK
+    with pytest.raises(RecipeError, match="again where an older SDK did"):
+        breaths_of(outputs, settings)
+    classifier_breaths(tmp_path, corpus, labels=("normal", "abnormal"))
+    with pytest.raises(RecipeError, match="must have the labels normal, crackle, wheeze, both"):
+        breaths_of(outputs, settings)
+    classifier_breaths(tmp_path, corpus)
+    with pytest.raises(RecipeError, match="has no annotated breath of a recording used here"):
+        breaths_of(outputs, settings)
+
+
+def test_cross_validation_fits_the_join_for_all_and_for_each_fold(corpus: Path, tmp_path: Path) -> None:
+    folder = classifier_breaths(tmp_path / "classifier", corpus)
+    recipe = tiny_recipe("fit.epochs=1", f"adventitious.breaths={folder}", "adventitious.breath_own=0.8")
+    report = cross_validate_adventitious(recipe, options(corpus, tmp_path / "out"), 2)
+    calibration = report[CALIBRATION]
+    assert BreathParams.from_dict(calibration["breaths"]).own == 0.8
+    figures = calibration["figures"]["breaths"]["sprsound"]
+    known = {r.id for r in load_corpus("sprsound", corpus).recordings if not r.quality_poor}
+    assert figures["n"] == sum(
+        c.recording_id in known for c in load_corpus("sprsound", corpus).cycles if c.label in MULTILABEL
+    )
+    assert 0.0 <= figures["auroc"] <= 1.0
+    kept = [load_checkpoint(tmp_path / "out" / f"fold-{k}" / "checkpoint.pt").metrics[CALIBRATION] for k in (0, 1)]
+    assert all(set(one) == {"params", "familiarity", "detector", "breaths"} for one in kept)
+    again = tiny_recipe("fit.epochs=1", "adventitious.breath_running=0.1")  # the join comes after training: none again
+    assert cross_validate_adventitious(again, options(corpus, tmp_path / "out"), 2)["metrics"] == report["metrics"]

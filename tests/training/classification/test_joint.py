@@ -115,6 +115,11 @@ def test_folds_are_those_of_the_protocol_in_every_corpus(options: RunOptions, da
     logits = np.load(options.out / CV_LOGITS_FILE)
     fold = joint_folds(_recipe(), options, 2, 0)
     assert [fold[patient] for patient in logits["patient"].tolist()] == logits["fold"].tolist()
+    assert logits["labels"].tolist() == list(_recipe().labels)
+    assert logits["probabilities"].shape == (len(fold_rows := logits["fold"]), 4) and len(fold_rows) > 0
+    np.testing.assert_allclose(logits["probabilities"].sum(axis=1), 1.0)
+    spans = logits["end_s"] - logits["start_s"]
+    assert (spans > 0).all() and spans.max() < 30.0
     with pytest.raises(RecipeError, match="--cv 5: icbhi: 4 patients"):
         joint_folds(_recipe(), options, 5, 0)
 
