@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,6 @@ from edge_sdk.signal.resample import StreamResampler
 
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus
-    from edge_sdk.evaluation.predict import Progress
     from edge_sdk.runtime.verdict import VerdictModel
 
 
@@ -24,7 +24,7 @@ def with_sounds(
     corpus: Corpus,
     probabilities: npt.NDArray[np.float64],
     decisions: npt.NDArray[np.int64],
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Join the classifier's probabilities of the annotated cycles with the network's logits over each of them.
 
@@ -37,7 +37,7 @@ def with_sounds(
     probabilities, decisions
         ``[n, 4]`` and ``[n]`` of the classifier, in the order of the cycles.
     progress
-        Callback.
+        Called with (what, done, total).
 
     Returns
     -------

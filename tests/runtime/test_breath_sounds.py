@@ -58,8 +58,8 @@ def test_the_log_odds_of_abnormal_gain_the_weighted_logits_and_kinds_share_the_r
 
 def test_without_weights_the_classifier_decides_alone() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 20)
-    logits = np.random.default_rng(1).normal(0, 5, (2, 20, 2))
-    np.testing.assert_allclose(joined(probabilities, *logits, BreathParams(0.0, 0.0)), probabilities)
+    own, running = np.random.default_rng(1).normal(0, 5, (2, 20, 2))
+    np.testing.assert_allclose(joined(probabilities, own, running, BreathParams(0.0, 0.0)), probabilities)
 
 
 def test_certain_probabilities_and_extreme_logits_stay_finite() -> None:
@@ -78,6 +78,12 @@ def test_settings_out_of_range_are_refused(values: dict[str, object]) -> None:
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 
+def over(frames: RecentFrames, begin_s: float, end_s: float) -> npt.NDArray[np.float64]:
+    found = frames.logits(begin_s, end_s)
+    assert found is not None
+    return found
+
+
 def test_logits_over_a_span_are_means_of_its_frames_weighted_by_attention() -> None:
     random = np.random.default_rng(2)
     attention, clip = random.normal(0, 2, (2, 2, 40))
@@ -88,12 +94,9 @@ def test_logits_over_a_span_are_means_of_its_frames_weighted_by_attention() -> N
         for begin in range(0, 40, size):
             part = slice(begin, begin + size)
             frames.add(begin, frame_sums(attention[:, part], clip[:, part]))
-        found = frames.logits(0.4, 1.04)  # frames 10 to 25: bounds that fall on a frame's are exact
-        assert found is not None
-        np.testing.assert_allclose(found, expected)
-        np.testing.assert_allclose(frames.logits(0.419, 1.001), expected)  # a frame that is touched counts
-        last = frames.logits(1.58, 9.0)
-        np.testing.assert_allclose(last, clip[:, 39])  # what is not there yet does not count
+        np.testing.assert_allclose(over(frames, 0.4, 1.04), expected)  # frames 10 to 25: bounds of a frame are exact
+        np.testing.assert_allclose(over(frames, 0.419, 1.001), expected)  # a frame that is touched counts
+        np.testing.assert_allclose(over(frames, 1.58, 9.0), clip[:, 39])  # what is not there yet does not count
         assert frames.logits(1.6, 2.0) is None
         frames.clear()
         assert frames.logits(0.0, 1.0) is None
@@ -104,7 +107,7 @@ def test_only_so_many_steps_are_kept() -> None:
     for first in (0, 5, 10):
         frames.add(first, frame_sums(np.zeros((2, 5)), np.full((2, 5), float(first))))
     assert frames.logits(0.0, 0.2) is None
-    np.testing.assert_allclose(frames.logits(0.0, 0.6), [7.5, 7.5])
+    np.testing.assert_allclose(over(frames, 0.0, 0.6), [7.5, 7.5])
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------

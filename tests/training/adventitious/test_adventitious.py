@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,10 +274,10 @@ def test_missing_corpora_and_calibrations_are_named(corpus: Path, tmp_path: Path
         train_adventitious(load_recipe("segmenter", size="tiny"), options(corpus, tmp_path / "c"))
 
 
-def classifier_breaths(folder: Path, corpus: Path, *, labels: tuple[str, ...] = MULTILABEL, **changes: object) -> Path:
+def classifier_breaths(folder: Path, corpus: Path, *, labels: tuple[str, ...] = MULTILABEL, **changes: Any) -> Path:
     """What a classifier's cross-validation keeps of the annotated breaths of the corpus: it knows nothing."""
     cycles = [c for c in load_corpus("sprsound", corpus).cycles if c.label in MULTILABEL]
-    columns = {
+    columns: dict[str, Any] = {
         "probabilities": np.full((len(cycles), 4), 0.25),
         "labels": np.array(labels),
         "truth": np.array([MULTILABEL.index(c.label) for c in cycles]),
@@ -289,7 +290,8 @@ def classifier_breaths(folder: Path, corpus: Path, *, labels: tuple[str, ...] = 
         **changes,
     }
     folder.mkdir(exist_ok=True)
-    np.savez(folder / "cv-logits.npz", **{name: np.asarray(column) for name, column in columns.items()})
+    arrays: Any = {name: np.asarray(column) for name, column in columns.items()}
+    np.savez(folder / "cv-logits.npz", **arrays)
     return folder
 
 
@@ -305,7 +307,7 @@ def test_breaths_join_the_network_where_their_recordings_are_known(corpus: Path,
     clips = replace(recording(name="c", patient="hf/1"), corpus="hf_lung_labels", clips_s=(("c_0", 0.0), ("c_1", 2.0)))
     clip = np.array([np.repeat([2.0, -2.0], [50, 75]), np.full(125, -9.0)])
     outputs.append(SoundOutputs(clips, np.zeros((3, 125)), np.zeros((2, 125)), clip, STEP_S))
-    rows = {
+    rows: dict[str, Any] = {
         "recording": ["icbhi/a", "icbhi/b", "hf_lung_labels/c_1", "icbhi/unknown", "icbhi/a"],
         "origin": ["icbhi/M", "icbhi/M", "hf_lung_labels/L", "icbhi/M", "icbhi/M"],
         "start_s": [0.0, 1.0, 0.0, 0.0, 7.0],
