@@ -12,9 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from edge_sdk.errors import ExportError
-from edge_sdk.runtime.adventitious import golden_outputs
 from edge_sdk.runtime.bundle.schema import VerdictEntry
 from edge_sdk.runtime.bundle.verdict_part import verdict_model
+from edge_sdk.runtime.verdict.adventitious import golden_outputs
 from edge_sdk.training.adventitious.building import checkpoint_adventitious
 from edge_sdk.training.adventitious.run import CALIBRATION, FIGURES
 from edge_sdk.training.checkpoint import load_checkpoint

@@ -29,7 +29,7 @@ from edge_sdk.evaluation.verdicts import recording_truth
 from edge_sdk.metrics.ranking import auroc
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from edge_sdk.runtime.bundle.schema import Manifest
-from edge_sdk.runtime.verdict_params import VerdictParams
+from edge_sdk.runtime.verdict.params import VerdictParams
 from edge_sdk.screening.adaptation import Fit, RecordingEvidence, fit_device, recording_evidence
 
 _LEAST = 2  # normal and abnormal recordings that must be left to score

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.corpora.audio import read_recording
-from edge_sdk.runtime.adventitious import SoundRun
-from edge_sdk.runtime.breath_sounds import RecentFrames, frame_sums, joined
+from edge_sdk.runtime.verdict.adventitious import SoundRun
+from edge_sdk.runtime.verdict.breath_sounds import RecentFrames, frame_sums, joined
 from edge_sdk.signal.resample import StreamResampler
 
 if TYPE_CHECKING:
     from edge_sdk.corpora import Corpus
-    from edge_sdk.runtime.verdict import VerdictModel
+    from edge_sdk.runtime.verdict.monitor import VerdictModel
 
 
 def with_sounds(

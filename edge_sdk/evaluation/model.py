@@ -15,7 +15,7 @@ from edge_sdk.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from edge_sdk.runtime.bundle.load import Bundle
-    from edge_sdk.runtime.verdict import VerdictModel
+    from edge_sdk.runtime.verdict.monitor import VerdictModel
 
 _CHECKPOINT_LOADER = "edge_sdk.training.checkpoint_classifier:load_checkpoint_classifier"
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")

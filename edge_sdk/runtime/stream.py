@@ -24,7 +24,7 @@ from edge_sdk.signal.ring import Ring
 if TYPE_CHECKING:
     from edge_sdk.runtime.engines.stepping import Stepping
     from edge_sdk.runtime.segmentation.factory import SegmenterFactory
-    from edge_sdk.runtime.verdict import Evidence, VerdictModel
+    from edge_sdk.runtime.verdict.monitor import Evidence, VerdictModel
 
 _OFFLINE_TICKS = 64  # of a file are computed at once,
 _OFFLINE_S = 6.0  # and last no longer than this

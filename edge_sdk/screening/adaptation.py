@@ -25,12 +25,12 @@ from packaging.version import Version
 
 from edge_sdk.errors import AudioError, BundleError
 from edge_sdk.events import CycleResult
-from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.bundle.load import load_bundle, resolve_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import MANIFEST, Adaptation, Manifest
 from edge_sdk.runtime.bundle.signature import SIGNATURE
-from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict_params import VerdictParams, answer_of
+from edge_sdk.runtime.verdict.breath_sounds import BreathParams
+from edge_sdk.runtime.verdict.familiarity import FamiliarityParams
+from edge_sdk.runtime.verdict.params import VerdictParams, answer_of
 
 _log = logging.getLogger(__name__)
 

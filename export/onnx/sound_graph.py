@@ -21,7 +21,7 @@ from edge_sdk.models.adventitious import (
     CausalConv,
     for_steps,
 )
-from edge_sdk.runtime.adventitious import KIND, OUTPUTS, SCHEMA
+from edge_sdk.runtime.verdict.adventitious import KIND, OUTPUTS, SCHEMA
 from export.onnx.graph import finish
 from export.onnx.step_builder import StepGraph
 

@@ -23,8 +23,8 @@ from edge_sdk.evaluation.verdicts import MeanOfCycles, read_verdicts, recording_
 from edge_sdk.events import BreathCycle, CycleResult, Event, QualityEvent
 from edge_sdk.metrics import CLASSES
 from edge_sdk.metrics.verdict import VerdictName
-from edge_sdk.runtime.verdict import VerdictModel
-from edge_sdk.runtime.verdict_params import VerdictParams
+from edge_sdk.runtime.verdict.monitor import VerdictModel
+from edge_sdk.runtime.verdict.params import VerdictParams
 from edge_sdk.sources.phantom import PhantomSource
 from tests.support.tiny_verdict import write_tiny_sounds
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from edge_sdk.errors import RecipeError
 from edge_sdk.models.adventitious import ATTENTION_BOUND, STRIDE, AdventitiousNetwork, bounded, for_steps
 from edge_sdk.models.registry import count_parameters
-from edge_sdk.runtime.adventitious import SoundModel, SoundRun
 from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.verdict.adventitious import SoundModel, SoundRun
 from edge_sdk.signal.logmel import log_mel
 from edge_sdk.training.adventitious.building import build_adventitious
 from edge_sdk.training.recipes.recipe import load_recipe

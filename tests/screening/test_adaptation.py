@@ -16,12 +16,12 @@ import soundfile
 
 from edge_sdk.cli.main import run
 from edge_sdk.errors import AudioError, BundleError
-from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.bundle.load import load_bundle, read_manifest, verify_bundle, write_bundle
 from edge_sdk.runtime.bundle.schema import Manifest
 from edge_sdk.runtime.decoding import decode
-from edge_sdk.runtime.familiarity import FEATURES
-from edge_sdk.runtime.verdict_params import VerdictParams
+from edge_sdk.runtime.verdict.breath_sounds import BreathParams
+from edge_sdk.runtime.verdict.familiarity import FEATURES
+from edge_sdk.runtime.verdict.params import VerdictParams
 from edge_sdk.screening.adaptation import (
     Fit,
     RecordingEvidence,
@@ -126,8 +126,8 @@ def test_the_shift_of_joined_labels_goes_to_the_join_and_leaves_the_verdict_alon
     assert found.verdict.breaths == {**join.to_dict(), "bias": [pytest.approx(0.8), 0.0, 0.0, -0.2]}
     multilabel = msgspec.structs.replace(joining, decoder=msgspec.structs.replace(manifest.decoder, kind="multilabel"))
     assert label_shift(multilabel, rows([[2.0] * 10] * 5)) > 1.0  # the join decides, whatever the classifier's decoder
-    heard, apart = rows([[4.0, 4.0]] * 5), rows([[4.0, 4.0]] * 5, alone=0.25)
-    assert [row.cycles_abnormal(9.0) for row in apart] == [0.25] * 5 and (heard[0].cycles_abnormal(9.0) or 1.0) < 0.1
+    noticed, apart = rows([[4.0, 4.0]] * 5), rows([[4.0, 4.0]] * 5, alone=0.25)
+    assert [row.cycles_abnormal(9.0) for row in apart] == [0.25] * 5 and (noticed[0].cycles_abnormal(9.0) or 1.0) < 0.1
 
 
 def test_the_evidence_of_a_joining_bundle_is_the_classifiers_alone(base: Path, recordings: list[Path]) -> None:

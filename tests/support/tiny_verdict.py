@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_sdk.runtime.adventitious import KIND, SoundModel, golden_outputs
 from edge_sdk.runtime.bundle.schema import VerdictEntry
 from edge_sdk.runtime.engines.onnx import OrtEngine
+from edge_sdk.runtime.verdict.adventitious import KIND, SoundModel, golden_outputs
 from edge_sdk.signal.spec import FrontEndSpec
 
 FRAMES, STRIDE = 8, 4

@@ -49,7 +49,7 @@ from edge_sdk.runtime.engines.selection import (
 )
 from edge_sdk.runtime.segmentation.factory import LearnedFactory, SegmenterFactory, segmenter_factory
 from edge_sdk.runtime.stream import Stream
-from edge_sdk.runtime.verdict import VerdictModel
+from edge_sdk.runtime.verdict.monitor import VerdictModel
 from edge_sdk.signal.spec import FrontEndSpec
 
 if TYPE_CHECKING:

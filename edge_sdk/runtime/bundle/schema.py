@@ -116,10 +116,10 @@ class VerdictEntry(_Part, frozen=True, kw_only=True):
     file: str  # the step graph; its front end and step are stored in it
     sha256: str
     bytes: int
-    params: dict[str, Any]  # ``runtime.verdict.VerdictParams``
-    familiarity: dict[str, Any] = {}  # ``runtime.familiarity.FamiliarityParams``
-    detector: dict[str, Any] = {}  # ``runtime.adventitious.SoundParams``
-    # ``runtime.breath_sounds.BreathParams``. Absent: the classifier alone labels breaths, as in older bundles.
+    params: dict[str, Any]  # ``runtime.verdict.params.VerdictParams``
+    familiarity: dict[str, Any] = {}  # ``runtime.verdict.familiarity.FamiliarityParams``
+    detector: dict[str, Any] = {}  # ``runtime.verdict.adventitious.SoundParams``
+    # ``runtime.verdict.breath_sounds.BreathParams``. Absent: the classifier alone labels breaths, as in older bundles.
     breaths: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     golden: list[float] = []  # its outputs for a fixed synthetic signal; empty: not checked
     golden_tolerance: float = 1e-2

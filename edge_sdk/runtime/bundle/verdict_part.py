@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 
 from edge_sdk.errors import BundleError
-from edge_sdk.runtime.adventitious import SoundModel, SoundParams, golden_outputs
-from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.bundle.files import BundleCheck, file_inside
 from edge_sdk.runtime.bundle.schema import MANIFEST, VerdictEntry
 from edge_sdk.runtime.engines.onnx import OrtEngine
-from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict import VerdictModel
-from edge_sdk.runtime.verdict_params import VerdictParams
+from edge_sdk.runtime.verdict.adventitious import SoundModel, SoundParams, golden_outputs
+from edge_sdk.runtime.verdict.breath_sounds import BreathParams
+from edge_sdk.runtime.verdict.familiarity import FamiliarityParams
+from edge_sdk.runtime.verdict.monitor import VerdictModel
+from edge_sdk.runtime.verdict.params import VerdictParams
 
 
 def verdict_model(folder: Path, entry: VerdictEntry) -> VerdictModel:

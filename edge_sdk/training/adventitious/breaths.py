@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.runtime.breath_sounds import BreathParams, RecentFrames, frame_sums, joined_scores
 from edge_sdk.runtime.decoding import MULTILABEL
+from edge_sdk.runtime.verdict.breath_sounds import BreathParams, RecentFrames, frame_sums, joined_scores
 from edge_sdk.training.adventitious.inference import SoundOutputs
 from edge_sdk.training.calibration import fit_decision
 from edge_sdk.training.classification.breakdown import score_folds

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.runtime.adventitious import SOUNDS, SoundParams
-from edge_sdk.runtime.familiarity import FEATURES, FamiliarityParams, SpectrumSums
-from edge_sdk.runtime.verdict_params import VerdictParams, length_term, share_logit
+from edge_sdk.runtime.verdict.adventitious import SOUNDS, SoundParams
+from edge_sdk.runtime.verdict.familiarity import FEATURES, FamiliarityParams, SpectrumSums
+from edge_sdk.runtime.verdict.params import VerdictParams, length_term, share_logit
 from edge_sdk.training.adventitious.cycle_evidence import CycleEvidence
 from edge_sdk.training.adventitious.inference import SoundOutputs
 

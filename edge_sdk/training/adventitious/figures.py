@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.metrics.ranking import auroc
-from edge_sdk.runtime.adventitious import SOUNDS, SoundDetector, SoundParams
-from edge_sdk.runtime.familiarity import FamiliarityParams
-from edge_sdk.runtime.verdict_params import VerdictParams, answer_of
+from edge_sdk.runtime.verdict.adventitious import SOUNDS, SoundDetector, SoundParams
+from edge_sdk.runtime.verdict.familiarity import FamiliarityParams
+from edge_sdk.runtime.verdict.params import VerdictParams, answer_of
 from edge_sdk.training.adventitious.breaths import breaths_of
 from edge_sdk.training.adventitious.calibration import (
     HORIZONS_S,

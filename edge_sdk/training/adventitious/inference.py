@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from edge_sdk.models.adventitious import STRIDE, AdventitiousNetwork
-from edge_sdk.runtime.breath_sounds import either_logits, frame_sums, pooled_logits
+from edge_sdk.runtime.verdict.breath_sounds import either_logits, frame_sums, pooled_logits
 from edge_sdk.training.adventitious.data import SoundRecording
 
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class SoundOutputs:
         return pooled_logits(frame_sums(self.attention[:, :end], self.clip[:, :end]).sum(axis=1))
 
     def logit(self, seconds: float | None = None) -> float:
-        """Logit of an abnormal recording, see :func:`~edge_sdk.runtime.breath_sounds.either_logits`."""
+        """Logit of an abnormal recording, see :func:`~edge_sdk.runtime.verdict.breath_sounds.either_logits`."""
         return float(either_logits(self.logits(seconds)))
 
 

@@ -15,8 +15,8 @@ from edge_sdk.corpora import load_corpus
 from edge_sdk.errors import CheckpointError, CorpusError, RecipeError
 from edge_sdk.evaluation.protocol import fold_of_patient
 from edge_sdk.models.adventitious import STRIDE, AdventitiousLogits
-from edge_sdk.runtime.breath_sounds import BreathParams
 from edge_sdk.runtime.decoding import MULTILABEL
+from edge_sdk.runtime.verdict.breath_sounds import BreathParams
 from edge_sdk.training.adventitious.augment import LogMelSimulator, mel_centres
 from edge_sdk.training.adventitious.breaths import breaths_of
 from edge_sdk.training.adventitious.building import checkpoint_adventitious
@@ -295,7 +295,7 @@ def classifier_breaths(folder: Path, corpus: Path, *, labels: tuple[str, ...] = 
     return folder
 
 
-def heard(name: str, clip: float, patient: str) -> SoundOutputs:
+def outputs_of(name: str, clip: float, patient: str) -> SoundOutputs:
     """Outputs of 5 s in which crackles have the same logit everywhere."""
     found = replace(recording(name=name, patient=patient), corpus="icbhi")
     rows = np.array([np.full(125, clip), np.full(125, -9.0)])
@@ -303,7 +303,7 @@ def heard(name: str, clip: float, patient: str) -> SoundOutputs:
 
 
 def test_breaths_join_the_network_where_their_recordings_are_known(corpus: Path, tmp_path: Path) -> None:
-    outputs = [heard("a", 3.0, "icbhi/1"), heard("b", -3.0, "icbhi/2")]
+    outputs = [outputs_of("a", 3.0, "icbhi/1"), outputs_of("b", -3.0, "icbhi/2")]
     clips = replace(recording(name="c", patient="hf/1"), corpus="hf_lung_labels", clips_s=(("c_0", 0.0), ("c_1", 2.0)))
     clip = np.array([np.repeat([2.0, -2.0], [50, 75]), np.full(125, -9.0)])
     outputs.append(SoundOutputs(clips, np.zeros((3, 125)), np.zeros((2, 125)), clip, STEP_S))
@@ -329,7 +329,7 @@ def test_breaths_join_the_network_where_their_recordings_are_known(corpus: Path,
 
 
 def test_breaths_that_cannot_be_joined_are_refused(corpus: Path, tmp_path: Path) -> None:
-    outputs = [heard("a", 3.0, "icbhi/1")]
+    outputs = [outputs_of("a", 3.0, "icbhi/1")]
     settings = AdventitiousSection(breaths=str(tmp_path))
     with pytest.raises(RecipeError, match="holds no breaths of a cross-validated classifier"):
         breaths_of(outputs, settings)

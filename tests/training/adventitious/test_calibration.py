@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import RecipeError
-from edge_sdk.runtime.familiarity import FEATURES, FamiliarityParams
+from edge_sdk.runtime.verdict.familiarity import FEATURES, FamiliarityParams
 from edge_sdk.training.adventitious.calibration import (
     CalibrationTable,
     conformal_thresholds,

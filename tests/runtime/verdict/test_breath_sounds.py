@@ -18,14 +18,21 @@ from edge_sdk.evaluation.cycle_sounds import recording_frames
 from edge_sdk.evaluation.model import ModelUnderTest
 from edge_sdk.evaluation.predict import predict
 from edge_sdk.events import AudioBlock, CycleResult, Event, Verdict
-from edge_sdk.runtime.breath_sounds import BreathParams, RecentFrames, either_logits, frame_sums, joined, joined_scores
 from edge_sdk.runtime.bundle.load import load_bundle, read_manifest, write_bundle
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.group import StreamGroup
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.factory import EnvelopeFactory
 from edge_sdk.runtime.stream import Stream
-from edge_sdk.runtime.verdict import VerdictModel
+from edge_sdk.runtime.verdict.breath_sounds import (
+    BreathParams,
+    RecentFrames,
+    either_logits,
+    frame_sums,
+    joined,
+    joined_scores,
+)
+from edge_sdk.runtime.verdict.monitor import VerdictModel
 from tests.runtime.conftest import phantom
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_verdict import FILE, tiny_verdict_entry, write_tiny_sounds

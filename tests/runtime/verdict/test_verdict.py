@@ -10,16 +10,16 @@ import numpy.typing as npt
 import pytest
 
 from edge_sdk.events import Adventitious, AudioBlock, Event, Verdict
-from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundParams
-from edge_sdk.runtime.breath_sounds import either_logits
 from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.runtime.classifier import Classifier
-from edge_sdk.runtime.familiarity import FEATURES, FamiliarityParams, SpectrumSums
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.factory import EnvelopeFactory
 from edge_sdk.runtime.stream import Stream
-from edge_sdk.runtime.verdict import VerdictModel
-from edge_sdk.runtime.verdict_params import VerdictParams, share_logit
+from edge_sdk.runtime.verdict.adventitious import FrameEvent, SoundDetector, SoundParams
+from edge_sdk.runtime.verdict.breath_sounds import either_logits
+from edge_sdk.runtime.verdict.familiarity import FEATURES, FamiliarityParams, SpectrumSums
+from edge_sdk.runtime.verdict.monitor import VerdictModel
+from edge_sdk.runtime.verdict.params import VerdictParams, share_logit
 from edge_sdk.signal.logmel import log_mel
 from tests.runtime.conftest import phantom
 from tests.support.tiny_bundle import write_tiny_bundle

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from edge_sdk.events import VerdictName
-from edge_sdk.runtime.familiarity import FamiliarityParams
+from edge_sdk.runtime.verdict.familiarity import FamiliarityParams
 from edge_sdk.settings import NonNegative, Positive, Settings
 
 _LEAST_SHARE = 1e-4  # probabilities are clipped here before their logit

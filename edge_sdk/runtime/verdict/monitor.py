@@ -20,8 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.events import Adventitious, CycleResult, Event, Verdict, VerdictName, VerdictReason
-from edge_sdk.runtime.adventitious import FrameEvent, SoundDetector, SoundFrames, SoundModel, SoundParams, SoundRun
-from edge_sdk.runtime.breath_sounds import (
+from edge_sdk.runtime.classifier import Classification
+from edge_sdk.runtime.verdict.adventitious import (
+    FrameEvent,
+    SoundDetector,
+    SoundFrames,
+    SoundModel,
+    SoundParams,
+    SoundRun,
+)
+from edge_sdk.runtime.verdict.breath_sounds import (
     BreathParams,
     RecentFrames,
     either_logits,
@@ -29,9 +37,8 @@ from edge_sdk.runtime.breath_sounds import (
     joined,
     pooled_logits,
 )
-from edge_sdk.runtime.classifier import Classification
-from edge_sdk.runtime.familiarity import Centres, FamiliarityParams, SpectrumSums
-from edge_sdk.runtime.verdict_params import VerdictParams
+from edge_sdk.runtime.verdict.familiarity import Centres, FamiliarityParams, SpectrumSums
+from edge_sdk.runtime.verdict.params import VerdictParams
 from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.signal.clock import convert_index
 
@@ -139,7 +146,7 @@ class VerdictMonitor:
     sample_rate
         Hz, of the source.
     offline
-        See :class:`~edge_sdk.runtime.adventitious.SoundRun`.
+        See :class:`~edge_sdk.runtime.verdict.adventitious.SoundRun`.
     """
 
     def __init__(self, model: VerdictModel, sample_rate: int, *, offline: bool = False) -> None:
