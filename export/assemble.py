@@ -120,7 +120,8 @@ def with_parts(
     verdict: Path | None = None,
     name: str | None = None,
     version: str,
-    cross_validation: Path | None = None,
+    segmenter_cv: Path | None = None,
+    classifier_cv: Path | None = None,
 ) -> Manifest:
     """Write a bundle with the classifier of another bundle and a new segmenter, a new verdict, or both.
 
@@ -138,8 +139,8 @@ def with_parts(
         Name of the new bundle; that of ``base`` where absent.
     version
         Version of the new bundle.
-    cross_validation
-        ``cv.json`` of the new segmenter's recipe.
+    segmenter_cv, classifier_cv
+        ``cv.json`` of the recipe of the segmenter, and of that of the classifier of ``base``.
 
     Raises
     ------
@@ -150,8 +151,12 @@ def with_parts(
     """
     old = read_manifest(base)
     part = _kept_segmenter(base, old) if segmenter is None else segmenter_part(segmenter)
-    if cross_validation is not None:
-        part = with_cross_validation(part, cross_validation)
+    if segmenter_cv is not None:
+        part = with_cross_validation(part, segmenter_cv)
+    own = _own(old.training)
+    if classifier_cv is not None:
+        recipe = str((own.get("recipe") or {}).get("name", own.get("model")))
+        own["cross_validation"] = classifier_record(read_cross_validation(classifier_cv, recipe))
     judge = _kept_verdict(base, old) if verdict is None else verdict_part(verdict)
     copied = {a.file: a.sha256 for a in old.artefacts} | {old.golden.file: old.golden.sha256}
     copied |= {a.features.file: a.features.sha256 for a in old.artefacts if a.features}
@@ -167,7 +172,7 @@ def with_parts(
         verdict=msgspec.UNSET if judge is None else judge.entry,
         files={},
         model_card=CARD_FILE,
-        training=_with_verdict_training(_with_segmenter_training(_own(old.training), part), judge),
+        training=_with_verdict_training(_with_segmenter_training(own, part), judge),
     )
     files = {file: (base / file).read_bytes() for file in copied} | _segmenter_files(part) | _verdict_files(judge)
     return _write(manifest, files, out)

@@ -170,8 +170,6 @@ def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Man
             f"{_PARTS[model]} is exported as the one step graph it is, with the figures of its run; leave --formats, "
             f"--corpus, --root, --fix, --features-graph and a second {model} out"
         )
-    if options.cross_validation is not None and model != "segmenter":
-        raise ExportError("a verdict brings the figures of its cross-validation in its checkpoint; leave --cv out")
     require_writable(options.out)
     if options.sign is not None:
         require_key(options.sign)
@@ -189,7 +187,7 @@ def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Man
         verdict=verdict,
         name=options.name,
         version=options.version or __version__,
-        cross_validation=options.cross_validation,
+        **{"segmenter_cv" if model == "segmenter" else "classifier_cv": options.cross_validation},
     )
     if options.sign is not None:
         sign_bundle(options.out, options.sign)

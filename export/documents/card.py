@@ -155,7 +155,8 @@ def _cross_validation(training: Mapping[str, Any]) -> str:
         *(_validated(name, figures) for name, figures in record["figures"].items()),
         "",
         f"{record['folds']} folds by patient, seed {record['seed']}: networks of this recipe on patients they were not "
-        "trained on. The shipped network was trained on all of these patients, so nothing else measures it.",
+        "trained on. The shipped network was trained on all of these patients, so nothing else measures it. "
+        "These are figures of the classifier alone; where the verdict's network joins the labels, see below.",
     ]
     return "\n".join(rows)
 

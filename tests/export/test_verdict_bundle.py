@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,11 @@ import pytest
 from edge_sdk.errors import BundleError, ExportError
 from edge_sdk.events import Verdict
 from edge_sdk.runtime.bundle.load import DEFAULT_BUNDLE, load_bundle, read_manifest, verify_bundle
+from edge_sdk.runtime.verdict.breath_sounds import BreathParams
 from edge_sdk.screening.screen import screen
 from edge_sdk.training.adventitious.crossval import cross_validate_adventitious
-from edge_sdk.training.adventitious.run import train_adventitious
+from edge_sdk.training.adventitious.run import CALIBRATION, train_adventitious
+from edge_sdk.training.checkpoint import load_checkpoint, save_checkpoint
 from export.verdict_part import verdict_part
 from tests.cli.conftest import Stetho, stetho  # noqa: F401
 from tests.runtime.conftest import phantom
@@ -120,3 +123,30 @@ def test_a_checkpoint_without_calibration_is_not_exported(checkpoint: Path, tmp_
     with pytest.raises(ExportError, match="does not exist"):
         verdict_part(tmp_path / "none.pt")
     assert verdict_part(checkpoint).entry.golden
+
+
+def test_a_verdict_brings_its_join_and_the_figures_of_the_classifiers_cross_validation(
+    stetho: Stetho,  # noqa: F811
+    checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    found = load_checkpoint(checkpoint)
+    join = BreathParams(own=0.25, temperature=1.25)
+    figures = {"breaths": {"icbhi": {"n": 9, "patients": 3, "score": 0.625, "auroc": 0.75, "ece": None}}}
+    calibration = {**found.metrics[CALIBRATION], "breaths": join.to_dict()}
+    calibration["figures"] = {**calibration["figures"], **figures}
+    save_checkpoint(replace(found, metrics={**found.metrics, CALIBRATION: calibration}), tmp_path / "joining.pt")
+    report = {"recipe": "compact-joint", "seed": 0, "folds": [{}, {}], "metrics": {"n": 7, "auroc": 0.5625}}
+    (tmp_path / "cv.json").write_text(json.dumps(report))
+    out = tmp_path / "b"
+    arguments = ("--out", str(out), "--base", "default", "--cv", str(tmp_path / "cv.json"))
+    assert stetho("export", str(tmp_path / "joining.pt"), *arguments).status == 0
+    bundle = load_bundle(out)
+    assert bundle.verdict is not None and bundle.verdict.breaths == join
+    assert bundle.manifest.training["cross_validation"]["figures"] == {"all cycles": {"n": 7, "auroc": 0.5625}}
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "0.25 of its logits over the breath and 0.5" in card
+    assert "| icbhi | 9 | 3 | – | – | 0.625 | 0.750 | – | – | – |" in card and "0.562" in card
+    (tmp_path / "cv.json").write_text(json.dumps({**report, "recipe": "standard"}))
+    result = stetho("export", str(tmp_path / "joining.pt"), *arguments)
+    assert result.status == 1 and "is the cross-validation of standard, not of compact-joint" in result.error

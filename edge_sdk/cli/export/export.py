@@ -63,7 +63,11 @@ def export_command(
     ] = None,
     cross_validation: Annotated[
         Path | None,
-        typer.Option("--cv", metavar="FILE", help="cv.json of the recipe: its figures go into the model card."),
+        typer.Option(
+            "--cv",
+            metavar="FILE",
+            help="cv.json of the recipe, for the model card; for a verdict, of its classifier's.",
+        ),
     ] = None,
     base: Annotated[
         str | None,
