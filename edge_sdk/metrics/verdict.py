@@ -17,6 +17,9 @@ from edge_sdk.metrics.ranking import auroc
 SECONDS: tuple[float, ...] = (3.0, 6.0, 9.0, 15.0)
 """Lengths of audio after which the running verdict is scored, beside the whole recording."""
 
+GRACE_S = 0.5
+"""What a running verdict may come later than its audio and still count: resampler and network work in steps."""
+
 UNDECIDED = 0.5
 """Probability that a recording without any counts with: it is ranked between the two classes, never left out."""
 
@@ -44,8 +47,14 @@ class VerdictTrace:
             raise ValueError(f"{self.recording}: the times of the probabilities must not decrease")
 
     def probability(self, seconds: float | None = None) -> float | None:
-        """Probability of abnormal after ``seconds`` of audio (``None``: at the end); ``None`` before the first."""
-        known = len(self.times_s) if seconds is None else int(np.searchsorted(self.times_s, seconds, side="right"))
+        """Probability of abnormal after ``seconds`` of audio (``None``: at the end); ``None`` before the first.
+
+        A running verdict counts up to :data:`GRACE_S` later.
+        """
+        if seconds is None:
+            known = len(self.times_s)
+        else:
+            known = int(np.searchsorted(self.times_s, seconds + GRACE_S, side="right"))
         return float(self.p_abnormal[known - 1]) if known else None
 
 

@@ -169,7 +169,7 @@ class Stream:
         events: list[Event] = []
         self._close_segment(events, gap=False)
         if self._verdict is not None and self._first is not None:
-            events.append(self._verdict.verdict(self._done, final=True))
+            events.append(self._verdict.verdict(self._done))
         duration = self._samples_in + self._lost
         if duration < self._shortest_s * self.sample_rate:
             level = next((e.level_dbfs for e in events if isinstance(e, QualityEvent)), -140.0)

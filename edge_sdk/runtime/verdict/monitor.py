@@ -9,6 +9,7 @@ audio, or does not resemble the calibration audio, gets no answer.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -258,9 +259,10 @@ class VerdictMonitor:
             self._recent.add(self._pending[-1][0].first, self._pending[-1][1][0])
             while (self._held - self._pending[0][0].frames.shape[1]) * self._frame_s >= _QUALITY_DELAY_S:
                 self._take(*self._pending.popleft(), usable, now, events)
-        if self._evidence.usable_s >= self._next_report_s:
+        waiting_s = self._held * self._frame_s if usable else 0.0
+        if self._evidence.usable_s + waiting_s >= self._next_report_s:
             self._next_report_s += self._model.params.report_s
-            events.append(self.verdict(now, final=False))
+            events.append(self._verdict(*self._with_waiting(usable=usable), now, final=False))
         return events
 
     def close(self, *, usable: bool, now: int) -> list[Event]:
@@ -273,12 +275,27 @@ class VerdictMonitor:
         events += [self._event(found, now) for found in self._detector.finish()]
         return events
 
-    def verdict(self, now: int, *, final: bool) -> Verdict:
-        """The verdict by the evidence so far."""
-        evidence, params, familiarity = self._evidence, self._model.params, self._model.familiarity
+    def verdict(self, now: int) -> Verdict:
+        """The final verdict, by all the evidence."""
+        return self._verdict(self._evidence, self._total, now, final=True)
+
+    def _with_waiting(self, *, usable: bool) -> tuple[Evidence, int]:
+        """The evidence and the output frames so far, with what waits for the quality gate while it finds no fault.
+
+        A running verdict is not final: a fault that the gate notices later is out of the next one.
+        """
+        if not usable or not self._pending:
+            return self._evidence, self._total
+        evidence = copy.deepcopy(self._evidence)
+        for step, sums in self._pending:
+            evidence.add(step, sums)
+        return evidence, self._total + self._held
+
+    def _verdict(self, evidence: Evidence, total: int, now: int, *, final: bool) -> Verdict:
+        params, familiarity = self._model.params, self._model.familiarity
         group, distance = self._model.centres.nearest(evidence.spectrum.features()) if evidence.usable_s else (0, 0.0)
         probability = params.probability(evidence.network, evidence.cycles_abnormal, evidence.usable_s, group)
-        reason = self._reason(familiar=distance <= familiarity.farthest)
+        reason = self._reason(evidence.usable_s, total, familiar=distance <= familiarity.farthest)
         name: VerdictName = "uncertain"
         rate = self._rate_meter.breaths_per_minute
         if reason is None and probability is not None:
@@ -289,12 +306,11 @@ class VerdictMonitor:
             None if rate is None else round(rate, 2), self._rate_meter.confident,
         )  # fmt: skip
 
-    def _reason(self, *, familiar: bool) -> VerdictReason | None:
+    def _reason(self, usable_s: float, total: int, *, familiar: bool) -> VerdictReason | None:
         """Why no answer is given, if there is a reason beside the probability."""
-        usable_s, least_s = self._evidence.usable_s, self._model.params.least_s
-        total_s = self._total * self._frame_s + self._lost / self._rate
-        if usable_s < least_s:
-            return "poor-quality" if total_s >= least_s else "too-little-audio"
+        params, total_s = self._model.params, total * self._frame_s + self._lost / self._rate
+        if not params.enough(usable_s):
+            return "poor-quality" if params.enough(total_s) else "too-little-audio"
         if 2.0 * usable_s < total_s or not self._breathing:
             return "poor-quality"
         return None if familiar else "unfamiliar"

@@ -16,6 +16,7 @@ from edge_sdk.settings import NonNegative, Positive, Settings
 _LEAST_SHARE = 1e-4  # probabilities are clipped here before their logit
 _REFERENCE_S = 9.0  # seconds of audio at which the term of the length is zero
 _WEIGHTS = 4  # of a join, without its offsets
+_SLACK_S = 0.05  # a frame of the network and the overlap of its windows
 _LONGEST_S = 60.0  # longer audio counts as so long
 
 Floats = npt.NDArray[np.float64]
@@ -85,6 +86,10 @@ class VerdictParams(Settings, frozen=True):
         score += of_network * network if network is not None else 0.0
         return score + (of_cycles * share_logit(cycles) if cycles is not None else 0.0)
 
+    def enough(self, seconds: float) -> bool:
+        """Whether an answer is given on so much audio; one cut to the least has a little less in whole frames."""
+        return seconds >= self.least_s - _SLACK_S
+
     def answer(self, probability: float, seconds: float) -> VerdictName:
         """The verdict that the thresholds for so much usable audio give."""
         _, low, high = next(row for row in reversed(self.thresholds) if row[0] <= max(seconds, self.least_s))
@@ -100,8 +105,6 @@ def answer_of(
     probability: float,
     seconds: float,
     features: Floats,
-    *,
-    slack_s: float = 0.0,
 ) -> VerdictName | Unanswered:
     """The verdict on a recording of usable audio, or the reason why there is none.
 
@@ -111,10 +114,8 @@ def answer_of(
         Calibration.
     probability, seconds, features
         Of an abnormal recording; usable audio; of its mean spectrum.
-    slack_s
-        Seconds that may be missing in the least audio.
     """
-    if seconds < params.least_s - slack_s:
+    if not params.enough(seconds):
         return "too-little-audio"
     if familiarity.distance(features) > familiarity.farthest:
         return "unfamiliar"

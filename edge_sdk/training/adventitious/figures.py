@@ -30,8 +30,6 @@ from edge_sdk.training.recipes.adventitious_settings import AdventitiousSection
 
 Flags = npt.NDArray[np.bool_]
 
-_SLACK_S = 0.05  # a clip cut to the least audio has a little less of it in whole frames
-
 
 def figures_by_corpus(outputs: Sequence[SoundOutputs]) -> dict[str, Any]:
     """Figures of the network for each corpus; of one with a single class, the share above a logit of 0."""
@@ -141,7 +139,7 @@ def _answers(
 ) -> npt.NDArray[np.str_]:
     """``normal``, ``abnormal``, ``uncertain`` or the reason, as a stream of usable audio gives them."""
     rows = zip(chances.tolist(), table.seconds.tolist(), table.features, strict=True)
-    return np.array([answer_of(params, familiarity, *row, slack_s=_SLACK_S) for row in rows])
+    return np.array([answer_of(params, familiarity, *row) for row in rows])
 
 
 def _scored(abnormal: Flags, chances: npt.NDArray[np.float64], answers: npt.NDArray[np.str_]) -> dict[str, Any]:

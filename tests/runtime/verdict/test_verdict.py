@@ -73,9 +73,29 @@ def test_running_verdicts_begin_at_six_usable_seconds_and_end_with_a_final_one(
     found = verdicts(events_of(stream_of(classifier, model), phantom("asthma", 10.0).astype(np.float32)))
     *running, last = found
     assert last.final and not any(verdict.final for verdict in running)
-    assert [math.floor(verdict.usable_s) for verdict in running] == [6, 7, 8]
+    assert [math.floor(verdict.usable_s) for verdict in running] == [6, 7, 8, 9]
+    assert running[0].at_s < 6.5  # what waits for the quality gate counts while it finds no fault
     assert last.at == 10 * RATE and last.usable_s == pytest.approx(10.0, abs=0.1)
     assert all(v.verdict != "uncertain" or v.reason is None for v in found)
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 16000, 44100])
+def test_a_recording_of_just_the_least_audio_gets_an_answer(
+    classifier: Classifier, model: VerdictModel, rate: int
+) -> None:
+    samples = phantom("asthma", 8.0, rate).astype(np.float32)
+    for seconds, reason in ((6.0, None), (5.8, "too-little-audio")):
+        (*_, last) = verdicts(events_of(stream_of(classifier, model, rate), samples[: round(seconds * rate)]))
+        assert (last.final, last.reason) == (True, reason)
+
+
+def test_a_running_verdict_takes_back_what_the_quality_gate_refuses_later(
+    classifier: Classifier, model: VerdictModel
+) -> None:
+    breath = phantom("asthma", 6.5).astype(np.float32)
+    events = events_of(stream_of(classifier, model), np.concatenate((breath, np.zeros(6 * RATE, np.float32))), 320)
+    *running, last = verdicts(events)
+    assert running[0].usable_s >= 6.0 and last.usable_s < 7.5
 
 
 def test_without_a_verdict_model_no_such_events(classifier: Classifier) -> None:
