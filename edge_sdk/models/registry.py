@@ -24,6 +24,7 @@ class ModelEntry:
     sizes: tuple[str, ...]  # smallest first
     title: str  # one line for lists
     paper: str = ""  # link; empty for our own
+    begins_with: str = ""  # public weights that the settings of the full sizes are made for; empty: none
 
 
 MODELS: dict[str, ModelEntry] = {}
@@ -152,6 +153,7 @@ register(
         sizes=("tiny", "small", "base", "medium"),
         title="YAMNet: MobileNet-v1 with public AudioSet weights, cut after layer 12 (base) or whole (medium)",
         paper="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
+        begins_with="yamnet.tflite",
     )
 )
 register(
@@ -160,5 +162,6 @@ register(
         builder="edge_sdk.models.yamnet:YamnetCompact",
         sizes=("tiny", "small", "base"),
         title="YAMNet's trunk and the compact CNN side by side: the mean of their logits",
+        begins_with="yamnet.tflite",
     )
 )

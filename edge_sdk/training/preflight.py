@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sized
 
 from edge_sdk.errors import CorpusError, RecipeError
-from edge_sdk.training.recipes.recipe import FitSection
+from edge_sdk.models.registry import model_entry
+from edge_sdk.training.recipes.recipe import FitSection, ModelSection
 from edge_sdk.training.run_folder import RunOptions
 
 _log = logging.getLogger(__name__)
+
+_SMALL_SIZES = ("tiny", "small")  # narrower than the public weights
 
 
 def check_classes(labels: Iterable[str], all_labels: Collection[str], where: str) -> None:
@@ -72,6 +75,16 @@ def check_patients(
     if count == 1:
         (patient,) = set(patients)
         _log.warning("%s: all examples are of one patient (%s); what is learned may be that person", where, patient)
+
+
+def check_weights(model: ModelSection) -> None:
+    """Warn of a network that begins at random although its settings are made for public weights."""
+    weights = model_entry(model.name).begins_with
+    if weights and model.pretrained is None and model.size not in _SMALL_SIZES:
+        _log.warning(
+            "%s begins with random weights: its few epochs are made for %s; give them by --set model.pretrained=%s",
+            model.name, weights, weights,
+        )  # fmt: skip
 
 
 def check_batch(fit: FitSection) -> None:

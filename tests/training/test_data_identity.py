@@ -18,13 +18,15 @@ import pytest
 import soundfile
 
 from edge_sdk.errors import CheckpointError, CorpusError, RecipeError
+from edge_sdk.models.registry import MODELS
+from edge_sdk.training import preflight
 from edge_sdk.training.audio.bank import AudioBank
 from edge_sdk.training.checkpoint import load_checkpoint
 from edge_sdk.training.classification.distill import HELD_OUT
 from edge_sdk.training.data_identity import IDENTITY_FILE, digest_of
 from edge_sdk.training.loop.fit import Step
-from edge_sdk.training.preflight import check_patients
-from edge_sdk.training.recipes.recipe import Recipe, load_recipe
+from edge_sdk.training.preflight import check_patients, check_weights
+from edge_sdk.training.recipes.recipe import ModelSection, Recipe, load_recipe
 from edge_sdk.training.run import run_cross_validation, run_training
 from edge_sdk.training.run_folder import (
     CHECKPOINT_FILE,
@@ -318,3 +320,32 @@ def test_the_checksum_of_audio_is_of_the_files_not_of_the_resampler(root: Path, 
     assert AudioBank.load([tmp_path / "r0.flac", paths[1]], spec, cache=tmp_path / "c").digest == first.digest
     assert AudioBank.load(paths[::-1], spec, cache=tmp_path / "c").digest != first.digest
     assert json.loads(next((tmp_path / "c").glob("*.json")).read_text())[0] == [16000, 16000]
+
+
+@pytest.mark.parametrize(
+    ("model", "warned"),
+    [
+        (ModelSection(name="yamnet-compact"), True),
+        (ModelSection(name="yamnet", size="medium"), True),
+        (ModelSection(name="yamnet-compact", pretrained="yamnet.tflite"), False),
+        (ModelSection(name="yamnet", size="tiny"), False),
+        (ModelSection(name="compact"), False),
+    ],
+)
+def test_a_network_that_lacks_its_public_weights_has_a_line(
+    caplog: pytest.LogCaptureFixture, model: ModelSection, *, warned: bool
+) -> None:
+    """It trains without an error, and is worse."""
+    with caplog.at_level(logging.WARNING):
+        check_weights(model)
+    assert any("give them by --set model.pretrained=yamnet.tflite" in line for line in lines(caplog)) is warned
+
+
+def test_every_classifier_run_checks_its_public_weights(
+    options: RunOptions, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "compact", replace(MODELS["compact"], begins_with="some.weights"))
+    monkeypatch.setattr(preflight, "_SMALL_SIZES", ())
+    with caplog.at_level(logging.WARNING):
+        run_training(small("classify", "fit.epochs=1"), options)
+    assert sum("some.weights" in line for line in lines(caplog)) == 1

@@ -23,7 +23,7 @@ from edge_sdk.training.corpus import side_of
 from edge_sdk.training.data_identity import finished_run, reported_identity
 from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
-from edge_sdk.training.preflight import check_batch, check_classes, check_patients, check_reported
+from edge_sdk.training.preflight import check_batch, check_classes, check_patients, check_reported, check_weights
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import (
@@ -116,6 +116,7 @@ def check_examples(recipe: Recipe, data: TrainingData, where: str, *, folds: int
     check_classes((recipe.labels[index] for index in events.bits.tolist()), recipe.labels, where)
     check_patients({str(patient) for patient in events.patient.tolist()}, recipe.fit, where, folds=folds, grouped=True)
     check_batch(recipe.fit)
+    check_weights(recipe.model)
 
 
 def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingData) -> Provenance:
