@@ -56,7 +56,7 @@ def breaths_of(outputs: Sequence[SoundOutputs], settings: AdventitiousSection) -
     """
     if settings.breaths is None:
         return None
-    table = _table(Path(settings.breaths))
+    table = read_table(Path(settings.breaths))
     frames, places = _frames(outputs)
     patient_of = {f"{o.recording.corpus}/{o.recording.name}": o.recording.patient for o in outputs}
     own, running, rows, patients, origins = [], [], [], [], []
@@ -91,7 +91,8 @@ def breaths_of(outputs: Sequence[SoundOutputs], settings: AdventitiousSection) -
     )
 
 
-def _table(folder: Path) -> dict[str, npt.NDArray[Any]]:
+def read_table(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """What a classifier's cross-validation keeps of its breaths, by column; errors as :func:`breaths_of`."""
     path = folder / CV_LOGITS_FILE
     try:
         with np.load(path) as file:

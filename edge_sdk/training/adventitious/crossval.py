@@ -8,7 +8,7 @@ from typing import Any
 from edge_sdk.models.adventitious import AdventitiousNetwork
 from edge_sdk.training.adventitious.building import LABELS, adventitious_section
 from edge_sdk.training.adventitious.data import AdventitiousData, load_adventitious_data
-from edge_sdk.training.adventitious.figures import calibrate, figures_by_corpus, fit_calibration
+from edge_sdk.training.adventitious.figures import calibrate, check_evidence, figures_by_corpus, fit_calibration
 from edge_sdk.training.adventitious.inference import SoundOutputs, run_network
 from edge_sdk.training.adventitious.run import CALIBRATION, adventitious_provenance
 from edge_sdk.training.adventitious.task import AdventitiousTask
@@ -47,6 +47,7 @@ def cross_validate_adventitious(
     RecipeError, CorpusError, TrainingError, CheckpointError
         Settings, data, the loop or a file of the run is at fault; too few patients.
     """
+    check_evidence(adventitious_section(recipe))
     data = load_adventitious_data(
         load_sides(recipe, options), recipe.spec, adventitious_section(recipe), split="all",
         heart_corpus=recipe.heart_corpus, cache=options.cache, progress=on_read,

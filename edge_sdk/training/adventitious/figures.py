@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edge_sdk.metrics.ranking import auroc
 from edge_sdk.runtime.verdict.adventitious import SOUNDS, SoundDetector, SoundParams
 from edge_sdk.runtime.verdict.familiarity import FamiliarityParams
 from edge_sdk.runtime.verdict.params import VerdictParams, answer_of
-from edge_sdk.training.adventitious.breaths import breaths_of
+from edge_sdk.training.adventitious.breaths import breaths_of, read_table
 from edge_sdk.training.adventitious.calibration import (
     HORIZONS_S,
     CalibrationTable,
@@ -43,6 +44,19 @@ def figures_by_corpus(outputs: Sequence[SoundOutputs]) -> dict[str, Any]:
         else:
             figures[name] = {"n": len(rows), "above_half": float(np.mean([row.logit() > 0.0 for row in rows]))}
     return figures
+
+
+def check_evidence(settings: AdventitiousSection) -> None:
+    """Read what the calibration needs beside the network, so that a wrong file ends a run before hours of training.
+
+    Raises
+    ------
+    RecipeError
+        A file of ``adventitious.cycles`` or the folder of ``adventitious.breaths`` cannot be used.
+    """
+    CycleEvidence(settings.cycles)
+    if settings.breaths is not None:
+        read_table(Path(settings.breaths))
 
 
 def calibrate(

@@ -347,6 +347,15 @@ def test_breaths_that_cannot_be_joined_are_refused(corpus: Path, tmp_path: Path)
         breaths_of(outputs, settings)
 
 
+@pytest.mark.parametrize("setting", ["breaths={}", "cycles=[sprsound={}/none.jsonl]"])
+def test_evidence_that_cannot_be_read_ends_a_run_before_it_trains(corpus: Path, tmp_path: Path, setting: str) -> None:
+    name = setting.partition("=")[0]
+    recipe = tiny_recipe(f"adventitious.{setting.format(tmp_path)}")
+    with pytest.raises(RecipeError, match=f"adventitious.{name}"):
+        cross_validate_adventitious(recipe, options(corpus, tmp_path / "out"), 2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_cross_validation_fits_the_join_for_all_and_for_each_fold(corpus: Path, tmp_path: Path) -> None:
     folder = classifier_breaths(tmp_path / "classifier", corpus)
     recipe = tiny_recipe("fit.epochs=1", f"adventitious.breaths={folder}", "adventitious.breath_own=0.8")
