@@ -105,6 +105,7 @@ register(
         sizes=("tiny", "small", "base", "medium"),
         title="DASS: VMamba state space network on spectrograms; Lung-SRAD with Gaussian smoothing",
         paper="https://arxiv.org/abs/2407.04082",
+        begins_with="the weights of DASS or VMamba",
     )
 )
 
@@ -114,6 +115,7 @@ register(
         builder="edge_sdk.models.mri_net:MriNet",
         sizes=("tiny", "small", "base"),
         title="MRI-Net: interlaced convolutions beside an HTS-AT Swin transformer, weighed per channel",
+        begins_with="the AudioSet weights of HTS-AT",
     )
 )
 
@@ -124,6 +126,7 @@ register(
         sizes=("tiny", "small", "base"),
         title="Audio Spectrogram Transformer; option 'conditioning' makes it GRF, FiLM, TAFiLM or SoftFiLM",
         paper="https://arxiv.org/abs/2104.01778",
+        begins_with="the AudioSet weights of AST",
     )
 )
 
@@ -133,6 +136,7 @@ register(
         builder="edge_sdk.models.lung_adapter:LungAdapter",
         sizes=("tiny", "small", "base"),
         title="LungAdapter: small trained adapters inside a frozen AST",
+        begins_with="the weights of a trained AST",
     )
 )
 
@@ -143,6 +147,7 @@ register(
         sizes=("tiny", "small", "base"),
         title="ADD: adaptive frequency filter and differential attention before an AST",
         paper="https://arxiv.org/abs/2506.02505",
+        begins_with="the AudioSet weights of AST",
     )
 )
 
@@ -153,7 +158,7 @@ register(
         sizes=("tiny", "small", "base", "medium"),
         title="YAMNet: MobileNet-v1 with public AudioSet weights, cut after layer 12 (base) or whole (medium)",
         paper="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
-        begins_with="yamnet.tflite",
+        begins_with="the AudioSet weights of YAMNet (yamnet.tflite)",
     )
 )
 register(
@@ -162,6 +167,6 @@ register(
         builder="edge_sdk.models.yamnet:YamnetCompact",
         sizes=("tiny", "small", "base"),
         title="YAMNet's trunk and the compact CNN side by side: the mean of their logits",
-        begins_with="yamnet.tflite",
+        begins_with="the AudioSet weights of YAMNet (yamnet.tflite)",
     )
 )

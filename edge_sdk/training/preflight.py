@@ -82,8 +82,8 @@ def check_weights(model: ModelSection) -> None:
     weights = model_entry(model.name).begins_with
     if weights and model.pretrained is None and model.size not in _SMALL_SIZES:
         _log.warning(
-            "%s begins with random weights: its few epochs are made for %s; give them by --set model.pretrained=%s",
-            model.name, weights, weights,
+            "%s begins with random weights; its settings are made for %s: give them by --set model.pretrained=FILE",
+            model.name, weights,
         )  # fmt: skip
 
 
