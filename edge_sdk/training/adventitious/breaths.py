@@ -28,7 +28,7 @@ _COLUMNS = ("probabilities", "labels", "truth", "patient", "recording", "start_s
 
 @dataclass(frozen=True)
 class Breaths:
-    """Breaths of a cross-validated classifier, with what the network hears in each; all out of fold."""
+    """Breaths of a cross-validated classifier, with the logits of the network over each; all out of fold."""
 
     scores: Floats  # [n, 4] joined, before the decision
     events: EventTable  # begin and end in milliseconds; the patient as in recordings of sounds

@@ -14,7 +14,7 @@ from edge_sdk.metrics.ranking import auroc
 from edge_sdk.runtime.verdict.adventitious import SOUNDS, SoundDetector, SoundParams
 from edge_sdk.runtime.verdict.familiarity import FamiliarityParams
 from edge_sdk.runtime.verdict.params import VerdictParams, answer_of
-from edge_sdk.training.adventitious.breaths import breaths_of, read_table
+from edge_sdk.training.adventitious.breaths import Breaths, breaths_of, read_table
 from edge_sdk.training.adventitious.calibration import (
     HORIZONS_S,
     CalibrationTable,
@@ -81,11 +81,12 @@ def calibrate(
     evidence = CycleEvidence(settings.cycles)
     breath = [row for row in outputs if not row.recording.noise]
     noise = [row for row in outputs if row.recording.noise]
-    calibration = fit_calibration(outputs, settings)
+    breaths = breaths_of(outputs, settings)
+    calibration = _fitted(outputs, settings, breaths)
     figures: dict[str, Any] = {"corpora": _cross_fitted(breath, fold, evidence, settings.error)}
     if noise:
         figures["noise"] = _noise_figures(noise, calibration, evidence)
-    if (breaths := breaths_of(outputs, settings)) is not None:
+    if breaths is not None:
         figures["breaths"] = breaths.figures(fold)
     figures["sounds"] = _sound_figures(breath, SoundParams.from_dict(calibration["detector"]))
     return {**calibration, FIGURES: figures}
@@ -93,6 +94,10 @@ def calibrate(
 
 def fit_calibration(outputs: Sequence[SoundOutputs], settings: AdventitiousSection) -> dict[str, Any]:
     """Fit the calibration; ``params``, ``familiarity``, ``detector`` and, if set, ``breaths``."""
+    return _fitted(outputs, settings, breaths_of(outputs, settings))
+
+
+def _fitted(outputs: Sequence[SoundOutputs], settings: AdventitiousSection, breaths: Breaths | None) -> dict[str, Any]:
     breath = [row for row in outputs if not row.recording.noise]
     tables = _tables(breath, CycleEvidence(settings.cycles))
     familiarity = fit_familiarity(_both(tables[0.0], tables[6.0]))
@@ -101,7 +106,6 @@ def fit_calibration(outputs: Sequence[SoundOutputs], settings: AdventitiousSecti
         "familiarity": familiarity.to_dict(),
         "detector": fit_detector(breath, settings.error).to_dict(),
     }
-    breaths = breaths_of(outputs, settings)
     return found if breaths is None else {**found, "breaths": breaths.fit(settings).to_dict()}
 
 

@@ -20,7 +20,7 @@ from edge_sdk.runtime.decoding import logit_count
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.calibration import Decision, Logits
 from edge_sdk.training.checkpoint import save_checkpoint
-from edge_sdk.training.classification.breakdown import score_folds
+from edge_sdk.training.classification.breakdown import ScoredFolds, score_folds
 from edge_sdk.training.classification.data import TrainingData, load_training_data
 from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold
 from edge_sdk.training.classification.inference import cycle_logits
@@ -42,13 +42,9 @@ from edge_sdk.training.run_folder import (
 
 
 @dataclass(frozen=True)
-class CrossValidation:
-    """Out-of-fold results of one recipe."""
+class CrossValidation(ScoredFolds):
+    """Out-of-fold results of one recipe; its decision is what the recipe should carry."""
 
-    metrics: dict[str, Any]  # of all held-out annotated cycles, decision fitted on the other folds
-    by: dict[str, dict[str, Any]]  # the same by corpus and device, in joint training; of recordings for weak labels
-    folds: list[dict[str, Any]]  # the same per fold, with the decision used
-    decision: Decision  # fitted on all held-out cycles: what the recipe should carry
     logits: Logits  # [n, C] of each cycle by itself
     in_context: Logits  # [n, C] of each cycle in the context of its recording
     fold: npt.NDArray[np.int64]  # [n]
@@ -270,4 +266,4 @@ def summarise(
     together = in_context(logits, recipe.decision.context, events.recording.tolist(), events.begin.tolist())
     shown = origins if recipe.joint.extra else None
     scored = score_folds(recipe.labels, recipe.decoder, together, events, fold, shown)
-    return CrossValidation(scored.metrics, scored.by, scored.folds, scored.decision, logits, together, fold)
+    return CrossValidation(**vars(scored), logits=logits, in_context=together, fold=fold)
