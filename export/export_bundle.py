@@ -187,7 +187,8 @@ def _export_part(options: ExportOptions, model: str, on_step: ReportStep) -> Man
         verdict=verdict,
         name=options.name,
         version=options.version or __version__,
-        **{"segmenter_cv" if model == "segmenter" else "classifier_cv": options.cross_validation},
+        segmenter_cv=options.cross_validation if model == "segmenter" else None,
+        classifier_cv=options.cross_validation if model != "segmenter" else None,
     )
     if options.sign is not None:
         sign_bundle(options.out, options.sign)

@@ -31,7 +31,7 @@ _BATCH_SAMPLES = 64 * 12_000  # samples at once: 64 cycles of our own front end,
 
 @dataclass(frozen=True)
 class GraphEvaluation:
-    """Runs ``pcm → logits`` graphs on annotated cycles; reads logits as the device and ``stetho evaluate`` do."""
+    """Runs ``pcm → logits`` graphs on annotated cycles; reads logits as the device does, without a verdict's join."""
 
     labels: tuple[str, ...]
     decoder: Decoder
@@ -52,7 +52,7 @@ class GraphEvaluation:
         return self.decisions(decode(logits, self.decoder))
 
     def probabilities(self, logits: Logits, cycles: CycleSet) -> npt.NDArray[np.float64]:
-        """Probabilities ``[N, C]`` of annotated cycles, in the context of their recordings, as ``stetho evaluate``."""
+        """Probabilities ``[N, C]`` of annotated cycles, in the context of their recordings; the classifier alone."""
         recordings, starts = zip(*cycles.places, strict=True) if cycles.places else ((), ())
         share = self.decoder.context_share if cycles.places else 0.0
         return decode(in_context(logits, share, recordings, starts), self.decoder)

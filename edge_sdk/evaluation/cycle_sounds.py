@@ -1,4 +1,4 @@
-"""Annotated cycles with what the network of continuous audio hears in them, as a stream joins it."""
+"""Annotated cycles with the frames of the network of continuous audio, as a stream joins them."""
 
 from __future__ import annotations
 

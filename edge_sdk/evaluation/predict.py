@@ -28,7 +28,6 @@ _BLOCK_S = 0.5
 
 MetadataMode: TypeAlias = Literal["given", "unknown", "shuffled"]
 
-
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
 
@@ -122,7 +121,7 @@ def predict(
     ----------
     model, corpus
         What is evaluated, and on what. A decoder with context sees the annotated cycles of a recording in order of
-        time, as a stream does; the network of continuous audio, where the bundle joins it, hears the whole recording.
+        time, as a stream does; the network of continuous audio, where the bundle joins it, runs over whole recordings.
     progress
         Callback.
     metadata

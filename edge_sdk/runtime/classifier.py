@@ -31,7 +31,7 @@ class Classification:
     probabilities: dict[str, float]  # in the order of the labels
     elapsed_ns: int  # in the engine and the decoder
 
-    def changed(self, probabilities: npt.NDArray[np.float64]) -> Classification:
+    def with_probabilities(self, probabilities: npt.NDArray[np.float64]) -> Classification:
         """The same cycle with other probabilities ``[C]``, and the most probable label."""
         rows = dict(zip(self.probabilities, probabilities.tolist(), strict=True))
         return replace(self, label=max(rows, key=rows.__getitem__), probabilities=rows)

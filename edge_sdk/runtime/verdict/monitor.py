@@ -212,7 +212,7 @@ class VerdictMonitor:
         sums = self._evidence.sums + sum(np.add.reduce(each, axis=1) for _, (each, _) in self._pending)
         running = pooled_logits(sums) if sums.any() else own
         probabilities = np.array(list(found.probabilities.values()))
-        return found.changed(joined(probabilities[None], own[None], running[None], params)[0])
+        return found.with_probabilities(joined(probabilities[None], own[None], running[None], params)[0])
 
     def not_breathing(self) -> None:
         """Take that no respiratory cycle has been found for long; without any, no answer is given."""

@@ -121,12 +121,6 @@ def test_only_so_many_steps_are_kept() -> None:
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-    return load_bundle(folder, allow_untrained=True).classifier
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> VerdictModel:
     return VerdictModel(write_tiny_sounds(tmp_path_factory.mktemp("sounds"), threshold=10.0), breaths=JOIN)
 
@@ -159,7 +153,7 @@ def test_a_stream_joins_each_breath_with_its_frames(classifier: Classifier, mode
         own = frames.logits(one.cycle.start_s, one.cycle.end_s)
         assert own is not None
         before, after = (np.array([list(r.probabilities.values())]) for r in (one, other))
-        # What was heard of the recording when the breath was labelled: from its end to a second later.
+        # The recording up to where the breath was labelled: from its end to a second later.
         runs = [frames.logits(0.0, one.cycle.end_s + k * 0.04) for k in range(30)]
         rows = [joined(before, own[None], run[None], JOIN)[0] for run in runs if run is not None]
         assert min(float(np.abs(row - after[0]).max()) for row in rows) < 1e-3

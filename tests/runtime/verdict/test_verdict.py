@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 
 from edge_sdk.events import Adventitious, AudioBlock, Event, Verdict
-from edge_sdk.runtime.bundle.load import load_bundle
 from edge_sdk.runtime.classifier import Classifier
 from edge_sdk.runtime.quality import QualityParams
 from edge_sdk.runtime.segmentation.factory import EnvelopeFactory
@@ -22,17 +21,10 @@ from edge_sdk.runtime.verdict.monitor import VerdictModel
 from edge_sdk.runtime.verdict.params import VerdictParams, share_logit
 from edge_sdk.signal.logmel import log_mel
 from tests.runtime.conftest import phantom
-from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_verdict import tiny_sound_spec, write_tiny_sounds
 
 RATE = 4000
 Samples = npt.NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-    return load_bundle(folder, allow_untrained=True).classifier
 
 
 @pytest.fixture(scope="module")
