@@ -39,8 +39,7 @@ class OurEvents(PeerWorkload):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
-        from edge_sdk.metrics.events import f1
-        from edge_sdk.metrics.matching import match_collar
+        from edge_sdk.metrics.matching import f1, match_collar
 
         self.match, self.f1 = match_collar, f1
         self.about = {"f1": self.go()}

@@ -58,6 +58,7 @@ _QUICK_PHANTOMS = 3
 COLUMNS: Mapping[Task, tuple[tuple[str, str], ...]] = {
     "segmentation": (
         ("recordings", "recordings"), ("event F1", "event_f1"), ("in regions", "event_f1_regional"),
+        ("audible in regions", "event_f1_audible_regional"),
         ("phase-free", "event_f1_phase_free"), ("onset F1 ± 0.2 s", "onset_f1_200ms"), ("count ratio", "count_ratio"),
         ("rate MAE", "rate_mae_bpm"), ("median", "rate_error_p50_bpm"), ("within 15 %", "rate_within_15pct"),
         ("halved", "rate_halved"), ("doubled", "rate_doubled"), ("bias > 40/min", "rate_bias_above_40_bpm"),

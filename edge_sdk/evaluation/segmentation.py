@@ -84,6 +84,7 @@ class AnnotatedCycles:
             self.phases.get(recording.id, {}),
             found.phases,
             found.rate_confident,
+            found.audible,
         )
 
 
@@ -263,6 +264,7 @@ def _phantom(
         dict(_true_phases(truth)),
         found.phases,
         found.rate_confident,
+        found.audible,
     )
     return row, pauses
 

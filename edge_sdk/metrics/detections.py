@@ -63,6 +63,15 @@ class DetectedCycles:
         return np.array([(c.start_s, c.end_s) for c in self.cycles], dtype=np.float64).reshape(-1, 2)
 
     @property
+    def audible(self) -> npt.NDArray[np.float64]:
+        """Audible span of each final cycle, ``[n, 2]`` in seconds; of one without, the cycle itself."""
+        rows = [
+            (c.start_s, c.end_s) if c.audible is None else (c.audible[0] / c.sample_rate, c.audible[1] / c.sample_rate)
+            for c in self.cycles
+        ]
+        return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+    @property
     def phases(self) -> dict[str, npt.NDArray[np.float64]]:
         """Inspirations and expirations, ``[k, 2]`` in seconds, of the cycles with a known change of phase."""
         rows = [(c.start_s, c.phase_change / c.sample_rate, c.end_s) for c in self.cycles if c.phase_change is not None]

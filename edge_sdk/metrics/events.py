@@ -7,7 +7,7 @@ sed_eval (https://github.com/TUT-ARG/sed_eval), which is the oracle of the tests
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from edge_sdk.metrics.bootstrap import RESAMPLES, interval, patient_indices, pat
 from edge_sdk.metrics.matching import (
     Floats,
     as_spans,
+    f1,
+    frame_f1,
     iou,
     match_collar,
     match_onsets,
@@ -33,7 +35,6 @@ MOVED_S = 0.1
 """A final onset that is farther than this from the announced one is a revision."""
 
 RATE_CYCLES = 4  # annotated cycles that a recording needs for a respiratory rate
-_FRAME_S = 0.01  # of the frame F1
 _SHIFTS = np.linspace(-0.5, 0.5, 41)  # of the phase-free F1, in median cycles
 
 
@@ -66,6 +67,7 @@ class ScoredRecording:
     truth_phases: Mapping[str, Floats] = field(default_factory=dict)  # phase → [k, 2]
     found_phases: Mapping[str, Floats] = field(default_factory=dict)
     rate_confident: bool | None = None  # what the segmenter states of the rate of its cycles; None: nothing
+    found_audible: Floats | None = None  # [m, 2] audible span of each found cycle; None: unknown
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "truth", _by_onset(self.truth, self.truth_labels))
@@ -79,11 +81,6 @@ def _by_onset(spans: Floats, labels: Sequence[Any]) -> Floats:
     if (np.diff(array[:, 0]) < 0).any():
         raise ValueError("events must be given in the order of their onsets")
     return array
-
-
-def f1(matched: float, n_true: float, n_found: float) -> float:
-    """``2 TP / (n_true + n_found)``; NaN where both sides are empty."""
-    return 2.0 * matched / (n_true + n_found) if n_true + n_found else float("nan")
 
 
 def event_report(
@@ -133,6 +130,7 @@ def event_report(
     report["count_ratio_regional"] = sum(inside) / n_true if n_true else float("nan")
     phase_free = [phase_free_matches(r) for r in recordings]
     report["event_f1_phase_free"] = f1(sum(phase_free), n_true, n_found)
+    report |= audible_scores(recordings) if all(r.found_audible is not None for r in recordings) else {}
     report |= onset_errors(recordings, pairs) | delays(recordings) | rates_of(recordings)
     if any(r.truth_phases for r in recordings):
         report["phases"] = phase_scores(recordings)
@@ -215,6 +213,20 @@ def _ignored(recording: ScoredRecording, pairs: Sequence[tuple[int, int]], *, en
     return count
 
 
+def audible_scores(recordings: Sequence[ScoredRecording]) -> dict[str, float]:
+    """F1 of the *audible spans* of the found cycles at IoU >= 0.5, everywhere and in the annotated regions.
+
+    Where a publisher marks sounds, not cycles, the pause at the end of a cycle belongs to no annotated event.
+    """
+    rows = [replace(r, found=as_spans(r.found if r.found_audible is None else r.found_audible)) for r in recordings]
+    matched, n_true = sum(len(match_spans(r.truth, r.found)) for r in rows), sum(len(r.truth) for r in rows)
+    n_found, outside = sum(len(r.found) for r in rows), sum(map(_outside, rows))
+    return {
+        "event_f1_audible": f1(matched, n_true, n_found),
+        "event_f1_audible_regional": f1(matched, n_true, n_found - outside),
+    }
+
+
 def _outside(recording: ScoredRecording) -> int:
     """Found cycles that lie mostly outside the annotated regions."""
     return int(mostly_outside(recording.found, annotated_regions(recording.truth)).sum())
@@ -282,25 +294,6 @@ def rates_of(recordings: Sequence[ScoredRecording]) -> dict[str, Any]:
 
 
 # -- frames and phases -------------------------------------------------------------------------------------------------
-
-
-def frame_f1(rows: Sequence[tuple[Floats, Floats, float]], frame_s: float = _FRAME_S) -> float:
-    """F1 of frames that lie in an event; each row is (true ``[n, 2]``, found ``[m, 2]``, duration in s)."""
-    both = true_frames = found_frames = 0
-    for truth, found, duration_s in rows:
-        masks = [_frames_in(as_spans(spans), duration_s, frame_s) for spans in (truth, found)]
-        both += int((masks[0] & masks[1]).sum())
-        true_frames += int(masks[0].sum())
-        found_frames += int(masks[1].sum())
-    return f1(both, true_frames, found_frames)
-
-
-def _frames_in(spans: Floats, duration_s: float, frame_s: float) -> Any:
-    centres = (np.arange(round(duration_s / frame_s)) + 0.5) * frame_s
-    inside = np.zeros(len(centres), dtype=np.bool_)
-    for begin, end in spans:
-        inside[np.searchsorted(centres, begin) : np.searchsorted(centres, end)] = True
-    return inside
 
 
 def phase_scores(recordings: Sequence[ScoredRecording]) -> dict[str, dict[str, float | int]]:

@@ -12,6 +12,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Pairs: TypeAlias = list[tuple[int, int]]
 """(true, found) indices, in the order of the true events."""
 
+_FRAME_S = 0.01  # of the frame F1
+
 
 def as_spans(spans: npt.ArrayLike) -> Floats:
     """``[n, 2]`` float64 of begin and end in seconds; an empty list is ``[0, 2]``.
@@ -124,3 +126,27 @@ def match_shifted(truth: npt.ArrayLike, found: npt.ArrayLike, shifts_s: npt.Arra
             break
         most = max(most, len(match(allowed, overlap)))
     return most
+
+
+def f1(matched: float, n_true: float, n_found: float) -> float:
+    """``2 TP / (n_true + n_found)``; NaN where both sides are empty."""
+    return 2.0 * matched / (n_true + n_found) if n_true + n_found else float("nan")
+
+
+def frame_f1(rows: Sequence[tuple[Floats, Floats, float]], frame_s: float = _FRAME_S) -> float:
+    """F1 of frames that lie in an event; each row is (true ``[n, 2]``, found ``[m, 2]``, duration in s)."""
+    both = true_frames = found_frames = 0
+    for truth, found, duration_s in rows:
+        masks = [_frames_in(as_spans(spans), duration_s, frame_s) for spans in (truth, found)]
+        both += int((masks[0] & masks[1]).sum())
+        true_frames += int(masks[0].sum())
+        found_frames += int(masks[1].sum())
+    return f1(both, true_frames, found_frames)
+
+
+def _frames_in(spans: Floats, duration_s: float, frame_s: float) -> npt.NDArray[np.bool_]:
+    centres = (np.arange(round(duration_s / frame_s)) + 0.5) * frame_s
+    inside = np.zeros(len(centres), dtype=np.bool_)
+    for begin, end in spans:
+        inside[np.searchsorted(centres, begin) : np.searchsorted(centres, end)] = True
+    return inside

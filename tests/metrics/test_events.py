@@ -13,10 +13,18 @@ from edge_sdk.metrics.events import (
     delays,
     end_to_end,
     event_report,
-    frame_f1,
     onset_errors,
 )
-from edge_sdk.metrics.matching import Floats, as_spans, iou, match, match_collar, match_onsets, match_spans
+from edge_sdk.metrics.matching import (
+    Floats,
+    as_spans,
+    frame_f1,
+    iou,
+    match,
+    match_collar,
+    match_onsets,
+    match_spans,
+)
 from edge_sdk.metrics.regions import unlabelled_gaps
 from edge_sdk.metrics.respiratory_rate import respiratory_rate
 

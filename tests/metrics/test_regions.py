@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,17 @@ def test_the_regional_f1_ignores_what_lies_outside() -> None:
     assert report["event_f1"] == pytest.approx(2 / 7) and report["count_ratio"] == 2.5
     assert report["n_predicted_regional"] == 2  # the matched one, and the one in the gap of 1 s
     assert report["event_f1_regional"] == 0.5 and report["count_ratio_regional"] == 1.0
+
+
+def test_audible_spans_are_scored_in_place_of_their_cycles() -> None:
+    truth: Spans = [(10.0, 11.0), (12.0, 13.0)]
+    cycles: Spans = [(1.0, 3.0), (10.0, 12.0), (12.0, 14.5), (20.0, 22.0)]
+    audible = as_spans([(1.0, 2.0), (10.0, 11.5), (12.0, 13.2), (20.0, 21.0)])
+    plain = scored(truth, cycles)
+    assert "event_f1_audible" not in event_report([plain], resamples=0)
+    report = event_report([replace(plain, found_audible=audible)], resamples=0)
+    assert report["event_f1"] == pytest.approx(1 / 3) and report["event_f1_regional"] == pytest.approx(2 / 3)
+    assert report["event_f1_audible"] == pytest.approx(2 / 3) and report["event_f1_audible_regional"] == 1.0
 
 
 def test_a_constant_shift_is_forgiven_up_to_half_a_cycle() -> None:

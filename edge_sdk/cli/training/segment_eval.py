@@ -69,6 +69,8 @@ _FIGURES = (
     ("event F1, IoU ≥ 0.5", "event_f1", ""),
     ("  predictions in unlabelled gaps ignored", "event_f1_ignoring_gaps", ""),
     ("  in annotated regions only", "event_f1_regional", ""),
+    ("  audible spans instead of cycles", "event_f1_audible", ""),
+    ("  audible spans, in annotated regions only", "event_f1_audible_regional", ""),
     ("  after the best constant shift", "event_f1_phase_free", ""),
     ("event F1, IoU ≥ 0.7", "event_f1_iou70", ""),
     ("mean IoU of the matched", "mean_iou", ""),

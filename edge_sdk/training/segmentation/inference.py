@@ -97,6 +97,7 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
     decoder = TempoDecoder(hop / spec.rate_hz, params)
     shift = (spec.frame_samples - spec.hop_samples) // 2
     found: list[tuple[float, float]] = []
+    audible: list[tuple[float, float]] = []
     announcements: list[Announcement] = []
     open_since: tuple[float, float] | None = None
 
@@ -109,6 +110,8 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
             start, end = second(cycle.start), second(cycle.end)
             if cycle.final:
                 found.append((start, end))
+                sounding = cycle.audible
+                audible.append(found[-1] if sounding is None else (second(sounding[0]), second(sounding[1])))
                 announced = open_since or (start, emitted_s)
                 announcements.append(Announcement(announced[0], announced[1], start))
                 open_since = None
@@ -137,6 +140,7 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
         outputs.truth_s,
         np.array(found).reshape(-1, 2),
         announcements=announcements,
+        found_audible=np.array(audible).reshape(-1, 2),
     )
 
 
