@@ -63,7 +63,8 @@ COLUMNS: Mapping[Task, tuple[tuple[str, str], ...]] = {
         ("rate MAE", "rate_mae_bpm"), ("median", "rate_error_p50_bpm"), ("within 15 %", "rate_within_15pct"),
         ("halved", "rate_halved"), ("doubled", "rate_doubled"), ("bias > 40/min", "rate_bias_above_40_bpm"),
         ("no rate", "rate_undefined"), ("of", "rate_recordings"), ("delay P95 s", "detection_delay_p95_s"),
-        ("revised", "revision_rate"), ("invented in apnoea", "cycles_in_apnoea"),
+        ("revised", "revision_rate"), ("invented in apnoea", "cycles_in_apnoea"), ("labelled", "labelled"),
+        ("their Score", "score_labelled"), ("their AUROC", "auroc_labelled"),
     ),
     "cycles": (
         ("cycles", "n"), ("Score", "score"), ("Se", "sensitivity"), ("Sp", "specificity"), ("AUROC", "auroc"),
@@ -136,7 +137,9 @@ def score_folds(
 def figures_of(scored: Scored, task: Task, resamples: int) -> dict[str, Any]:
     """The figures of one task."""
     if task == "segmentation":
-        return event_report(scored.cycles, resamples=resamples)
+        labels, normal = scored.model.classifier.labels, scored.model.classifier.normal_label
+        report = event_report(scored.cycles, labels=labels, normal_label=normal, resamples=resamples)
+        return report | {name: value for name, value in report["end_to_end"].items() if name.endswith("labelled")}
     if task == "verdicts":
         report = verdict_report(scored.verdicts, resamples=resamples)
         by_seconds = [row for row in report["auroc_by_seconds"] if row["seconds"] is not None]
@@ -292,7 +295,9 @@ _NOTE = (
     "\\* holds patients that the model was trained on. Rates count recordings with at least four annotated cycles and "
     "no long gap (simulated patients: all); a recording without a rate counts as 0/min in the errors. *In regions*: "
     "found cycles outside the annotated regions are not counted. *Phase-free*: after the best constant shift of each "
-    "recording. *3 s … 15 s*: AUROC of the running verdict after so much audio, without a cycle yet it is undecided "
+    "recording. *Audible*: the audible spans of the found cycles. *Labelled*: annotated breaths of which a found cycle "
+    "with a label covers at least half, and the scores of these labels. *3 s … 15 s*: AUROC of the running verdict "
+    "after so much audio, without a cycle yet it is undecided "
     "(0.5). *Within device*: mean over the devices, weighted by their items."
 )
 

@@ -80,11 +80,12 @@ class AnnotatedCycles:
             found.spans,
             [c.label for c in cycles],
             found.labels,
+            found.probabilities,
             found.announcements,
-            self.phases.get(recording.id, {}),
-            found.phases,
-            found.rate_confident,
-            found.audible,
+            truth_phases=self.phases.get(recording.id, {}),
+            found_phases=found.phases,
+            rate_confident=found.rate_confident,
+            found_audible=found.audible,
         )
 
 
@@ -142,8 +143,8 @@ def score_lines(corpus: Corpus, path: Path, *, partial: bool) -> list[ScoredReco
                 spans,
                 [c.label for c in cycles],
                 [line["label"] for line in lines],
-                None,
-                phases.get(recording.id, {}),
+                [line["probabilities"] for line in lines],
+                truth_phases=phases.get(recording.id, {}),
             )
         )
     return rows
@@ -162,7 +163,8 @@ def _read_lines(path: Path) -> dict[str, list[dict[str, Any]]]:
             if record["type"] in ("cycle", "summary"):
                 lines = found.setdefault(Path(record["source"]).stem, [])
                 if record["type"] == "cycle":
-                    lines.append({name: record[name] for name in ("start_s", "end_s", "label")})
+                    given = {"probabilities": dict(record.get("probabilities") or {})}
+                    lines.append({name: record[name] for name in ("start_s", "end_s", "label")} | given)
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{path}, line {number}: no line of 'stetho screen --json' ({error!r})") from error
     for lines in found.values():
@@ -260,11 +262,12 @@ def _phantom(
         found.spans,
         [t.label for t in truth],
         found.labels,
+        found.probabilities,
         found.announcements,
-        dict(_true_phases(truth)),
-        found.phases,
-        found.rate_confident,
-        found.audible,
+        truth_phases=dict(_true_phases(truth)),
+        found_phases=found.phases,
+        rate_confident=found.rate_confident,
+        found_audible=found.audible,
     )
     return row, pauses
 

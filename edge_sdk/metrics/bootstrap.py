@@ -6,7 +6,7 @@ a thousand resamples of seven thousand cycles take a fraction of a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -241,3 +241,33 @@ def _metric_function(
         return rows[:, RATE_NAMES.index(metric)]
 
     return value
+
+
+def f1_intervals(
+    patients: Sequence[str],
+    n_true: Sequence[int],
+    n_found: Sequence[int],
+    matched: Mapping[str, Sequence[int]],
+    resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float] | None]:
+    """95 % patient-bootstrap intervals ``NAME_ci`` of F1s of events.
+
+    Parameters
+    ----------
+    patients, n_true, n_found
+        ``[R]`` of each recording: its patient, the events annotated and found in it.
+    matched
+        Name of an F1 → ``[R]`` matched events.
+    resamples, seed
+        Of the bootstrap.
+    """
+    patient, n_patients = patient_indices(patients)
+    weights = patient_weights(n_patients, resamples, seed)
+
+    def total(counts: Sequence[int]) -> Floats:
+        return np.asarray(weights @ np.bincount(patient, weights=np.asarray(counts, float), minlength=n_patients))
+
+    events = total([true + found for true, found in zip(n_true, n_found, strict=True)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {f"{name}_ci": interval(2 * total(hits) / events) for name, hits in matched.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -25,12 +26,14 @@ class DetectedCycles:
     cycles: list[BreathCycle] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     announcements: list[Announcement] = field(default_factory=list)
+    probabilities: list[Mapping[str, float]] = field(default_factory=list)
     _open: BreathCycle | None = None
 
     def event(self, event: Event) -> None:
         """Add the next event of the stream."""
         if isinstance(event, CycleResult):
             self.labels.append(event.label)
+            self.probabilities.append(event.probabilities)
         elif isinstance(event, BreathCycle):
             self._final(event) if event.final else self._provisional(event)
 

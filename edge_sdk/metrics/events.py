@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_sdk.metrics.bootstrap import RESAMPLES, interval, patient_indices, patient_weights
+from edge_sdk.metrics.bootstrap import RESAMPLES, f1_intervals
 from edge_sdk.metrics.matching import (
     Floats,
     as_spans,
+    covering,
     f1,
     frame_f1,
     iou,
@@ -24,8 +25,9 @@ from edge_sdk.metrics.matching import (
     match_shifted,
     match_spans,
 )
+from edge_sdk.metrics.ranking import auroc
 from edge_sdk.metrics.regions import annotated_regions, mostly_outside, unlabelled_gaps
-from edge_sdk.metrics.respiratory_rate import RatedRecording, rate_figures, respiratory_rate
+from edge_sdk.metrics.respiratory_rate import RATE_CYCLES, RatedRecording, rate_figures, respiratory_rate
 
 COLLARS_S = (0.1, 0.2, 0.5)
 ONSET_COLLAR_S = 0.5
@@ -34,7 +36,6 @@ ONSET_COLLAR_S = 0.5
 MOVED_S = 0.1
 """A final onset that is farther than this from the announced one is a revision."""
 
-RATE_CYCLES = 4  # annotated cycles that a recording needs for a respiratory rate
 _SHIFTS = np.linspace(-0.5, 0.5, 41)  # of the phase-free F1, in median cycles
 
 
@@ -63,6 +64,7 @@ class ScoredRecording:
     found: Floats  # [m, 2] final cycles, by onset
     truth_labels: Sequence[str] = ()  # [n] or empty
     found_labels: Sequence[str | None] = ()  # [m] or empty; None: not classified
+    found_probabilities: Sequence[Mapping[str, float]] = ()  # [m] by label, or empty
     announcements: Sequence[Announcement] | None = None  # None: times of emission are unknown
     truth_phases: Mapping[str, Floats] = field(default_factory=dict)  # phase → [k, 2]
     found_phases: Mapping[str, Floats] = field(default_factory=dict)
@@ -72,6 +74,8 @@ class ScoredRecording:
     def __post_init__(self) -> None:
         object.__setattr__(self, "truth", _by_onset(self.truth, self.truth_labels))
         object.__setattr__(self, "found", _by_onset(self.found, self.found_labels))
+        if self.found_probabilities and len(self.found_probabilities) != len(self.found):
+            raise ValueError(f"{self.name}: {len(self.found_probabilities)} probabilities for {len(self.found)} cycles")
 
 
 def _by_onset(spans: Floats, labels: Sequence[Any]) -> Floats:
@@ -143,8 +147,9 @@ def event_report(
             "event_f1_phase_free": phase_free,
             "onset_f1_200ms": onsets[0.2],
         }
-        report |= _intervals(recordings, hits, [len(r.found) for r in recordings], resamples, seed)
-        report |= _intervals(recordings, {"event_f1_regional": [*map(len, pairs)]}, inside, resamples, seed)
+        of, n = [r.patient for r in recordings], [len(r.truth) for r in recordings]
+        report |= f1_intervals(of, n, [len(r.found) for r in recordings], hits, resamples, seed)
+        report |= f1_intervals(of, n, inside, {"event_f1_regional": hits["event_f1"]}, resamples, seed)
     return report
 
 
@@ -324,6 +329,7 @@ def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], nor
 
     ``event_f1``: matched at IoU >= 0.5 with the same label; ``f1_of``: the same for each label; ``specificity``,
     ``sensitivity`` and ``score`` are the ICBHI ones over all annotated cycles, ``accuracy_matched`` over the matched.
+    ``…_labelled``: see :func:`labelled_scores`.
 
     Raises
     ------
@@ -357,26 +363,33 @@ def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], nor
         "sensitivity": sensitivity,
         "score": (specificity + sensitivity) / 2,
         "unanswered": n_found - sum(found_of.values()),
+        **labelled_scores(recordings, normal_label),
     }
 
 
-# -- intervals ---------------------------------------------------------------------------------------------------------
+def labelled_scores(recordings: Sequence[ScoredRecording], normal_label: str) -> dict[str, float | None]:
+    """What is said of an annotated breath by the found cycle that covers most of it, at least half.
 
-
-def _intervals(
-    recordings: Sequence[ScoredRecording],
-    hits: Mapping[str, Sequence[int]],
-    n_found: Sequence[int],
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """95 % patient-bootstrap intervals of F1s, given the matched cycles and the number found in each recording."""
-    patient, n_patients = patient_indices([r.patient for r in recordings])
-    weights = patient_weights(n_patients, resamples, seed)
-
-    def total(counts: Sequence[int]) -> Floats:
-        return weights @ np.bincount(patient, weights=np.asarray(counts, dtype=np.float64), minlength=n_patients)
-
-    events = total([len(r.truth) + n for r, n in zip(recordings, n_found, strict=True)])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {f"{name}_ci": interval(2 * total(matched) / events) for name, matched in hits.items()}
+    ``labelled``: share of the annotated breaths that have such a cycle with a label; the others are scores over these:
+    the ICBHI ones, and ``auroc_labelled`` of the probability of abnormal, where the recordings have probabilities.
+    """
+    rows: list[tuple[str, str, float]] = []
+    for r in recordings:
+        for i, j in enumerate(covering(r.truth, r.found)):
+            if j is not None and (label := r.found_labels[j]) is not None:
+                given = r.found_probabilities[j] if r.found_probabilities else {}
+                rows.append((r.truth_labels[i], label, 1.0 - given.get(normal_label, float("nan"))))
+    abnormal = np.array([true != normal_label for true, _, _ in rows], dtype=np.bool_)
+    right = np.array([true == found for true, found, _ in rows])
+    scores = np.array([p for _, _, p in rows])
+    specificity, sensitivity = (
+        float(right[part].mean()) if part.any() else float("nan") for part in (~abnormal, abnormal)
+    )
+    n_true = sum(len(r.truth) for r in recordings)
+    return {
+        "labelled": len(rows) / n_true if n_true else float("nan"),
+        "specificity_labelled": specificity,
+        "sensitivity_labelled": sensitivity,
+        "score_labelled": (specificity + sensitivity) / 2,
+        "auroc_labelled": auroc(abnormal, scores) if len(rows) and np.isfinite(scores).all() else None,
+    }

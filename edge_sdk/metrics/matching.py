@@ -13,6 +13,7 @@ Pairs: TypeAlias = list[tuple[int, int]]
 """(true, found) indices, in the order of the true events."""
 
 _FRAME_S = 0.01  # of the frame F1
+_ROUNDING_S = 1e-9  # of sums of times
 
 
 def as_spans(spans: npt.ArrayLike) -> Floats:
@@ -126,6 +127,16 @@ def match_shifted(truth: npt.ArrayLike, found: npt.ArrayLike, shifts_s: npt.Arra
             break
         most = max(most, len(match(allowed, overlap)))
     return most
+
+
+def covering(truth: Floats, found: Floats) -> list[int | None]:
+    """For each true event ``[n, 2]`` the found one ``[m, 2]`` that covers most of it; None: none covers half of it."""
+    if not len(found):
+        return [None] * len(truth)
+    begin = np.maximum(truth[:, None, 0], found[None, :, 0])
+    shared = np.minimum(truth[:, None, 1], found[None, :, 1]) - begin
+    enough = 2 * shared.max(axis=1) >= truth[:, 1] - truth[:, 0] - _ROUNDING_S
+    return [int(j) if there else None for j, there in zip(shared.argmax(axis=1), enough, strict=True)]
 
 
 def f1(matched: float, n_true: float, n_found: float) -> float:

@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from edge_sdk.metrics.matching import Floats
 
+RATE_CYCLES = 4
+"""Annotated cycles that a recording needs for a respiratory rate."""
+
 RATE_TOLERANCE = 0.15
 """Relative: a found rate this close to the true one (to half, to twice of it) is right (halved, doubled)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -13,11 +14,13 @@ from edge_sdk.metrics.events import (
     delays,
     end_to_end,
     event_report,
+    labelled_scores,
     onset_errors,
 )
 from edge_sdk.metrics.matching import (
     Floats,
     as_spans,
+    covering,
     frame_f1,
     iou,
     match,
@@ -211,6 +214,26 @@ def test_a_missed_cycle_counts_as_wrong_end_to_end() -> None:
     assert scores["f1_of"]["wheeze"] == pytest.approx(2 / 3) and scores["unanswered"] == 1
     with pytest.raises(ValueError, match="label for every cycle"):
         end_to_end([recording([(0.0, 1.0)], [])], labels, "normal")
+
+
+def test_an_annotated_breath_has_the_label_of_the_found_one_that_covers_it() -> None:
+    row = recording(
+        [(0.0, 1.0), (2.0, 2.8), (4.0, 6.0), (8.0, 9.0)],
+        [(0.0, 1.8), (1.8, 4.8), (4.8, 5.7), (8.4, 9.0)],  # the third covers the longer part, but not half
+        truth_labels=["normal", "wheeze", "wheeze", "normal"],
+        found_labels=["normal", "wheeze", "wheeze", "wheeze"],
+        found_probabilities=[{"normal": p, "wheeze": 1.0 - p} for p in (0.9, 0.2, 0.3, 0.1)],
+    )
+    scores = labelled_scores([row], "normal")
+    assert scores["labelled"] == 0.75 and scores["auroc_labelled"] == 0.5
+    assert (scores["specificity_labelled"], scores["sensitivity_labelled"]) == (0.5, 1.0)
+    assert scores["score_labelled"] == 0.75
+    quiet = replace(row, found_labels=["normal", None, "wheeze", "wheeze"], found_probabilities=())
+    assert labelled_scores([quiet], "normal")["labelled"] == 0.5
+    assert labelled_scores([quiet], "normal")["auroc_labelled"] is None
+    assert covering(as_spans([(0.0, 1.0)]), as_spans([])) == [None]
+    with pytest.raises(ValueError, match="3 probabilities for 4 cycles"):
+        replace(row, found_probabilities=row.found_probabilities[:3])
 
 
 def test_the_interval_is_over_patients() -> None:

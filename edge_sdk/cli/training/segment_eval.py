@@ -101,6 +101,13 @@ _FIGURES = (
 )
 
 
+_LABELLED = (
+    ("annotated breaths under a labelled found one", "labelled"),
+    ("  Score of their labels", "score_labelled"),
+    ("  AUROC of abnormal", "auroc_labelled"),
+)
+
+
 def _show(report: dict[str, Any]) -> None:
     title = (
         f"{report['name']}, {report['segmenter']} segmenter on {report['corpus']}, split {report['split']}: "
@@ -115,6 +122,9 @@ def _show(report: dict[str, Any]) -> None:
     for name, key in (("found breaths", "end_to_end"), ("annotated breaths", "annotated_cycles")):
         if key in report:
             rows.append([f"Score of the labels, {name}", _number(report[key]["score"], ""), ""])
+    for name, key in _LABELLED:
+        if "end_to_end" in report:
+            rows.append([name, _number(report["end_to_end"][key], ""), ""])
     undefined, counted = report["rate_undefined"], report["rate_recordings"]
     rows.append(["recordings without a rate (0/min in the errors)", f"{undefined} of {counted}", ""])
     if "cycles_in_apnoea" in report:
