@@ -84,7 +84,8 @@ class AnnotatedCycles:
             found.announcements,
             truth_phases=self.phases.get(recording.id, {}),
             found_phases=found.phases,
-            rate_confident=found.rate_confident,
+            found_rate_bpm=found.rate.breaths_per_minute,
+            rate_confident=found.rate.confident,
             found_audible=found.audible,
         )
 
@@ -131,7 +132,7 @@ def score_lines(corpus: Corpus, path: Path, *, partial: bool) -> list[ScoredReco
     for recording in corpus.recordings:
         if recording.id not in annotated or recording.id not in screened:
             continue
-        cycles, lines = annotated[recording.id], screened[recording.id]
+        cycles, (lines, rate) = annotated[recording.id], screened[recording.id]
         spans = np.array([(line["start_s"], line["end_s"]) for line in lines], dtype=np.float64).reshape(-1, 2)
         duration_s = recording.duration_s or max(spans[:, 1].max(initial=0.0), cycles[-1].end_s)
         rows.append(
@@ -145,31 +146,36 @@ def score_lines(corpus: Corpus, path: Path, *, partial: bool) -> list[ScoredReco
                 [line["label"] for line in lines],
                 [line["probabilities"] for line in lines],
                 truth_phases=phases.get(recording.id, {}),
+                found_rate_bpm=rate,
             )
         )
     return rows
 
 
-def _read_lines(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Recording (file name without suffix) → its cycle lines by onset; a summary alone is an empty list."""
+def _read_lines(path: Path) -> dict[str, tuple[list[dict[str, Any]], float | None]]:
+    """Recording (file name without suffix) → its cycle lines by onset, and the respiratory rate of its summary."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot read {path} ({error}); give a file of 'stetho screen --json'") from error
     found: dict[str, list[dict[str, Any]]] = {}
+    rates: dict[str, float | None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:
             record = json.loads(line)
             if record["type"] in ("cycle", "summary"):
-                lines = found.setdefault(Path(record["source"]).stem, [])
-                if record["type"] == "cycle":
+                name = Path(record["source"]).stem
+                lines = found.setdefault(name, [])
+                if record["type"] == "summary":
+                    rates[name] = record.get("respiratory_rate_bpm")
+                else:
                     given = {"probabilities": dict(record.get("probabilities") or {})}
-                    lines.append({name: record[name] for name in ("start_s", "end_s", "label")} | given)
+                    lines.append({key: record[key] for key in ("start_s", "end_s", "label")} | given)
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{path}, line {number}: no line of 'stetho screen --json' ({error!r})") from error
     for lines in found.values():
         lines.sort(key=lambda line: line["start_s"])
-    return found
+    return {name: (lines, rates.get(name)) for name, lines in found.items()}
 
 
 def _annotated(corpus: Corpus) -> dict[str, list[Cycle]]:
@@ -266,7 +272,8 @@ def _phantom(
         found.announcements,
         truth_phases=dict(_true_phases(truth)),
         found_phases=found.phases,
-        rate_confident=found.rate_confident,
+        found_rate_bpm=found.rate.breaths_per_minute,
+        rate_confident=found.rate.confident,
         found_audible=found.audible,
     )
     return row, pauses

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.events import BreathCycle, CycleResult, Event
 from edge_sdk.metrics.events import Announcement
-from edge_sdk.signal.breathing_rate import rate_is_confident
+from edge_sdk.signal.breathing_rate import RateMeter
 
 _FAR_S = 0.5  # a final cycle whose onset is farther from the announced one is another cycle
 
@@ -82,11 +81,12 @@ class DetectedCycles:
         return {"inspiration": table[:, :2], "expiration": table[:, 1:]}
 
     @property
-    def rate_confident(self) -> bool | None:
-        """Whether the respiratory rate of the cycles can be relied on; None below two cycles."""
-        onsets = [c.start_s for c in self.cycles]
-        intervals = [b - a for a, b in pairwise(onsets) if b > a]
-        return rate_is_confident(intervals, [c.confidence for c in self.cycles]) if intervals else None
+    def rate(self) -> RateMeter:
+        """The respiratory rate of the cycles, as the summary of a stream states it."""
+        meter = RateMeter()
+        for cycle in self.cycles:
+            meter.cycle(cycle)
+        return meter
 
 
 def _announcement(cycle: BreathCycle, final_onset_s: float | None) -> Announcement:

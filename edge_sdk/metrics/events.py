@@ -68,7 +68,8 @@ class ScoredRecording:
     announcements: Sequence[Announcement] | None = None  # None: times of emission are unknown
     truth_phases: Mapping[str, Floats] = field(default_factory=dict)  # phase → [k, 2]
     found_phases: Mapping[str, Floats] = field(default_factory=dict)
-    rate_confident: bool | None = None  # what the segmenter states of the rate of its cycles; None: nothing
+    found_rate_bpm: float | None = None  # that the stream states; None: by the found onsets
+    rate_confident: bool | None = None  # what the stream states of its rate; None: nothing
     found_audible: Floats | None = None  # [m, 2] audible span of each found cycle; None: unknown
 
     def __post_init__(self) -> None:
@@ -291,7 +292,8 @@ def rates_of(recordings: Sequence[ScoredRecording]) -> dict[str, Any]:
         true = respiratory_rate(recording.truth[:, 0])
         if true is None:
             continue
-        rated = RatedRecording(true, respiratory_rate(recording.found[:, 0]), recording.rate_confident)
+        found = recording.found_rate_bpm or respiratory_rate(recording.found[:, 0])
+        rated = RatedRecording(true, found, recording.rate_confident)
         every.append(rated)
         if len(recording.truth) >= RATE_CYCLES and not len(unlabelled_gaps(recording.truth, recording.duration_s)):
             regular.append(rated)

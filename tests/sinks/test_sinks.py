@@ -130,6 +130,22 @@ def test_rate_is_unchanged_by_a_pause_or_a_gap() -> None:
     assert meter.breaths_per_minute == 20.0
 
 
+def test_the_rate_is_of_the_sure_cycles_where_there_are_enough() -> None:
+    # Breaths of 4 s, of which the last were split into their phases.
+    onsets = (0.0, 4.0, 8.0, 12.0, 14.0, 16.0, 18.0, 20.0)
+
+    def rate(*confidences: float) -> float | None:
+        meter = RateMeter()
+        for onset, confidence in zip(onsets, confidences, strict=False):
+            meter.add(onset, 2.0 if onset >= 12.0 else 4.0, confidence)
+        return meter.breaths_per_minute
+
+    assert rate(*8 * (0.9,)) == 30.0  # of 4, 4, 4, 2, 2, 2 and 2 seconds
+    assert rate(0.9, 0.9, 0.9, *5 * (0.4,)) == 15.0
+    assert rate(0.9, 0.9, *6 * (0.4,)) == 30.0  # a single sure interval is not enough
+    assert rate(0.3, 0.3, 0.3) == 15.0 and rate(0.3) == 15.0
+
+
 def test_console_prints_every_cycle_and_the_summary() -> None:
     out = io.StringIO()
     feed(ConsoleSink(out, LABELS))

@@ -14,6 +14,7 @@ from edge_sdk.models.layers.front_end import FoldedFrontEnd
 from edge_sdk.models.segmenter import STRIDE, SegmenterNetwork
 from edge_sdk.runtime.segmentation.decoder import DecodedCycle, TempoDecoder
 from edge_sdk.runtime.segmentation.decoder_params import DecoderParams
+from edge_sdk.signal.breathing_rate import RateMeter
 from edge_sdk.signal.spec import FrontEndSpec
 from edge_sdk.training.segmentation.clips import PhaseClips
 from edge_sdk.training.segmentation.data import AnnotatedRecording
@@ -98,6 +99,7 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
     shift = (spec.frame_samples - spec.hop_samples) // 2
     found: list[tuple[float, float]] = []
     audible: list[tuple[float, float]] = []
+    rate = RateMeter()
     announcements: list[Announcement] = []
     open_since: tuple[float, float] | None = None
 
@@ -110,6 +112,7 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
             start, end = second(cycle.start), second(cycle.end)
             if cycle.final:
                 found.append((start, end))
+                rate.add(start, end - start, cycle.confidence)
                 sounding = cycle.audible
                 audible.append(found[-1] if sounding is None else (second(sounding[0]), second(sounding[1])))
                 announced = open_since or (start, emitted_s)
@@ -140,6 +143,8 @@ def emit(outputs: NetworkOutputs, params: DecoderParams) -> ScoredRecording:
         outputs.truth_s,
         np.array(found).reshape(-1, 2),
         announcements=announcements,
+        found_rate_bpm=rate.breaths_per_minute,
+        rate_confident=rate.confident,
         found_audible=np.array(audible).reshape(-1, 2),
     )
 
