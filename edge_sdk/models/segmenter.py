@@ -55,7 +55,6 @@ SIZES = {
     "tiny": SegmenterSize(12, 12, (1,), (1,)),
     "small": SegmenterSize(40, 48, (1, 2), (2, 4)),
     "base": SegmenterSize(64, 80, (1, 2), (2, 4)),
-    "large": SegmenterSize(96, 128, (1, 2), (2, 4)),
 }
 _TAPS = 5
 GATE_CLIP = 5.0
