@@ -82,7 +82,7 @@ class DetectedCycles:
 
     @property
     def rate(self) -> RateMeter:
-        """The respiratory rate of the cycles, as the summary of a stream states it."""
+        """The respiratory rate of the cycles, as the summary of a stream without gaps states it."""
         meter = RateMeter()
         for cycle in self.cycles:
             meter.cycle(cycle)

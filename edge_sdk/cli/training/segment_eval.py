@@ -122,9 +122,8 @@ def _show(report: dict[str, Any]) -> None:
     for name, key in (("found breaths", "end_to_end"), ("annotated breaths", "annotated_cycles")):
         if key in report:
             rows.append([f"Score of the labels, {name}", _number(report[key]["score"], ""), ""])
-    for name, key in _LABELLED:
-        if "end_to_end" in report:
-            rows.append([name, _number(report["end_to_end"][key], ""), ""])
+    if "end_to_end" in report:
+        rows += [[name, _number(report["end_to_end"][key], ""), ""] for name, key in _LABELLED]
     undefined, counted = report["rate_undefined"], report["rate_recordings"]
     rows.append(["recordings without a rate (0/min in the errors)", f"{undefined} of {counted}", ""])
     if "cycles_in_apnoea" in report:
