@@ -71,7 +71,7 @@ class AnnotatedCycles:
 
     def scored(self, recording: Recording, duration_s: float, found: DetectedCycles) -> ScoredRecording:
         """The annotated cycles of a recording beside those that a stream found."""
-        cycles = self.cycles[recording.id]
+        cycles, rate = self.cycles[recording.id], found.rate
         return ScoredRecording(
             recording.id,
             recording.patient,
@@ -84,8 +84,8 @@ class AnnotatedCycles:
             found.announcements,
             truth_phases=self.phases.get(recording.id, {}),
             found_phases=found.phases,
-            found_rate_bpm=found.rate.breaths_per_minute,
-            rate_confident=found.rate.confident,
+            found_rate_bpm=rate.breaths_per_minute,
+            rate_confident=rate.confident,
             found_audible=found.audible,
         )
 
@@ -259,6 +259,7 @@ def _phantom(
         truth = list(source.truth)
         pauses = [(p.begin_s, p.end_s) for p in source.apnoeas]
     found = detect_cycles(bundle, samples, 4000)
+    rate = found.rate
     cycles = np.array([(t.start_s, t.end_s) for t in truth], dtype=np.float64).reshape(-1, 2)
     row = ScoredRecording(
         name,
@@ -272,8 +273,8 @@ def _phantom(
         found.announcements,
         truth_phases=dict(_true_phases(truth)),
         found_phases=found.phases,
-        found_rate_bpm=found.rate.breaths_per_minute,
-        rate_confident=found.rate.confident,
+        found_rate_bpm=rate.breaths_per_minute,
+        rate_confident=rate.confident,
         found_audible=found.audible,
     )
     return row, pauses

@@ -370,7 +370,7 @@ def end_to_end(recordings: Sequence[ScoredRecording], labels: Sequence[str], nor
 
 
 def labelled_scores(recordings: Sequence[ScoredRecording], normal_label: str) -> dict[str, float | None]:
-    """What is said of an annotated breath by the found cycle that covers most of it, at least half.
+    """Labels of annotated breaths: each has that of the found cycle which covers most of it, at least half.
 
     ``labelled``: share of the annotated breaths that have such a cycle with a label; the others are scores over these:
     the ICBHI ones, and ``auroc_labelled`` of the probability of abnormal, where the recordings have probabilities.

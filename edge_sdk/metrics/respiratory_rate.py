@@ -34,7 +34,7 @@ class RatedRecording:
     """True and found respiratory rate of one recording."""
 
     true_bpm: float
-    found_bpm: float | None  # None: fewer than two cycles were found
+    found_bpm: float | None  # None: no rate is stated, or fewer than two cycles were found
     confident: bool | None = None  # what the segmenter states of its rate; None: it states nothing
 
     @property
