@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from edge_sdk.events import AudioBlock, Event
 from edge_sdk.runtime.engines.stepping import StepsTogether
 
 if TYPE_CHECKING:
+    from edge_sdk.runtime.engines.stepping import Stepping
     from edge_sdk.runtime.stream import Samples, Stream
 
 Block: TypeAlias = AudioBlock | npt.NDArray[np.floating[Any]]
@@ -57,11 +58,17 @@ class StreamGroup:
         turns = [_Turn(stream, block) for stream, block in blocks]
         active = [turn for turn in turns if turn.receive() and turn.next_tick()]
         while active:
-            self._together.run_due([steps for turn in active for steps in turn.stream.steps])
+            self._run(turn.stream.segmenter_steps for turn in active)
+            for turn in active:
+                turn.segment()
+            self._run(turn.stream.sound_steps for turn in active)
             for turn in active:
                 turn.go_on()
             active = [turn for turn in active if turn.next_tick()]
         return [turn.events if turn.error is None else turn.error for turn in turns]
+
+    def _run(self, networks: Iterable[Stepping | None]) -> None:
+        self._together.run_due([network for network in networks if network is not None])
 
 
 class _Turn:
@@ -87,14 +94,23 @@ class _Turn:
         if self.error is not None or not self._ticks:
             return False
         try:
-            self.stream.hold(self._ticks.popleft())
+            self.stream.hold([self._ticks.popleft()])
         except Exception as error:
             self.error = error
             return False
         return True
 
+    def segment(self) -> None:
+        """Find the cycles of the tick that is held."""
+        try:
+            self.stream.segment()
+        except Exception as error:
+            self.error = error
+
     def go_on(self) -> None:
         """Take the events of the tick that is held."""
+        if self.error is not None:
+            return
         try:
             self.events += self.stream.found()
         except Exception as error:

@@ -35,13 +35,13 @@ class SegmenterFeed:
     ----------
     factory
         Makes the segmenter.
-    sample_rate, model_rate
-        Hz, of the source and of the classifier's samples, which the segmenter shares where it can.
+    sample_rate
+        Hz, of the source.
     offline
         See :meth:`~edge_sdk.runtime.bundle.load.Bundle.stream`.
     """
 
-    def __init__(self, factory: SegmenterFactory, sample_rate: int, model_rate: int, *, offline: bool) -> None:
+    def __init__(self, factory: SegmenterFactory, sample_rate: int, *, offline: bool) -> None:
         self.segmenter: Segmenter = factory.new(offline=offline)
         self.steps = self.segmenter if isinstance(self.segmenter, LearnedSegmenter) else None
         """The segmenter, where its steps can run with those of other streams."""
@@ -49,11 +49,10 @@ class SegmenterFeed:
         self._rate = sample_rate
         self._first = factory.model.settings.first_samples if isinstance(factory, LearnedFactory) else None
         own_rate = self.segmenter.sample_rate
-        self.resampler: LowLatencyResampler | StreamResampler | None = None  # None: it takes the classifier's samples
-        if self._first is not None and sample_rate != own_rate:  # soxr would delay onsets by 0.2 s and more
-            self.resampler = LowLatencyResampler(sample_rate, own_rate)
-        elif own_rate != model_rate:
-            self.resampler = StreamResampler(sample_rate, own_rate)
+        self.resampler: LowLatencyResampler | StreamResampler | None = None  # None: both rates are equal
+        if sample_rate != own_rate:  # soxr would delay the onsets of a learned segmenter by 0.2 s and more
+            kind = StreamResampler if self._first is None else LowLatencyResampler
+            self.resampler = kind(sample_rate, own_rate)
         self.reset()
 
     def reset(self) -> None:
@@ -76,11 +75,11 @@ class SegmenterFeed:
         tick = self.segmenter.hop_samples * rate
         return Reblocker(tick, math.ceil(self._first * rate + delay) % math.ceil(tick))
 
-    def hold(self, ticks: Sequence[Samples], models: Sequence[Samples]) -> None:
-        """Take ticks of the source and the classifier's samples of each, which :meth:`found` computes."""
+    def hold(self, ticks: Sequence[Samples]) -> None:
+        """Take ticks of the source, which :meth:`found` computes."""
         own = self.resampler
         if len(ticks) == 1:  # live
-            samples = models[0] if own is None else own.accept(ticks[0])
+            samples = ticks[0] if own is None else own.accept(ticks[0])
             self._received += samples.size
             self._ends = [self._received]
         elif isinstance(own, LowLatencyResampler):
@@ -88,7 +87,7 @@ class SegmenterFeed:
             samples = own.accept(np.concatenate(ticks))
             self._ends = [own.ready(count) for count in consumed]
         else:
-            parts = models if own is None else [own.accept(tick) for tick in ticks]
+            parts = ticks if own is None else [own.accept(tick) for tick in ticks]
             samples = np.concatenate(parts)
             self._ends = [*accumulate((part.size for part in parts), initial=self._received)][1:]
             self._received = self._ends[-1]
@@ -113,8 +112,8 @@ class SegmenterFeed:
         each[-1] += following  # nothing is lost, whatever a segmenter says of its time
         return each
 
-    def finish(self, rest: Samples, model: Samples, *, cut: bool) -> list[BreathCycle]:
+    def finish(self, rest: Samples, *, cut: bool) -> list[BreathCycle]:
         """Take the last samples, which fill no tick; return the cycles that are not emitted yet."""
         own = self.resampler
-        samples = model if own is None else np.concatenate((own.accept(rest), own.flush()))
+        samples = rest if own is None else np.concatenate((own.accept(rest), own.flush()))
         return [*self.segmenter.accept(samples), *self.segmenter.finish(cut=cut)]

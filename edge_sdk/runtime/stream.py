@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import StreamError
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, Gap, QualityEvent, StreamStats
+from edge_sdk.events import AudioBlock, BreathCycle, Event, Gap, QualityEvent, StreamStats
 from edge_sdk.metadata import checked_metadata
 from edge_sdk.runtime.classifier import Classifier
+from edge_sdk.runtime.labeller import CycleLabeller
 from edge_sdk.runtime.quality import NotBreathingMonitor, QualityGate, QualityParams
 from edge_sdk.runtime.segmenter_feed import SegmenterFeed
 from edge_sdk.signal.checks import band_notes, checked_block, checked_samples
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
 
 _OFFLINE_TICKS = 64  # of a file are computed at once,
 _OFFLINE_S = 6.0  # and last no longer than this
+_TICKS_BEHIND = 5  # after so many the stages that find no breath follow: a step of the verdict's network in all bundles
 _RING_S = 20.0  # longer than the longest cycle and its delays
-_NO_BREATH = ("silence", "no-contact", "noisy")
 
 
 Samples = npt.NDArray[np.float32]
 
 
 class _Held(NamedTuple):
-    """Ticks whose networks' input is ready, and the samples of each at the rates of classifier and verdict."""
+    """Ticks for the stages behind the segmenter, and the samples of each at the rates of classifier and verdict."""
 
     ticks: list[Samples]
     models: list[Samples]
@@ -98,22 +99,23 @@ class Stream:
         self._model_rate = classifier.front_end.rate_hz
         self._to_model = StreamResampler(sample_rate, self._model_rate)
         self._ring = Ring(round((_RING_S + _OFFLINE_S * offline) * self._model_rate))
-        self._resampled = 0  # samples of the ticks so far; the ring may be ahead
-        self._feed = SegmenterFeed(segmenter_factory, sample_rate, self._model_rate, offline=offline)
+        self._feed = SegmenterFeed(segmenter_factory, sample_rate, offline=offline)
         self._blur = segmenter_factory.blur_s * sample_rate
         self._shortest_s = segmenter_factory.params.shortest_s
         self._learned = segmenter_factory.kind == "learned"
         self._blocks = self._feed.ticks()
         self._at_once = _OFFLINE_TICKS if offline and self._learned else 1
         self._waiting: list[Samples] = []  # ticks, until so many are there
+        self._behind: list[Samples] = []  # ticks that the segmenter has had, and the stages behind it have not
         self._held: _Held | None = None
+        self._new: list[list[BreathCycle]] = []  # that the segmenter found in each of the last ticks
         self._verdict = None if verdict is None else verdict.monitor(sample_rate, offline=offline)
         self._to_verdict: StreamResampler | None = None
         if verdict is not None and verdict.rate_hz != self._model_rate:
             self._to_verdict = StreamResampler(sample_rate, verdict.rate_hz)
         self._monitor = NotBreathingMonitor(sample_rate, quality.breathless_s)
         self._gate = QualityGate(sample_rate, self._model_rate, quality)
-        self._context = classifier.new_context()
+        self._labeller = CycleLabeller(classifier, self.metadata, self._ring, self._gate, self._verdict)
         self._first: int | None = None  # source index of the first sample ever
         self._next = 0  # source index of the next sample expected
         self._base = 0  # source index of the first sample since the start or the last gap
@@ -121,16 +123,16 @@ class Stream:
         self._found: list[BreathCycle] = []  # emitted by the segmenter, not released yet
         self._unclassified: deque[tuple[BreathCycle, int, int]] = deque()  # final; samples still in the resampler
         self._finished = False
-        self._samples_in = self._lost = self._gaps = self._cycles = self._classified = self._inference_ns = 0
+        self._samples_in = self._lost = self._gaps = self._cycles = 0
         self._in_fragments = False  # the last quality emitted is ``gap``
-        self._skipped = 0
         self.skip_classification = False  # set by the session when the machine is too slow
 
     @property
     def stats(self) -> StreamStats:
         """Counters and notes so far."""
-        counters = (self._samples_in, self._lost, self._gaps, self._cycles, self._classified, self._inference_ns)
-        return StreamStats(*counters, self._skipped, self.notes)
+        labels = self._labeller
+        counters = (self._samples_in, self._lost, self._gaps, self._cycles, labels.classified, labels.inference_ns)
+        return StreamStats(*counters, labels.skipped, self.notes)
 
     @property
     def evidence(self) -> Evidence | None:
@@ -158,7 +160,7 @@ class Stream:
         for tick in self._receive(block, events):
             self._waiting.append(tick)
             if len(self._waiting) == self._at_once:
-                self._advance(events)
+                events += self._advance()
         return events
 
     def finish(self) -> list[Event]:
@@ -180,27 +182,53 @@ class Stream:
     # -- together with other streams, see StreamGroup ------------------------------------------------------------------
 
     @property
-    def steps(self) -> tuple[Stepping, ...]:
-        """The networks of this stream, whose steps can run with those of other streams."""
-        verdict = () if self._verdict is None else (self._verdict.steps,)
-        return verdict if self._feed.steps is None else (self._feed.steps, *verdict)
+    def segmenter_steps(self) -> Stepping | None:
+        """The segmenter, whose steps can run with those of other streams between :meth:`hold` and :meth:`segment`."""
+        return self._feed.steps
+
+    @property
+    def sound_steps(self) -> Stepping | None:
+        """The verdict's network, whose steps can run with others between :meth:`segment` and :meth:`found`."""
+        return None if self._verdict is None else self._verdict.steps
 
     def receive(self, block: AudioBlock | npt.NDArray[np.floating[Any]]) -> tuple[list[Event], Iterable[Samples]]:
-        """As :meth:`accept`, but return the ticks, each of which goes through :meth:`hold` and :meth:`found`."""
+        """As :meth:`accept`, but return the ticks: each goes through :meth:`hold`, :meth:`segment`, :meth:`found`."""
         events: list[Event] = []
         return events, self._receive(block, events)
 
-    def hold(self, tick: Samples) -> None:
-        """Take a tick: what its networks need is then ready."""
-        self._waiting.append(tick)
-        self._held = self._prepared()
+    def hold(self, ticks: list[Samples]) -> None:
+        """Take ticks: what the segmenter needs is then ready."""
+        self._feed.hold(ticks)
+        self._behind += ticks
+
+    def segment(self) -> None:
+        """Find the cycles of the ticks; what the stages behind the segmenter need is ready where they follow now."""
+        self._new = self._feed.found()
+        if len(self._behind) >= _TICKS_BEHIND or self._unclassified or any(self._new):
+            self._prepare()
 
     def found(self) -> list[Event]:
-        """Events of the tick that was held, whose steps may have run by now."""
+        """Events of the ticks that the stages behind the segmenter now go through."""
         events: list[Event] = []
         held, self._held = self._held, None
-        if held is not None:
-            self._go_on(held, events)
+        if held is None:
+            return events
+        if self._verdict is not None:
+            self._verdict.advance()
+        found, self._new = self._new, []  # in the last ticks
+        cycles: list[list[BreathCycle]] = [[]] * (len(held.ticks) - len(found)) + found
+        for tick, model, sounds, new in zip(*held, cycles, strict=True):
+            begin = self._done
+            self._done += tick.size
+            self._labeller.received += model.size
+            if changes := self._gate.go_on(tick, begin, model):
+                self._add_quality(changes, events)
+            if new or self._unclassified:
+                self._found.extend(new)
+                self._release(events)
+            if self._learned:
+                self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
+            self._sounds(sounds, events)
         return events
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -225,7 +253,7 @@ class Stream:
         lost = first - self._next
         if lost == 0:
             return
-        self._advance(events)  # what lies before the gap comes before it
+        events += self._catch_up()  # what lies before the gap comes before it
         events.append(Gap(self._next, lost, self.sample_rate))
         self._gaps += 1
         self._lost += lost
@@ -238,9 +266,8 @@ class Stream:
     def _restart(self, base: int) -> None:
         self._base = self._done = base
         self._ring.reset()
-        self._resampled = 0
         self._feed.reset()
-        self._context.reset()
+        self._labeller.reset()
         self._gate.reset(base)
         if self._verdict is not None:
             self._verdict.reset(base)
@@ -248,14 +275,14 @@ class Stream:
 
     def _close_segment(self, events: list[Event], *, gap: bool) -> None:
         """Flush everything up to the last sample received; the cycle that is still open ends there."""
-        self._advance(events)
+        events += self._catch_up()
         rest = self._blocks.flush()
         self._done += rest.size
         model = np.concatenate((self._to_model.accept(rest), self._to_model.flush()))
         self._ring.append(model)
-        self._resampled += model.size
+        self._labeller.received += model.size
         quality = self._gate.accept(rest, self._done - rest.size, model)
-        found = self._feed.finish(rest, model, cut=gap)
+        found = self._feed.finish(rest, cut=gap)
         self._add_quality([*quality, *self._gate.finish(fragment=self._gaps > 0)], events)
         self._found.extend(found)
         self._release(events, cut_by_gap=gap, everything=True)
@@ -271,41 +298,31 @@ class Stream:
 
     # -- samples -------------------------------------------------------------------------------------------------------
 
-    def _advance(self, events: list[Event]) -> None:
-        """Compute the ticks that wait, all networks first, and then go through them one by one."""
-        if self._waiting:
-            self._go_on(self._prepared(), events)
-
-    def _prepared(self) -> _Held:
-        """Resample the ticks that wait, and hold the networks' input."""
+    def _advance(self) -> list[Event]:
+        """Compute the ticks that wait."""
         ticks, self._waiting = self._waiting, []
+        self.hold(ticks)
+        self.segment()
+        return self.found()
+
+    def _catch_up(self) -> list[Event]:
+        """Compute all ticks received, in all stages."""
+        events = self._advance() if self._waiting else []
+        if self._behind:
+            self._prepare()
+            events += self.found()
+        return events
+
+    def _prepare(self) -> None:
+        """Resample the ticks for the stages behind the segmenter, and hold their input."""
+        ticks, self._behind = self._behind, []
         models = [self._to_model.accept(tick) for tick in ticks]
-        self._feed.hold(ticks, models)
         sounds = models if self._to_verdict is None else [self._to_verdict.accept(tick) for tick in ticks]
         if self._verdict is not None:
             self._verdict.hold(np.concatenate(sounds))
         self._ring.append(model := np.concatenate(models))
         self._gate.hold(ticks, model)
-        return _Held(ticks, models, [part.size for part in sounds])
-
-    def _go_on(self, held: _Held, events: list[Event]) -> None:
-        """Run the networks' steps that are due, and go through the ticks."""
-        ticks, models, sounds = held
-        found = self._feed.found()
-        if self._verdict is not None:
-            self._verdict.advance()
-        for k, (tick, model) in enumerate(zip(ticks, models, strict=True)):
-            begin = self._done
-            self._done += tick.size
-            self._resampled += model.size
-            if changes := self._gate.go_on(tick, begin, model):
-                self._add_quality(changes, events)
-            if found[k] or self._unclassified:
-                self._found.extend(found[k])
-                self._release(events)
-            if self._learned:
-                self._without_breath(self._monitor.update(self._done, self._gate.state, self._gate.level_dbfs), events)
-            self._sounds(sounds[k], events)
+        self._held = _Held(ticks, models, [part.size for part in sounds])
 
     def _add_quality(self, found: list[QualityEvent], events: list[Event]) -> None:
         """Emit changes of quality; of many fragments in a row only the first."""
@@ -331,7 +348,7 @@ class Stream:
         for found in self._found:
             begin, end = (convert_index(i, rate, self._model_rate) for i in (found.onset, found.end))
             cycle = self._on_source_clock(found)
-            if self._learned and self._is_no_breath(cycle, begin, end):
+            if self._learned and self._labeller.is_no_breath(cycle, begin, end):
                 continue
             if self._learned and cycle.final:
                 events.extend(self._monitor.cycle(cycle.onset, cycle.end, self._gate.level_dbfs))
@@ -340,26 +357,14 @@ class Stream:
                 self._cycles += 1
                 self._unclassified.append((cycle, begin, end))
         self._found.clear()
-        while self._unclassified and (everything or self._unclassified[0][2] <= self._resampled):
+        while self._unclassified and (everything or self._unclassified[0][2] <= self._labeller.received):
             cycle, begin, end = self._unclassified.popleft()
-            result = self._classify(cycle, begin, end, cut_by_gap=cut_by_gap)
+            # Cut by a gap, its end is uncertain: the level is smoothed over samples that the gap dropped.
+            uncertain = cut_by_gap and cycle.end > self._done - self._blur
+            result = self._labeller.label(cycle, begin, end, cut=uncertain, skip=self.skip_classification)
             events.append(result)
             if self._verdict is not None:
                 self._verdict.cycle(result)
-
-    def _is_no_breath(self, cycle: BreathCycle, begin: int, end: int) -> bool:
-        """Whether the quality gate rules the cycle out: silence, hum or steady noise."""
-        if not cycle.final:  # too short to measure: look back a second
-            if self._gate.state in _NO_BREATH:
-                return True
-            begin = end - self._model_rate
-        begin, end = max(begin, self._ring.start), min(end, self._resampled)
-        if end <= begin:
-            return False
-        state, _ = self._gate.assess(self._ring.read(begin, end), begin, cycle.onset, cycle.end)
-        if state == "clipping":
-            return self._gate.is_steady(begin, end)
-        return state == "silence" or (cycle.final and state in _NO_BREATH)
 
     def _on_source_clock(self, found: BreathCycle) -> BreathCycle:
         def at(index: int) -> int:
@@ -376,25 +381,3 @@ class Stream:
             sample_rate=self.sample_rate,
             emitted_at=self._done,
         )
-
-    def _classify(self, cycle: BreathCycle, begin: int, end: int, *, cut_by_gap: bool) -> CycleResult:
-        if cut_by_gap and cycle.end > self._done - self._blur:
-            # Its end is uncertain: the level is smoothed over samples that the gap dropped.
-            return CycleResult(cycle, None, quality="gap")
-        begin, end = max(begin, self._ring.start), min(end, self._resampled)
-        if end <= begin:
-            return CycleResult(cycle, None, quality="too-short")
-        pcm = self._ring.read(begin, end)
-        quality, _ = self._gate.assess(pcm, begin, cycle.onset, cycle.end)
-        if quality != "ok":
-            return CycleResult(cycle, None, quality=quality)
-        if self.skip_classification:
-            self._skipped += 1
-            return CycleResult(cycle, None, quality="overload")
-        result = self.classifier.classify_cycle(pcm, self.metadata, self._context)
-        self._classified += 1
-        self._inference_ns += result.elapsed_ns
-        if self._verdict is not None:
-            span_s = (begin / self._model_rate, end / self._model_rate)
-            result = self._verdict.labelled(result, self.classifier.normal_label, span_s)
-        return CycleResult(cycle, result.label, result.probabilities)
