@@ -210,6 +210,9 @@ def test_garbage_instead_of_http_is_answered_with_400(guarded: ServedHere) -> No
 
 def test_refusals_are_logged_without_the_token(guarded: ServedHere) -> None:
     status(guarded, "/api/recordings", token=False)
+    status(guarded, "/api/info", headers={"Origin": "http://evil.example"})
+    status(guarded, "/api/recordings", "POST", {"Content-Length": str(2 << 30)})
+    status(guarded, "/api/info", headers={"Host": "evil.example"})
     lines = [line for line in guarded.audit() if line["action"] == "refused"]
     assert {"401", "403", "413", "421"} <= {line["reason"] for line in lines}
     assert str(guarded.token) not in json.dumps(guarded.audit())
