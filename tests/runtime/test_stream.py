@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.errors import AudioError, StreamError
-from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, QualityEvent
+from edge_sdk.events import AudioBlock, BreathCycle, CycleResult, Event, QualityEvent, Verdict
 from edge_sdk.runtime.bundle.load import Bundle, load_bundle
 from tests.runtime.conftest import Samples, phantom
 
@@ -59,6 +59,19 @@ def test_a_result_comes_soon_after_its_breath(bundle: Bundle) -> None:
     delays = [r.cycle.detection_delay_s for r in results_]
     assert np.median(delays) < 0.6
     assert max(delays) < 2.0
+
+
+def test_cycles_come_at_once_and_verdicts_within_half_a_second() -> None:
+    stream, samples, tick = load_bundle("default").stream(RATE), phantom("asthma", 30.0), 320
+    waited: dict[type, list[int]] = {BreathCycle: [], Verdict: []}
+    for end in range(tick, samples.size + 1, tick):
+        for event in stream.accept(samples[end - tick : end]):
+            if isinstance(event, BreathCycle):
+                waited[BreathCycle].append(end - event.emitted_at)
+            elif isinstance(event, Verdict):
+                waited[Verdict].append(end - event.at)
+    assert len(waited[BreathCycle]) >= 10 and max(waited[BreathCycle]) < tick
+    assert len(waited[Verdict]) >= 5 and max(waited[Verdict]) < 5 * tick
 
 
 def test_finish_gives_the_breath_that_the_end_cuts_off(bundle: Bundle) -> None:
