@@ -19,8 +19,9 @@ from edge_sdk.errors import CorpusError
 from edge_sdk.metadata import metadata_of
 from edge_sdk.training.audio.augment import Randomness
 from edge_sdk.training.audio.bank import AudioBank, Progress
-from edge_sdk.training.classification.sampling import EventTable, Origin, event_table
+from edge_sdk.training.classification.sampling import UNUSED, EventTable, Origin, event_table
 from edge_sdk.training.corpus import data_folder
+from edge_sdk.training.recipes.joint_settings import JointSection
 from edge_sdk.training.recipes.recipe import Recipe
 
 
@@ -37,13 +38,19 @@ class TrainingData:
     metadata: tuple[Mapping[str, Any], ...] = ()  # [R] see ``edge_sdk.metadata.FIELDS``
     corpus: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))  # [R] of joint training
     negatives: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # noise as normal
+    unlabelled: EventTable | None = None  # clips that a teacher may label, see ``self_training``
 
     def of_patients(self, patients: Collection[str]) -> TrainingData:
-        """The same data with only these patients' events and noise."""
+        """The same data with only these patients' events and noise; clips of people without any event stay."""
         chosen = list(patients)
         keep_noise = np.isin(self.patient[self.noise], chosen) | np.isin(self.noise, self.negatives)
+        clips = self.unlabelled
+        if clips is not None:
+            others = ~np.isin(clips.patient, self.events.patient)
+            clips = clips.where(others | np.isin(clips.patient, chosen))
         return replace(
             self,
+            unlabelled=clips,
             events=self.events.where(np.isin(self.events.patient, chosen)),
             noise=self.noise[keep_noise],
         )
@@ -119,7 +126,25 @@ def load_training_data(
         metadata=tuple(metadata_of(recording) for recording in corpus.recordings),
         corpus=np.array([recording.corpus for recording in corpus.recordings], dtype=np.str_),
         negatives=np.flatnonzero(of_noise),
+        unlabelled=_unlabelled(corpus, joint, bank, spec.rate_hz, spec.window_samples),
     )
+
+
+def _unlabelled(corpus: Corpus, joint: JointSection, bank: AudioBank, rate_hz: int, longest: int) -> EventTable | None:
+    """The recordings of ``joint.unlabelled``, whole or in windows of ``weak_window_s``, as normal ones out of use."""
+    names = {entry.partition("=")[0] for entry in joint.unlabelled}
+    rows, patients = [], []
+    for index, recording in enumerate(corpus.recordings):
+        if recording.corpus in names:
+            length = int(bank.lengths[index])
+            size = length if length <= longest else round(joint.weak_window_s * rate_hz)
+            spans = [(begin, begin + size) for begin in range(0, length - size + 1, max(1, size))]
+            rows += [(index, begin, end, 0, UNUSED) for begin, end in spans]
+            patients += [recording.patient] * len(spans)
+    if not rows:
+        return None
+    recordings, begins, ends, bits, use = np.array(rows, dtype=np.int64).T
+    return EventTable(recordings, begins, ends, bits, np.array(patients, dtype=np.str_), use)
 
 
 def heart_recordings(corpus_root: Path, name: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import msgspec
 import torch
@@ -165,18 +166,20 @@ def taught_by_fold(recipe: Recipe, fold: int, held_out: Collection[str]) -> Reci
     CheckpointError
         No usable checkpoint.
     """
-    section = recipe.objective.distill
-    if section is None:
-        return recipe
-    named = section.teacher.replace(FOLD, str(fold))
-    section = msgspec.structs.replace(section, teacher=named)
-    for path in section.files:
+    objective, joint = recipe.objective, recipe.joint
+    if (section := objective.distill) is not None:
+        section = msgspec.structs.replace(section, teacher=section.teacher.replace(FOLD, str(fold)))
+        objective = msgspec.structs.replace(objective, distill=section)
+    if joint.teacher:
+        joint = msgspec.structs.replace(joint, teacher=joint.teacher.replace(FOLD, str(fold)))
+    taught_by = [Path(joint.teacher)] if joint.teacher else []
+    for path in (*taught_by, *(() if section is None else section.files)):
         if not set(held_out) <= set(load_checkpoint(path).metrics.get(HELD_OUT, ())):
             raise RecipeError(
                 f"teacher {path} was trained on patients that fold {fold} holds out; cross-validate the teacher "
                 f"with the same folds and seed, and name it RUN/fold-{FOLD}/{CHECKPOINT_FILE}"
             )
-    return msgspec.structs.replace(recipe, objective=msgspec.structs.replace(recipe.objective, distill=section))
+    return msgspec.structs.replace(recipe, objective=objective, joint=joint)
 
 
 def _soft_targets(logits: Tensor, decoder: str, temperature: float) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from edge_sdk.corpora import Corpus, load_corpus
 from edge_sdk.corpora.split_rules import training_sides
 from edge_sdk.corpora.splits import grouped_folds
-from edge_sdk.errors import CorpusError
+from edge_sdk.errors import CorpusError, RecipeError
 from edge_sdk.training.audio.bank import Progress
 from edge_sdk.training.classification.weak import with_weak_cycles
 from edge_sdk.training.corpus import folds_of_patients, load_sides, named_folder
@@ -19,15 +20,24 @@ def load_classifier_sides(recipe: Recipe, options: RunOptions, progress: Progres
     """The recordings of both splits of every corpus, each marked with its split, as one corpus.
 
     Recordings and patients of ``joint.extra`` are named ``corpus/name``. A corpus with labelled recordings alone gets
-    cycles with weak labels; one without splits is trained on as a whole.
+    cycles with weak labels; one without splits is trained on as a whole. Those of ``joint.unlabelled`` have no cycles.
 
     Raises
     ------
     CorpusError
         A corpus or split is missing, patients are on both sides, or other labels than the recipe's.
+    RecipeError
+        Clips without labels have no teacher.
     """
-    corpus, joint = load_sides(recipe, options), recipe.joint
+    joint = recipe.joint
+    if joint.unlabelled and not joint.teacher:
+        raise RecipeError(
+            f"recipe {recipe.name} needs a network that labels {', '.join(joint.unlabelled)}: "
+            "train compact-joint and give --set joint.teacher=RUN/checkpoint.pt, or RUN/fold-{fold}/checkpoint.pt in a cross-validation"
+        )
+    corpus = load_sides(recipe, options)
     parts = [corpus, *(_extra(entry, recipe, options, progress) for entry in joint.extra)]
+    parts += [_unlabelled(entry, parts, options) for entry in joint.unlabelled]
     if joint.noise:
         parts.append(_noise(joint.noise, joint.noise_held_out, options))
     whole = replace(
@@ -75,6 +85,22 @@ def _sides_of(entry: str, options: RunOptions) -> Corpus:
     if corpus.splits == ("all",):
         return _on_side(corpus, options.train_split)
     raise CorpusError(f"{name} at {folder} has no split 'train'; it has {', '.join(corpus.splits)}: add a split.csv")
+
+
+def _unlabelled(entry: str, parts: Sequence[Corpus], options: RunOptions) -> Corpus:
+    """The recordings of a corpus that no other part has; patients are those of the part in the same folder."""
+    corpus = _sides_of(entry, options)
+    used = {recording.path for part in parts for recording in part.recordings}
+    owner = next((part.name for part in parts if part.root == corpus.root), corpus.name)
+    prefixed = _prefixed(replace(corpus.where(lambda recording: recording.path not in used), cycles=()))
+    same = {recording.id: f"{owner}/{recording.patient}" for recording in corpus.recordings}
+    return replace(
+        prefixed,
+        recordings=tuple(
+            replace(recording, patient=same[recording.id.removeprefix(f"{corpus.name}/")])
+            for recording in prefixed.recordings
+        ),
+    )
 
 
 def _noise(entry: str, held_out: float, options: RunOptions) -> Corpus:

@@ -25,6 +25,7 @@ from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
 from edge_sdk.training.preflight import check_batch, check_classes, check_patients, check_reported, check_weights
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
+from edge_sdk.training.recipes.joint_settings import JointSection
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import (
     CHECKPOINT_FILE,
@@ -129,8 +130,12 @@ def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingDat
         labels,
         noise_recordings=len(set(data.noise.tolist()) | set(data.negatives.tolist())),
         heart_recordings=0 if data.heart is None else len(data.heart.lengths),
-        joined_corpora=[entry.partition("=")[0] for entry in (*recipe.joint.extra, recipe.joint.noise) if entry],
+        joined_corpora=[entry.partition("=")[0] for entry in _joined(recipe.joint) if entry],
     )
+
+
+def _joined(joint: JointSection) -> tuple[str, ...]:
+    return (*joint.extra, *joint.unlabelled, joint.noise)
 
 
 def _evaluate(recipe: Recipe, options: RunOptions, trainer: Trainer, corpus: Corpus) -> dict[str, Any]:

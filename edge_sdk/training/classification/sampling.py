@@ -53,6 +53,11 @@ class EventTable:
         """The events that ``keep`` marks."""
         return EventTable(*(column[keep] for column in vars(self).values()))
 
+    def and_(self, other: EventTable) -> EventTable:
+        """These events and others after them."""
+        columns = zip(vars(self).values(), vars(other).values(), strict=True)
+        return EventTable(*(np.concatenate(both) for both in columns))
+
     @property
     def trained(self) -> EventTable:
         """Those that examples are cut from."""

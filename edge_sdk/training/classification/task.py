@@ -30,6 +30,7 @@ from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.objectives import Objective, make_objective
 from edge_sdk.training.classification.objectives.targets import smooth_targets
 from edge_sdk.training.classification.sampling import ANNOTATED, ExampleSampler, balanced
+from edge_sdk.training.classification.self_training import with_pseudo_labels
 from edge_sdk.training.classification.windows import WindowMaker
 from edge_sdk.training.data_identity import digest_of
 from edge_sdk.training.loop.fit import Trainer
@@ -211,6 +212,7 @@ def _schema(recipe: Recipe, data: TrainingData) -> MetadataSchema | None:
 
 def classify_trainer(recipe: Recipe, data: TrainingData, seed: int, *, device: str = "cpu") -> Trainer:
     """The training loop over the cycles of ``data`` with the settings of the recipe."""
+    data = with_pseudo_labels(recipe, data)
     return Trainer(recipe.fit, recipe.optimiser, ClassifyTask(recipe, data, seed), seed, device=device)
 
 

@@ -15,7 +15,7 @@ Part: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 class JointSection(Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """More corpora than the one of ``--corpus``, and how examples are balanced over corpora, devices and patients.
 
-    ``extra`` and ``noise`` are written NAME or NAME=FOLDER; a relative FOLDER (by default NAME) lies in
+    ``extra``, ``unlabelled`` and ``noise`` are written NAME or NAME=FOLDER; a relative FOLDER (by default NAME) lies in
     ``$STETHO_DATA``, else beside the root of the main corpus.
     """
 
@@ -34,6 +34,10 @@ class JointSection(Settings, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     weak_model: str = "default"  # bundle or checkpoint
     weak_segmenter: str = "default"  # bundle that finds the cycles; empty: consecutive windows instead
     weak_window_s: Positive = 2.0  # their length, also where no cycle is found
+    unlabelled: tuple[str, ...] = ()  # corpora of clips whose labels, where they have any, are not used,
+    teacher: str = ""  # and the checkpoint that labels them; in a cross-validation {fold} stands for the fold
+    sure_abnormal: Part = 0.75  # probability of abnormal from which a clip takes the teacher's label,
+    sure_normal: Part = 0.8  # and that of normal; the others are not trained on
     noise: str = ""  # corpus of noise without breath, taken as normal
     noise_share: Share = 0.0  # of the examples
     noise_held_out: Share = 0.25  # of its sources: never used, so that the figures on noise stay honest
@@ -47,9 +51,11 @@ class JointSection(Settings, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _problem(self) -> str | None:
         if bool(self.noise) != bool(self.noise_share or self.noise_mixed):
             return "noise names the corpus for noise_share or noise_mixed; set both or neither"
-        names = {entry.partition("=")[0] for entry in self.extra}
-        if len(names) != len(self.extra):
-            return f"extra names a corpus twice: {', '.join(self.extra)}"
+        others = (*self.extra, *self.unlabelled)
+        names = {entry.partition("=")[0] for entry in others}
+        if len(names) != len(others):
+            return f"extra and unlabelled name a corpus twice: {', '.join(others)}"
         if self.shares and (missing := names - set(self.shares)):
-            return f"shares must name every corpus of extra and the main one; {', '.join(sorted(missing))} missing"
+            absent = ", ".join(sorted(missing))
+            return f"shares must name every corpus of extra and unlabelled, and the main one; {absent} missing"
         return None
