@@ -69,7 +69,14 @@ def _stop_in_second_epoch(step: Step) -> None:
 @pytest.mark.parametrize("name", _NAMES)
 def test_tiny_size_trains_validates_resumes_and_evaluates(name: str, few: Path, tmp_path: Path) -> None:
     # tests/training/classification/test_joint.py has several corpora
-    alone = ["joint.extra=[]", "joint.shares={}", "joint.noise=''", "joint.noise_share=0", "joint.noise_mixed=false"]
+    alone = [
+        "joint.extra=[]",
+        "joint.unlabelled=[]",
+        "joint.shares={}",
+        "joint.noise=''",
+        "joint.noise_share=0",
+        "joint.noise_mixed=false",
+    ]
     recipe = load_recipe(name, size="tiny", overrides=["heart_corpus=null", "fit.epochs=2", "per_epoch=48", *alone])
     options = RunOptions(corpus="csv", root=few, out=tmp_path / "run", resamples=0)
     with pytest.raises(KeyboardInterrupt):

@@ -33,7 +33,8 @@ def load_classifier_sides(recipe: Recipe, options: RunOptions, progress: Progres
     if joint.unlabelled and not joint.teacher:
         raise RecipeError(
             f"recipe {recipe.name} needs a network that labels {', '.join(joint.unlabelled)}: "
-            "train compact-joint and give --set joint.teacher=RUN/checkpoint.pt, or RUN/fold-{fold}/checkpoint.pt in a cross-validation"
+            "train compact-joint and give --set joint.teacher=RUN/checkpoint.pt, in a cross-validation "
+            "RUN/fold-{fold}/checkpoint.pt"
         )
     corpus = load_sides(recipe, options)
     parts = [corpus, *(_extra(entry, recipe, options, progress) for entry in joint.extra)]
