@@ -22,7 +22,7 @@ from edge_sdk.training.calibration import Decision, Logits
 from edge_sdk.training.checkpoint import save_checkpoint
 from edge_sdk.training.classification.breakdown import ScoredFolds, score_folds
 from edge_sdk.training.classification.data import TrainingData, load_training_data
-from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold
+from edge_sdk.training.classification.distill import HELD_OUT, taught_by_fold, taught_by_seed
 from edge_sdk.training.classification.inference import cycle_logits
 from edge_sdk.training.classification.joint import joint_folds, load_classifier_sides
 from edge_sdk.training.classification.run import check_examples, classifier_checkpoint, classifier_provenance
@@ -79,6 +79,7 @@ def cross_validate_classifier(
     RecipeError, CorpusError, TrainingError, CheckpointError
         Settings, data, the loop or a file of the run is at fault.
     """
+    recipe = taught_by_seed(recipe, options.seed)
     corpus = load_classifier_sides(recipe, options, on_read)
     both = load_training_data(corpus, recipe, cache=options.cache, progress=on_read)
     check_examples(recipe, both, corpus.name, folds=folds)
@@ -231,7 +232,7 @@ def finished_folds(
         decisions = [fold_decision(recipe, entry) for entry in folds]
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{options.out} holds no finished cross-validation ({error!r})") from error
-    fold_of = _fold_of(recipe, options, len(decisions), seed)
+    recipe, fold_of = taught_by_seed(recipe, seed), _fold_of(recipe, options, len(decisions), seed)
     trainers = fold_trainers(recipe, data, folds=len(decisions), seed=seed, folder=options.out, fold_of=fold_of)
     for decision, (held_out, trainer) in zip(decisions, trainers, strict=True):
         yield decision, held_out, trainer

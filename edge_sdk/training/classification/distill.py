@@ -21,8 +21,8 @@ from edge_sdk.training.recipes.objective_settings import DistillSection
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import CHECKPOINT_FILE
 
-FOLD = "{fold}"
-"""Stands for the number of the fold in the name of a teacher."""
+FOLD, SEED = "{fold}", "{seed}"
+"""Stand for the numbers of the fold and of a cross-validation's seed in the name of a teacher."""
 
 HELD_OUT = "held_out_patients"
 """Entry of a fold checkpoint's metrics: the patients it was not trained on."""
@@ -166,19 +166,31 @@ def taught_by_fold(recipe: Recipe, fold: int, held_out: Collection[str]) -> Reci
     CheckpointError
         No usable checkpoint.
     """
-    objective, joint = recipe.objective, recipe.joint
-    if (section := objective.distill) is not None:
-        section = msgspec.structs.replace(section, teacher=section.teacher.replace(FOLD, str(fold)))
-        objective = msgspec.structs.replace(objective, distill=section)
-    if joint.teacher:
-        joint = msgspec.structs.replace(joint, teacher=joint.teacher.replace(FOLD, str(fold)))
-    taught_by = [Path(joint.teacher)] if joint.teacher else []
-    for path in (*taught_by, *(() if section is None else section.files)):
+    recipe = _with_teachers(recipe, FOLD, fold)
+    section, teacher = recipe.objective.distill, recipe.joint.teacher
+    teachers = [Path(teacher)] if teacher else []
+    for path in (*teachers, *(() if section is None else section.files)):
         if not set(held_out) <= set(load_checkpoint(path).metrics.get(HELD_OUT, ())):
             raise RecipeError(
                 f"teacher {path} was trained on patients that fold {fold} holds out; cross-validate the teacher "
                 f"with the same folds and seed, and name it RUN/fold-{FOLD}/{CHECKPOINT_FILE}"
             )
+    return recipe
+
+
+def taught_by_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe with the teachers of one seed, where their names hold :data:`SEED`."""
+    return _with_teachers(recipe, SEED, seed)
+
+
+def _with_teachers(recipe: Recipe, mark: str, number: int) -> Recipe:
+    """The recipe with a number in the names of its teachers."""
+    objective, joint = recipe.objective, recipe.joint
+    if (section := objective.distill) is not None:
+        section = msgspec.structs.replace(section, teacher=section.teacher.replace(mark, str(number)))
+        objective = msgspec.structs.replace(objective, distill=section)
+    if joint.teacher:
+        joint = msgspec.structs.replace(joint, teacher=joint.teacher.replace(mark, str(number)))
     return msgspec.structs.replace(recipe, objective=objective, joint=joint)
 
 

@@ -35,7 +35,7 @@ class JointSection(Settings, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     weak_segmenter: str = "default"  # bundle that finds the cycles; empty: consecutive windows instead
     weak_window_s: Positive = 2.0  # their length, also where no cycle is found
     unlabelled: tuple[str, ...] = ()  # corpora of clips whose labels, where they have any, are not used,
-    teacher: str = ""  # and the checkpoint that labels them; in a cross-validation {fold} stands for the fold
+    teacher: str = ""  # and the checkpoint that labels them; {fold}, {seed}: numbers of a cross-validation
     sure_abnormal: Part = 0.75  # probability of abnormal from which a clip takes the teacher's label,
     sure_normal: Part = 0.8  # and that of normal; the others are not trained on
     noise: str = ""  # corpus of noise without breath, taken as normal

@@ -32,7 +32,7 @@ class BiasDenoisingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 class DistillSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Training on the outputs of checkpoints, each with its own front end on the same audio."""
 
-    teacher: str  # checkpoint file, or several joined by commas; {fold}: number of the fold of a cross-validation
+    teacher: str  # checkpoint file, or several joined by commas; {fold}, {seed}: numbers of a cross-validation
     weight: float = 0.5  # of the teacher's outputs; the labels keep the rest
     temperature: float = 2.0
     features: float = 0.0  # weight of matching the teacher's embedding through a training-only linear projection

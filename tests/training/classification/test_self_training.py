@@ -118,9 +118,9 @@ def test_a_student_is_trained_and_says_what_on(options: RunOptions, teacher: Pat
 
 
 def test_no_fold_has_a_teacher_who_knows_its_patients(options: RunOptions) -> None:
-    known = options.out.with_name("known")
+    known = options.out.with_name("known-0")
     run_cross_validation(_teaching(), replace(options, out=known), 2)
-    report = run_cross_validation(_taught(f"{known}/fold-{{fold}}/checkpoint.pt"), options, 2)
+    report = run_cross_validation(_taught(f"{known.parent}/known-{{seed}}/fold-{{fold}}/checkpoint.pt"), options, 2)
     assert report["metrics"]["n"] == 8 + 2  # the clips that the teacher labels are no measure
     with pytest.raises(RecipeError, match="patients that fold 0 holds out"):
         run_cross_validation(_taught(known / "fold-1" / "checkpoint.pt"), replace(options, out=options.out / "x"), 2)
