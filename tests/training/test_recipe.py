@@ -71,7 +71,8 @@ def test_missing_and_malformed_recipes_are_refused(tmp_path: Path) -> None:
 
 
 def test_short_names_find_their_setting() -> None:
-    recipe = load_recipe("compact", overrides=["window_s=4", "sam.rho=0.02", "epochs=2", "dropout=0.4", "distill.teacher=t.pt"])
+    given = ["window_s=4", "sam.rho=0.02", "epochs=2", "dropout=0.4", "distill.teacher=t.pt"]
+    recipe = load_recipe("compact", overrides=given)
     assert (recipe.spec.window_s, recipe.sampling.window_s) == (4, (1.0, 3.5))  # a pair would be the sampling's
     assert recipe.optimiser.sam is not None and recipe.optimiser.sam.rho == 0.02
     assert (recipe.fit.epochs, recipe.model.options["dropout"]) == (2, 0.4)
