@@ -92,15 +92,17 @@ def _unlabelled(entry: str, parts: Sequence[Corpus], options: RunOptions) -> Cor
     """The recordings of a corpus that no other part has; patients are those of the part in the same folder."""
     corpus = _sides_of(entry, options)
     used = {recording.path for part in parts for recording in part.recordings}
-    owner = next((part.name for part in parts if part.root == corpus.root), corpus.name)
-    prefixed = _prefixed(replace(corpus.where(lambda recording: recording.path not in used), cycles=()))
-    same = {recording.id: f"{owner}/{recording.patient}" for recording in corpus.recordings}
+    prefixes = ["", *(f"{part.name}/" for part in parts[1:])]  # of the patients of each part
+    same_folder = (prefix for prefix, part in zip(prefixes, parts, strict=True) if part.root == corpus.root)
+    prefix = next(same_folder, f"{corpus.name}/")
     return replace(
-        prefixed,
+        corpus,
         recordings=tuple(
-            replace(recording, patient=same[recording.id.removeprefix(f"{corpus.name}/")])
-            for recording in prefixed.recordings
+            replace(recording, id=f"{corpus.name}/{recording.id}", patient=f"{prefix}{recording.patient}")
+            for recording in corpus.recordings
+            if recording.path not in used
         ),
+        cycles=(),
     )
 
 

@@ -1,6 +1,6 @@
 """Self-training (noisy student, arXiv:1911.04252): a trained network labels clips that have no label.
 
-The teacher hears each clip as it is; the student learns the labels that the teacher is sure of with all the noise,
+The teacher gets each clip as it is; the student learns the labels that the teacher is sure of with all the noise,
 filters and mixing of its recipe.
 """
 

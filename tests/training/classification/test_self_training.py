@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,13 @@ def test_clips_without_labels_are_those_of_nobody_else(options: RunOptions) -> N
     }
     assert lengths["b_000"].tolist() == [RATE]
     assert lengths["e_000"].tolist() == [2 * RATE] * 3  # 7 s are longer than the network's window
+
+
+def test_clips_of_another_folder_are_of_other_people(options: RunOptions) -> None:
+    shutil.copytree(options.root.parent / "clips", options.root.parent / "others")
+    clips = _data(_taught("none", "joint.unlabelled=[hf_lung_clips=others]"), options).unlabelled
+    assert clips is not None and len(set(clips.recording.tolist())) == 5  # those with labels elsewhere too
+    assert set(clips.patient.tolist()) == {f"hf_lung_clips/{date}" for date in "1234"}
 
 
 def test_clips_of_a_person_who_is_left_out_are_left_out_too(options: RunOptions) -> None:
