@@ -50,7 +50,7 @@ def cross_validate_adventitious(
     check_evidence(adventitious_section(recipe))
     data = load_adventitious_data(
         load_sides(recipe, options), recipe.spec, adventitious_section(recipe), split="all",
-        heart_corpus=recipe.heart_corpus, cache=options.cache, progress=on_read,
+        heart_corpus=recipe.heart_corpus, partial=options.partial, cache=options.cache, progress=on_read,
     )  # fmt: skip
     fold = folds_of(data, folds, options.seed)
     pooled, networks = out_of_fold(recipe, data, fold, options, on_step)

@@ -103,6 +103,7 @@ def load_adventitious_data(
     *,
     split: str,
     heart_corpus: str | None,
+    partial: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> AdventitiousData:
@@ -118,6 +119,8 @@ def load_adventitious_data(
         Of the other corpora, where they have it; all of them otherwise.
     heart_corpus
         Folder of heart sounds; None: none.
+    partial
+        Go on without the files of the other corpora that are missing or damaged.
     cache, progress
         As :meth:`AudioBank.load`.
 
@@ -129,12 +132,13 @@ def load_adventitious_data(
         A recording that cannot be read.
     """
     root = Path(corpus.root)
-    others = [_beside(root, entry, split) for entry in settings.extra]
+    others = [_beside(root, entry, split, partial=partial) for entry in settings.extra]
     main = sound_recordings(corpus, spec, cache=cache, progress=progress)
     if not main:
         raise CorpusError(f"corpus {corpus.name} at {corpus.root} holds no labelled recording to train on")
     extra = [r for other in others for r in sound_recordings(other, spec, cache=cache, progress=progress)]
-    noise_corpus = None if settings.noise_corpus is None else _beside(root, settings.noise_corpus, "all")
+    entry = settings.noise_corpus
+    noise_corpus = None if entry is None else _beside(root, entry, "all", partial=partial)
     noise = [] if noise_corpus is None else noise_recordings(noise_corpus, spec, cache=cache, progress=progress)
     paths = [] if heart_corpus is None else heart_recordings(root, heart_corpus)
     hearts, of_hearts = _mels(paths, spec, cache, progress)
@@ -226,7 +230,7 @@ def _joined(recordings: Sequence[SoundRecording], spec: FrontEndSpec) -> Iterato
         )
 
 
-def _beside(root: Path, entry: str, split: str) -> Corpus:
+def _beside(root: Path, entry: str, split: str, *, partial: bool) -> Corpus:
     """A corpus ``NAME=FOLDER``, or ``NAME`` in ``$STETHO_DATA``, else beside the corpus root."""
     name, equals, folder = entry.partition("=")
     data = Path(os.environ["STETHO_DATA"]) if "STETHO_DATA" in os.environ else root.resolve().parent
@@ -236,7 +240,7 @@ def _beside(root: Path, entry: str, split: str) -> Corpus:
             f"adventitious.extra, adventitious.noise_corpus: no folder {path} for {name}; write NAME=FOLDER, set "
             "STETHO_DATA, or go on without it with --set adventitious.noise_corpus=null"
         )
-    corpus = load_corpus(name, path)
+    corpus = load_corpus(name, path, partial=partial)
     return corpus.split(split) if split in corpus.splits else corpus
 
 

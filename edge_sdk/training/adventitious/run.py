@@ -74,7 +74,7 @@ def train_adventitious(
     training, reported = (side_of(corpus, name) for name in (options.train_split, options.val_split))
     data = load_adventitious_data(
         training, recipe.spec, settings, split=options.train_split, heart_corpus=recipe.heart_corpus,
-        cache=options.cache, progress=on_read,
+        partial=options.partial, cache=options.cache, progress=on_read,
     )  # fmt: skip
     where = f"{corpus.name}, split {options.train_split}"
     check_patients({r.patient for r in data.all}, recipe.fit, where)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from edge_sdk.corpora import load_corpus
@@ -260,6 +261,20 @@ def test_folds_are_those_of_the_protocol_and_cover_the_noise(corpus: Path) -> No
     assert kept.recordings and kept.noise and all(fold[r.patient] == 1 for r in (*kept.all, *kept.noise))
     with pytest.raises(RecipeError, match="--cv 50"):
         folds_of(data, 50, 0)
+
+
+def test_another_corpus_may_lack_files_where_that_is_allowed(corpus: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "here.wav", np.zeros(12_000, np.float32), 4000)
+    rows = ["file,start_s,end_s,label,patient", "here.wav,0,2,normal,1", "gone.wav,0,2,crackle,2"]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    recipe = tiny_recipe(f"adventitious.extra=[csv={tmp_path}]")
+    with pytest.raises(CorpusError, match="gone"):
+        train_adventitious(recipe, options(corpus, tmp_path / "whole"))
+    assert recipe.adventitious is not None
+    data = load_adventitious_data(
+        load_corpus("sprsound", corpus), recipe.spec, recipe.adventitious, split="all", heart_corpus=None, partial=True
+    )
+    assert [recording.name for recording in data.extra] == ["here"]
 
 
 def test_missing_corpora_and_calibrations_are_named(corpus: Path, tmp_path: Path) -> None:
