@@ -206,11 +206,12 @@ def fold_trainers(
         fold = grouped_folds(events.bits.tolist(), patients, folds, seed=seed)
     else:
         fold = np.array([fold_of[patient] for patient in patients], dtype=np.int64)
+    left_out = [set(events.patient[fold == number].tolist()) for number in range(folds)]
+    # All teachers before the first fold is trained: one that is missing must not end a run that has lasted for hours.
+    taught = [taught_by_fold(recipe, number, out) for number, out in enumerate(left_out)]
     for number in range(folds):
-        held_out = fold == number
-        trained = {patient for patient, out in zip(patients, held_out, strict=True) if not out}
-        taught = taught_by_fold(recipe, number, set(patients) - trained)
-        trainer = classify_trainer(taught, data.of_patients(trained), seed + number, device=device)
+        held_out, trained = fold == number, set(patients) - left_out[number]
+        trainer = classify_trainer(taught[number], data.of_patients(trained), seed + number, device=device)
         report = None if on_step is None else (lambda step, number=number: on_step(number, step))
         trainer.run(None if folder is None else fold_state_file(folder, number), report)
         yield held_out, trainer

@@ -25,7 +25,6 @@ from edge_sdk.training.loop.fit import Step, Trainer
 from edge_sdk.training.loop.loggers import RunLogs, flat
 from edge_sdk.training.preflight import check_batch, check_classes, check_patients, check_reported, check_weights
 from edge_sdk.training.provenance import Provenance, TrainedCycle, training_provenance
-from edge_sdk.training.recipes.joint_settings import JointSection
 from edge_sdk.training.recipes.recipe import Recipe
 from edge_sdk.training.run_folder import (
     CHECKPOINT_FILE,
@@ -122,7 +121,8 @@ def check_examples(recipe: Recipe, data: TrainingData, where: str, *, folds: int
 
 def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingData) -> Provenance:
     """Where a classifier comes from; ``data`` holds only what the weights were fitted to."""
-    events, labels = data.events.trained, recipe.labels
+    events, labels, joint = data.events.trained, recipe.labels, recipe.joint
+    corpora = (*joint.extra, *joint.unlabelled, joint.noise)
     cycles = zip(events.patient.tolist(), events.recording.tolist(), events.bits.tolist(), strict=True)
     return training_provenance(
         replace(options, train_split=trained_split(recipe, options)),
@@ -130,12 +130,8 @@ def classifier_provenance(recipe: Recipe, options: RunOptions, data: TrainingDat
         labels,
         noise_recordings=len(set(data.noise.tolist()) | set(data.negatives.tolist())),
         heart_recordings=0 if data.heart is None else len(data.heart.lengths),
-        joined_corpora=[entry.partition("=")[0] for entry in _joined(recipe.joint) if entry],
+        joined_corpora=[entry.partition("=")[0] for entry in corpora if entry],
     )
-
-
-def _joined(joint: JointSection) -> tuple[str, ...]:
-    return (*joint.extra, *joint.unlabelled, joint.noise)
 
 
 def _evaluate(recipe: Recipe, options: RunOptions, trainer: Trainer, corpus: Corpus) -> dict[str, Any]:

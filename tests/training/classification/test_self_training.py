@@ -130,6 +130,13 @@ def test_no_fold_has_a_teacher_who_knows_its_patients(options: RunOptions) -> No
     run_cross_validation(_teaching(), replace(options, out=known), 2)
     report = run_cross_validation(_taught(f"{known.parent}/known-{{seed}}/fold-{{fold}}/checkpoint.pt"), options, 2)
     assert report["metrics"]["n"] == 8 + 2  # the clips that the teacher labels are no measure
+    (known / "fold-1" / "checkpoint.pt").rename(moved := known / "moved.pt")
+    with pytest.raises(CheckpointError, match="fold-1"):
+        run_cross_validation(
+            _taught(f"{known}/fold-{{fold}}/checkpoint.pt"), replace(options, out=(late := options.out / "late")), 2
+        )
+    assert not list(late.glob("fold-*"))  # said before the first fold is trained
+    moved.rename(known / "fold-1" / "checkpoint.pt")
     with pytest.raises(RecipeError, match="patients that fold 0 holds out"):
         run_cross_validation(_taught(known / "fold-1" / "checkpoint.pt"), replace(options, out=options.out / "x"), 2)
 
