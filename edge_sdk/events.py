@@ -141,7 +141,7 @@ respiratory cycle; audio unlike that of the calibration. Without a reason the pr
 class Verdict:
     """The verdict on a recording by its audio so far; of a gapless or interrupted stream alike."""
 
-    at: int  # samples of the source consumed
+    at: int  # samples of the source consumed when it became determined
     sample_rate: int  # Hz, of the source
     verdict: VerdictName
     p_abnormal: float | None  # calibrated; None without any evidence

@@ -18,7 +18,10 @@ SECONDS: tuple[float, ...] = (3.0, 6.0, 9.0, 15.0)
 """Lengths of audio after which the running verdict is scored, beside the whole recording."""
 
 GRACE_S = 0.5
-"""What a running verdict may come later than its audio and still count: resampler and network work in steps."""
+"""What a running verdict may be determined later than its audio and still count: resampler and network work in steps.
+
+A live stream hands it on up to 0.32 s after that, which is not counted.
+"""
 
 UNDECIDED = 0.5
 """Probability that a recording without any counts with: it is ranked between the two classes, never left out."""

@@ -142,6 +142,8 @@ class Stream:
     def accept(self, block: AudioBlock | npt.NDArray[np.floating[Any]]) -> list[Event]:
         """Take the next samples and return the events they determine.
 
+        Cycles and their labels come at once; quality, sounds and verdicts up to 0.4 s later than the time they bear.
+
         Parameters
         ----------
         block
